@@ -1,0 +1,143 @@
+"""Records of an API into typed Arrow columns plus `_raw`: column by column, never cell by cell in Python.
+
+A field that the stream does not declare becomes a JSON column of its own name, so that nothing new is lost and no
+later value can disagree with a type that was guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
+    ColumnType.TEXT: pa.string(),
+    ColumnType.INTEGER: pa.int64(),
+    ColumnType.NUMBER: pa.float64(),
+    ColumnType.BOOLEAN: pa.bool_(),
+    ColumnType.TIMESTAMP: TIMESTAMP,
+    ColumnType.UNIX: TIMESTAMP,
+    ColumnType.UNIX_MS: TIMESTAMP,
+    ColumnType.DATE: pa.date32(),
+    ColumnType.JSON: pa.string(),
+}
+
+#: Arrow field metadata that marks a text column as JSON for the warehouse.
+JSON_MARK = {b"oploop": b"json"}
+
+
+def column_field(name: str, kind: ColumnType) -> pa.Field:
+    """The Arrow field of a stream's column; JSON columns are text with a mark."""
+    return pa.field(name, ARROW_TYPES[kind], metadata=JSON_MARK if kind is ColumnType.JSON else None)
+
+
+def table_from_records(
+    stream: Stream,
+    records: Sequence[dict[str, Any]],
+    *,
+    versions: int | Sequence[int],
+    extracted_at: datetime,
+    deleted: Sequence[bool] | None = None,
+    exclude: Iterable[str] = (),
+) -> pa.Table:
+    """A Batch's table from parsed records.
+
+    `versions`: microseconds since 1970, one for all or one a record. `deleted`: which records are gone (none by default).
+    Values that do not fit their declared type become NULL in the column and stay whole in `_raw`.
+    """
+    hidden = set(exclude)
+    if hidden:
+        records = [{k: v for k, v in r.items() if k not in hidden} for r in records]
+    n = len(records)
+    kinds = {c: k for c, k in stream.columns.items() if c not in hidden}
+    for name in sorted(set().union(*records) - kinds.keys()):  # fields that the stream does not declare
+        kinds[name] = ColumnType.JSON
+    fields = [column_field(name, kind) for name, kind in kinds.items()]
+    columns = [convert([r.get(name) for r in records], kind) for name, kind in kinds.items()]
+    fields += [
+        pa.field(RAW, pa.string(), metadata=JSON_MARK),
+        pa.field(EXTRACTED_AT, TIMESTAMP),
+        pa.field(VERSION, pa.int64()),
+        pa.field(DELETED, pa.bool_()),
+    ]
+    columns += [
+        pa.array([orjson.dumps(r).decode() for r in records], pa.string()),
+        pa.array([extracted_at] * n, TIMESTAMP),
+        pa.array([versions] * n if isinstance(versions, int) else versions, pa.int64()),
+        pa.array([False] * n if deleted is None else deleted, pa.bool_()),
+    ]
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def empty_table(stream: Stream, exclude: Iterable[str] = ()) -> pa.Table:
+    """A table of the stream's columns without rows, for a last batch with nothing new."""
+    return table_from_records(
+        stream, [], versions=0, extracted_at=datetime.fromtimestamp(0).astimezone(), exclude=exclude
+    )
+
+
+def convert(values: list[Any], kind: ColumnType) -> pa.Array:
+    """One column from parsed JSON values; what does not fit becomes NULL."""
+    try:
+        return _convert(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError):
+        return pa.chunked_array([_convert_one(v, kind) for v in values]).combine_chunks()
+
+
+def _convert_one(value: Any, kind: ColumnType) -> pa.Array:
+    """The slow way, for a column in which some value does not fit: each value alone."""
+    try:
+        return _convert([value], kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError):
+        return pa.nulls(1, ARROW_TYPES[kind])
+
+
+def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
+    match kind:
+        case ColumnType.JSON:
+            return pa.array([None if v is None else orjson.dumps(v).decode() for v in values], pa.string())
+        case ColumnType.UNIX:
+            return pc.cast(pc.cast(pa.array(values, pa.int64()), pa.timestamp("s", tz="UTC")), TIMESTAMP)
+        case ColumnType.UNIX_MS:
+            return pc.cast(pc.cast(pa.array(values, pa.int64()), pa.timestamp("ms", tz="UTC")), TIMESTAMP)
+        case ColumnType.TIMESTAMP:
+            return _timestamps(values)
+        case ColumnType.DATE:
+            return pc.cast(pa.array(values, pa.string()), pa.date32())
+        case ColumnType.TEXT:
+            return pa.array([v if v is None or type(v) is str else _as_text(v) for v in values], pa.string())
+        case _:
+            return pa.array(values, ARROW_TYPES[kind])
+
+
+def _timestamps(values: list[Any]) -> pa.Array:
+    try:  # all with a zone, as APIs write them: one cast
+        return pc.cast(pa.array(values, pa.string()), TIMESTAMP)
+    except pa.ArrowInvalid:  # an empty text, or none of the zones that Arrow reads
+        return pa.array([datetime.fromisoformat(v) if v else None for v in values], TIMESTAMP)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else orjson.dumps(value).decode()
+
+
+__all__ = [
+    "ARROW_TYPES",
+    "JSON_MARK",
+    "META_COLUMNS",
+    "TIMESTAMP",
+    "column_field",
+    "convert",
+    "empty_table",
+    "table_from_records",
+]

@@ -1,0 +1,110 @@
+"""What an app is to oploop: one class, both directions.
+
+An app's folder has `client.py` (auth, limits, retries, paging: how its API behaves), `streams.py` and
+`objects.py` (what can be read and written, as data), `sandbox.py` (a stand-in server) and an `__init__.py`
+with the App class. Differences between apps are declared here as data; nothing outside an app's folder asks
+which app it has before it.
+"""
+
+from __future__ import annotations
+
+import builtins
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from oploop.apps.transport import Transport
+from oploop.records import Batch, Cursor, Field, Object, ReadOptions, Receipt, Step, Stream
+from oploop.runtime import Runtime
+
+
+class AppConfig(BaseModel):
+    """The keys that every app's block in `oploop.yml` takes; an app adds its own in a subclass.
+
+    Secrets are declared as `pydantic.SecretStr`. `read`, `type` and `budget` are handled by the project, not here.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose account answers, for `doctor`: a line for people, and the app's name for the account if it has one."""
+
+    line: str
+    name: str | None = None
+
+
+class App(ABC):
+    """An outside system. Built once per run and account; reader and writer share its transport.
+
+    Subclasses set the class variables, implement the four coroutines, and do all I/O through `self.transport`
+    (or fsspec for files) and all timing through `self.runtime`.
+    """
+
+    type: ClassVar[str]  #: the name in `oploop.yml` and of the folder
+    title: ClassVar[str]  #: the vendor's name for people
+    Config: ClassVar[builtins.type[AppConfig]] = AppConfig
+    streams: ClassVar[Mapping[str, Stream]] = {}
+    objects: ClassVar[Mapping[str, Object]] = {}
+
+    def __init__(self, name: str, config: Any, runtime: Runtime) -> None:
+        self.name = name  #: the name used in the project; raw tables are `raw_<name>.<stream>`
+        self.config = config
+        self.runtime = runtime
+        self.transport: Transport | None = None
+
+    @abstractmethod
+    async def check(self) -> Account:
+        """Call the app with the credentials, as cheaply as it can be done.
+
+        Raises FixConfig that names the wrong credential's key (`api_token`), or says that what answers is no such app.
+        """
+
+    @abstractmethod
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        """Read a stream from `cursor` (None: from the start) until it has caught up.
+
+        Yields batches of some hundreds to some ten thousand rows as they come. The last one has `complete=True` and the
+        cursor for the next run, and is yielded even if there was nothing new. Reading again from any cursor that was
+        yielded must lose nothing; it may repeat records.
+        """
+
+    async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
+        """The present records of an object by the app's own ids, as rows of the object's stream.
+
+        Records that the app no longer has are rows with `_deleted` true, or missing. `_version` is at least the
+        time at which the app answered, so that a fetch supersedes what an earlier read showed.
+        """
+        raise LookupError(f"{self.type}.{object_name} cannot be fetched by key")
+
+    async def describe(self, object_name: str) -> Mapping[str, Field]:
+        """The object's fields, by the name a sync uses, as this account has them (custom ones too).
+
+        A custom field is listed under its title when that is unique, with its stable id in `name`.
+        """
+        return self.objects[object_name].fields
+
+    async def send(self, step: Step) -> list[Receipt]:
+        """Make the one API call (or one job) that the step stands for; a receipt for each of its changes, in any order.
+
+        Raises `transport.Refused` when the call as a whole was refused and nothing was done, `transport.LostAnswer`
+        when it cannot be known what was done.
+        """
+        raise LookupError(f"{self.type} takes no {step.object}")
+
+    async def aclose(self) -> None:
+        """Close connections. Safe to call twice."""
+        if self.transport is not None:
+            await self.transport.aclose()
+
+
+def micros(at: datetime) -> int:
+    """An aware datetime as microseconds since 1970, the unit of `_version`."""
+    return round(at.timestamp() * 1_000_000)

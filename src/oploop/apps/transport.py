@@ -1,0 +1,464 @@
+"""One transport per account: connection reuse, auth, the rate budget, retries by the vendor's own hints.
+
+Reader and writer of an account share it, so they share its limits. It never follows a redirect or a paging link to
+another origin, never speaks plain http off loopback, and never puts a header that holds a credential into an error.
+
+    app code ──request──▶ Transport ──(budget, auth)──▶ Sender ──▶ the wire
+                              └─ Policy: the vendor's rules (what to retry, what the headers say)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import orjson
+
+from oploop.errors import FixConfig, OploopError, RetryLater
+from oploop.runtime import Runtime
+
+if TYPE_CHECKING:
+    import aiohttp
+
+MAX_TRIES = 6
+MAX_BACKOFF = 30.0
+GZIP_FROM_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request; `url` is absolute."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer. `headers` have lower-case names. `began` is the transport's clock (UTC) before the request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    request: Request
+
+    def json(self) -> Any:
+        """The body parsed as JSON; FixConfig when it is something else (a login page, a cut-off answer, nothing)."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            raise NotTheApi(self) from None
+
+    def date_micros(self) -> int | None:
+        """The server's clock from the `Date` header, microseconds since 1970 (whole seconds); None without one."""
+        value = self.headers.get("date")
+        if value is None:
+            return None
+        try:
+            return int(parsedate_to_datetime(value).timestamp()) * 1_000_000
+        except ValueError:
+            return None
+
+
+class NotTheApi(FixConfig):
+    """What answered is not the API: HTML, truncated JSON, nothing. Usually `base_url` or a proxy is wrong."""
+
+    def __init__(self, answer: Answer) -> None:
+        kind = _what_it_is(answer)
+        super().__init__(
+            f"{answer.request.method} {_bare(answer.request.url)} answered {kind} (HTTP {answer.status}) instead of JSON",
+            mend="check base_url, and any proxy in between",
+        )
+        self.answer = answer
+
+
+class Refused(OploopError):
+    """The app refused a call as a whole and did nothing: a 4xx that retrying unchanged will not mend."""
+
+    def __init__(self, answer: Answer, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+        self.status = answer.status
+        self.code = code
+
+
+class LostAnswer(OploopError):
+    """A call was sent (or may have been) and its answer did not arrive, or says nothing: the outcome is unknown."""
+
+
+class ConnectError(OSError):
+    """The connection could not be made; the request was certainly not received."""
+
+
+class CutError(OSError):
+    """The connection broke, or timed out, after the request was sent, wholly or in part."""
+
+
+#: Sends one request and returns its answer; raises ConnectError or CutError. Tests and the simulation hand in their own.
+Sender = Callable[[Request], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What an answer's headers say of the account's limit: `remaining` calls for the next `reset` seconds."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a Policy makes of an answer. `retry`: try again (after `after` seconds, if said). `done`: for a write,
+    False means that the app certainly did nothing (a 429), so that trying again is safe even without idempotency."""
+
+    retry: bool
+    after: float | None = None
+    done: bool = True
+
+
+class Policy:
+    """A vendor's rules. The default is what most REST APIs do; an app overrides what its vendor does otherwise."""
+
+    def verdict(self, answer: Answer) -> Verdict:
+        """Whether to try again: 429 always (nothing was done), 408 and 5xx when the call may be repeated."""
+        after = retry_after(answer.headers)
+        if answer.status == 429:
+            return Verdict(True, after, done=False)
+        if answer.status == 503 and after is not None:
+            return Verdict(True, after, done=False)
+        if answer.status in (408, 500, 502, 503, 504):
+            return Verdict(True, after)
+        return Verdict(False)
+
+    def quota(self, answer: Answer) -> Quota | None:
+        """The account's limit as the headers tell it; None when they do not."""
+        return None
+
+    def error(self, answer: Answer) -> tuple[str, str | None]:
+        """(message, code) of a refusal, in the vendor's words."""
+        return f"HTTP {answer.status}", None
+
+    def credential(self) -> str:
+        """The config keys that a 401 or 403 puts in doubt, for the error message."""
+        return "its credentials"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The `Retry-After` header in seconds; None when absent or not a number."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        return None
+
+
+class Budget:
+    """How many calls an account may make: `rate` a second, kept over any window of `window` seconds.
+
+    It paces by a sliding window, so a burst up to the window's allowance goes out at once, and adapts to what the
+    app's headers say: when fewer calls remain than it thinks, others use the account too, and it believes the app.
+    """
+
+    def __init__(self, runtime: Runtime, *, calls: int, window: float = 1.0, share: float = 1.0) -> None:
+        self._runtime = runtime
+        self.share = share
+        self.calls = max(1, int(calls * share))
+        self.window = window
+        self._sent: deque[float] = deque()
+        self._not_before = 0.0
+        self._lock = asyncio.Lock()
+
+    async def take(self) -> None:
+        """Wait until one more call is within the budget, and count it."""
+        async with self._lock:  # first come, first served
+            while True:
+                wait = self._wait()
+                if wait <= 0:
+                    break
+                await self._runtime.sleep(wait)
+            self._sent.append(self._runtime.monotonic())
+
+    def _wait(self) -> float:
+        now = self._runtime.monotonic()
+        while self._sent and self._sent[0] <= now - self.window:
+            self._sent.popleft()
+        if now < self._not_before:
+            return self._not_before - now
+        if len(self._sent) >= self.calls:
+            return self._sent[0] + self.window - now + 0.001
+        return 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody call for so long: the app said so."""
+        self._not_before = max(self._not_before, self._runtime.monotonic() + seconds)
+
+    def learn(self, quota: Quota) -> None:
+        """Take over the limit that the app tells, and wait for its reset when nothing of our share is left."""
+        if quota.limit is not None and quota.limit > 0:
+            self.calls = max(1, int(quota.limit * self.share))
+        if quota.remaining is not None and quota.reset is not None and quota.limit:
+            others = quota.limit - self.calls
+            if quota.remaining - others <= 0 and quota.remaining <= 0:
+                self.pause(quota.reset)
+
+    def seconds_for(self, calls: int) -> float:
+        """How long so many calls take at the least under this budget, in seconds."""
+        full = max(0, calls - self.calls)
+        return full / self.calls * self.window
+
+
+class Transport:
+    """One account's way to its app. All requests of reader and writer go through `request`."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        runtime: Runtime,
+        headers: Mapping[str, str] | None = None,
+        policy: Policy | None = None,
+        budget: Budget | None = None,
+        sender: Sender | None = None,
+        gzip: bool = False,
+    ) -> None:
+        self.base_url = base_url.rstrip("/") + "/"
+        self._origin = check_origin(base_url)
+        self._headers = dict(headers or {})
+        self.policy = policy or Policy()
+        self.budget = budget
+        self.runtime = runtime
+        self._own: AiohttpSender | None = None
+        if sender is None:
+            self._own = AiohttpSender()
+            sender = self._own
+        self._send = sender
+        self._gzip = gzip
+        self.calls = 0  #: requests that went out, retries included
+
+    async def aclose(self) -> None:
+        if self._own is not None:
+            await self._own.aclose()
+
+    def url(self, path: str, params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None) -> str:
+        """An absolute URL; a paging link may be given whole but must stay on the account's origin."""
+        url = urljoin(self.base_url, path.lstrip("/")) if "://" not in path else path
+        if check_origin(url) != self._origin:
+            raise FixConfig(
+                f"the app's answer points to another host ({_bare(url)}); credentials are not sent there",
+                mend="set base_url to the account's real address",
+            )
+        if params:
+            pairs = list(params.items()) if isinstance(params, Mapping) else list(params)
+            url += ("&" if "?" in url else "?") + urlencode([(k, v) for k, v in pairs if v is not None])
+        return url
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None,
+        json: Any = None,
+        body: bytes | None = None,
+        content_type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool | None = None,
+        timeout: float = 60.0,
+        ok: Sequence[int] = (),
+    ) -> Answer:
+        """Send a request and return its answer (2xx, or a status in `ok`), with retries as the policy says.
+
+        `idempotent` (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on
+        401/403, Refused on other refusals, LostAnswer when a write's outcome is unknown, RetryLater when a read (or a
+        write that certainly did nothing) kept failing.
+        """
+        if json is not None:
+            body, content_type = orjson.dumps(json), "application/json"
+        request = self._make(method, self.url(path, params), body, content_type, headers, timeout)
+        repeatable = method in ("GET", "HEAD") if idempotent is None else idempotent
+        for attempt in range(1, MAX_TRIES + 1):
+            last = attempt == MAX_TRIES
+            try:
+                answer = await self._once(request)
+            except ConnectError as e:
+                if last:
+                    raise RetryLater(
+                        f"cannot reach {_bare(request.url)}: {e}", mend="is it up, is base_url right?"
+                    ) from None
+                await self._back_off(attempt, None)
+                continue
+            except CutError as e:
+                if not repeatable:
+                    raise LostAnswer(
+                        f"{method} {_bare(request.url)}: the connection broke before the answer: {e}"
+                    ) from None
+                if last:
+                    raise RetryLater(f"{method} {_bare(request.url)} kept breaking off: {e}") from None
+                await self._back_off(attempt, None)
+                continue
+            if 200 <= answer.status < 300 or answer.status in ok:
+                return answer
+            verdict = self.policy.verdict(answer)
+            if verdict.retry and not last and (repeatable or not verdict.done):
+                await self._back_off(attempt, verdict.after, shared=answer.status == 429)
+                continue
+            raise self._failure(answer, verdict, repeatable)
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _make(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        content_type: str | None,
+        headers: Mapping[str, str] | None,
+        timeout: float,
+    ) -> Request:
+        merged = {**self._headers, **(headers or {})}
+        if content_type is not None:
+            merged["Content-Type"] = content_type
+        if body is not None and self._gzip and len(body) >= GZIP_FROM_BYTES:
+            import gzip
+
+            body = gzip.compress(body, 1)
+            merged["Content-Encoding"] = "gzip"
+        return Request(method, url, merged, body, timeout)
+
+    async def _once(self, request: Request) -> Answer:
+        if self.budget is not None:
+            await self.budget.take()
+        self.calls += 1
+        answer = await self._send(request)
+        for _ in range(5):
+            if answer.status not in (301, 302, 307, 308) or request.method not in ("GET", "HEAD"):
+                break
+            target = self.url(urljoin(request.url, answer.headers.get("location", "")))
+            request = replace(request, url=target)
+            answer = await self._send(request)
+        quota = self.policy.quota(answer)
+        if quota is not None and self.budget is not None:
+            self.budget.learn(quota)
+        return answer
+
+    async def _back_off(self, attempt: int, after: float | None, *, shared: bool = False) -> None:
+        """Wait before the next try: as long as the app said, else exponentially with full jitter."""
+        wait = after if after is not None else self.runtime.random.uniform(0.1, min(MAX_BACKOFF, 0.5 * 2**attempt))
+        if shared and self.budget is not None:
+            self.budget.pause(wait)  # one caller's 429 holds all callers of the account
+        await self.runtime.sleep(wait)
+
+    def _failure(self, answer: Answer, verdict: Verdict, repeatable: bool) -> OploopError:
+        request = answer.request
+        message, code = self.policy.error(answer)
+        if answer.status in (401, 403):
+            return FixConfig(
+                f"{_bare(request.url)} refused the credentials (HTTP {answer.status}: {message})",
+                mend=f"check {self.policy.credential()}",
+            )
+        if verdict.retry and not verdict.done:
+            return RetryLater(f"{_bare(request.url)} keeps refusing for now: {message}", after=verdict.after)
+        if verdict.retry:
+            kind = RetryLater if repeatable else LostAnswer
+            return kind(f"{request.method} {_bare(request.url)} keeps failing (HTTP {answer.status}): {message}")
+        if 300 <= answer.status < 400:
+            return NotTheApi(answer)
+        return Refused(answer, message, code=code)
+
+
+class AiohttpSender:
+    """Requests over one keep-alive aiohttp session, made at the first use (it needs a running loop)."""
+
+    def __init__(self, connections: int = 50) -> None:
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=20)
+            self._session = aiohttp.ClientSession(
+                connector=connector, auto_decompress=True, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+    async def __call__(self, request: Request) -> Answer:
+        import aiohttp
+        from yarl import URL
+
+        session = self._open()
+        try:
+            async with session.request(
+                request.method,
+                URL(request.url, encoded=True),
+                data=request.body,
+                headers=dict(request.headers),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=request.timeout, connect=10),
+            ) as response:
+                body = await response.read()
+                headers = {k.lower(): v for k, v in response.headers.items()}
+                return Answer(response.status, headers, body, request)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as e:
+            raise ConnectError(_why(e)) from e
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as e:
+            raise CutError(_why(e)) from e
+
+
+def check_origin(url: str) -> tuple[str, str, int]:
+    """(scheme, host, port) of a URL; FixConfig when it is no http(s) URL, or plain http to another machine."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise FixConfig(f"{url!r} is no http(s) address", mend="base_url looks like https://host[:port][/path]")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise FixConfig(
+            f"plain http to {parts.hostname} would show the credentials to everyone between", mend="use https"
+        )
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bare(url: str) -> str:
+    """A URL without its query, which may hold what is nobody's business."""
+    return url.split("?", 1)[0]
+
+
+def _why(e: Exception) -> str:
+    return str(e) or type(e).__name__
+
+
+def _what_it_is(answer: Answer) -> str:
+    start = answer.body[:200].lstrip()
+    if not start:
+        return "nothing"
+    if start[:1] == b"<":
+        return "HTML"
+    if start[:1] in b"{[":
+        return "truncated JSON"
+    return "something else"

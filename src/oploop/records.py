@@ -1,0 +1,284 @@
+"""The nouns that travel through the loop. Plain data; no behaviour that touches the world.
+
+app ─read─▶ Batch ─load─▶ raw table ─model─▶ model table ─validate─▶ valid rows ─diff─▶ Change ─plan─▶ Step ─deliver─▶ Receipt
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: A stream's position, as its reader wrote it: a JSON object that only the reader understands.
+Cursor: TypeAlias = dict[str, Any]
+
+#: Columns that oploop adds to each raw table.
+RAW = "_raw"  #: the record as the app sent it (less excluded fields), JSON text
+EXTRACTED_AT = "_extracted_at"  #: our clock: when the request that brought the record began
+VERSION = "_version"  #: the app's clock: the instant, in microseconds since 1970, as of which the record is known so
+DELETED = "_deleted"  #: the app says that the record is gone
+META_COLUMNS = (RAW, EXTRACTED_AT, VERSION, DELETED)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records of one stream, in the order in which the app gave them.
+
+    `table` has the stream's columns and the four META_COLUMNS; a later row of a key supersedes an earlier one
+    of the same version. `cursor` may be stored once this batch and all before it are in the raw table (None: no
+    safe point here). `complete`: the reader has caught up; for a stream whose deletes show by absence only, every
+    live record has now been seen since the read began.
+    """
+
+    stream: str
+    table: pa.Table
+    cursor: Cursor | None = None
+    complete: bool = False
+
+
+class Op(StrEnum):
+    """What a change does to a record of an app."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    UPSERT = "upsert"  # the app decides which of the two; used where it can only upsert
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a check found. `stop` halts the sync; otherwise the `rows` are held."""
+
+    sync: str
+    check: str
+    message: str
+    rows: int = 0
+    field: str | None = None
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One field's difference: what the app holds and what the model wants (Python values of the field's type)."""
+
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record's difference. `key` maps the sync's key fields to their values; `number` orders a sync's changes.
+
+    `fields` has only what is to be sent (app field -> wanted value). `remote_id` is the app's own id, None for
+    a record that the app does not hold yet.
+    """
+
+    number: int
+    op: Op
+    key: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    remote_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One API call of a plan: a batch of changes of one operation on one object.
+
+    `id` names the journalled intent: idempotency keys are made from it (f"{id}:{change.number}"), never from
+    the content, so that a replay of this step is known as such while a later equal change is a new one.
+    """
+
+    id: str
+    sync: str
+    object: str
+    op: Op
+    changes: Sequence[Change]
+
+
+class Outcome(StrEnum):
+    """What became of one change, as far as the answer tells."""
+
+    OK = "ok"  #: the app acknowledged it
+    REJECTED = "rejected"  #: the app refused this record; sending it again unchanged would be refused again
+    RETRY = "retry"  #: not done, and a later try may succeed (lock, limit)
+    UNKNOWN = "unknown"  #: the answer was lost: it may or may not have been done
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the app answered for one change of a step.
+
+    `version`: the app's clock in microseconds since 1970 at (or just before) which the write was done, if known:
+    the record's new version when the answer tells it, else the answer's `Date` header.
+    """
+
+    number: int
+    outcome: Outcome
+    remote_id: str | None = None
+    error: str | None = None
+    version: int | None = None
+
+
+class FieldType(StrEnum):
+    """Types of the fields of an app's objects; the warehouse maps them to SQL types."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    TIMESTAMP = "timestamp"
+    LIST = "list"  #: a set of texts whose order does not matter (tags)
+    JSON = "json"
+
+
+class Canonical(StrEnum):
+    """Forms under which an app takes two values of a field for the same."""
+
+    EXACT = "exact"
+    LOWER = "lower"  #: case and outer blanks do not matter (e-mail)
+    TRIM = "trim"  #: outer blanks do not matter
+    NUMBER = "number"  #: 12, "12" and 12.0 are the same
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field's present value stands in a column of the raw table."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JsonPath:
+    """A field's present value stands at `path` in a JSON column of the raw table."""
+
+    column: str
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JsonEntry:
+    """A field's present value is `entry[value]` of the entry whose `entry[key]` equals `equals`, in a JSON column
+    that holds a list of objects: [{"id": 360, "value": "gold"}, ...].
+    """
+
+    column: str
+    equals: str | int
+    key: str = "id"
+    value: str = "value"
+
+
+FieldSource: TypeAlias = Column | JsonPath | JsonEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of an object as the app itself describes it.
+
+    `source` says where its present value stands in the object's stream; None: it cannot be read back.
+    `key`: it may identify a record. `enum`: the only values that are taken. `max_length` counts characters.
+    """
+
+    name: str
+    type: FieldType
+    title: str | None = None
+    source: FieldSource | None = None
+    key: bool = False
+    required: bool = False  #: needed on create
+    read_only: bool = False
+    max_length: int | None = None
+    enum: tuple[str, ...] | None = None
+    canonical: Canonical = Canonical.EXACT
+    nullable: bool = True  #: can be cleared by sending null
+    description: str = ""
+
+
+class Replay(StrEnum):
+    """What may be done with a change whose outcome is unknown (design: unknown outcomes)."""
+
+    SAFE = "safe"  #: sending it again does no harm
+    KEY = "key"  #: sending it again with the same idempotency key does no harm (for `ttl` seconds)
+    LOOKUP = "lookup"  #: look the record up by a unique field after `settle` seconds, then decide
+    NEVER = "never"  #: stays unknown until a person decides
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """How an object takes one operation. `batch`: records a call at the most; `single_up_to`: up to so many
+    records, single calls are used because they cost no more; `calls`: API calls a batch costs (a bulk job is
+    submitted and then asked for: 2); `in_flight`: batches under way at once."""
+
+    batch: int = 1
+    single_up_to: int = 1
+    calls: int = 1
+    in_flight: int = 4
+    replay: Replay = Replay.NEVER
+    ttl: float | None = None
+    settle: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """What can be written in an app.
+
+    `stream` is the stream that shows its records (None: cannot be read, its syncs are blind); `id_column` is the
+    raw column with the app's own id; `dynamic` maps a prefix to a template field for names that users make up
+    ("metadata." -> text up to 500 characters); a dynamic field's source has the name's rest as last path element.
+    """
+
+    name: str
+    operations: Mapping[Op, Operation]
+    stream: str | None = None
+    id_column: str = "id"
+    fields: Mapping[str, Field] = field(default_factory=dict)
+    dynamic: Mapping[str, Field] = field(default_factory=dict)
+    lookup_batch: int = 100  #: records a fetch by key brings in one call
+    description: str = ""
+
+
+class ColumnType(StrEnum):
+    """Types of a stream's columns, by how the API writes them."""
+
+    TEXT = "text"
+    INTEGER = "integer"  #: 64 bits
+    NUMBER = "number"  #: double
+    BOOLEAN = "boolean"
+    TIMESTAMP = "timestamp"  #: ISO 8601 text
+    UNIX = "unix"  #: seconds since 1970, becomes a UTC timestamp
+    UNIX_MS = "unix_ms"  #: milliseconds since 1970, becomes a UTC timestamp
+    DATE = "date"  #: ISO date text
+    JSON = "json"  #: nested values, kept as JSON
+
+
+class Deletes(StrEnum):
+    """How a stream shows that a record is gone."""
+
+    MARKED = "marked"  #: by records (or events) that say so
+    ABSENCE = "absence"  #: only by absence from a complete read; each read is a full one
+    NEVER = "never"  #: records are never deleted (a log)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What can be read from an app. `lag`: seconds after a write until a read that begins then shows it for sure."""
+
+    name: str
+    primary_key: tuple[str, ...]
+    columns: Mapping[str, ColumnType]
+    incremental: bool = True
+    deletes: Deletes = Deletes.MARKED
+    lag: float = 0.0
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What the user says of one stream: nothing older than `since`; `exclude` these fields (from `_raw` too)."""
+
+    since: datetime | None = None
+    exclude: frozenset[str] = frozenset()

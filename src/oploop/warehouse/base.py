@@ -1,0 +1,85 @@
+"""What a SQL engine is to oploop. One implementation a file: a driver, sqlglot for the dialect, declared capabilities.
+
+Statements are written in the dialect of DuckDB where dialects agree; what engines do differently is a method here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from oploop.records import FieldSource, FieldType
+
+
+class Warehouse(Protocol):
+    """An open warehouse. One writer; `read_only` ones never change it (temporary tables are allowed)."""
+
+    dialect: str  #: sqlglot's name
+    read_only: bool
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        """Run a statement; the number of rows that it changed, where the engine tells, else -1."""
+        ...
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
+        """The whole result as Arrow."""
+        ...
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The whole result as Python tuples, for small results."""
+        ...
+
+    def stream(self, sql: str, params: Sequence[Any] = (), *, batch_rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+        """The result batch by batch, in bounded memory, on a cursor of its own."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing: commits at the end, rolls back on an exception."""
+        ...
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Column names and SQL types of `schema.table` (or a bare or three-part name); empty when there is none."""
+        ...
+
+    def tables(self) -> list[str]:
+        """All tables and views as `schema.name`."""
+        ...
+
+    def register(self, name: str, table: pa.Table) -> None:
+        """Show an Arrow table under a temporary name."""
+        ...
+
+    def unregister(self, name: str) -> None: ...
+
+    def sql_type(self, kind: FieldType) -> str:
+        """The SQL type in which values of a field type are compared and kept."""
+        ...
+
+    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
+        """An expression for a field's present value, of `sql_type(kind)`, from the raw table called `alias`."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def quote(name: str) -> str:
+    """A quoted identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_table(name: str) -> str:
+    """A quoted `schema.table`."""
+    return ".".join(quote(part) for part in name.split("."))
+
+
+def literal(value: str) -> str:
+    """A quoted SQL text."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def columns_list(names: Mapping[str, Any] | Sequence[str]) -> str:
+    """Quoted names, comma separated."""
+    return ", ".join(quote(n) for n in names)
