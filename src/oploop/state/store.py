@@ -1,0 +1,320 @@
+"""The state store. Reading is apart from writing: the planner, `status` and the console get a StateReader only."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from oploop.errors import FixConfig, RetryLater
+from oploop.records import Op, Outcome
+from oploop.runtime import Runtime
+
+STATE_FILE = "state.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run. Times are aware UTC datetimes; `summary` is what `-o json` printed."""
+
+    run_id: str
+    environment: str
+    command: str
+    pid: int
+    started_at: datetime
+    finished_at: datetime | None
+    status: str
+    summary: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A sync's delivery whose plan table stands in the warehouse until it is folded."""
+
+    run_id: str
+    sync: str
+    plan_table: str
+    began_at: datetime
+
+
+@dataclass(slots=True)
+class JournalStep:
+    """One API call: its intent, and, once answered, its receipt. Changes `first`..`last` of the plan, inclusive."""
+
+    run_id: str
+    sync: str
+    step_id: str
+    first: int
+    last: int
+    attempt: int
+    op: Op
+    began_at: datetime
+    ended_at: datetime | None = None
+    outcome: Outcome | None = None
+    error: str | None = None
+    version: int | None = None
+    exceptions: list[tuple[int, str, str | None]] = field(default_factory=list)
+    ids: list[tuple[int, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who holds something: a process of this machine, what it was started as, since when."""
+
+    name: str
+    pid: int
+    command: str
+    since: datetime
+
+    def __str__(self) -> str:
+        return f"{self.command} (pid {self.pid}) since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+
+
+class StateReader:
+    """Reads the state; never changes it. A missing file reads as empty."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / STATE_FILE
+        self._lock = threading.Lock()
+        self._db = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self.path.exists():
+            db = sqlite3.connect(":memory:", check_same_thread=False)
+            migrate(db)
+            return db
+        return open_sqlite(self.path, f"file:{self.path}?mode=ro")
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _all(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._db.execute(sql, params).fetchall()
+
+    def runs(self, limit: int = 20) -> list[RunRow]:
+        """The newest runs first."""
+        return [_run(r) for r in self._all("SELECT * FROM runs ORDER BY run_id DESC LIMIT ?", (limit,))]
+
+    def run(self, run_id: str) -> RunRow | None:
+        """A run by its id or the beginning of it."""
+        rows = self._all("SELECT * FROM runs WHERE run_id LIKE ? ORDER BY run_id DESC LIMIT 1", (run_id + "%",))
+        return _run(rows[0]) if rows else None
+
+    def open_deliveries(self) -> list[Delivery]:
+        """Deliveries that were begun and not folded: of a run that is under way, or that died."""
+        rows = self._all(
+            "SELECT run_id, sync, plan_table, began_at FROM deliveries WHERE folded_at IS NULL ORDER BY began_at"
+        )
+        return [Delivery(r[0], r[1], r[2], datetime.fromisoformat(r[3])) for r in rows]
+
+    def steps(self, run_id: str, sync: str) -> list[JournalStep]:
+        """A delivery's journal, in the order in which the steps began."""
+        rows = self._all("SELECT * FROM steps WHERE run_id = ? AND sync = ? ORDER BY rowid", (run_id, sync))
+        return [_step(r) for r in rows]
+
+    def lease(self, name: str) -> Lease | None:
+        """Who holds `name`; None when nobody, or a process that is no more."""
+        rows = self._all("SELECT name, pid, started, command, since FROM leases WHERE name = ?", (name,))
+        if not rows or _process_start(rows[0][1]) != rows[0][2]:
+            return None
+        return Lease(rows[0][0], rows[0][1], rows[0][3], datetime.fromisoformat(rows[0][4]))
+
+
+class StateStore(StateReader):
+    """Reads and writes the state. Each method commits before it returns; commits reach the disk (synchronous=FULL)."""
+
+    def __init__(self, folder: Path, runtime: Runtime) -> None:
+        self._runtime = runtime
+        make_private(folder)
+        super().__init__(folder)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = open_sqlite(self.path, str(self.path))
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # an intent must survive a power cut
+        migrate(db)
+        return db
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def begin_run(self, run_id: str, environment: str, command: str) -> None:
+        """Note that a run began; runs of dead processes that never finished become `interrupted`."""
+        now = self._runtime.now().isoformat()
+        with self._writing() as db:
+            for other, pid in db.execute("SELECT run_id, pid FROM runs WHERE status = 'running'").fetchall():
+                if not _alive(pid):
+                    db.execute("UPDATE runs SET status = 'interrupted' WHERE run_id = ?", (other,))
+            db.execute(
+                "INSERT INTO runs (run_id, environment, command, pid, started_at) VALUES (?, ?, ?, ?, ?)",
+                (run_id, environment, command, os.getpid(), now),
+            )
+
+    def end_run(self, run_id: str, status: str, summary: dict[str, Any]) -> None:
+        """Note how a run ended."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE runs SET status = ?, finished_at = ?, summary = ? WHERE run_id = ?",
+                (status, self._runtime.now().isoformat(), orjson.dumps(summary).decode(), run_id),
+            )
+
+    def begin_delivery(self, run_id: str, sync: str, plan_table: str) -> None:
+        """Note that the changes in `plan_table` are about to be sent."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO deliveries (run_id, sync, plan_table, began_at) VALUES (?, ?, ?, ?)",
+                (run_id, sync, plan_table, self._runtime.now().isoformat()),
+            )
+
+    def end_delivery(self, run_id: str, sync: str) -> None:
+        """Note that a delivery stands in the ledger; its journal may go."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE deliveries SET folded_at = ? WHERE run_id = ? AND sync = ?",
+                (self._runtime.now().isoformat(), run_id, sync),
+            )
+            db.execute("DELETE FROM steps WHERE run_id = ? AND sync = ?", (run_id, sync))
+
+    def write_steps(self, steps: Iterable[JournalStep]) -> None:
+        """Write intents and receipts, all in one commit."""
+        rows = [_step_row(s) for s in steps]
+        with self._writing() as db:
+            db.executemany(f"INSERT OR REPLACE INTO steps VALUES ({', '.join('?' * 14)})", rows)
+
+    def take_lease(self, name: str, command: str) -> None:
+        """Hold `name` for this process; RetryLater that says who holds it already."""
+        with self._writing() as db:
+            row = db.execute("SELECT pid, started, command, since FROM leases WHERE name = ?", (name,)).fetchone()
+            if row is not None and row[0] != os.getpid() and _process_start(row[0]) == row[1]:
+                holder = Lease(name, row[0], row[2], datetime.fromisoformat(row[3]))
+                raise RetryLater(f"{name} is held by {holder}", mend="wait for it, or use --wait")
+            db.execute(
+                "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
+                (name, os.getpid(), _process_start(os.getpid()), command, self._runtime.now().isoformat()),
+            )
+
+    def drop_lease(self, name: str) -> None:
+        """Give up `name`, if this process holds it."""
+        with self._writing() as db:
+            db.execute("DELETE FROM leases WHERE name = ? AND pid = ?", (name, os.getpid()))
+
+
+def make_private(folder: Path) -> None:
+    """Make the state folder, readable by its owner only: plans and journal hold people's data."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as e:
+        raise FixConfig(f"cannot make the state folder {folder}: {e.strerror}", mend="check its permissions") from None
+
+
+def open_sqlite(path: Path, target: str) -> sqlite3.Connection:
+    """Open a SQLite file (autocommit; explicit transactions); FixConfig when it is none."""
+    try:
+        db = sqlite3.connect(
+            target, uri=target.startswith("file:"), check_same_thread=False, isolation_level=None, timeout=30
+        )
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as e:
+        raise FixConfig(f"the state file {path} cannot be opened: {e}", mend="restore it, or move it away") from None
+    return db
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the schema up to date: the files of `sql/` in order, each once (`user_version` counts them)."""
+    folder = resources.files("oploop.state").joinpath("sql")
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    done = db.execute("PRAGMA user_version").fetchone()[0]
+    if done > len(files):
+        raise FixConfig("the state was written by a newer oploop", mend="upgrade oploop")
+    for number, file in enumerate(files[done:], done + 1):
+        db.executescript(f"BEGIN IMMEDIATE;\n{file.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def _alive(pid: int) -> bool:
+    return _process_start(pid) != ""
+
+
+def _process_start(pid: int) -> str:
+    """A text that differs between two processes with the same pid; empty when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return f.read().rsplit(b")", 1)[1].split()[19].decode()
+    except FileNotFoundError:
+        if os.path.isdir("/proc/self"):
+            return ""
+    except OSError:
+        return ""
+    try:  # no /proc (macOS): the pid alone must do
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "?"
+
+
+def _run(r: tuple[Any, ...]) -> RunRow:
+    finished = datetime.fromisoformat(r[5]) if r[5] else None
+    status = r[6]
+    if status == "running" and not _alive(r[3]):
+        status = "interrupted"
+    return RunRow(
+        r[0], r[1], r[2], r[3], datetime.fromisoformat(r[4]), finished, status, orjson.loads(r[7]) if r[7] else None
+    )
+
+
+def _step_row(s: JournalStep) -> tuple[Any, ...]:
+    return (
+        s.run_id,
+        s.sync,
+        s.step_id,
+        s.first,
+        s.last,
+        s.attempt,
+        s.op.value,
+        s.began_at.isoformat(),
+        s.ended_at.isoformat() if s.ended_at else None,
+        s.outcome.value if s.outcome else None,
+        s.error,
+        s.version,
+        orjson.dumps(s.exceptions).decode() if s.exceptions else None,
+        orjson.dumps(s.ids).decode() if s.ids else None,
+    )
+
+
+def _step(r: tuple[Any, ...]) -> JournalStep:
+    return JournalStep(
+        run_id=r[0],
+        sync=r[1],
+        step_id=r[2],
+        first=r[3],
+        last=r[4],
+        attempt=r[5],
+        op=Op(r[6]),
+        began_at=datetime.fromisoformat(r[7]),
+        ended_at=datetime.fromisoformat(r[8]) if r[8] else None,
+        outcome=Outcome(r[9]) if r[9] else None,
+        error=r[10],
+        version=r[11],
+        exceptions=[(e[0], e[1], e[2]) for e in orjson.loads(r[12])] if r[12] else [],
+        ids=[(i[0], i[1]) for i in orjson.loads(r[13])] if r[13] else [],
+    )
