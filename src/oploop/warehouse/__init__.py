@@ -1,0 +1,39 @@
+"""The only code that speaks to SQL engines: one file an engine, behind the Warehouse protocol of base.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from oploop.runtime import Runtime
+from oploop.warehouse.base import SqlError, Warehouse
+
+
+def open_warehouse(
+    path: Path,
+    *,
+    read_only: bool,
+    runtime: Runtime,
+    wait: float | None = None,
+    holder: Callable[[], str | None] = lambda: None,
+    pause: Callable[[float], None] = time.sleep,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> Warehouse:
+    """Open the warehouse file at `path`, making it and its folder unless `read_only`.
+
+    While another process holds the file, tries again for `wait` seconds (None or 0: not at all); `on_wait` is told
+    once who holds it, `pause` sleeps between tries. `holder` is what our own state knows of the holder ("oploop run
+    (pid 123) since 10:02"), or None.
+
+    Raises FixConfig when there is no warehouse to read, when the file is none, when a newer engine wrote it, when it
+    may not be opened, and when another process still holds it.
+    """
+    from oploop.warehouse.duckdb import open_duckdb  # DuckDB is loaded only by those who open a warehouse
+
+    return open_duckdb(
+        path, read_only=read_only, runtime=runtime, wait=wait, holder=holder, pause=pause, on_wait=on_wait
+    )
+
+
+__all__ = ["SqlError", "Warehouse", "open_warehouse"]

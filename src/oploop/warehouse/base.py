@@ -11,14 +11,33 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from oploop.errors import FixData
 from oploop.records import FieldSource, FieldType
 
 
+class SqlError(FixData):
+    """The engine refused a statement. `reason` is what it said, in one line, without the statement."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the warehouse refused a statement: {reason}")
+        self.reason = reason
+
+
 class Warehouse(Protocol):
-    """An open warehouse. One writer; `read_only` ones never change it (temporary tables are allowed)."""
+    """An open warehouse. One writer; `read_only` ones never change it (temporary tables are allowed).
+
+    Safe to use from several threads: statements take turns, and a transaction keeps the others waiting until it ends.
+    Methods that run SQL raise SqlError.
+    """
 
     dialect: str  #: sqlglot's name
     read_only: bool
+    label: str  #: how messages call it: the file's name
+
+    @property
+    def connection(self) -> Any:
+        """The driver's own connection, for dlt and SQLMesh, which load and model over it."""
+        ...
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement; the number of rows that it changed, where the engine tells, else -1."""
@@ -33,7 +52,10 @@ class Warehouse(Protocol):
         ...
 
     def stream(self, sql: str, params: Sequence[Any] = (), *, batch_rows: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """The result batch by batch, in bounded memory, on a cursor of its own."""
+        """The result batch by batch, in bounded memory, on a cursor of its own.
+
+        It sees what is committed: neither the temporary tables nor the open transaction of the others.
+        """
         ...
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -59,7 +81,26 @@ class Warehouse(Protocol):
         ...
 
     def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
-        """An expression for a field's present value, of `sql_type(kind)`, from the raw table called `alias`."""
+        """An expression for a field's present value, of `sql_type(kind)`, from the raw table called `alias`.
+
+        JSON's null is SQL's NULL, and so is what does not fit the type. The form is that of `typed_value`.
+        """
+        ...
+
+    def typed_value(self, expression: str, kind: FieldType) -> str:
+        """An expression that brings any other one to `sql_type(kind)`, in the form in which values are compared.
+
+        Lists become the JSON text of their sorted, distinct texts; JSON becomes text with sorted keys and no blanks.
+        What does not fit the type (12.7 for an INTEGER, text for a DATE) becomes NULL.
+        """
+        ...
+
+    def list_value(self, expr: str) -> str:
+        """A list, a JSON list or NULL as the canonical text of `sql_type(LIST)`: JSON, sorted, distinct."""
+        ...
+
+    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
+        """A canonical list text with some texts added and others removed; a NULL list counts as empty."""
         ...
 
     def close(self) -> None: ...

@@ -1,0 +1,195 @@
+"""DuckDB as a warehouse: one file, one process that writes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+import pyarrow as pa
+from duckdb.func import PythonUDFType
+
+from oploop.records import FieldSource, FieldType
+from oploop.runtime import Runtime
+from oploop.warehouse import duckdb_file, duckdb_values
+from oploop.warehouse.base import SqlError, quote_table
+
+#: DuckDB's own default; dlt raises it to 1 GB for the whole database while it loads.
+CHECKPOINT_AT = "16MB"
+
+
+class DuckDBWarehouse:
+    """An open DuckDB file. Made by `open_duckdb`."""
+
+    dialect = "duckdb"
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
+        self._connection = connection
+        self._lock = threading.RLock()
+        self._depth = 0
+        self.read_only = read_only
+        self.label = label
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for the cursors that dlt and SQLMesh open
+        connection.execute("SET TimeZone = 'UTC'")
+        # a table's name must never find a Python variable of ours; on other cursors SQLMesh lives by that
+        connection.execute("SET python_enable_replacements = false")
+        connection.create_function(
+            duckdb_values.SORTED_JSON, _sorted_json, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW
+        )
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The driver's connection, for dlt and SQLMesh. Whoever uses it must not do so while others use this object."""
+        return self._connection
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        with self._run(sql, params) as done:
+            if [column[0] for column in done.description or []] != ["Count"]:
+                return -1
+            row = done.fetchone()
+            return int(row[0]) if row else -1
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
+        with self._run(sql, params) as done:
+            return done.to_arrow_table()
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._run(sql, params) as done:
+            return done.fetchall()
+
+    def stream(self, sql: str, params: Sequence[Any] = (), *, batch_rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute("SET TimeZone = 'UTC'")
+            cursor.execute(sql, list(params))
+            yield from cursor.to_arrow_reader(batch_rows)
+        except duckdb.Error as e:
+            raise SqlError(one_line(e)) from e
+        finally:
+            cursor.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. A transaction inside another is part of it."""
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            self.execute("BEGIN TRANSACTION")
+            self._depth += 1
+            try:
+                yield
+                self._depth -= 1
+                self.execute("COMMIT")
+            except BaseException:
+                self._depth = 0
+                with contextlib.suppress(duckdb.Error, SqlError):  # a failed commit has rolled back already
+                    self.execute("ROLLBACK")
+                raise
+
+    def columns(self, table: str) -> dict[str, str]:
+        try:
+            return {name: kind for name, kind, *_ in self.rows(f"DESCRIBE {quote_table(table)}")}
+        except SqlError as e:
+            if isinstance(e.__cause__, duckdb.CatalogException):
+                return {}
+            raise
+
+    def tables(self) -> list[str]:
+        found = self.rows(
+            "SELECT schema_name || '.' || table_name AS name FROM duckdb_tables() WHERE NOT internal AND NOT temporary "
+            "AND database_name = current_database() UNION ALL "
+            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE NOT internal AND NOT temporary "
+            "AND database_name = current_database() ORDER BY 1"
+        )
+        return [name for (name,) in found]
+
+    def register(self, name: str, table: pa.Table) -> None:
+        with self._lock:
+            self._connection.register(name, table)
+
+    def unregister(self, name: str) -> None:
+        with self._lock:
+            self._connection.unregister(name)
+
+    def sql_type(self, kind: FieldType) -> str:
+        return duckdb_values.SQL_TYPES[kind]
+
+    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
+        return duckdb_values.field_value(source, kind, alias)
+
+    def typed_value(self, expression: str, kind: FieldType) -> str:
+        return duckdb_values.typed_value(expression, kind)
+
+    def list_value(self, expr: str) -> str:
+        return duckdb_values.typed_value(expr, FieldType.LIST)
+
+    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
+        return duckdb_values.list_merge(expr, add, remove)
+
+    def close(self) -> None:
+        """Write everything into the file and let go of it. Safe to call twice."""
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _run(self, sql: str, params: Sequence[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._lock:
+            try:
+                yield self._connection.execute(sql, list(params)) if params else self._connection.execute(sql)
+            except duckdb.Error as e:
+                raise SqlError(one_line(e)) from e
+
+
+def open_duckdb(
+    path: Path,
+    *,
+    read_only: bool,
+    runtime: Runtime,
+    wait: float | None,
+    holder: Callable[[], str | None],
+    pause: Callable[[float], None],
+    on_wait: Callable[[str], None],
+) -> DuckDBWarehouse:
+    """See `oploop.warehouse.open_warehouse`."""
+    duckdb_file.prepare(path, read_only=read_only)
+    until = runtime.monotonic() + (wait or 0.0)
+    told = False
+    while True:
+        try:
+            connection = duckdb.connect(str(path), read_only=read_only)
+            return DuckDBWarehouse(connection, read_only=read_only, label=str(path))
+        except duckdb.Error as e:
+            reason = one_line(e)
+            pid = duckdb_file.holding_process(reason)
+            left = until - runtime.monotonic()
+            if pid is None or left <= 0:
+                raise duckdb_file.explain(path, reason, holder=holder, waited=wait) from e
+            if not told:
+                on_wait(f"{path} is held by {holder() or duckdb_file.describe_process(pid)}, waiting up to {wait:g} s")
+                told = True
+            pause(min(0.2, left))
+
+
+def one_line(error: BaseException) -> str:
+    """DuckDB's message without the statement that it repeats and without hints over several lines."""
+    text = str(error).strip()
+    for end in ("\n\nLINE ", "\n\n"):
+        text = text.split(end)[0]
+    return " ".join(text.split())
+
+
+def _sorted_json(texts: pa.ChunkedArray) -> pa.Array:
+    """JSON texts with the keys of their objects in order, without blanks; what is no JSON becomes NULL."""
+    return pa.array([_sort_one(text) for text in texts.to_pylist()], pa.string())
+
+
+def _sort_one(text: str | None) -> str | None:
+    try:
+        return None if text is None else orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS).decode()
+    except orjson.JSONDecodeError:
+        return None

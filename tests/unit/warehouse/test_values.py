@@ -1,0 +1,127 @@
+"""What a field's value is, read from raw tables as apps fill them."""
+
+import datetime as dt
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from oploop.records import Column, FieldSource, FieldType, JsonEntry, JsonPath
+from oploop.runtime import Runtime
+from oploop.warehouse import Warehouse, open_warehouse
+from oploop.warehouse.base import literal
+
+ODD = ["a b", "a.b", 'a"b', "a/b", "a~b", "a~1b", "it's", "$", "*", "#", "0", "été", "[0]", "a\\b", "?", "%s", "{x}"]
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
+    opened = open_warehouse(tmp_path_factory.mktemp("w") / "w.duckdb", read_only=False, runtime=Runtime())
+    yield opened
+    opened.close()
+
+
+def value(warehouse: Warehouse, sql_type: str, content: str | None, source: FieldSource, kind: FieldType) -> Any:
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE one (c {sql_type})")
+    warehouse.execute("INSERT INTO one VALUES (?)", [content])
+    expression = warehouse.field_value(source, kind, "r")
+    (found, found_type) = warehouse.rows(f"SELECT {expression}, typeof({expression}) FROM one AS r")[0]
+    assert found_type.replace("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ") == warehouse.sql_type(kind)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sql_type", "content", "kind", "wanted"),
+    [
+        ("VARCHAR", "vip", FieldType.TEXT, "vip"),
+        ("JSON", '"vip"', FieldType.TEXT, "vip"),
+        ("JSON", "null", FieldType.TEXT, None),
+        ("JSON", '{"a": 1}', FieldType.TEXT, '{"a":1}'),
+        ("BIGINT", "12", FieldType.TEXT, "12"),
+        ("VARCHAR[]", "[b, a]", FieldType.TEXT, '["b","a"]'),
+        ("BIGINT", "9223372036854775807", FieldType.INTEGER, 9223372036854775807),
+        ("JSON", "12", FieldType.INTEGER, 12),
+        ("JSON", '"12"', FieldType.INTEGER, 12),
+        ("DOUBLE", "12.7", FieldType.INTEGER, None),
+        ("DOUBLE", "12.0", FieldType.INTEGER, 12),
+        ("VARCHAR", "9007199254740993", FieldType.INTEGER, 9007199254740993),
+        ("VARCHAR", "twelve", FieldType.INTEGER, None),
+        ("JSON", "12.5", FieldType.NUMBER, 12.5),
+        ("DECIMAL(10,2)", "12.50", FieldType.NUMBER, 12.5),
+        ("JSON", "true", FieldType.BOOLEAN, True),
+        ("VARCHAR", "perhaps", FieldType.BOOLEAN, None),
+        ("DATE", "2025-03-01", FieldType.DATE, dt.date(2025, 3, 1)),
+        ("VARCHAR", "2025-03-01", FieldType.DATE, dt.date(2025, 3, 1)),
+        ("JSON", '"2025-03-01T23:30:00-02:00"', FieldType.DATE, dt.date(2025, 3, 1)),
+        ("TIMESTAMPTZ", "2025-03-01 23:30:00-02:00", FieldType.DATE, dt.date(2025, 3, 2)),
+        ("TIMESTAMPTZ", "2025-03-01 10:00:00+00", FieldType.TIMESTAMP, dt.datetime(2025, 3, 1, 10, tzinfo=dt.UTC)),
+        ("JSON", '"2025-03-01T12:00:00+02:00"', FieldType.TIMESTAMP, dt.datetime(2025, 3, 1, 10, tzinfo=dt.UTC)),
+        ("VARCHAR", "2025-03-01 10:00:00", FieldType.TIMESTAMP, dt.datetime(2025, 3, 1, 10, tzinfo=dt.UTC)),
+        ("JSON", '["vip", "a", "vip", null]', FieldType.LIST, '["a","vip"]'),
+        ("JSON", "[]", FieldType.LIST, "[]"),
+        ("JSON", "null", FieldType.LIST, None),
+        ("VARCHAR", '["é", "b\\"c"]', FieldType.LIST, '["b\\"c","é"]'),
+        ("VARCHAR[]", "[b, a]", FieldType.LIST, '["a","b"]'),
+        ("VARCHAR", "no list", FieldType.LIST, None),
+        ("JSON", '{"b": {"z": 1, "y": [2, 1]}, "a": null}', FieldType.JSON, '{"a":null,"b":{"y":[2,1],"z":1}}'),
+        ("JSON", "null", FieldType.JSON, None),
+        ("VARCHAR", "no json {", FieldType.JSON, None),
+        ("VARCHAR", None, FieldType.JSON, None),
+    ],
+)
+def test_a_column_is_brought_to_the_fields_type(
+    warehouse: Warehouse, sql_type: str, content: str | None, kind: FieldType, wanted: object
+) -> None:
+    assert value(warehouse, sql_type, content, Column("c"), kind) == wanted
+
+
+@pytest.mark.parametrize("key", ODD)
+def test_any_key_can_be_a_path(warehouse: Warehouse, key: str) -> None:
+    warehouse.execute("CREATE OR REPLACE TEMP TABLE k (c JSON)")
+    warehouse.execute("INSERT INTO k SELECT json_object(?, json_object(?, 'found'), 'other', 1)", [key, key])
+    expression = warehouse.field_value(JsonPath("c", (key, key)), FieldType.TEXT, "k")
+    assert warehouse.rows(f"SELECT {expression} FROM k") == [("found",)]
+
+
+@pytest.mark.parametrize("content", [None, "null", "{}", "[]", "7", '{"m": null}', '{"m": 3}', '{"m": {"x": null}}'])
+def test_a_path_that_leads_nowhere_is_null(warehouse: Warehouse, content: str | None) -> None:
+    assert value(warehouse, "JSON", content, JsonPath("c", ("m", "x")), FieldType.TEXT) is None
+
+
+CUSTOM = '[{"id": 359}, {"id": 360, "value": "gold"}, {"id": 361, "value": null}, {"id": "x\'y", "value": ["b", "a"]}]'
+
+
+@pytest.mark.parametrize(
+    ("equals", "kind", "wanted"),
+    [
+        (360, FieldType.TEXT, "gold"),
+        ("360", FieldType.TEXT, "gold"),
+        (361, FieldType.TEXT, None),
+        (359, FieldType.TEXT, None),
+        (999, FieldType.TEXT, None),
+        ("x'y", FieldType.LIST, '["a","b"]'),
+    ],
+)
+def test_an_entry_of_a_list_is_found_by_its_id(
+    warehouse: Warehouse, equals: str | int, kind: FieldType, wanted: object
+) -> None:
+    assert value(warehouse, "JSON", CUSTOM, JsonEntry("c", equals), kind) == wanted
+    for nothing in (None, "null", "{}", "3", "[1, 2]"):
+        assert value(warehouse, "JSON", nothing, JsonEntry("c", equals), kind) is None
+
+
+@pytest.mark.parametrize(
+    ("has", "add", "remove", "wanted"),
+    [
+        ('["b","a"]', ["vip"], [], '["a","b","vip"]'),
+        (None, ["vip"], ["x"], '["vip"]'),
+        ('["a","it\'s"]', ["a"], ["it's"], '["a"]'),
+        ('["a"]', [], ["a"], "[]"),
+        (None, [], [], "[]"),
+    ],
+)
+def test_texts_are_added_to_a_list_and_removed(
+    warehouse: Warehouse, has: str | None, add: list[str], remove: list[str], wanted: str
+) -> None:
+    expression = warehouse.list_merge("NULL" if has is None else literal(has), add, remove)
+    assert warehouse.rows(f"SELECT {expression}") == [(wanted,)]
