@@ -211,7 +211,8 @@ class Replay(StrEnum):
 class Operation:
     """How an object takes one operation. `batch`: records a call at the most; `single_up_to`: up to so many
     records, single calls are used because they cost no more; `calls`: API calls a batch costs (a bulk job is
-    submitted and then asked for: 2); `in_flight`: batches under way at once."""
+    submitted and then asked for: 2); `in_flight`: batches under way at once; `keys` (upsert only): the fields by which
+    the app itself finds the record."""
 
     batch: int = 1
     single_up_to: int = 1
@@ -220,6 +221,7 @@ class Operation:
     replay: Replay = Replay.NEVER
     ttl: float | None = None
     settle: float | None = None
+    keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,351 @@
+"""A sync's words bound to what they name: the model's columns, the app's fields, the raw table.
+
+All that can be wrong with a sync file beyond its own grammar is found here, with the place in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from oploop.errors import FixConfig, did_you_mean
+from oploop.project import FieldMapping, Sync
+from oploop.records import (
+    Canonical,
+    Column,
+    Field,
+    FieldType,
+    JsonPath,
+    Object,
+    Op,
+    Stream,
+)
+from oploop.warehouse.base import Warehouse, literal, quote
+
+MODEL = "m"  #: alias of the model's table in all expressions of a BoundField's `wanted`
+RAWT = "r"  #: alias of the raw table in `now`
+
+SUPPORTED_MODES = ("create", "update", "upsert")
+SUPPORTED_ON_LEAVE = ("keep",)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundKey:
+    """One field of a sync's key: its value in the model and in the app, as the canonical text that is compared."""
+
+    field: Field
+    column: str
+    wanted: str  #: canonical text over MODEL
+    now: str  #: canonical text over RAWT; empty for a blind sync
+    value: str  #: the value to send, over MODEL
+
+
+@dataclass(frozen=True, slots=True)
+class BoundField:
+    """One mapped field. SQL expressions are of the warehouse's type for `field.type`."""
+
+    label: str  #: as the user wrote it
+    field: Field
+    source: str  #: over MODEL, before conversion to the field's type
+    unmapped: str | None  #: over MODEL: the value that `map` has no entry for; None without a map
+    wanted: str  #: over MODEL, converted; NULL where it cannot be
+    now: str | None  #: over RAWT; None: cannot be read back
+    conflict: str
+    on_null: str
+    if_empty: bool = False
+    only_create: bool = False
+    constant: bool = False  #: the same for all rows, so a NULL is no accident
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+    @property
+    def in_place(self) -> bool:
+        """The wanted list depends on what the app holds (tags added to, or removed from, those that are there)."""
+        return bool(self.add or self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundCheck:
+    """A rule of the sync; rows where `sql` is false are held, or stop the sync."""
+
+    name: str
+    sql: str
+    stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BoundSync:
+    """A sync with everything that it names found. `raw_table` is None for a blind sync (its target cannot be read)."""
+
+    sync: Sync
+    object: Object
+    stream: Stream | None
+    model_table: str
+    raw_table: str | None
+    id_column: str
+    keys: tuple[BoundKey, ...]
+    fields: tuple[BoundField, ...]
+    checks: tuple[BoundCheck, ...]
+    where: str | None
+    explain: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.sync.name
+
+    @property
+    def app_object(self) -> str:
+        return f"{self.sync.app}.{self.sync.object}"
+
+    @property
+    def blind(self) -> bool:
+        return self.raw_table is None
+
+    @property
+    def key_names(self) -> str:
+        """The key's app fields, as identities are kept by them."""
+        return ",".join(k.field.name for k in self.keys)
+
+    @property
+    def create_op(self) -> Op | None:
+        """The operation for records that the app does not hold; None when the sync makes none."""
+        if self.sync.mode not in ("create", "upsert"):
+            return None
+        upsert = self.object.operations.get(Op.UPSERT)
+        names = {k.field.name for k in self.keys}
+        if upsert is not None and (Op.CREATE not in self.object.operations or names <= set(upsert.keys)):
+            return Op.UPSERT  # the app finds the record itself, so a second send makes no second record
+        return Op.CREATE if Op.CREATE in self.object.operations else None
+
+    @property
+    def update_op(self) -> Op | None:
+        """The operation for records that the app holds; None when the sync leaves those alone."""
+        if self.sync.mode == "create":
+            return None
+        return Op.UPDATE if Op.UPDATE in self.object.operations else Op.UPSERT
+
+
+def bind(
+    sync: Sync,
+    obj: Object,
+    stream: Stream | None,
+    described: Mapping[str, Field],
+    warehouse: Warehouse,
+    model_table: str,
+    model_columns: Mapping[str, str],
+) -> BoundSync:
+    """Bind a sync to its object, as the account describes it, and to its model's columns.
+
+    Raises FixConfig, with the place in the sync's file, for an unknown field or column, a field that cannot be
+    written, a key that cannot identify, a mode that the object does not take.
+    """
+    binder = _Binder(sync, obj, described, warehouse, model_columns)
+    binder.check_mode()
+    raw = f"raw_{sync.app}.{stream.name}__all" if stream is not None else None
+    keys = tuple(binder.key(f, c, blind=stream is None) for f, c in sync.key.items())
+    fields = tuple(binder.field(m, blind=stream is None) for m in sync.fields)
+    _refuse_twice(sync, fields)
+    for column in sync.explain:
+        binder.column(column, "explain")
+    checks = tuple(BoundCheck(c.name or c.sql, c.sql, c.stop) for c in sync.checks)
+    return BoundSync(
+        sync, obj, stream, model_table, raw, obj.id_column, keys, fields, checks, sync.where, tuple(sync.explain)
+    )
+
+
+def _refuse_twice(sync: Sync, fields: Sequence[BoundField]) -> None:
+    seen: dict[str, str] = {}
+    for f in fields:
+        if f.field.name in seen:
+            raise FixConfig(
+                f"field {f.label!r} is mapped twice (also as {seen[f.field.name]!r})",
+                mend="remove one of them",
+                place=sync.place_of("fields", f.label),
+            )
+        seen[f.field.name] = f.label
+
+
+class _Binder:
+    """Binds one sync's names, one at a time."""
+
+    def __init__(
+        self,
+        sync: Sync,
+        obj: Object,
+        described: Mapping[str, Field],
+        warehouse: Warehouse,
+        columns: Mapping[str, str],
+    ) -> None:
+        self.sync, self.obj, self.described = sync, obj, described
+        self.warehouse, self.columns = warehouse, columns
+
+    def check_mode(self) -> None:
+        mode, ops = str(self.sync.mode), self.obj.operations
+        target = f"{self.sync.app}.{self.sync.object}"
+        need = {"create": {Op.CREATE, Op.UPSERT}, "update": {Op.UPDATE}, "upsert": {Op.UPDATE, Op.UPSERT}}.get(mode)
+        place = self.sync.place_of("mode")
+        if need is None:
+            raise FixConfig(f"mode {mode!r} is not there yet", mend=f"use one of {', '.join(SUPPORTED_MODES)}", place=place)
+        if not need & ops.keys():
+            takes = ", ".join(sorted(o.value for o in ops))
+            raise FixConfig(f"{target} does not take mode {mode!r}", mend=f"it takes: {takes}", place=place)
+        if self.sync.on_leave not in SUPPORTED_ON_LEAVE:
+            raise FixConfig(
+                f"on_leave: {self.sync.on_leave} is not there yet", mend="use on_leave: keep", place=self.sync.place_of("on_leave")
+            )
+
+    def app_field(self, label: str, *where: str) -> Field:
+        """The object's field of that name, title or id; dynamic names included."""
+        found = self.described.get(label)
+        if found is not None:
+            return found
+        for prefix, template in self.obj.dynamic.items():
+            rest = label.removeprefix(prefix)
+            if label.startswith(prefix) and rest:
+                source = template.source
+                if isinstance(source, JsonPath):
+                    source = JsonPath(source.column, (*source.path, rest))
+                return replace(template, name=label, source=source)
+        raise FixConfig(
+            f"{self.sync.app}.{self.sync.object} has no field {label!r}",
+            mend=did_you_mean(label, self.described),
+            place=self.sync.place_of(*where, label),
+        )
+
+    def column(self, column: str, *where: str) -> str:
+        """The quoted model column of that name."""
+        if column not in self.columns:
+            raise FixConfig(
+                f"model {self.sync.model} has no column {column!r}",
+                mend=did_you_mean(column, self.columns),
+                place=self.sync.place_of(*where),
+            )
+        return f"{MODEL}.{quote(column)}"
+
+    def key(self, label: str, column: str, *, blind: bool) -> BoundKey:
+        field = self.app_field(label, "key")
+        if not field.key:
+            able = sorted({f.name for f in self.described.values() if f.key})
+            raise FixConfig(
+                f"field {label!r} cannot identify a record of {self.sync.app}.{self.sync.object}",
+                mend=f"use one of {', '.join(able)}" if able else "this object has no key field",
+                place=self.sync.place_of("key", label),
+            )
+        value = self.column(column, "key", label)
+        if not blind and field.source is None:
+            raise FixConfig(f"key field {label!r} cannot be read back", place=self.sync.place_of("key", label))
+        now = ""
+        if not blind and field.source is not None:
+            now = canonical(self.warehouse.field_value(field.source, field.type, RAWT), key_form(field))
+        typed = f"TRY_CAST({value} AS {self.warehouse.sql_type(field.type)})"
+        return BoundKey(field, column, canonical(value, key_form(field)), now, typed)
+
+    def field(self, m: FieldMapping, *, blind: bool) -> BoundField:
+        field = self.app_field(m.field, "fields")
+        place = self.sync.place_of("fields", m.field)
+        if field.read_only:
+            raise FixConfig(f"field {m.field!r} is read-only in {self.sync.app}.{self.sync.object}", mend="remove it", place=place)
+        if m.ref is not None:
+            raise FixConfig(f"references (ref) of field {m.field!r} are not there yet", mend="map a column that holds the id", place=place)
+        if (m.add or m.remove) and field.type is not FieldType.LIST:
+            raise FixConfig(f"field {m.field!r} is no list: add and remove do not fit it", mend="use column or value", place=place)
+        source, unmapped = self.source(m)
+        now = None
+        if not blind and field.source is not None:
+            now = self.warehouse.field_value(field.source, field.type, RAWT)
+        return BoundField(
+            label=m.field,
+            field=field,
+            source=source,
+            unmapped=unmapped,
+            wanted=self.converted(source, field),
+            now=now,
+            conflict=str(m.conflict or self.sync.conflict),
+            on_null=str(m.on_null or self.sync.on_null),
+            if_empty=bool(m.if_empty),
+            only_create=m.only == "create",
+            constant=m.column is None and m.sql is None,
+            add=tuple(m.add or ()),
+            remove=tuple(m.remove or ()),
+        )
+
+    def source(self, m: FieldMapping) -> tuple[str, str | None]:
+        """The mapping's value over MODEL, before conversion; and what its `map` could not translate."""
+        if m.column is not None:
+            expr = self.column(m.column, "fields", m.field)
+        elif m.sql is not None:
+            expr = f"({m.sql})"
+        elif m.set_ is not None:
+            expr = sql_list(m.set_)
+        elif m.add or m.remove:
+            expr = "NULL"
+        else:
+            expr = sql_value(m.value)
+        if not m.map:
+            return expr, None
+        arms = " ".join(f"WHEN {sql_value(str(k))} THEN {sql_value(v)}" for k, v in m.map.items())
+        known = ", ".join(sql_value(str(k)) for k in m.map)
+        text = f"CAST({expr} AS VARCHAR)"
+        return f"(CASE {text} {arms} END)", f"CASE WHEN {text} NOT IN ({known}) THEN {text} END"
+
+    def converted(self, source: str, field: Field) -> str:
+        """`source` in the warehouse's type for the field; NULL where it does not convert without loss."""
+        sql_type = self.warehouse.sql_type(field.type)
+        match field.type:
+            case FieldType.INTEGER:
+                return f"(CASE WHEN TRY_CAST({source} AS DOUBLE) = TRY_CAST({source} AS BIGINT) THEN TRY_CAST({source} AS BIGINT) END)"
+            case FieldType.LIST:
+                return self.warehouse.list_value(source)
+            case FieldType.JSON:
+                return f"CAST(to_json({source}) AS VARCHAR)"
+            case FieldType.TEXT:
+                return f"CAST({source} AS {sql_type})"
+            case _:
+                return f"TRY_CAST({source} AS {sql_type})"
+
+
+def key_form(field: Field) -> Canonical:
+    """The canonical form of a key: what the field declares; numbers as numbers."""
+    if field.canonical is Canonical.EXACT and field.type in (FieldType.INTEGER, FieldType.NUMBER):
+        return Canonical.NUMBER
+    return field.canonical
+
+
+def canonical(expr: str, form: Canonical) -> str:
+    """An expression for the canonical text of `expr`; an empty text is no key and becomes NULL."""
+    text = f"CAST({expr} AS VARCHAR)"
+    match form:
+        case Canonical.LOWER:
+            return f"NULLIF(lower(trim({text})), '')"
+        case Canonical.TRIM:
+            return f"NULLIF(trim({text}), '')"
+        case Canonical.NUMBER:
+            number = f"TRY_CAST({expr} AS DECIMAL(38, 0))"
+            return f"CASE WHEN TRY_CAST({expr} AS DOUBLE) = {number} THEN CAST({number} AS VARCHAR) ELSE NULLIF({text}, '') END"
+        case _:
+            return f"NULLIF({text}, '')"
+
+
+def sql_value(value: object) -> str:
+    """A constant of a sync file as SQL."""
+    match value:
+        case None:
+            return "NULL"
+        case bool():
+            return "TRUE" if value else "FALSE"
+        case int() | float():
+            return repr(value)
+        case list() | tuple():
+            return sql_list([str(v) for v in value])
+        case _:
+            return literal(str(value))
+
+
+def sql_list(values: Sequence[str]) -> str:
+    """A list of texts as SQL."""
+    return f"[{', '.join(literal(v) for v in values)}]::VARCHAR[]"
+
+
+def source_columns(field: Field) -> str | None:
+    """The raw column in which a field's value stands, for `trace`."""
+    return None if field.source is None else field.source.name if isinstance(field.source, Column) else field.source.column

@@ -1,0 +1,225 @@
+"""Validate and diff: one statement that leaves a plan table with each row that is not the same.
+
+Nothing here writes to the warehouse: the plan table is a temporary one until a delivery begins.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from oploop.activate import sql
+from oploop.activate.bind import BoundSync, canonical, key_form
+from oploop.records import Change, FieldType, Op
+from oploop.warehouse.base import Warehouse, literal, quote_table
+
+#: Statuses of a plan table's rows that are sent.
+SENT = ("create", "update")
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """A sync's plan table and what it counts. `counts`: rows by status, without those that are the same."""
+
+    bound: BoundSync
+    table: str
+    rules: tuple[sql.Rule, ...]
+    rows: int
+    counts: dict[str, int]
+
+    @property
+    def same(self) -> int:
+        return self.rows - sum(self.counts.values())
+
+    def count(self, status: str) -> int:
+        return self.counts.get(status, 0)
+
+
+def look(bound: BoundSync, warehouse: Warehouse) -> sql.Known:
+    """What the warehouse has about the sync's target."""
+    state = warehouse.columns(sql.state_table(bound).replace('"', ""))
+    fields = frozenset(f.field.name for f in bound.fields if f"{f.field.name}.at" in state)
+    has_records = bool(warehouse.columns("oploop.records")) and bool(
+        warehouse.rows(
+            "SELECT 1 FROM oploop.records WHERE app = ? AND object = ? LIMIT 1", (bound.sync.app, bound.sync.object)
+        )
+    )
+    has_parked = bool(warehouse.columns("oploop.parked")) and bool(
+        warehouse.rows("SELECT 1 FROM oploop.parked WHERE sync = ? LIMIT 1", (bound.name,))
+    )
+    unique = bound.stream is not None and [k.field.name for k in bound.keys] == list(bound.stream.primary_key)
+    return sql.Known(bool(state), has_records, has_parked, fields, unique, vouched_until(bound, warehouse))
+
+
+def vouched_until(bound: BoundSync, warehouse: Warehouse) -> datetime | None:
+    """All writes acknowledged before this time were seen by the last complete read of the target's stream."""
+    began = read_began(bound, warehouse)
+    if began is None or bound.stream is None:
+        return None
+    return began - timedelta(seconds=bound.stream.lag)
+
+
+def read_began(bound: BoundSync, warehouse: Warehouse) -> datetime | None:
+    """When the last complete read of the target's stream began; None when there was none."""
+    if bound.stream is None or not warehouse.columns("oploop.streams"):
+        return None
+    rows = warehouse.rows(
+        "SELECT complete_began FROM oploop.streams WHERE app = ? AND stream = ?", (bound.sync.app, bound.stream.name)
+    )
+    return rows[0][0] if rows else None
+
+
+def diff(bound: BoundSync, warehouse: Warehouse, *, table: str, key: str | None = None, limit: int | None = None) -> Diff:
+    """Run the statement into the temporary table `table`.
+
+    `key`: only the row with this key (as the user writes it); `limit`: only the first so many changes, the others are
+    left for a later run.
+    """
+    known = look(bound, warehouse)
+    rules = sql.rules_of(bound)
+    only = canonical_key(bound, key, warehouse) if key is not None else None
+    select = sql.diff_select(bound, warehouse, known, rules, only)
+    if limit is not None:
+        select = f"SELECT * FROM ({select}) WHERE __number IS NULL OR __number <= {int(limit)}"
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
+    counts = dict(warehouse.rows(f"SELECT __status, count(*) FROM {quote_table(table)} GROUP BY 1"))
+    where = f" WHERE {bound.where}" if bound.where else ""
+    rows = warehouse.rows(f"SELECT count(*) FROM {quote_table(bound.model_table)} AS m{where}")[0][0]
+    if only is not None:
+        rows = sum(counts.values()) or 1
+    return Diff(bound, table, tuple(rules), rows, counts)
+
+
+def canonical_key(bound: BoundSync, key: str, warehouse: Warehouse) -> str:
+    """A key as the user writes it (several fields separated by commas) in its canonical form."""
+    parts = key.split(",") if len(bound.keys) > 1 else [key]
+    forms = [canonical(literal(p.strip()), key_form(k.field)) for p, k in zip(parts, bound.keys, strict=False)]
+    return str(warehouse.rows("SELECT " + " || chr(31) || ".join(forms))[0][0])
+
+
+def stopping(diff_: Diff, warehouse: Warehouse) -> list[tuple[str, int]]:
+    """Checks with `stop: true` that failed, and for how many rows."""
+    stops = {n: r for n, r in enumerate(diff_.rules, 1) if r.stop}
+    return [(stops[bad].says, count) for bad, count in _by_rule(diff_, warehouse) if bad in stops]
+
+
+def _by_rule(diff_: Diff, warehouse: Warehouse) -> list[tuple[int, int]]:
+    rows = warehouse.rows(f"SELECT __bad, count(*) FROM {quote_table(diff_.table)} WHERE __bad > 0 GROUP BY 1")
+    return [(r[0], r[1]) for r in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """A row kept back, with the reason."""
+
+    key: str | None
+    reason: str
+    field: str | None
+
+
+def reason(rules: Sequence[sql.Rule], bad: int, value: str | None) -> tuple[str, str | None]:
+    """(why a row is held, which field), from the number of the rule that it broke."""
+    if bad == len(rules) + 1:
+        return "this key is in more than one row of the model", None
+    if bad == len(rules) + 2:
+        return "this key is that of more than one record in the app", None
+    rule = rules[bad - 1]
+    return rule.says.replace("{}", f'"{value}"'), None if rule.label == "check" else rule.label
+
+
+def held_rows(diff_: Diff, warehouse: Warehouse, limit: int | None = None) -> list[HeldRow]:
+    """The held rows, by key; one row for a key that is there twice."""
+    cap = f" LIMIT {int(limit)}" if limit is not None else ""
+    rows = warehouse.rows(
+        f"SELECT DISTINCT __key, __bad, __value FROM {quote_table(diff_.table)} WHERE __status = 'held' ORDER BY 1, 2{cap}"
+    )
+    held = []
+    for key, bad, value in rows:
+        says, field = reason(diff_.rules, bad, value)
+        held.append(HeldRow(show_key(key), says, field))
+    return held
+
+
+def held_reasons(diff_: Diff, warehouse: Warehouse, limit: int = 5) -> list[tuple[str, int]]:
+    """The commonest reasons and how many rows each holds."""
+    rows = warehouse.rows(
+        f"SELECT __bad, __value, count(*) FROM {quote_table(diff_.table)} WHERE __status = 'held' "
+        f"GROUP BY 1, 2 ORDER BY 3 DESC, 1 LIMIT {int(limit)}"
+    )
+    return [(reason(diff_.rules, bad, value)[0], n) for bad, value, n in rows]
+
+
+def show_key(key: str | None) -> str | None:
+    """A canonical key as it is shown: the parts of a compound one separated by commas."""
+    return None if key is None else key.replace("\x1f", ",")
+
+
+def change_columns(bound: BoundSync) -> str:
+    """The columns of a plan table that make a Change, in the order in which `changes_of` reads them."""
+    cols = ["__number", "__key", "__status", "__remote", *(f"k{i}" for i in range(len(bound.keys)))]
+    cols += [f"{p}{i}" for i in range(len(bound.fields)) for p in ("w", "b", "c")]
+    return ", ".join(cols)
+
+
+def stream_changes(bound: BoundSync, warehouse: Warehouse, table: str, *, batch_rows: int) -> Iterator[list[Change]]:
+    """The changes of a kept plan table in the order of sending, in bounded memory."""
+    select = f"SELECT {change_columns(bound)} FROM {quote_table(table)} WHERE __number IS NOT NULL ORDER BY __number"
+    for batch in warehouse.stream(select, batch_rows=batch_rows):
+        yield changes_of(bound, batch)
+
+
+def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
+    """Rows of a plan table as Changes: the values in the types that `apps` expect (lists as lists, times as datetimes).
+
+    A create carries the key's values as fields too, unless the app assigns them.
+    """
+    columns = {name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}
+    for i, f in enumerate(bound.fields):
+        if f.field.type in (FieldType.LIST, FieldType.JSON):
+            columns[f"w{i}"] = [None if v is None else orjson.loads(v) for v in columns[f"w{i}"]]
+    names = [k.field.name for k in bound.keys]
+    keys = [dict(zip(names, values, strict=True)) for values in zip(*(columns[f"k{i}"] for i in range(len(names))), strict=True)]
+    made = {k.field.name for k in bound.keys if not k.field.read_only}
+    triples = [(f.field.name, columns[f"w{i}"], columns[f"c{i}"]) for i, f in enumerate(bound.fields)]
+    create, update = bound.create_op or Op.CREATE, bound.update_op or Op.UPDATE
+    out = []
+    for j, number in enumerate(columns["__number"]):
+        new = columns["__status"][j] == "create"
+        fields: dict[str, Any] = {k: v for k, v in keys[j].items() if k in made} if new else {}
+        fields.update((name, wanted[j]) for name, wanted, sent in triples if sent[j])
+        out.append(Change(number, create if new else update, keys[j], fields, columns["__remote"][j]))
+    return out
+
+
+def shown_changes(diff_: Diff, warehouse: Warehouse, limit: int | None) -> list[dict[str, Any]]:
+    """Changes as `-o json` shows them: {"key", "op", "fields": {label: {"before", "after"}}}."""
+    bound, cap = diff_.bound, f" LIMIT {int(limit)}" if limit is not None else ""
+    table = warehouse.query(
+        f"SELECT {change_columns(bound)} FROM {quote_table(diff_.table)} WHERE __number IS NOT NULL ORDER BY __number{cap}"
+    )
+    out = []
+    for row in table.to_pylist():
+        fields = {
+            f.label: {"before": _shown(row[f"b{i}"], f.field.type), "after": _shown(row[f"w{i}"], f.field.type)}
+            for i, f in enumerate(bound.fields)
+            if row[f"c{i}"]
+        }
+        out.append({"key": show_key(row["__key"]), "op": row["__status"], "fields": fields})
+    return out
+
+
+def _shown(value: Any, kind: FieldType) -> Any:
+    if value is not None and kind in (FieldType.LIST, FieldType.JSON):
+        return orjson.loads(value)
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def plan_table_name(sync: str, suffix: str) -> str:
+    """A name for a sync's plan table."""
+    return f"plan_{re.sub(r'[^A-Za-z0-9_]', '_', sync)}_{suffix.lower()}"

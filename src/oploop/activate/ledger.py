@@ -1,0 +1,295 @@
+"""The ledger: what the journal says of a delivery becomes rows of `oploop.changes`, state per field, identities, parked.
+
+A delivery's plan table stands in the warehouse from before the first call until it is folded here, in one
+transaction; with the journal it is all that is needed, so that a run that died is folded by the next one even when the
+sync's file has changed meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib import resources
+
+import orjson
+import pyarrow as pa
+
+from oploop.activate import sql
+from oploop.activate.bind import BoundSync
+from oploop.activate.plan import SyncPlan
+from oploop.apps.arrow import TIMESTAMP
+from oploop.records import Op, Outcome, Replay
+from oploop.state import JournalStep
+from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+
+#: Ledger statuses of the journal's outcomes.
+STATUS = {
+    Outcome.OK: "sent",
+    Outcome.REJECTED: "rejected",
+    Outcome.RETRY: "failed",
+    Outcome.UNKNOWN: "unknown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FoldSpec:
+    """What folding needs to know of a sync, kept beside its plan table. `fields`: (name, SQL type) by position."""
+
+    sync: str
+    app: str
+    object: str
+    key_fields: str
+    state_table: str
+    fields: list[tuple[str, str]]
+    before: str
+    after: str
+    harmless: list[str]  #: operations that may be sent twice
+    release: str | None = None
+
+
+def ensure(warehouse: Warehouse) -> None:
+    """Make oploop's own tables and views where they are missing."""
+    for statement in resources.files("oploop.activate").joinpath("schema.sql").read_text().split(";\n"):
+        if statement.strip():
+            warehouse.execute(statement)
+
+
+def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> FoldSpec:
+    """The fold spec of a bound sync."""
+    safe = [op.value for op, o in bound.object.operations.items() if o.replay is Replay.SAFE]
+    return FoldSpec(
+        sync=bound.name,
+        app=bound.sync.app,
+        object=bound.sync.object,
+        key_fields=bound.key_names,
+        state_table=sql.state_table(bound),
+        fields=[(f.field.name, warehouse.sql_type(f.field.type)) for f in bound.fields],
+        before=sql.before_json(bound),
+        after=sql.after_json(bound),
+        harmless=safe,
+        release=release,
+    )
+
+
+def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, release: str | None = None) -> str:
+    """Put a plan's changes into the warehouse for good, before the first of them is sent; the table's name."""
+    bound = plan.bound
+    table = f"oploop_state.{plan.diff.table}"
+    spec = orjson.dumps(asdict(spec_of(bound, warehouse, release))).decode()
+    with warehouse.transaction():
+        warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
+        warehouse.execute(
+            f"CREATE TABLE {quote_table(table)} AS SELECT * FROM {quote_table(plan.diff.table)} WHERE __number IS NOT NULL"
+        )
+        warehouse.execute("INSERT INTO oploop.deliveries VALUES (?, ?, ?, ?, ?)", (run_id, bound.name, table, spec, now))
+    return table
+
+
+def unfolded(warehouse: Warehouse) -> list[tuple[str, FoldSpec, str, datetime]]:
+    """Deliveries that were begun and never folded: (run_id, spec, plan table, when)."""
+    if not warehouse.columns("oploop.deliveries"):
+        return []
+    rows = warehouse.rows("SELECT run_id, spec, plan_table, at FROM oploop.deliveries ORDER BY at")
+    return [(r[0], _spec(r[1]), r[2], r[3]) for r in rows]
+
+
+def _spec(text: str) -> FoldSpec:
+    data = orjson.loads(text)
+    data["fields"] = [(f[0], f[1]) for f in data["fields"]]
+    return FoldSpec(**data)
+
+
+def fold(
+    warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, planned_at: datetime, steps: Sequence[JournalStep], now: datetime
+) -> None:
+    """Take a delivery's journal into the ledger, all or nothing, and drop its plan table.
+
+    Steps without a receipt are unknown. A change that was tried several times counts by its last try.
+    """
+    outcomes = outcome_table(steps)
+    warehouse.register("oploop_outcomes", outcomes)
+    try:
+        with warehouse.transaction():
+            _append(warehouse, run_id, spec, plan_table, planned_at, now)
+            _merge_state(warehouse, run_id, spec, plan_table)
+            _merge_records(warehouse, run_id, spec, plan_table, now)
+            _park(warehouse, run_id, spec, plan_table, now)
+            warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (run_id, spec.sync))
+            warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
+    finally:
+        warehouse.unregister("oploop_outcomes")
+
+
+OUTCOME_SCHEMA = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("new_id", pa.string()),
+        ("sent_at", TIMESTAMP),
+        ("acked_at", TIMESTAMP),
+        ("version", pa.int64()),
+    ]
+)
+
+
+def outcome_table(steps: Sequence[JournalStep]) -> pa.Table:
+    """The journal as one row for each change that was begun, its last try only (OUTCOME_SCHEMA)."""
+    last: dict[int, tuple[JournalStep, Outcome, str | None, str | None]] = {}
+    for step in steps:
+        named = {n: (Outcome(o), e) for n, o, e in step.exceptions}
+        ids = dict(step.ids)
+        rest = (step.outcome or Outcome.UNKNOWN, step.error if step.outcome else "the run died before the answer")
+        for number in range(step.first, step.last + 1):
+            outcome, error = named.get(number, rest)
+            last[number] = (step, outcome, error, ids.get(number))
+    rows = sorted(last.items())
+    return pa.Table.from_arrays(
+        [
+            pa.array([n for n, _ in rows], pa.int64()),
+            pa.array([STATUS[o] for _, (_, o, _, _) in rows], pa.string()),
+            pa.array([e for _, (_, _, e, _) in rows], pa.string()),
+            pa.array([s.attempt for _, (s, _, _, _) in rows], pa.int32()),
+            pa.array([i for _, (_, _, _, i) in rows], pa.string()),
+            pa.array([s.began_at for _, (s, _, _, _) in rows], TIMESTAMP),
+            pa.array([s.ended_at for _, (s, _, _, _) in rows], TIMESTAMP),
+            pa.array([s.version for _, (s, _, _, _) in rows], pa.int64()),
+        ],
+        schema=OUTCOME_SCHEMA,
+    )
+
+
+def _joined(plan_table: str) -> str:
+    return f"{quote_table(plan_table)} p JOIN oploop_outcomes o ON o.number = p.__number"
+
+
+def _op() -> str:
+    return "p.__status"
+
+
+def _append(
+    warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, planned_at: datetime, now: datetime
+) -> None:
+    warehouse.execute(
+        f"INSERT INTO oploop.change_log SELECT ?, ?, p.__number, ?, ?, p.__key, {_op()}, {spec.before}, {spec.after}, "
+        f"p.__why, ?, ? FROM {_joined(plan_table)}",
+        (run_id, spec.sync, spec.app, spec.object, planned_at, spec.release),
+    )
+    warehouse.execute(
+        "INSERT INTO oploop.change_outcomes SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
+        f"COALESCE(o.new_id, p.__remote), o.sent_at, NULL, ? FROM {_joined(plan_table)}",
+        (run_id, spec.sync, now),
+    )
+
+
+def _ensure_state(warehouse: Warehouse, spec: FoldSpec) -> None:
+    warehouse.execute(
+        f"CREATE TABLE IF NOT EXISTS {spec.state_table} (remote_id VARCHAR NOT NULL, sync VARCHAR, run_id VARCHAR, number BIGINT, "
+        "acked_at TIMESTAMPTZ, receipt_version BIGINT, settled_at TIMESTAMPTZ)"
+    )
+    present = warehouse.columns(spec.state_table.replace('"', ""))
+    for name, sql_type in spec.fields:
+        for part, kind in (("sent", sql_type), ("stored", sql_type), ("at", "TIMESTAMPTZ")):
+            if f"{name}.{part}" not in present:
+                warehouse.execute(f"ALTER TABLE {spec.state_table} ADD COLUMN {sql.state_column(name, part)} {kind}")
+
+
+def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str) -> None:
+    """What was acknowledged is now both sent and, until a read shows otherwise, stored."""
+    _ensure_state(warehouse, spec)
+    sets, names, values = [], [], []
+    for i, (name, _) in enumerate(spec.fields):
+        for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
+            column = sql.state_column(name, part)
+            sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
+            names.append(column)
+            values.append(f"CASE WHEN d.c{i} THEN d.{new} END")
+    warehouse.execute(
+        f"MERGE INTO {spec.state_table} s USING (SELECT p.*, o.acked_at, o.version AS receipt, "
+        f"COALESCE(o.new_id, p.__remote, p.__key) AS rid FROM {_joined(plan_table)} WHERE o.status = 'sent') d "
+        "ON s.remote_id = d.rid WHEN MATCHED THEN UPDATE SET sync = ?, run_id = ?, number = d.__number, acked_at = d.acked_at, "
+        f"receipt_version = d.receipt, settled_at = NULL, {', '.join(sets)} "
+        "WHEN NOT MATCHED THEN INSERT (remote_id, sync, run_id, number, acked_at, receipt_version, "
+        f"{', '.join(names)}) VALUES (d.rid, ?, ?, d.__number, d.acked_at, d.receipt, {', '.join(values)})",
+        (spec.sync, run_id, spec.sync, run_id),
+    )
+
+
+def _merge_records(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
+    """Who is who: the ids of records that were created, so that the next run knows them before any read does."""
+    warehouse.execute(
+        f"INSERT INTO oploop.records SELECT ?, ?, ?, p.__key, o.new_id, ?, ? FROM {_joined(plan_table)} "
+        "WHERE o.status = 'sent' AND o.new_id IS NOT NULL AND p.__status = 'create' AND NOT EXISTS (SELECT 1 FROM oploop.records r "
+        "WHERE r.app = ? AND r.object = ? AND r.key_fields = ? AND r.canonical_key = p.__key)",
+        (spec.app, spec.object, spec.key_fields, run_id, now, spec.app, spec.object, spec.key_fields),
+    )
+
+
+def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
+    """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, until it is known."""
+    keys = f"SELECT p.__key FROM {_joined(plan_table)}"
+    warehouse.execute(f"DELETE FROM oploop.parked WHERE sync = ? AND key IN ({keys})", (spec.sync,))
+    safe = ", ".join(literal(op) for op in spec.harmless if op != Op.CREATE) or "''"
+    warehouse.execute(
+        f"INSERT INTO oploop.parked SELECT ?, ?, ?, p.__key, o.status, CASE WHEN o.status = 'rejected' THEN {spec.after} END, "
+        f"o.error, ?, ? FROM {_joined(plan_table)} WHERE o.status = 'rejected' OR (o.status = 'unknown' AND "
+        f"(p.__status = 'create' OR 'update' NOT IN ({safe})))",
+        (spec.sync, spec.app, spec.object, run_id, now),
+    )
+
+
+def note_sync_run(warehouse: Warehouse, plan: SyncPlan, run_id: str, status: str, delivery: dict[str, float], now: datetime) -> None:
+    """A row of `oploop.sync_runs`, and the rows that were held in this run."""
+    with warehouse.transaction():
+        warehouse.execute(
+            "INSERT INTO oploop.sync_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                run_id,
+                plan.bound.name,
+                plan.bound.app_object,
+                status,
+                plan.diff.rows,
+                plan.create,
+                plan.update,
+                plan.held,
+                int(delivery.get("delivered", 0)),
+                int(delivery.get("rejected", 0)),
+                int(delivery.get("unknown", 0)),
+                int(delivery.get("calls", 0)),
+                delivery.get("seconds", 0.0),
+                now,
+            ),
+        )
+        _note_held(warehouse, plan, run_id, now)
+
+
+def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime) -> None:
+    from oploop.activate import diff as d
+
+    if not plan.held:
+        return
+    rows = d.held_rows(plan.diff, warehouse)
+    table = pa.table(
+        {"key": [r.key for r in rows], "reason": [r.reason for r in rows], "field": [r.field for r in rows]},
+        schema=pa.schema([("key", pa.string()), ("reason", pa.string()), ("field", pa.string())]),
+    )
+    warehouse.register("oploop_held_rows", table)
+    try:
+        warehouse.execute(
+            "INSERT INTO oploop.held_log SELECT ?, ?, key, reason, field, ? FROM oploop_held_rows", (run_id, plan.bound.name, now)
+        )
+    finally:
+        warehouse.unregister("oploop_held_rows")
+
+
+def forget_parked(warehouse: Warehouse, app: str, object_name: str, vouched: datetime | None) -> None:
+    """Unknown creates that a complete read must have shown by now are unknown no more: the diff finds them, or not."""
+    if vouched is not None:
+        warehouse.execute(
+            "DELETE FROM oploop.parked WHERE app = ? AND object = ? AND reason = 'unknown' AND at < ?", (app, object_name, vouched)
+        )
+
+
+__all__ = ["FoldSpec", "ensure", "fold", "forget_parked", "keep_plan", "note_sync_run", "outcome_table", "quote", "spec_of", "unfolded"]

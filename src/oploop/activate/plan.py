@@ -1,0 +1,200 @@
+"""The plan is data: what a sync would do, what it costs, what stops it. Two readers: people, and `deliver`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from oploop.activate import diff as d
+from oploop.activate.bind import BoundField, BoundSync
+from oploop.apps.transport import Budget
+from oploop.project import Limit
+from oploop.records import FieldType, Finding, Op, Operation
+from oploop.warehouse.base import Warehouse, quote_table
+
+#: Up to so many changes, a percentage says nothing (2 of 4 is half) and is not looked at.
+SMALL = 50
+#: Seconds an API call is taken to last where nothing was measured yet.
+CALL_SECONDS = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSummary:
+    """What a plan does to one field: how many records, and the commonest changes or the shift of the median."""
+
+    label: str
+    count: int
+    overwrites: int  #: of them, values that somebody else set: this sync never sent the field there
+    moves: tuple[tuple[str, str, int], ...] = ()  #: (before, after, how many), for fields with few values
+    median: tuple[float | None, float | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """API calls of a plan, and seconds under the budget."""
+
+    calls: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SyncPlan:
+    """All that a sync would do. `findings` with `stop` keep it from being sent."""
+
+    diff: d.Diff
+    create: int
+    update: int
+    fields: tuple[FieldSummary, ...]
+    held_reasons: tuple[tuple[str, int], ...]
+    findings: tuple[Finding, ...]
+    estimate: Estimate
+    first: tuple[str, ...]  #: fields that were never delivered to this object; all of them on a first delivery
+    read_at: datetime | None = None
+
+    @property
+    def bound(self) -> BoundSync:
+        return self.diff.bound
+
+    @property
+    def changes(self) -> int:
+        return self.create + self.update
+
+    @property
+    def held(self) -> int:
+        return self.diff.count("held")
+
+    @property
+    def stops(self) -> tuple[Finding, ...]:
+        return tuple(f for f in self.findings if f.stop)
+
+
+def make_plan(
+    diff_: d.Diff, warehouse: Warehouse, *, budget: Budget | None, call_seconds: float | None, allow: Collection[str] = ()
+) -> SyncPlan:
+    """Summarise a plan table, price it and hold it against the guardrails.
+
+    `allow`: guardrails that the user lets pass this once: "first", "changes", "held".
+    """
+    bound = diff_.bound
+    create, update = diff_.count("create"), diff_.count("update")
+    known = d.look(bound, warehouse)
+    first = tuple(f.label for f in bound.fields if f.field.name not in known.state_fields)
+    findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, allow)]
+    return SyncPlan(
+        diff=diff_,
+        create=create,
+        update=update,
+        fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if create + update else (),
+        held_reasons=tuple(d.held_reasons(diff_, warehouse)),
+        findings=tuple(findings),
+        estimate=estimate(bound, create, update, budget, call_seconds),
+        first=first,
+        read_at=d.read_began(bound, warehouse),
+    )
+
+
+def batches(operation: Operation, records: int) -> list[int]:
+    """How many records each call takes: full batches, and the rest as one batch, or singly where that is no dearer."""
+    sizes = [operation.batch] * (records // operation.batch)
+    rest = records % operation.batch
+    if rest:
+        sizes += [1] * rest if rest <= operation.single_up_to else [rest]
+    return sizes
+
+
+def calls(operation: Operation, records: int) -> int:
+    """API calls that so many records take."""
+    return sum(1 if size == 1 else operation.calls for size in batches(operation, records))
+
+
+def estimate(bound: BoundSync, create: int, update: int, budget: Budget | None, call_seconds: float | None) -> Estimate:
+    """Calls, and the longer of two times: what the budget allows, and what the calls last with some in flight at once."""
+    total, working = 0, 0.0
+    each = call_seconds if call_seconds is not None else CALL_SECONDS
+    for op, records in ((bound.create_op, create), (bound.update_op, update)):
+        if op is not None and records:
+            operation = bound.object.operations[op]
+            n = calls(operation, records)
+            total += n
+            working += n * each / max(1, min(operation.in_flight, n))
+    return Estimate(total, round(max(working, budget.seconds_for(total) if budget else 0.0), 1))
+
+
+def _stopping_checks(diff_: d.Diff, warehouse: Warehouse) -> list[Finding]:
+    name = diff_.bound.name
+    return [Finding(name, "check", f"{says} ({rows} rows)", rows, stop=True) for says, rows in d.stopping(diff_, warehouse)]
+
+
+def _guardrails(diff_: d.Diff, first: tuple[str, ...], allow: Collection[str]) -> list[Finding]:
+    """Findings of the guardrails. What a first delivery may change is for the person to judge who allows it."""
+    name, limits, found = diff_.bound.name, diff_.bound.sync.limits, []
+    changes = diff_.count("create") + diff_.count("update")
+    whole = len(first) == len(diff_.bound.fields)
+    if first and changes:
+        what = "first delivery of this sync" if whole else f"first delivery of {', '.join(first)}"
+        found.append(Finding(name, "first", f"{what}: {changes} changes", changes, stop="first" not in allow))
+    if not whole:
+        over = _over(limits.changes, changes, diff_.rows)
+        if over:
+            found.append(Finding(name, "changes", f"changes {over}", changes, stop="changes" not in allow))
+    held = diff_.count("held")
+    over = _over(limits.held, held, diff_.rows)
+    if over:
+        found.append(Finding(name, "held", f"held {over}", held, stop="held" not in allow))
+    return found
+
+
+def _over(limit: Limit, seen: int, rows: int) -> str | None:
+    """What was seen against a limit, when it is over it."""
+    if limit.count is not None and seen > limit.count:
+        return f"{seen} > {limit.count}"
+    if limit.share is not None and seen > SMALL and rows and seen / rows > limit.share:
+        return f"{seen / rows:.0%} > {limit.share:.0%}"
+    return None
+
+
+def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> FieldSummary:
+    table, sent = quote_table(diff_.table), f"__number IS NOT NULL AND c{i}"
+    row = warehouse.rows(
+        f"SELECT count(*), count(*) FILTER (o{i} AND b{i} IS NOT NULL), count(DISTINCT w{i}) FROM {table} WHERE {sent}"
+    )[0]
+    count, overwrites, distinct = row
+    median, moves = None, ()
+    if count and f.field.type in (FieldType.INTEGER, FieldType.NUMBER):
+        median = warehouse.rows(f"SELECT median(b{i}), median(w{i}) FROM {table} WHERE {sent}")[0]
+    elif count and distinct <= 12:
+        moves = tuple(
+            warehouse.rows(
+                f"SELECT COALESCE(CAST(b{i} AS VARCHAR), 'empty'), COALESCE(CAST(w{i} AS VARCHAR), 'empty'), count(*) "
+                f"FROM {table} WHERE {sent} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 4"
+            )
+        )
+    return FieldSummary(f.label, count, overwrites, moves, (median[0], median[1]) if median else None)
+
+
+def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) -> dict[str, Any]:
+    """A plan as `oploop plan -o json` prints it, with the first 1,000 changes or all."""
+    return {
+        "sync": plan.bound.name,
+        "object": plan.bound.app_object,
+        "rows": plan.diff.rows,
+        "same": plan.diff.same,
+        "planned": {"create": plan.create, "update": plan.update, "remove": 0},
+        "held": plan.held,
+        "held_reasons": [{"reason": r, "rows": n} for r, n in plan.held_reasons],
+        "kept": plan.diff.count("kept"),
+        "missing": plan.diff.count("missing"),
+        "gone": plan.diff.count("gone"),
+        "parked": plan.diff.count("parked"),
+        "blind": plan.bound.blind,
+        "findings": [{"check": f.check, "message": f.message, "stop": f.stop} for f in plan.findings],
+        "changes": d.shown_changes(plan.diff, warehouse, None if all_changes else 1000),
+        "estimate": {"calls": plan.estimate.calls, "seconds": plan.estimate.seconds},
+    }
+
+
+def operation_of(bound: BoundSync, op: Op) -> Operation:
+    """How the object takes an operation."""
+    return bound.object.operations[op]

@@ -1,0 +1,58 @@
+-- oploop's own tables in the warehouse. The views are an open contract: query them, build on them.
+CREATE SCHEMA IF NOT EXISTS oploop;
+CREATE SCHEMA IF NOT EXISTS oploop_state;
+
+-- One row for each change whose delivery began; append-only.
+CREATE TABLE IF NOT EXISTS oploop.change_log (
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, number BIGINT NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL,
+    key VARCHAR NOT NULL, op VARCHAR NOT NULL, before VARCHAR, after VARCHAR, why VARCHAR, planned_at TIMESTAMPTZ NOT NULL,
+    release VARCHAR
+);
+-- What became of it: delivery's outcome first, then what each look at the app showed; append-only, the latest counts.
+CREATE TABLE IF NOT EXISTS oploop.change_outcomes (
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, number BIGINT NOT NULL, seq BIGINT NOT NULL, status VARCHAR NOT NULL,
+    error VARCHAR, attempts INTEGER, remote_id VARCHAR, sent_at TIMESTAMPTZ, confirmed_at TIMESTAMPTZ, event_at TIMESTAMPTZ
+);
+CREATE OR REPLACE VIEW oploop.changes AS
+SELECT l.run_id, l.sync, l.app, l.object, l.key, l.op, CAST(l.before AS JSON) AS before, CAST(l.after AS JSON) AS after,
+    CAST(l.why AS JSON) AS why, o.status, o.error, o.attempts, o.remote_id, l.planned_at, o.sent_at, o.confirmed_at,
+    o.event_at, l.release
+FROM oploop.change_log l JOIN (
+    SELECT run_id, sync, number, arg_max(status, seq) AS status, arg_max(error, seq) AS error, max(attempts) AS attempts,
+        max(remote_id) AS remote_id, max(sent_at) AS sent_at, max(confirmed_at) AS confirmed_at, max(event_at) AS event_at
+    FROM oploop.change_outcomes GROUP BY run_id, sync, number
+) o ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number;
+
+-- Which record of an app is meant by which key; independent of the names of files.
+CREATE TABLE IF NOT EXISTS oploop.records (
+    app VARCHAR NOT NULL, object VARCHAR NOT NULL, key_fields VARCHAR NOT NULL, canonical_key VARCHAR NOT NULL,
+    remote_id VARCHAR NOT NULL, created_by VARCHAR, known_since TIMESTAMPTZ NOT NULL
+);
+-- Changes that are not sent again until something changes. `wanted` NULL: whatever the model wants.
+CREATE TABLE IF NOT EXISTS oploop.parked (
+    sync VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL, key VARCHAR NOT NULL, reason VARCHAR NOT NULL,
+    wanted VARCHAR, message VARCHAR, run_id VARCHAR, at TIMESTAMPTZ NOT NULL
+);
+-- Rows that a rule kept back, at each run of their sync.
+CREATE TABLE IF NOT EXISTS oploop.held_log (
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, key VARCHAR, reason VARCHAR NOT NULL, field VARCHAR, at TIMESTAMPTZ NOT NULL
+);
+CREATE TABLE IF NOT EXISTS oploop.sync_runs (
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, object VARCHAR NOT NULL, status VARCHAR NOT NULL, rows BIGINT, created BIGINT,
+    updated BIGINT, held BIGINT, delivered BIGINT, rejected BIGINT, unknown BIGINT, calls BIGINT, seconds DOUBLE, at TIMESTAMPTZ NOT NULL
+);
+CREATE OR REPLACE VIEW oploop.held AS
+SELECT h.* FROM oploop.held_log h JOIN (SELECT sync, max(run_id) AS run_id FROM oploop.sync_runs GROUP BY sync) l
+    ON l.sync = h.sync AND l.run_id = h.run_id;
+CREATE TABLE IF NOT EXISTS oploop.runs (
+    run_id VARCHAR NOT NULL, environment VARCHAR NOT NULL, status VARCHAR NOT NULL, started_at TIMESTAMPTZ, finished_at TIMESTAMPTZ,
+    seconds DOUBLE, summary VARCHAR
+);
+-- Which models stand as built, and whether their checks held: syncs of a model that failed send nothing.
+CREATE TABLE IF NOT EXISTS oploop.models (
+    environment VARCHAR NOT NULL, model VARCHAR NOT NULL, status VARCHAR NOT NULL, message VARCHAR, run_id VARCHAR, at TIMESTAMPTZ NOT NULL
+);
+-- Deliveries that began and are not folded yet; their plan tables stand in oploop_state.
+CREATE TABLE IF NOT EXISTS oploop.deliveries (
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, plan_table VARCHAR NOT NULL, spec VARCHAR NOT NULL, at TIMESTAMPTZ NOT NULL
+);

@@ -1,0 +1,318 @@
+"""The diff as one statement: model rows, the app's rows, what we sent and what the app stored, side by side.
+
+Columns of the plan table that it makes (one row for each model row that is not the same):
+
+    __number   order of sending, from 1; NULL where nothing is to be sent
+    __key      the key's canonical text; k0, k1 ... the key's values in the app's types
+    __remote   the app's id, where the record is known
+    __status   create | update | kept | held | gone | missing | parked
+    __bad      which rule holds the row (an index into `Diff.rules`), 0 for none
+    __value    the value that broke the rule, as text
+    w0, w1 ..  wanted values; b0, b1 .. what the app holds; c0, c1 .. whether the field is to be sent;
+    d0, d1 ..  whether somebody changed the field in the app since we sent it; o0 .. whether it was never sent before
+    __why      JSON of the sync's `explain` columns
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from oploop.activate.bind import MODEL, RAWT, BoundField, BoundSync, canonical
+from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, FieldType
+from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Something that holds a row: a condition over the model's CTE and how it is said. `{}` stands for the value."""
+
+    label: str  #: the field or check, for grouping
+    says: str
+    condition: str
+    value: str | None = None
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the warehouse has about a sync's target, so that the statement joins only what is there.
+
+    `vouched`: a complete read that began (our clock) at or before this time plus the stream's lag has seen every
+    write acknowledged before it; None when there was no complete read.
+    """
+
+    has_state: bool
+    has_records: bool
+    has_parked: bool
+    state_fields: frozenset[str]
+    key_unique: bool
+    vouched: datetime | None
+
+
+def state_table(bound: BoundSync) -> str:
+    """Where the state per field of an object's records is kept."""
+    return f'oploop_state.{quote(f"{bound.sync.app}__{bound.sync.object}")}'
+
+
+def state_column(field_name: str, part: str) -> str:
+    """A column of the state table: the value `sent` or `stored`, or `at`: when it was last acknowledged."""
+    return quote(f"{field_name}.{part}")
+
+
+def rules_of(bound: BoundSync) -> list[Rule]:
+    """All rules that hold a row by its own values, in the order in which they are tried."""
+    rules = []
+    for i, k in enumerate(bound.keys):
+        rules.append(Rule(k.field.name, f"key {k.column} is empty", f"__p{i} IS NULL"))
+    for i, f in enumerate(bound.fields):
+        rules += _field_rules(f, i)
+    for j, c in enumerate(bound.checks):
+        rules.append(Rule("check", f"check failed: {c.name}", f"__x{j} IS FALSE", stop=c.stop))
+    return rules
+
+
+def _field_rules(f: BoundField, i: int) -> list[Rule]:
+    field = f.field
+    rules: list[Rule] = []
+    if f.in_place:
+        return rules
+    if f.unmapped is not None:
+        rules.append(Rule(f.label, f"{f.label}: map has no entry for {{}}", f"__u{i} IS NOT NULL", f"__u{i}"))
+    if field.type is not FieldType.TEXT and not f.constant:
+        says = f"{f.label}: {{}} is no {field.type.value}"
+        rules.append(Rule(f.label, says, f"w{i} IS NULL AND __s{i} IS NOT NULL", f"__s{i}"))
+    if field.enum is not None and field.type is not FieldType.LIST:
+        allowed = ", ".join(literal(v) for v in field.enum)
+        shown = ", ".join(field.enum[:8]) + (", …" if len(field.enum) > 8 else "")
+        says = f"{f.label}: {{}} is not one of {shown}"
+        rules.append(Rule(f.label, says, f"w{i} IS NOT NULL AND w{i} NOT IN ({allowed})", f"w{i}"))
+    if field.max_length is not None and field.type is FieldType.TEXT:
+        says = f"{f.label}: longer than {field.max_length} characters: {{}}"
+        rules.append(Rule(f.label, says, f"length(w{i}) > {field.max_length}", f"substr(w{i}, 1, 40) || '…'"))
+    if f.on_null == "clear" and not field.nullable:
+        rules.append(Rule(f.label, f"{f.label}: is NULL and cannot be cleared", f"w{i} IS NULL"))
+    return rules
+
+
+def model_select(bound: BoundSync) -> str:
+    """The sync's view of its model: keys, wanted values, checks; before anything of the app is known."""
+    cols = [f"{_joined([k.wanted for k in bound.keys])} AS __key"]
+    for i, k in enumerate(bound.keys):
+        cols += [f"{k.wanted} AS __p{i}", f"{k.value} AS k{i}"]
+    for i, f in enumerate(bound.fields):
+        if not f.in_place:
+            cols.append(f"{f.wanted} AS w{i}")
+            if f.field.type is not FieldType.TEXT and not f.constant:
+                cols.append(f"CAST({f.source} AS VARCHAR) AS __s{i}")
+        if f.unmapped is not None:
+            cols.append(f"{f.unmapped} AS __u{i}")
+    cols += [f"({c.sql}) AS __x{j}" for j, c in enumerate(bound.checks)]
+    why = json_object([(e, f"{MODEL}.{quote(e)}", None) for e in bound.explain]) if bound.explain else "NULL"
+    cols.append(f"{why} AS __why")
+    where = f" WHERE {bound.where}" if bound.where else ""
+    return f"SELECT {', '.join(cols)} FROM {quote_table(bound.model_table)} AS {MODEL}{where}"
+
+
+def app_select(bound: BoundSync) -> str:
+    """The app's records as last read, deleted ones too."""
+    assert bound.raw_table is not None
+    cols = [
+        f"{_joined([k.now for k in bound.keys])} AS __key",
+        f"CAST({RAWT}.{quote(bound.id_column)} AS VARCHAR) AS __remote",
+        f"{RAWT}.{VERSION} AS __version",
+        f"{RAWT}.{EXTRACTED_AT} AS __read_at",
+        f"{RAWT}.{DELETED} AS __deleted",
+    ]
+    cols += [f"{f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields)]
+    return f"SELECT {', '.join(cols)} FROM {quote_table(bound.raw_table)} AS {RAWT}"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """One text for a key of several fields; NULL when any is."""
+    return parts[0] if len(parts) == 1 else "(" + " || chr(31) || ".join(parts) + ")"
+
+
+def diff_select(bound: BoundSync, warehouse: Warehouse, known: Known, rules: Sequence[Rule], only: str | None) -> str:
+    """The statement. `only`: just the row with this canonical key."""
+    ctes = [f"model AS ({model_select(bound)})"]
+    keep = f" WHERE __key = {literal(only)}" if only is not None else ""
+    ctes.append("twice AS (SELECT __key AS dkey FROM model WHERE __key IS NOT NULL GROUP BY 1 HAVING count(*) > 1)")
+    ctes.append(f"base AS ({_base(bound, warehouse, known)}{keep})")
+    ctes.append(f"compared AS ({_compared(bound, warehouse, known)})")
+    ctes.append(f"decided AS ({_decided(bound)})")
+    ctes.append(f"judged AS ({_judged(bound, rules)})")
+    sent = "__status IN ('create', 'update')"
+    number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY __status, __key) END"
+    n = range(len(bound.fields))
+    cols = ["__key", *(f"k{i}" for i in range(len(bound.keys))), "__remote", "__status", "__bad", _value(rules), "__why"]
+    cols += [f"{p}{i}" for i in n for p in ("w", "b", "c", "d", "o")]
+    parked = _parked(bound, known)
+    return f"WITH {', '.join(ctes)} SELECT {number} AS __number, {', '.join(cols)} FROM ({parked}) WHERE __status <> 'same'"
+
+
+def _value(rules: Sequence[Rule]) -> str:
+    arms = [f"WHEN {n} THEN CAST({r.value} AS VARCHAR)" for n, r in enumerate(rules, 1) if r.value is not None]
+    return f"(CASE __bad {' '.join(arms)} END) AS __value" if arms else "NULL::VARCHAR AS __value"
+
+
+def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
+    """The model's rows beside the app's, and the record's state."""
+    n = range(len(bound.fields))
+    joins = "FROM model m LEFT JOIN twice ON twice.dkey = m.__key"
+    if bound.blind:
+        app = "NULL::BIGINT AS __version, NULL::TIMESTAMPTZ AS __read_at, FALSE AS __dead, 0 AS __hits"
+        nows = [f"NULL::{warehouse.sql_type(bound.fields[i].field.type)} AS n{i}" for i in n]
+        remote = "s.remote_id AS __remote" if known.has_state else "NULL::VARCHAR AS __remote"
+        state_key = "m.__key"
+    else:
+        joins += f" LEFT JOIN ({_live(bound, known)}) a ON a.__key = m.__key"
+        dead = f"SELECT DISTINCT __key FROM ({app_select(bound)}) WHERE __deleted AND __key IS NOT NULL"
+        joins += f" LEFT JOIN ({dead}) dead ON dead.__key = m.__key"
+        state_key, pick, gone = "a.__remote", "a", "a.__remote IS NULL AND dead.__key IS NOT NULL"
+        if known.has_records:
+            # a record that we made and the read does not show yet, or whose key somebody changed in the app
+            where = (
+                f"rec.app = {literal(bound.sync.app)} AND rec.object = {literal(bound.sync.object)} "
+                f"AND rec.key_fields = {literal(bound.key_names)} AND rec.canonical_key = m.__key AND a.__remote IS NULL"
+            )
+            joins += f" LEFT JOIN oploop.records rec ON {where}"
+            joins += f" LEFT JOIN ({app_select(bound)}) a2 ON a2.__remote = rec.remote_id"
+            state_key = "COALESCE(a.__remote, rec.remote_id)"
+            gone = "a.__remote IS NULL AND (a2.__deleted IS TRUE OR (rec.remote_id IS NULL AND dead.__key IS NOT NULL))"
+        cols = ["__version", "__read_at", *(f"n{i}" for i in n)]
+        nows = [f"COALESCE(a.{c}, a2.{c}) AS {c}" if known.has_records else f"{pick}.{c}" for c in cols]
+        if known.has_records:  # a NULL of the live row must not be filled from the other
+            nows = [f"CASE WHEN a.__remote IS NOT NULL THEN a.{c} ELSE a2.{c} END AS {c}" for c in cols]
+        app = f"COALESCE({gone}, FALSE) AS __dead, COALESCE(a.__hits, 0) AS __hits"
+        remote = f"{state_key} AS __remote"
+    state = "NULL::TIMESTAMPTZ AS __acked, NULL::BIGINT AS __receipt"
+    if known.has_state:
+        joins += f" LEFT JOIN {state_table(bound)} s ON s.remote_id = {state_key}"
+        state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
+    values = [_state_values(bound, warehouse, known, i) for i in n]
+    return f"SELECT m.*, twice.dkey IS NOT NULL AS __twice, {remote}, {app}, {', '.join([*nows, state, *values])} {joins}"
+
+
+def _live(bound: BoundSync, known: Known) -> str:
+    """Live app records, one a key; `__hits` counts how many have the key (more than one: ambiguous)."""
+    live = f"SELECT * FROM ({app_select(bound)}) WHERE NOT __deleted AND __key IS NOT NULL"
+    if known.key_unique:
+        return f"SELECT *, 1 AS __hits FROM ({live})"
+    return (
+        f"SELECT *, count(*) OVER (PARTITION BY __key) AS __hits FROM ({live}) "
+        "QUALIFY row_number() OVER (PARTITION BY __key ORDER BY __remote) = 1"
+    )
+
+
+def _state_values(bound: BoundSync, warehouse: Warehouse, known: Known, i: int) -> str:
+    """What we sent of a field, what the app then stored, and when: typed, NULL where it was never sent."""
+    name, sql_type = bound.fields[i].field.name, warehouse.sql_type(bound.fields[i].field.type)
+    if name not in known.state_fields:
+        return f"NULL::{sql_type} AS s{i}, NULL::{sql_type} AS t{i}, FALSE AS __known{i}"
+    sent, stored, at = (f"s.{state_column(name, p)}" for p in ("sent", "stored", "at"))
+    return f"CAST({sent} AS {sql_type}) AS s{i}, CAST({stored} AS {sql_type}) AS t{i}, {at} IS NOT NULL AS __known{i}"
+
+
+def superseded(known: Known) -> str:
+    """Whether the app's row, as read, is news to the last acknowledgement of that record (design: §5.2)."""
+    by_read = "(__version >= COALESCE(__receipt, 0) AND __read_at > __acked)"
+    if known.vouched is not None:
+        by_read += f" OR __acked < TIMESTAMPTZ {literal(known.vouched.isoformat())}"
+    return f"COALESCE(__acked IS NULL OR {by_read}, FALSE)"
+
+
+def _compared(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
+    """`b`: what the app holds as far as can be known; wanted lists that depend on it."""
+    cols = ["base.*"]
+    for i, f in enumerate(bound.fields):
+        before = f"CASE WHEN __known{i} AND NOT {superseded(known)} THEN t{i} ELSE n{i} END"
+        if bound.blind:
+            before = f"t{i}"
+        cols.append(f"{before} AS b{i}")
+        if f.in_place:
+            cols.append(f"{warehouse.list_merge(before, f.add, f.remove)} AS w{i}")
+    return f"SELECT {', '.join(cols)} FROM base"
+
+
+def _decided(bound: BoundSync) -> str:
+    """Per field: send it (c), kept because somebody changed it (d), never sent before (o)."""
+    cols = ["compared.*"]
+    for i, f in enumerate(bound.fields):
+        form = f.field.canonical
+        w, b, s, t = (_comparable(f"{p}{i}", form) for p in ("w", "b", "s", "t"))
+        differs = f"{w} IS DISTINCT FROM {b}"
+        if f.on_null != "clear":
+            differs += f" AND w{i} IS NOT NULL"
+        if f.if_empty:
+            differs += f" AND b{i} IS NULL"
+        if f.only_create:
+            differs = f"__remote IS NULL AND w{i} IS NOT NULL"
+        drift = f"__known{i} AND {b} IS DISTINCT FROM {t}"
+        moved = f"{w} IS DISTINCT FROM {s}"
+        in_drift = {"ours": "TRUE", "hold": "FALSE"}.get(f.conflict, moved)
+        send = f"({differs}) AND (__remote IS NULL OR NOT __known{i} OR CASE WHEN {drift} THEN {in_drift} ELSE {moved} END)"
+        cols.append(f"COALESCE({send}, FALSE) AS c{i}")
+        cols.append(f"COALESCE(({differs}) AND {drift} AND NOT ({in_drift}), FALSE) AS d{i}")
+        cols.append(f"NOT __known{i} AS o{i}")
+    return f"SELECT {', '.join(cols)} FROM compared"
+
+
+def _comparable(expr: str, form: Canonical) -> str:
+    return expr if form is Canonical.EXACT else canonical(expr, form)
+
+
+def _judged(bound: BoundSync, rules: Sequence[Rule]) -> str:
+    arms = " ".join(f"WHEN {r.condition} THEN {n}" for n, r in enumerate(rules, 1))
+    twice, ambiguous = len(rules) + 1, len(rules) + 2
+    bad = f"CASE WHEN __twice THEN {twice} WHEN __hits > 1 THEN {ambiguous} {arms} ELSE 0 END"
+    any_sent = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
+    any_kept = " OR ".join(f"d{i}" for i in range(len(bound.fields))) or "FALSE"
+    create = "'create'" if bound.create_op is not None else "'missing'"
+    update = f"WHEN {any_sent} THEN 'update' WHEN {any_kept} THEN 'kept'" if bound.update_op is not None else ""
+    return (
+        f"SELECT *, CASE WHEN __bad > 0 THEN 'held' WHEN __dead THEN 'gone' WHEN __remote IS NULL THEN {create} "
+        f"{update} ELSE 'same' END AS __status FROM (SELECT *, {bad} AS __bad FROM decided)"
+    )
+
+
+def _parked(bound: BoundSync, known: Known) -> str:
+    """Changes that are parked and would be the same again are not sent again."""
+    if not known.has_parked:
+        return "judged"
+    after = after_json(bound)
+    same = (
+        f"p.sync = {literal(bound.name)} AND p.key = j.__key AND j.__status IN ('create', 'update') "
+        f"AND (p.wanted IS NULL OR p.wanted = {after})"
+    )
+    return (
+        "SELECT j.* REPLACE (CASE WHEN p.key IS NOT NULL THEN 'parked' ELSE j.__status END AS __status) "
+        f"FROM judged j LEFT JOIN oploop.parked p ON {same}"
+    )
+
+
+def after_json(bound: BoundSync) -> str:
+    """JSON text of the values that a change sends, over the plan table's columns."""
+    return json_object([(f.label, f"w{i}", f"c{i}") for i, f in enumerate(bound.fields)], _lists(bound))
+
+
+def before_json(bound: BoundSync) -> str:
+    """JSON text of what the app holds in the fields that a change sends."""
+    return json_object([(f.label, f"b{i}", f"c{i}") for i, f in enumerate(bound.fields)], _lists(bound))
+
+
+def _lists(bound: BoundSync) -> frozenset[str]:
+    return frozenset(f.label for f in bound.fields if f.field.type in (FieldType.LIST, FieldType.JSON))
+
+
+def json_object(
+    members: Sequence[tuple[str, str, str | None]], as_json: frozenset[str] = frozenset()
+) -> str:
+    """JSON text of (name, expression, condition) members; a member whose condition is false is left out."""
+    parts = []
+    for name, expr, condition in members:
+        value = f"CAST({expr} AS VARCHAR)" if name in as_json else f"CAST(to_json({expr}) AS VARCHAR)"
+        text = f"to_json({literal(name)})::VARCHAR || ':' || COALESCE({value}, 'null')"
+        parts.append(f"CASE WHEN {condition} THEN {text} END" if condition else text)
+    return f"('{{' || concat_ws(',', {', '.join(parts)}) || '}}')" if parts else "'{}'"
