@@ -1,0 +1,224 @@
+"""How Stripe's API behaves: its errors and hints, form-encoded writes, lists in pages, the server's clock.
+
+Sources: docs.stripe.com/api/errors, /api/idempotent_requests, /api/pagination, /rate-limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from oploop.apps.stripe.streams import API_VERSION
+from oploop.apps.transport import (
+    MAX_BACKOFF,
+    MAX_TRIES,
+    Answer,
+    LostAnswer,
+    NotTheApi,
+    Policy,
+    Refused,
+    Transport,
+    Verdict,
+)
+from oploop.errors import RetryLater
+
+PAGE = 100  #: the most that a list gives at once
+FORM = "application/x-www-form-urlencoded"
+GETS_AT_ONCE = 16
+
+_KEY = re.compile(r"\b(sk|rk|pk)_(live|test)_[\w*]+")
+
+
+class StripePolicy(Policy):
+    """Stripe's own hint, `Stripe-Should-Retry`, wins over the status; there is no Retry-After."""
+
+    def verdict(self, answer: Answer) -> Verdict:
+        """429 and 409 (a conflict, a lock) did nothing and are tried again; so are 5xx, but for saved ones: an answer
+        that was saved under an idempotency key is the same however often it is asked for."""
+        hint = answer.headers.get("stripe-should-retry")
+        nothing_done = answer.status in (409, 429)
+        if hint in ("true", "false"):
+            return Verdict(hint == "true", done=not nothing_done)
+        if answer.status >= 500:
+            return Verdict("idempotent-replayed" not in answer.headers)
+        return Verdict(nothing_done or answer.status == 408, done=not nothing_done)
+
+    def error(self, answer: Answer) -> tuple[str, str | None]:
+        """Stripe's message and code, the parameter named; keys in it are blotted out."""
+        try:
+            error = orjson.loads(answer.body)["error"]
+            message = _KEY.sub(r"\1_\2_…", str(error.get("message") or error["type"]))
+            code, param = error.get("code"), error.get("param")
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+            return f"HTTP {answer.status}", None
+        reason = answer.headers.get("stripe-rate-limited-reason")
+        extra = [x for x in (code, param and f"parameter {param}", reason) if x]
+        return f"{message} ({', '.join(extra)})" if extra else message, code
+
+    def credential(self) -> str:
+        return "api_key (secret, or restricted with read rights to what is read and write rights to Customers)"
+
+
+def form_pairs(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Parameters as form pairs: {"metadata": {"plan": "pro"}, "types": ["a"]} -> metadata[plan]=pro, types[]=a.
+
+    None becomes "", which unsets a value.
+    """
+    pairs: list[tuple[str, str]] = []
+    for name, value in params.items():
+        _flatten(name, value, pairs)
+    return pairs
+
+
+def _flatten(name: str, value: Any, pairs: list[tuple[str, str]]) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _flatten(f"{name}[{key}]", inner, pairs)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _flatten(f"{name}[]", inner, pairs)
+    else:
+        pairs.append((name, form_text(value)))
+
+
+def form_text(value: Any) -> str:
+    """One value as a form has it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list. `as_of`: seconds since 1970 by the server's clock, at or before the moment that it shows."""
+
+    records: list[dict[str, Any]]
+    has_more: bool
+    as_of: int
+    began: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A record by id; None: there is none, or no longer.
+
+    `as_of`: seconds since 1970 by the server's clock, at or before the moment of looking: the latest second that an
+    answer had borne when the call went out. So it is never earlier than a write that was acknowledged before, and
+    never hides a change that came after.
+    """
+
+    record: dict[str, Any] | None
+    as_of: int
+
+
+class StripeClient:
+    """The calls that reading and writing are made of, over the account's one transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.runtime = transport.runtime
+        self._date = 0  # the latest Date that any answer bore, in seconds
+
+    async def get(self, path: str, params: Mapping[str, Any] | None = None, *, ok: Iterable[int] = ()) -> Answer:
+        """A read. Raises RetryLater where Stripe says neither yes nor no."""
+        try:
+            answer = await self.transport.request("GET", path, params=form_pairs(params or {}), ok=tuple(ok))
+        except Refused as e:
+            if e.status >= 500 or e.status in (409, 429):  # refused, with a hint not to try again now
+                raise RetryLater(str(e)) from None
+            raise
+        self._saw(answer)
+        return answer
+
+    def _saw(self, answer: Answer) -> None:
+        self._date = max(self._date, _seconds(answer) or 0)
+
+    async def page(self, path: str, params: Mapping[str, Any]) -> Page:
+        """One page of a list, newest first (docs.stripe.com/api/pagination)."""
+        began, start = self.runtime.now(), self.runtime.monotonic()
+        answer = await self.get(path, {"limit": PAGE, **params})
+        took = self.runtime.monotonic() - start
+        body = answer.json()
+        if not isinstance(body, dict) or not isinstance(body.get("data"), list):
+            raise NotTheApi(answer)
+        date = _seconds(answer) or int(began.timestamp())
+        # The Date is that of the answer's end and in whole seconds; what it shows may be of the second before.
+        return Page(body["data"], bool(body.get("has_more")), date - max(1, math.ceil(took)), began)
+
+    async def one(self, path: str) -> Known:
+        """One record by its address; see `Known`."""
+        as_of = self._date
+        answer = await self.get(path, ok=(404,))
+        body = answer.json()
+        if not isinstance(body, dict) or (answer.status == 404 and "error" not in body):
+            raise NotTheApi(answer)
+        gone = answer.status == 404 or body.get("deleted") is True
+        return Known(None if gone else body, as_of)
+
+    async def many(self, path: str, ids: Iterable[str]) -> dict[str, Known]:
+        """Several records of the list at `path` by id, several calls at once."""
+        wanted = list(dict.fromkeys(ids))
+        if wanted and not self._date:  # no answer yet: learn the app's clock first
+            await self.one(_address(path, wanted[0]))
+        gate = asyncio.Semaphore(GETS_AT_ONCE)
+
+        async def fetch(record_id: str) -> Known:
+            async with gate:
+                return await self.one(_address(path, record_id))
+
+        found = await asyncio.gather(*(fetch(record_id) for record_id in wanted))
+        return dict(zip(wanted, found, strict=True))
+
+    async def post(self, path: str, params: Mapping[str, Any], *, key: str) -> Answer:
+        """A write under an idempotency key, repeated under it while its outcome is unknown.
+
+        Raises Refused (status < 500: nothing was done; else: it failed, and may have been done), RetryLater when
+        certainly nothing was done, LostAnswer when that is unknown after all tries.
+        """
+        lost: LostAnswer | None = None
+        for attempt in range(1, MAX_TRIES + 1):
+            try:
+                answer = await self.transport.request(
+                    "POST",
+                    path,
+                    body=urlencode(form_pairs(params)).encode(),
+                    content_type=FORM,
+                    headers={"Idempotency-Key": key},
+                    idempotent=False,
+                )
+                self._saw(answer)
+                return answer
+            except LostAnswer as e:
+                lost = e
+            except RetryLater:  # this try did nothing, an earlier one may have
+                if lost is None:
+                    raise
+            if attempt < MAX_TRIES:
+                wait = min(MAX_BACKOFF, 0.5 * 2**attempt)
+                await self.runtime.sleep(self.runtime.random.uniform(0.1, wait))
+        assert lost is not None
+        raise lost
+
+
+def _address(path: str, record_id: str) -> str:
+    return f"{path}/{quote(record_id, safe='')}"
+
+
+def _seconds(answer: Answer) -> int | None:
+    micros = answer.date_micros()
+    return None if micros is None else micros // 1_000_000
+
+
+def auth_headers(api_key: str) -> dict[str, str]:
+    """The headers of every request."""
+    return {"Authorization": f"Bearer {api_key}", "Stripe-Version": API_VERSION, "Accept": "application/json"}

@@ -1,0 +1,134 @@
+"""What can be written in Stripe, and one change's way there (docs.stripe.com/api/customers).
+
+One object a call; there is no bulk endpoint. `metadata` merges, and "" unsets a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from oploop.apps.stripe.client import StripeClient
+from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused
+from oploop.errors import RetryLater
+from oploop.records import (
+    Canonical,
+    Change,
+    Column,
+    Field,
+    FieldType,
+    JsonPath,
+    Object,
+    Op,
+    Operation,
+    Outcome,
+    Receipt,
+    Replay,
+)
+
+METADATA = "metadata."
+KEY_TTL = 24 * 3600.0  #: seconds for which Stripe keeps what a call under an idempotency key answered
+
+_ONE_A_CALL = Operation(batch=1, in_flight=16, replay=Replay.KEY, ttl=KEY_TTL)
+
+
+def _text(name: str, title: str, limit: int, description: str = "", **more: Any) -> Field:
+    return Field(
+        name, FieldType.TEXT, title=title, source=Column(name), max_length=limit, description=description, **more
+    )
+
+
+CUSTOMERS = Object(
+    "customers",
+    operations={Op.CREATE: _ONE_A_CALL, Op.UPDATE: _ONE_A_CALL},
+    stream="customers",
+    fields={
+        "id": _text("id", "ID", 5000, "Stripe's own id, cus_…", key=True, read_only=True, nullable=False),
+        "email": _text("email", "Email", 512, "may stand in several customers", key=True, canonical=Canonical.LOWER),
+        "name": _text("name", "Name", 256),
+        "description": _text("description", "Description", 5000),
+        "phone": _text("phone", "Phone", 20),
+    },
+    dynamic={
+        METADATA: Field(
+            METADATA,
+            FieldType.TEXT,
+            title="Metadata",
+            source=JsonPath("metadata", ()),
+            key=True,
+            max_length=500,
+            description="up to 50 a customer; the name after the point has up to 40 characters",
+        )
+    },
+    lookup_batch=1,
+    description="customers: description, name, e-mail, phone and metadata",
+)
+
+OBJECTS: Mapping[str, Object] = {"customers": CUSTOMERS}
+
+
+def form_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields by oploop's names as the API's parameters: {"metadata.plan": "pro"} -> {"metadata": {"plan": "pro"}}."""
+    form: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name.startswith(METADATA):
+            form.setdefault("metadata", {})[name.removeprefix(METADATA)] = value
+        else:
+            form[name] = value
+    return form
+
+
+async def send_change(client: StripeClient, step_id: str, op: Op, change: Change) -> Receipt:
+    """Create or update one customer; says what became of it and never raises for one record's sake.
+
+    A wrong credential (FixConfig) does raise: it stops all.
+    """
+    call = _call(op, change)
+    if isinstance(call, str):
+        return Receipt(change.number, Outcome.REJECTED, change.remote_id, call)
+    path, form = call
+    key = f"{step_id}:{change.number}"
+    try:
+        answer = await _post(client, path, form, key, again=op is Op.UPDATE)
+    except LostAnswer as e:
+        return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, str(e))
+    except RetryLater as e:
+        return Receipt(change.number, Outcome.RETRY, change.remote_id, str(e))
+    except Refused as e:
+        return Receipt(change.number, _refusal(e), change.remote_id, str(e), e.answer.date_micros())
+    try:
+        body = answer.json()
+    except NotTheApi as e:  # cut off on the way, or a proxy's page: it may have been done
+        return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, str(e))
+    return Receipt(change.number, Outcome.OK, body.get("id", change.remote_id), version=answer.date_micros())
+
+
+def _call(op: Op, change: Change) -> tuple[str, dict[str, Any]] | str:
+    """(path, parameters) of a change, or why it cannot be one."""
+    if op is Op.UPDATE:
+        customer = change.remote_id or change.key.get("id")
+        if not customer:
+            return "the customer's id is not known"
+        return f"/v1/customers/{quote(str(customer), safe='')}", form_of(change.fields)
+    if "id" in change.key:
+        return "Stripe chooses the ids of customers; use another key to create them, or mode: update"
+    fields = {name: value for name, value in {**change.key, **change.fields}.items() if value is not None}
+    return "/v1/customers", form_of(fields)
+
+
+async def _post(client: StripeClient, path: str, form: Mapping[str, Any], key: str, *, again: bool) -> Answer:
+    """Post under a key. A failure that Stripe saved under it is answered for a day whatever is done; setting fields to
+    values may be done twice without harm (`again`), so it is then sent under a second key of the same intent."""
+    try:
+        return await client.post(path, form, key=key)
+    except Refused as e:
+        if not again or e.status < 500 or "idempotent-replayed" not in e.answer.headers:
+            raise
+        return await client.post(path, form, key=f"{key}:again")
+
+
+def _refusal(e: Refused) -> Outcome:
+    if e.status >= 500:
+        return Outcome.UNKNOWN
+    return Outcome.RETRY if e.status in (408, 409, 429) else Outcome.REJECTED
