@@ -1,0 +1,115 @@
+"""What can be written to Segment: traits of users, and events.
+
+Sources: segment.com/docs/connections/sources/catalog/libraries/server/http-api (calls, sizes, the messageId) and
+segment.com/docs/connections/spec/{identify,track}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from oploop.records import Change, Field, FieldType, Object, Op, Operation, Replay, Step
+
+MAX_EVENT_BYTES = 32 * 1024
+MAX_BATCH_BYTES = 475_000  #: the API takes 500 KB; Segment's own libraries stop here
+MAX_BATCH_EVENTS = 2500  #: a larger batch is answered 200 and dropped
+MAX_MESSAGE_ID = 99
+
+#: Segment drops an event whose messageId it has seen within the last day or so: sending again does no harm so long.
+_SENDING = Operation(batch=1000, in_flight=8, replay=Replay.KEY, ttl=24 * 3600)
+
+_USER_ID = Field("userId", FieldType.TEXT, key=True, nullable=False, description="your own id of the user")
+_ANONYMOUS_ID = Field("anonymousId", FieldType.TEXT, key=True, description="a visitor's id, where the user is unknown")
+_TIMESTAMP = Field("timestamp", FieldType.TIMESTAMP, description="when it happened; by default when Segment gets it")
+
+OBJECTS: Mapping[str, Object] = {
+    "identify": Object(
+        name="identify",
+        operations={Op.UPSERT: _SENDING},
+        id_column="userId",
+        fields={
+            "userId": Field("userId", FieldType.TEXT, key=True, required=True, nullable=False),
+            "anonymousId": _ANONYMOUS_ID,
+            "timestamp": _TIMESTAMP,
+        },
+        dynamic={
+            "traits.": Field("traits.", FieldType.JSON, description="a trait of the user: text, number, list, ...")
+        },
+        description="Traits of a user, for all destinations of the source. Cannot be read back: such a sync is blind",
+    ),
+    "track": Object(
+        name="track",
+        operations={Op.CREATE: _SENDING},
+        id_column="messageId",
+        fields={
+            "event": Field("event", FieldType.TEXT, required=True, nullable=False, description="what happened"),
+            "userId": _USER_ID,
+            "anonymousId": _ANONYMOUS_ID,
+            "timestamp": _TIMESTAMP,
+        },
+        dynamic={"properties.": Field("properties.", FieldType.JSON, key=True, description="a property of the event")},
+        description="Events, appended. An event that was sent cannot be changed or taken back",
+    ),
+}
+
+_NESTED = {"identify": "traits", "track": "properties"}
+
+
+def message_id(step: Step, change: Change) -> str:
+    """The id by which Segment knows a repeated event: it names the intent, never the content."""
+    return f"{step.id}:{change.number}"
+
+
+def event_of(step: Step, change: Change, library: Mapping[str, str]) -> tuple[bytes | None, str | None]:
+    """(the event's JSON, None), or (None, why Segment would not take it)."""
+    nested = _NESTED[step.object]
+    inner: dict[str, Any] = {}
+    event: dict[str, Any] = {"type": step.object, "messageId": message_id(step, change)}
+    for name, value in {**change.key, **change.fields}.items():
+        prefix, dot, rest = name.partition(".")
+        if dot and prefix == nested:
+            inner[rest] = value
+        elif value is not None:
+            event[name] = value
+    event[nested] = inner
+    event["context"] = {"library": library}
+    reason = _missing(event)
+    if reason is not None:
+        return None, reason
+    try:
+        line = orjson.dumps(event, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
+    except (TypeError, orjson.JSONEncodeError) as e:
+        return None, f"cannot be written as JSON: {e}"
+    if len(line) > MAX_EVENT_BYTES:
+        return None, f"the event has {len(line):,} bytes; Segment takes {MAX_EVENT_BYTES:,} (32 KB)"
+    return line, None
+
+
+def _missing(event: Mapping[str, Any]) -> str | None:
+    """Why Segment would answer 200 and drop the event all the same."""
+    if not event.get("userId") and not event.get("anonymousId"):
+        return "neither userId nor anonymousId has a value; Segment would drop the event without a word"
+    if event["type"] == "track" and not event.get("event"):
+        return "event (its name) is empty; Segment would drop the event without a word"
+    if len(event["messageId"]) > MAX_MESSAGE_ID:
+        return f"messageId is longer than {MAX_MESSAGE_ID} characters"
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """What orjson does not write by itself."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def iso(at: datetime) -> str:
+    """An instant as Segment writes it: UTC, milliseconds, Z."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
