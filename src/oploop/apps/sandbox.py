@@ -129,9 +129,9 @@ class Sandbox:
 
     async def serve(self, port: int = 0, *, ready: Callable[[str], None] | None = None) -> None:
         """Serve on loopback until `stop`; `ready` is told the address (port 0: any free one)."""
-        runner = web.AppRunner(self.application(), access_log=None, handle_signals=False)
+        runner = web.AppRunner(self.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port, shutdown_timeout=1.0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         address = runner.addresses[0]
