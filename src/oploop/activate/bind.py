@@ -185,13 +185,17 @@ class _Binder:
         need = {"create": {Op.CREATE, Op.UPSERT}, "update": {Op.UPDATE}, "upsert": {Op.UPDATE, Op.UPSERT}}.get(mode)
         place = self.sync.place_of("mode")
         if need is None:
-            raise FixConfig(f"mode {mode!r} is not there yet", mend=f"use one of {', '.join(SUPPORTED_MODES)}", place=place)
+            raise FixConfig(
+                f"mode {mode!r} is not there yet", mend=f"use one of {', '.join(SUPPORTED_MODES)}", place=place
+            )
         if not need & ops.keys():
             takes = ", ".join(sorted(o.value for o in ops))
             raise FixConfig(f"{target} does not take mode {mode!r}", mend=f"it takes: {takes}", place=place)
         if self.sync.on_leave not in SUPPORTED_ON_LEAVE:
             raise FixConfig(
-                f"on_leave: {self.sync.on_leave} is not there yet", mend="use on_leave: keep", place=self.sync.place_of("on_leave")
+                f"on_leave: {self.sync.on_leave} is not there yet",
+                mend="use on_leave: keep",
+                place=self.sync.place_of("on_leave"),
             )
 
     def app_field(self, label: str, *where: str) -> Field:
@@ -244,11 +248,19 @@ class _Binder:
         field = self.app_field(m.field, "fields")
         place = self.sync.place_of("fields", m.field)
         if field.read_only:
-            raise FixConfig(f"field {m.field!r} is read-only in {self.sync.app}.{self.sync.object}", mend="remove it", place=place)
+            raise FixConfig(
+                f"field {m.field!r} is read-only in {self.sync.app}.{self.sync.object}", mend="remove it", place=place
+            )
         if m.ref is not None:
-            raise FixConfig(f"references (ref) of field {m.field!r} are not there yet", mend="map a column that holds the id", place=place)
+            raise FixConfig(
+                f"references (ref) of field {m.field!r} are not there yet",
+                mend="map a column that holds the id",
+                place=place,
+            )
         if (m.add or m.remove) and field.type is not FieldType.LIST:
-            raise FixConfig(f"field {m.field!r} is no list: add and remove do not fit it", mend="use column or value", place=place)
+            raise FixConfig(
+                f"field {m.field!r} is no list: add and remove do not fit it", mend="use column or value", place=place
+            )
         source, unmapped = self.source(m)
         now = None
         if not blind and field.source is not None:
@@ -348,4 +360,6 @@ def sql_list(values: Sequence[str]) -> str:
 
 def source_columns(field: Field) -> str | None:
     """The raw column in which a field's value stands, for `trace`."""
-    return None if field.source is None else field.source.name if isinstance(field.source, Column) else field.source.column
+    return (
+        None if field.source is None else field.source.name if isinstance(field.source, Column) else field.source.column
+    )

@@ -159,7 +159,9 @@ class Deliverer:
         versions = [r.version for r in receipts if r.version is not None]
         entry.version = min(versions) if versions else None
         for change in step.changes:
-            receipt = by_number.get(change.number) or Receipt(change.number, Outcome.UNKNOWN, error="the app's answer does not name it")
+            receipt = by_number.get(change.number) or Receipt(
+                change.number, Outcome.UNKNOWN, error="the app's answer does not name it"
+            )
             outcome = receipt.outcome
             if outcome is Outcome.RETRY and attempt < TRIES:
                 again.append(change)
@@ -176,9 +178,7 @@ class Deliverer:
             for part in _runs(again):
                 await self._deliver(Step(step.id, step.sync, step.object, step.op, part), operation, attempt + 1)
 
-    async def _refused(
-        self, step: Step, operation: Operation, entry: JournalStep, attempt: int, e: Refused
-    ) -> None:
+    async def _refused(self, step: Step, operation: Operation, entry: JournalStep, attempt: int, e: Refused) -> None:
         """The call as a whole was refused, nothing was done: halve it, until the bad record stands alone."""
         if len(step.changes) == 1:
             await self._close(entry, Outcome.REJECTED, str(e))
@@ -188,9 +188,7 @@ class Deliverer:
         for half in (step.changes[:middle], step.changes[middle:]):
             await self._deliver(Step(step.id, step.sync, step.object, step.op, half), operation, attempt)
 
-    async def _lost(
-        self, step: Step, operation: Operation, entry: JournalStep, attempt: int, e: LostAnswer
-    ) -> None:
+    async def _lost(self, step: Step, operation: Operation, entry: JournalStep, attempt: int, e: LostAnswer) -> None:
         """The answer was lost: send again what may be sent twice; the rest is unknown and stays so."""
         if attempt < TRIES and _harmless(operation):
             await self._close(entry, Outcome.RETRY, str(e), retried=len(step.changes))
@@ -207,7 +205,9 @@ class Deliverer:
         counts[outcome] += entry.last - entry.first + 1 - len(entry.exceptions)
         counts[Outcome.RETRY] -= retried
         self.result.outcomes.update(counts)
-        said = [e for _, o, e in entry.exceptions if e and o != Outcome.RETRY] + ([error] if error and not retried else [])
+        said = [e for _, o, e in entry.exceptions if e and o != Outcome.RETRY] + (
+            [error] if error and not retried else []
+        )
         self.result.errors += said[: max(0, 5 - len(self.result.errors))]
         self._progress(sum(counts.values()))
 

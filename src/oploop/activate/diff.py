@@ -75,7 +75,9 @@ def read_began(bound: BoundSync, warehouse: Warehouse) -> datetime | None:
     return rows[0][0] if rows else None
 
 
-def diff(bound: BoundSync, warehouse: Warehouse, *, table: str, key: str | None = None, limit: int | None = None) -> Diff:
+def diff(
+    bound: BoundSync, warehouse: Warehouse, *, table: str, key: str | None = None, limit: int | None = None
+) -> Diff:
     """Run the statement into the temporary table `table`.
 
     `key`: only the row with this key (as the user writes it); `limit`: only the first so many changes, the others are
@@ -184,7 +186,10 @@ def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
         if f.field.type in (FieldType.LIST, FieldType.JSON):
             columns[f"w{i}"] = [None if v is None else orjson.loads(v) for v in columns[f"w{i}"]]
     names = [k.field.name for k in bound.keys]
-    keys = [dict(zip(names, values, strict=True)) for values in zip(*(columns[f"k{i}"] for i in range(len(names))), strict=True)]
+    keys = [
+        dict(zip(names, values, strict=True))
+        for values in zip(*(columns[f"k{i}"] for i in range(len(names))), strict=True)
+    ]
     made = {k.field.name for k in bound.keys if not k.field.read_only}
     triples = [(f.field.name, columns[f"w{i}"], columns[f"c{i}"]) for i, f in enumerate(bound.fields)]
     create, update = bound.create_op or Op.CREATE, bound.update_op or Op.UPDATE

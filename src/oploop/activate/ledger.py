@@ -15,13 +15,14 @@ from importlib import resources
 import orjson
 import pyarrow as pa
 
+from oploop.activate import diff as d
 from oploop.activate import sql
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import SyncPlan
 from oploop.apps.arrow import TIMESTAMP
 from oploop.records import Op, Outcome, Replay
 from oploop.state import JournalStep
-from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+from oploop.warehouse.base import Warehouse, literal, quote_table
 
 #: Ledger statuses of the journal's outcomes.
 STATUS = {
@@ -82,7 +83,9 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
         warehouse.execute(
             f"CREATE TABLE {quote_table(table)} AS SELECT * FROM {quote_table(plan.diff.table)} WHERE __number IS NOT NULL"
         )
-        warehouse.execute("INSERT INTO oploop.deliveries VALUES (?, ?, ?, ?, ?)", (run_id, bound.name, table, spec, now))
+        warehouse.execute(
+            "INSERT INTO oploop.deliveries VALUES (?, ?, ?, ?, ?)", (run_id, bound.name, table, spec, now)
+        )
     return table
 
 
@@ -101,79 +104,88 @@ def _spec(text: str) -> FoldSpec:
 
 
 def fold(
-    warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, planned_at: datetime, steps: Sequence[JournalStep], now: datetime
+    warehouse: Warehouse,
+    run_id: str,
+    spec: FoldSpec,
+    plan_table: str,
+    planned_at: datetime,
+    steps: Sequence[JournalStep],
+    now: datetime,
 ) -> None:
     """Take a delivery's journal into the ledger, all or nothing, and drop its plan table.
 
     Steps without a receipt are unknown. A change that was tried several times counts by its last try.
     """
-    outcomes = outcome_table(steps)
-    warehouse.register("oploop_outcomes", outcomes)
-    try:
-        with warehouse.transaction():
-            _append(warehouse, run_id, spec, plan_table, planned_at, now)
-            _merge_state(warehouse, run_id, spec, plan_table)
-            _merge_records(warehouse, run_id, spec, plan_table, now)
-            _park(warehouse, run_id, spec, plan_table, now)
-            warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (run_id, spec.sync))
-            warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
-    finally:
-        warehouse.unregister("oploop_outcomes")
+    spread(warehouse, plan_table, steps)
+    with warehouse.transaction():
+        _append(warehouse, run_id, spec, plan_table, planned_at, now)
+        _merge_state(warehouse, run_id, spec, plan_table)
+        _merge_records(warehouse, run_id, spec, plan_table, now)
+        _park(warehouse, run_id, spec, plan_table, now)
+        warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (run_id, spec.sync))
+        warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
 
 
-OUTCOME_SCHEMA = pa.schema(
+_STEPS = pa.schema(
     [
-        ("number", pa.int64()),
+        ("step", pa.int64()),
+        ("first", pa.int64()),
+        ("last", pa.int64()),
         ("status", pa.string()),
         ("error", pa.string()),
         ("attempts", pa.int32()),
-        ("new_id", pa.string()),
         ("sent_at", TIMESTAMP),
         ("acked_at", TIMESTAMP),
         ("version", pa.int64()),
     ]
 )
+_EXCEPTIONS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("status", pa.string()), ("error", pa.string())])
+_IDS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("new_id", pa.string())])
 
 
-def outcome_table(steps: Sequence[JournalStep]) -> pa.Table:
-    """The journal as one row for each change that was begun, its last try only (OUTCOME_SCHEMA)."""
-    last: dict[int, tuple[JournalStep, Outcome, str | None, str | None]] = {}
-    for step in steps:
-        named = {n: (Outcome(o), e) for n, o, e in step.exceptions}
-        ids = dict(step.ids)
-        rest = (step.outcome or Outcome.UNKNOWN, step.error if step.outcome else "the run died before the answer")
-        for number in range(step.first, step.last + 1):
-            outcome, error = named.get(number, rest)
-            last[number] = (step, outcome, error, ids.get(number))
-    rows = sorted(last.items())
-    return pa.Table.from_arrays(
-        [
-            pa.array([n for n, _ in rows], pa.int64()),
-            pa.array([STATUS[o] for _, (_, o, _, _) in rows], pa.string()),
-            pa.array([e for _, (_, _, e, _) in rows], pa.string()),
-            pa.array([s.attempt for _, (s, _, _, _) in rows], pa.int32()),
-            pa.array([i for _, (_, _, _, i) in rows], pa.string()),
-            pa.array([s.began_at for _, (s, _, _, _) in rows], TIMESTAMP),
-            pa.array([s.ended_at for _, (s, _, _, _) in rows], TIMESTAMP),
-            pa.array([s.version for _, (s, _, _, _) in rows], pa.int64()),
-        ],
-        schema=OUTCOME_SCHEMA,
-    )
+def spread(warehouse: Warehouse, plan_table: str, steps: Sequence[JournalStep]) -> None:
+    """The journal as the temporary table `oploop_outcomes`: one row for each change that was begun, its last try only.
+
+    Only steps, exceptions and new ids pass through Python; the changes themselves are found by their numbers.
+    """
+    rows = [_step_row(n, s) for n, s in enumerate(steps)]
+    exceptions = [(n, number, STATUS[Outcome(o)], e) for n, s in enumerate(steps) for number, o, e in s.exceptions]
+    ids = [(n, number, new_id) for n, s in enumerate(steps) for number, new_id in s.ids]
+    names = {"oploop_steps": (rows, _STEPS), "oploop_exceptions": (exceptions, _EXCEPTIONS), "oploop_ids": (ids, _IDS)}
+    for name, (values, schema) in names.items():
+        columns = list(zip(*values, strict=True)) or [()] * len(schema)
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+        warehouse.register(name, pa.Table.from_arrays(arrays, schema=schema))
+    try:
+        warehouse.execute(
+            "CREATE OR REPLACE TEMP TABLE oploop_outcomes AS SELECT p.__number AS number, "
+            "CASE WHEN e.step IS NOT NULL THEN e.status ELSE s.status END AS status, "
+            "CASE WHEN e.step IS NOT NULL THEN e.error ELSE s.error END AS error, s.attempts, i.new_id, s.sent_at, s.acked_at, "
+            f"s.version FROM {quote_table(plan_table)} p JOIN oploop_steps s ON p.__number BETWEEN s.first AND s.last "
+            "LEFT JOIN oploop_exceptions e ON e.step = s.step AND e.number = p.__number "
+            "LEFT JOIN oploop_ids i ON i.step = s.step AND i.number = p.__number "
+            "QUALIFY row_number() OVER (PARTITION BY p.__number ORDER BY s.step DESC) = 1"
+        )
+    finally:
+        for name in names:
+            warehouse.unregister(name)
+
+
+def _step_row(n: int, s: JournalStep) -> tuple[object, ...]:
+    status = STATUS[s.outcome] if s.outcome is not None else "unknown"
+    error = s.error if s.outcome is not None else "the run died before the answer"
+    return (n, s.first, s.last, status, error, s.attempt, s.began_at, s.ended_at or s.began_at, s.version)
 
 
 def _joined(plan_table: str) -> str:
     return f"{quote_table(plan_table)} p JOIN oploop_outcomes o ON o.number = p.__number"
 
 
-def _op() -> str:
-    return "p.__status"
-
-
 def _append(
     warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, planned_at: datetime, now: datetime
 ) -> None:
     warehouse.execute(
-        f"INSERT INTO oploop.change_log SELECT ?, ?, p.__number, ?, ?, p.__key, {_op()}, {spec.before}, {spec.after}, "
+        f"INSERT INTO oploop.change_log SELECT ?, ?, p.__number, ?, ?, p.__key, p.__status, {spec.before}, {spec.after}, "
         f"p.__why, ?, ? FROM {_joined(plan_table)}",
         (run_id, spec.sync, spec.app, spec.object, planned_at, spec.release),
     )
@@ -240,7 +252,9 @@ def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, no
     )
 
 
-def note_sync_run(warehouse: Warehouse, plan: SyncPlan, run_id: str, status: str, delivery: dict[str, float], now: datetime) -> None:
+def note_sync_run(
+    warehouse: Warehouse, plan: SyncPlan, run_id: str, status: str, delivery: dict[str, float], now: datetime
+) -> None:
     """A row of `oploop.sync_runs`, and the rows that were held in this run."""
     with warehouse.transaction():
         warehouse.execute(
@@ -266,8 +280,6 @@ def note_sync_run(warehouse: Warehouse, plan: SyncPlan, run_id: str, status: str
 
 
 def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime) -> None:
-    from oploop.activate import diff as d
-
     if not plan.held:
         return
     rows = d.held_rows(plan.diff, warehouse)
@@ -278,7 +290,8 @@ def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime)
     warehouse.register("oploop_held_rows", table)
     try:
         warehouse.execute(
-            "INSERT INTO oploop.held_log SELECT ?, ?, key, reason, field, ? FROM oploop_held_rows", (run_id, plan.bound.name, now)
+            "INSERT INTO oploop.held_log SELECT ?, ?, key, reason, field, ? FROM oploop_held_rows",
+            (run_id, plan.bound.name, now),
         )
     finally:
         warehouse.unregister("oploop_held_rows")
@@ -288,8 +301,6 @@ def forget_parked(warehouse: Warehouse, app: str, object_name: str, vouched: dat
     """Unknown creates that a complete read must have shown by now are unknown no more: the diff finds them, or not."""
     if vouched is not None:
         warehouse.execute(
-            "DELETE FROM oploop.parked WHERE app = ? AND object = ? AND reason = 'unknown' AND at < ?", (app, object_name, vouched)
+            "DELETE FROM oploop.parked WHERE app = ? AND object = ? AND reason = 'unknown' AND at < ?",
+            (app, object_name, vouched),
         )
-
-
-__all__ = ["FoldSpec", "ensure", "fold", "forget_parked", "keep_plan", "note_sync_run", "outcome_table", "quote", "spec_of", "unfolded"]

@@ -71,7 +71,12 @@ class SyncPlan:
 
 
 def make_plan(
-    diff_: d.Diff, warehouse: Warehouse, *, budget: Budget | None, call_seconds: float | None, allow: Collection[str] = ()
+    diff_: d.Diff,
+    warehouse: Warehouse,
+    *,
+    budget: Budget | None,
+    call_seconds: float | None,
+    allow: Collection[str] = (),
 ) -> SyncPlan:
     """Summarise a plan table, price it and hold it against the guardrails.
 
@@ -124,7 +129,9 @@ def estimate(bound: BoundSync, create: int, update: int, budget: Budget | None, 
 
 def _stopping_checks(diff_: d.Diff, warehouse: Warehouse) -> list[Finding]:
     name = diff_.bound.name
-    return [Finding(name, "check", f"{says} ({rows} rows)", rows, stop=True) for says, rows in d.stopping(diff_, warehouse)]
+    return [
+        Finding(name, "check", f"{says} ({rows} rows)", rows, stop=True) for says, rows in d.stopping(diff_, warehouse)
+    ]
 
 
 def _guardrails(diff_: d.Diff, first: tuple[str, ...], allow: Collection[str]) -> list[Finding]:
@@ -161,12 +168,14 @@ def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> Fiel
         f"SELECT count(*), count(*) FILTER (o{i} AND b{i} IS NOT NULL), count(DISTINCT w{i}) FROM {table} WHERE {sent}"
     )[0]
     count, overwrites, distinct = row
-    median, moves = None, ()
+    median: tuple[float | None, ...] | None = None
+    moves: tuple[tuple[str, str, int], ...] = ()
     if count and f.field.type in (FieldType.INTEGER, FieldType.NUMBER):
         median = warehouse.rows(f"SELECT median(b{i}), median(w{i}) FROM {table} WHERE {sent}")[0]
     elif count and distinct <= 12:
         moves = tuple(
-            warehouse.rows(
+            (r[0], r[1], r[2])
+            for r in warehouse.rows(
                 f"SELECT COALESCE(CAST(b{i} AS VARCHAR), 'empty'), COALESCE(CAST(w{i} AS VARCHAR), 'empty'), count(*) "
                 f"FROM {table} WHERE {sent} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 4"
             )

@@ -53,7 +53,7 @@ class Known:
 
 def state_table(bound: BoundSync) -> str:
     """Where the state per field of an object's records is kept."""
-    return f'oploop_state.{quote(f"{bound.sync.app}__{bound.sync.object}")}'
+    return f"oploop_state.{quote(f'{bound.sync.app}__{bound.sync.object}')}"
 
 
 def state_column(field_name: str, part: str) -> str:
@@ -146,7 +146,15 @@ def diff_select(bound: BoundSync, warehouse: Warehouse, known: Known, rules: Seq
     sent = "__status IN ('create', 'update')"
     number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY __status, __key) END"
     n = range(len(bound.fields))
-    cols = ["__key", *(f"k{i}" for i in range(len(bound.keys))), "__remote", "__status", "__bad", _value(rules), "__why"]
+    cols = [
+        "__key",
+        *(f"k{i}" for i in range(len(bound.keys))),
+        "__remote",
+        "__status",
+        "__bad",
+        _value(rules),
+        "__why",
+    ]
     cols += [f"{p}{i}" for i in n for p in ("w", "b", "c", "d", "o")]
     parked = _parked(bound, known)
     return f"WITH {', '.join(ctes)} SELECT {number} AS __number, {', '.join(cols)} FROM ({parked}) WHERE __status <> 'same'"
@@ -192,7 +200,9 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         joins += f" LEFT JOIN {state_table(bound)} s ON s.remote_id = {state_key}"
         state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
     values = [_state_values(bound, warehouse, known, i) for i in n]
-    return f"SELECT m.*, twice.dkey IS NOT NULL AS __twice, {remote}, {app}, {', '.join([*nows, state, *values])} {joins}"
+    return (
+        f"SELECT m.*, twice.dkey IS NOT NULL AS __twice, {remote}, {app}, {', '.join([*nows, state, *values])} {joins}"
+    )
 
 
 def _live(bound: BoundSync, known: Known) -> str:
@@ -306,9 +316,7 @@ def _lists(bound: BoundSync) -> frozenset[str]:
     return frozenset(f.label for f in bound.fields if f.field.type in (FieldType.LIST, FieldType.JSON))
 
 
-def json_object(
-    members: Sequence[tuple[str, str, str | None]], as_json: frozenset[str] = frozenset()
-) -> str:
+def json_object(members: Sequence[tuple[str, str, str | None]], as_json: frozenset[str] = frozenset()) -> str:
     """JSON text of (name, expression, condition) members; a member whose condition is false is left out."""
     parts = []
     for name, expr, condition in members:

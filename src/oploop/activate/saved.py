@@ -1,0 +1,112 @@
+"""A plan in a file: reviewed today, applied later, sending only what is still equal.
+
+The file is JSON, readable by its owner only, since it holds people's data:
+{"format": 1, "project", "environment", "saved_at", "syncs": {name: {"object", "changes": [[key, op, after], ...]}}},
+where `after` is the JSON text of what is to be sent, exactly as the diff writes it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from oploop.activate import diff as d
+from oploop.activate import sql
+from oploop.activate.plan import SyncPlan
+from oploop.errors import FixConfig
+from oploop.warehouse.base import Warehouse, quote_table
+
+FORMAT = 1
+_SCHEMA = pa.schema([("key", pa.string()), ("op", pa.string()), ("after", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPlan:
+    """A plan read back from its file. `syncs`: name -> rows of (key, op, after)."""
+
+    project: str
+    environment: str
+    saved_at: datetime
+    syncs: dict[str, list[list[str]]]
+
+
+def save(
+    path: Path, project: str, environment: str, now: datetime, plans: list[SyncPlan], warehouse: Warehouse
+) -> None:
+    """Write plans to a file of mode 0600; an existing file is replaced at once or not at all."""
+    syncs: dict[str, Any] = {}
+    for plan in plans:
+        rows = warehouse.rows(
+            f"SELECT __key, __status, {sql.after_json(plan.bound)} FROM {quote_table(plan.diff.table)} "
+            "WHERE __number IS NOT NULL ORDER BY __number"
+        )
+        syncs[plan.bound.name] = {"object": plan.bound.app_object, "changes": [list(r) for r in rows]}
+    data = {
+        "format": FORMAT,
+        "project": project,
+        "environment": environment,
+        "saved_at": now.isoformat(),
+        "syncs": syncs,
+    }
+    partial = path.with_name(path.name + ".partial")
+    try:
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "wb") as f:
+            f.write(orjson.dumps(data))
+        partial.replace(path)
+    except OSError as e:
+        raise FixConfig(f"cannot write the plan to {path}: {e.strerror}", mend="choose another file") from None
+
+
+def load(path: Path) -> SavedPlan:
+    """Read a saved plan; FixConfig when the file is none."""
+    try:
+        data = orjson.loads(path.read_bytes())
+        if data["format"] != FORMAT:
+            raise FixConfig(f"{path} was saved by another version of oploop", mend="plan again")
+        syncs = {name: s["changes"] for name, s in data["syncs"].items()}
+        return SavedPlan(data["project"], data["environment"], datetime.fromisoformat(data["saved_at"]), syncs)
+    except OSError as e:
+        raise FixConfig(
+            f"cannot read the plan {path}: {e.strerror}", mend="oploop plan --save FILE writes one"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise FixConfig(f"{path} is no saved plan", mend="oploop plan --save FILE writes one") from None
+
+
+def restrict(diff_: d.Diff, warehouse: Warehouse, rows: list[list[str]]) -> tuple[d.Diff, list[str]]:
+    """Keep of a fresh plan table only the changes that are equal to the saved ones; the keys of those that are not.
+
+    Changes that came up since the plan was saved are not in the result, as nobody has looked at them.
+    """
+    saved = pa.table(
+        {"key": [r[0] for r in rows], "op": [r[1] for r in rows], "after": [r[2] for r in rows]}, schema=_SCHEMA
+    )
+    table, same = (
+        quote_table(diff_.table),
+        f"f.key = p.__key AND f.op = p.__status AND f.after = {sql.after_json(diff_.bound)}",
+    )
+    warehouse.register("oploop_saved", saved)
+    try:
+        warehouse.execute(
+            f"CREATE OR REPLACE TEMP TABLE oploop_equal AS SELECT p.* FROM {table} p WHERE p.__number IS NULL OR EXISTS "
+            f"(SELECT 1 FROM oploop_saved f WHERE {same})"
+        )
+        lost = warehouse.rows(
+            f"SELECT f.key FROM oploop_saved f WHERE NOT EXISTS (SELECT 1 FROM {table} p WHERE p.__number IS NOT NULL AND {same}) ORDER BY 1"
+        )
+    finally:
+        warehouse.unregister("oploop_saved")
+    # numbers must run without gaps: a journal row names its changes by first and last
+    warehouse.execute(
+        f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * REPLACE (CASE WHEN __number IS NOT NULL THEN row_number() OVER "
+        "(PARTITION BY __number IS NOT NULL ORDER BY __number) END AS __number) FROM oploop_equal"
+    )
+    counts = dict(warehouse.rows(f"SELECT __status, count(*) FROM {table} GROUP BY 1"))
+    return d.Diff(diff_.bound, diff_.table, diff_.rules, diff_.rows, counts), [d.show_key(r[0]) or "" for r in lost]

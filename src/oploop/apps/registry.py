@@ -1,0 +1,46 @@
+"""Apps by name, through the entry point group `oploop.apps`: ours and anyone else's alike."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+from oploop.apps.base import App
+from oploop.apps.sandbox import Sandbox
+from oploop.errors import FixConfig, did_you_mean
+from oploop.project import AppBlock, validate_block
+from oploop.runtime import Runtime
+
+GROUP = "oploop.apps"
+SANDBOX_GROUP = "oploop.sandboxes"
+
+
+def known_types() -> dict[str, EntryPoint]:
+    """The types of apps that are installed."""
+    return {e.name: e for e in entry_points(group=GROUP)}
+
+
+def app_class(type_name: str) -> type[App]:
+    """The class of a type of app; FixConfig, with the nearest right one, when there is none."""
+    known = known_types()
+    if type_name not in known:
+        raise FixConfig(f"there is no app of type {type_name!r}", mend=did_you_mean(type_name, known))
+    loaded: type[App] = known[type_name].load()
+    return loaded
+
+
+def make_app(block: AppBlock, runtime: Runtime) -> App:
+    """An app from its block of `oploop.yml`: keys checked, secrets filled in."""
+    try:
+        cls = app_class(block.type)
+    except FixConfig as e:
+        raise e.at(block.place) from None
+    return cls(block.name, validate_block(cls.Config, block), runtime)
+
+
+def sandbox_class(type_name: str) -> type[Sandbox]:
+    """The stand-in server of a type of app."""
+    known = {e.name: e for e in entry_points(group=SANDBOX_GROUP)}
+    if type_name not in known:
+        raise FixConfig(f"there is no sandbox for {type_name!r}", mend=did_you_mean(type_name, known))
+    loaded: type[Sandbox] = known[type_name].load()
+    return loaded

@@ -1,0 +1,142 @@
+"""What a run did, as data: what `-o json` prints, what `status` keeps, what the command line renders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from oploop.activate.deliver import Delivery
+from oploop.activate.plan import SyncPlan
+from oploop.errors import OploopError
+from oploop.extract import StreamResult
+from oploop.model.base import ModelResult, ModelStatus
+from oploop.verify import STATUSES, ReadBack
+
+SyncStatus = Literal["ok", "stopped", "failed", "planned", "nothing"]
+
+
+@dataclass(slots=True)
+class SyncReport:
+    """One sync in a run: its plan, its delivery, the read-back right after, and why it stopped if it did."""
+
+    sync: str
+    object: str
+    status: SyncStatus = "planned"
+    plan: SyncPlan | None = None
+    delivery: Delivery | None = None
+    read_back: ReadBack | None = None
+    stopped: list[str] = field(default_factory=list)
+    allow: list[str] = field(default_factory=list)  #: what would let it pass once, for the message
+    error: OploopError | None = None
+    not_equal: list[str] = field(default_factory=list)  #: `apply`: keys whose change is no longer the saved one
+
+    @property
+    def ok(self) -> bool:
+        return self.status in ("ok", "planned", "nothing") and not self.not_equal
+
+    def as_json(self) -> dict[str, Any]:
+        plan, sent = self.plan, self.delivery
+        out: dict[str, Any] = {
+            "sync": self.sync,
+            "object": self.object,
+            "status": self.status,
+            "planned": {"create": plan.create if plan else 0, "update": plan.update if plan else 0, "remove": 0},
+            "held": plan.held if plan else 0,
+            "kept": plan.diff.count("kept") if plan else 0,
+            "delivered": sent.delivered if sent else 0,
+            "rejected": sent.rejected if sent else 0,
+            "unknown": sent.unknown if sent else 0,
+            "failed": sent.failed if sent else 0,
+            "calls": sent.calls if sent else 0,
+            "seconds": sent.seconds if sent else 0.0,
+        }
+        if self.read_back is not None:
+            out["read_back"] = {s: self.read_back.count(s) for s in STATUSES}
+        if self.stopped:
+            out["stopped"] = self.stopped
+        if self.error is not None:
+            out["error"] = str(self.error)
+        if self.not_equal:
+            out["not_equal"] = self.not_equal
+        return out
+
+
+@dataclass(slots=True)
+class StageReport:
+    """How long a stage took and whether it went well."""
+
+    stage: str
+    status: str
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {"stage": self.stage, "status": self.status, "seconds": round(self.seconds, 3)}
+
+
+@dataclass(slots=True)
+class RunReport:
+    """A whole run."""
+
+    run_id: str
+    environment: str
+    stages: list[StageReport] = field(default_factory=list)
+    extracted: list[StreamResult] = field(default_factory=list)
+    models: list[ModelResult] = field(default_factory=list)
+    verified: list[ReadBack] = field(default_factory=list)
+    syncs: list[SyncReport] = field(default_factory=list)
+    recovered: list[str] = field(default_factory=list)  #: deliveries of runs that died, taken into the ledger now
+    seconds: float = 0.0
+    sends: bool = True  #: False: this environment only plans
+
+    @property
+    def status(self) -> str:
+        bad = [s for s in self.extracted if s.error is not None]
+        failed = [m for m in self.models if m.status is ModelStatus.FAILED]
+        rejected = [
+            s for s in self.syncs if s.delivery and (s.delivery.rejected or s.delivery.unknown or s.delivery.failed)
+        ]
+        if bad or failed or rejected or any(s.status == "failed" for s in self.syncs):
+            return "failed"
+        return "stopped" if any(not s.ok for s in self.syncs) else "ok"
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self.status == "ok" else 1
+
+    def as_json(self) -> dict[str, Any]:
+        """The JSON of `oploop run -o json`."""
+        return {
+            "run_id": self.run_id,
+            "environment": self.environment,
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "stages": [s.as_json() for s in self.stages],
+            "extracted": {f"{s.app}.{s.stream}": stream_json(s) for s in self.extracted},
+            "models": [model_json(m) for m in self.models],
+            "verified": [
+                {"sync": v.sync, "run_id": v.run_id, **{s: v.count(s) for s in STATUSES}, "waiting": v.waiting}
+                for v in self.verified
+                if v.run_id is not None
+            ],
+            "syncs": [s.as_json() for s in self.syncs],
+            "recovered": self.recovered,
+        }
+
+
+def stream_json(s: StreamResult) -> dict[str, Any]:
+    """One stream of `extracted`."""
+    out: dict[str, Any] = {"rows": s.rows, "deleted": s.deleted, "seconds": round(s.seconds, 3)}
+    if s.error is not None:
+        out["error"] = str(s.error)
+    return out
+
+
+def model_json(m: ModelResult) -> dict[str, Any]:
+    """One model of `models`."""
+    checks = [
+        {"check": c.name, "ok": c.ok, "blocking": c.blocking, "rows": c.rows, "message": c.message} for c in m.checks
+    ]
+    out: dict[str, Any] = {"model": m.model, "status": m.status.value, "checks": checks}
+    if m.message:
+        out["message"] = m.message
+    return out

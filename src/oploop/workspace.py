@@ -1,0 +1,269 @@
+"""A project opened for a command: its warehouse, its state, its apps, each made when it is first needed.
+
+Everything that a run takes from the world outside comes in through here, so that tests and simulations can hand in
+their own.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from oploop.activate import ledger
+from oploop.activate.bind import BoundSync, bind
+from oploop.apps.base import App
+from oploop.apps.registry import make_app
+from oploop.errors import FixConfig, OploopError, RetryLater, did_you_mean
+from oploop.extract import StreamRequest
+from oploop.model.base import Modeler, environment_table
+from oploop.project import Project, Sync
+from oploop.records import Object, ReadOptions, Stream
+from oploop.runtime import Runtime
+from oploop.state import StateReader, StateStore
+from oploop.warehouse import open_warehouse
+from oploop.warehouse.base import Warehouse
+
+WAREHOUSE_LEASE = "warehouse"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something to show while a run goes on. `stage`: extract, build ...; `kind`: start, tick, done, note, failed."""
+
+    stage: str
+    kind: Literal["start", "tick", "done", "note", "failed"]
+    text: str = ""
+    seconds: float | None = None
+
+
+Tell = Callable[[Event], None]
+
+
+def nobody(event: Event) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which syncs: names, globs, `tag:T`, `app:A`, `model:M` or `M+`; empty selects all that are enabled."""
+
+    select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def pick(self, project: Project) -> list[Sync]:
+        """The selected syncs by name; FixConfig for a word that selects nothing, with the nearest right one."""
+        chosen = [s for s in project.syncs.values() if s.enabled] if not self.select else []
+        for word in self.select:
+            hits = [s for s in project.syncs.values() if matches(s, word)]
+            if not hits:
+                raise FixConfig(f"--select {word!r} selects no sync", mend=did_you_mean(word, project.syncs))
+            chosen += [s for s in hits if s not in chosen]
+        return sorted((s for s in chosen if not any(matches(s, w) for w in self.exclude)), key=lambda s: s.name)
+
+
+def matches(sync: Sync, word: str) -> bool:
+    """Whether a selecting word means a sync."""
+    kind, _, rest = word.partition(":")
+    if rest and kind == "tag":
+        return rest in sync.tags
+    if rest and kind == "app":
+        return rest == sync.app
+    if rest and kind == "model":
+        return fnmatch.fnmatchcase(sync.model, rest)
+    if word.endswith("+"):
+        return fnmatch.fnmatchcase(sync.model, word[:-1])
+    return fnmatch.fnmatchcase(sync.name, word)
+
+
+@dataclass
+class Workspace:
+    """An open project. Use as a context manager within one event loop; closes what it opened."""
+
+    project: Project
+    environment: str
+    runtime: Runtime
+    command: str = "oploop"
+    read_only: bool = False
+    wait: float | None = None
+    _warehouse: Warehouse | None = None
+    _state: StateReader | None = None
+    _apps: dict[str, App] = field(default_factory=dict)
+    _modeler: Modeler | None = None
+
+    def __post_init__(self) -> None:
+        known = {"dev", "prod", *self.project.environments}
+        if self.environment not in known:
+            raise FixConfig(
+                f"there is no environment {self.environment!r}",
+                mend=f"{did_you_mean(self.environment, known)} (or add it to environments in oploop.yml)",
+            )
+
+    async def __aenter__(self) -> Workspace:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close apps, warehouse and state; safe to call twice."""
+        for app in self._apps.values():
+            await app.aclose()
+        if self._warehouse is not None:
+            self._warehouse.close()
+            self._warehouse = None
+            if not self.read_only:
+                self.store.drop_lease(WAREHOUSE_LEASE)
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+
+    # -- state and warehouse -----------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> StateReader:
+        """The state, to read."""
+        if self._state is None:
+            if self.read_only:
+                self._state = StateReader(self.project.state_dir)
+            else:
+                self._state = StateStore(self.project.state_dir, self.runtime)
+        return self._state
+
+    @property
+    def store(self) -> StateStore:
+        """The state, to write; only in a workspace that is not read-only."""
+        state = self.state
+        assert isinstance(state, StateStore), "a read-only workspace writes no state"
+        return state
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The warehouse, opened at the first use; made ready when it may be written."""
+        if self._warehouse is None:
+            self._warehouse = open_warehouse(
+                self.project.warehouse.database,
+                read_only=self.read_only,
+                runtime=self.runtime,
+                wait=self.wait,
+                holder=self._holder,
+            )
+            if not self.read_only:
+                self.store.take_lease(WAREHOUSE_LEASE, self.command)
+                ledger.ensure(self._warehouse)
+        return self._warehouse
+
+    def _holder(self) -> str | None:
+        lease = self.state.lease(WAREHOUSE_LEASE)
+        return str(lease) if lease is not None else None
+
+    # -- apps and models ---------------------------------------------------------------------------------------------
+
+    def app(self, name: str) -> App:
+        """An app of the project, made at the first use."""
+        if name not in self._apps:
+            self._apps[name] = make_app(self.project.apps[name], self.runtime)
+        return self._apps[name]
+
+    @property
+    def modeler(self) -> Modeler:
+        """The project's modelling engine; loads it, which may take seconds."""
+        if self._modeler is None:
+            from oploop.model import make_modeler
+
+            self._modeler = make_modeler(self.project.models, self.warehouse, self.runtime)
+        return self._modeler
+
+    def stream_requests(self, syncs: Sequence[Sync], *, full: bool = False) -> list[StreamRequest]:
+        """The streams to read: those that the project asks for, and those that show what the syncs write."""
+        wanted: dict[tuple[str, str], ReadOptions] = {}
+        for block in self.project.apps.values():
+            app = self.app(block.name)
+            for name, options in block.read.items():
+                if name not in app.streams:
+                    raise FixConfig(
+                        f"{block.name} has no stream {name!r}",
+                        mend=did_you_mean(name, app.streams),
+                        place=options.place,
+                    )
+                since, exclude = options.since, frozenset(options.exclude)
+                wanted[block.name, name] = ReadOptions(since=since, exclude=exclude)
+        for sync in syncs:
+            stream = self.target(sync)[1]
+            if stream is not None:
+                wanted.setdefault((sync.app, stream.name), ReadOptions())
+        return [StreamRequest(self.app(a), self.app(a).streams[s], options, full) for (a, s), options in wanted.items()]
+
+    def target(self, sync: Sync) -> tuple[Object, Stream | None]:
+        """A sync's object and the stream that shows it (None: blind)."""
+        app = self.app(sync.app)
+        if sync.object not in app.objects:
+            raise FixConfig(
+                f"{sync.app} has no object {sync.object!r}",
+                mend=did_you_mean(sync.object, app.objects),
+                place=sync.place_of("to"),
+            )
+        obj = app.objects[sync.object]
+        return obj, app.streams[obj.stream] if obj.stream is not None else None
+
+    async def bound(self, sync: Sync) -> BoundSync:
+        """A sync bound to what it names; asks the app to describe its object."""
+        obj, stream = self.target(sync)
+        app = self.app(sync.app)
+        try:
+            described = await app.describe(sync.object)
+        except OploopError as e:
+            raise e.at(self.project.apps[sync.app].place) from None
+        table = self.model_table(sync)
+        columns = self.warehouse.columns(table)
+        return bind(sync, obj, stream, described, self.warehouse, table, columns)
+
+    def model_table(self, sync: Sync) -> str:
+        """Where a sync's model stands in this environment; FixConfig when it stands nowhere."""
+        engine = self.project.models.engine
+        table = sync.model if engine == "none" else environment_table(sync.model, self.environment)
+        if self.warehouse.columns(table):
+            return table
+        raise self._no_model(sync)
+
+    def _no_model(self, sync: Sync) -> OploopError:
+        place = sync.place_of("model")
+        if self.project.models.engine == "none":
+            return FixConfig(
+                f"there is no table {sync.model!r} in the warehouse",
+                mend=did_you_mean(sync.model, self.warehouse.tables()),
+                place=place,
+            )
+        files = {m.name: m for m in self.modeler.models()} if not self.read_only else self.model_files()
+        if sync.model not in files:
+            return FixConfig(f"there is no model {sync.model!r}", mend=did_you_mean(sync.model, files), place=place)
+        return FixConfig(
+            f"model {sync.model} is not built in {self.environment}",
+            mend=f"oploop build --env {self.environment}",
+            place=place,
+        )
+
+    def model_files(self) -> dict[str, Path]:
+        """Models by the names that their files declare, without starting the modelling engine."""
+        from oploop.model import model_names
+
+        return model_names(self.project.root)
+
+    def delivers(self, app_name: str) -> bool:
+        """Whether this environment may write to an app: prod may; others only to an app on this machine."""
+        from urllib.parse import urlsplit
+
+        from oploop.apps.transport import is_loopback
+
+        if self.environment == "prod":
+            return True
+        base = getattr(self.app(app_name).config, "base_url", None)
+        return bool(base) and is_loopback(urlsplit(base).hostname or "")
+
+
+__all__ = ["Event", "RetryLater", "Selection", "Tell", "Workspace", "matches", "nobody"]
