@@ -24,12 +24,11 @@ from oploop.apps.transport import (
     Verdict,
     retry_after,
 )
-from oploop.errors import OploopError, RetryLater
+from oploop.errors import OploopError
 from oploop.records import Outcome, Receipt, Step
 from oploop.runtime import Runtime
 
 CALLS_PER_SECOND = 1000  #: what Segment asks a workspace to stay under
-TRIES = 4  #: of a batch whose answer was lost: its messageIds make that safe
 
 _LIBRARY = {"name": "oploop", "version": __version__}
 
@@ -92,8 +91,8 @@ class TrackingClient:
     async def send(self, step: Step) -> list[Receipt]:
         """The step in as few calls as its bytes allow. OK means accepted: Segment tells no more than that.
 
-        Raises what the transport raises if nothing of the step was done; once a call got through, what becomes of the
-        rest stands in the receipts.
+        Raises what the transport raises if nothing of the step was done; once a call got through, or an answer was
+        lost, what becomes of the others stands in the receipts. Sent again, a step does no harm: its messageIds are known.
         """
         receipts: list[Receipt] = []
         lines: list[_Line] = []
@@ -111,10 +110,6 @@ class TrackingClient:
                 receipts += _all(batch, Outcome.UNKNOWN, e)
                 receipts += _rest(batches[i + 1 :], e)
                 break
-            except Refused as e:
-                if i == 0 and len(batches) == 1 and not receipts:
-                    raise
-                receipts += _all(batch, Outcome.REJECTED, e)
             except OploopError as e:
                 if i == 0:
                     raise
@@ -126,25 +121,9 @@ class TrackingClient:
         return receipts
 
     async def _post(self, batch: Sequence[_Line]) -> Answer:
-        """One call, repeated while its answer is lost: a repeat is known by its messageIds."""
         body = b'{"batch":[' + b",".join(line.event for line in batch)
         body += b'],"sentAt":"' + iso(self._runtime.now()).encode() + b'"}'
-        lost: LostAnswer | None = None
-        for attempt in range(TRIES):
-            if attempt:
-                await self._runtime.sleep(self._runtime.random.uniform(0.1, 0.5 * 2**attempt))
-            try:
-                return _accepted(
-                    await self._transport.request("POST", "v1/batch", body=body, content_type="application/json")
-                )
-            except LostAnswer as e:
-                lost = e
-            except RetryLater:
-                if lost is not None:
-                    break  # this try was not received, but an earlier one may have been
-                raise
-        assert lost is not None
-        raise lost
+        return _accepted(await self._transport.request("POST", "v1/batch", body=body, content_type="application/json"))
 
 
 def _accepted(answer: Answer) -> Answer:
