@@ -199,7 +199,7 @@ async def extract(
         ws.warehouse,
         ws.runtime,
         ws.project.state_dir / "dlt",
-        progress=lambda p: tell(Event("extract", "tick", f"{p.app}.{p.stream} {p.rows:,}")),
+        progress=lambda p: tell(Event("extract", "tick", f"{p.app}.{p.stream} {p.read:,}")),
     )
     for r in results:
         if r.error is not None:

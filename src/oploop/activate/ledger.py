@@ -93,7 +93,7 @@ def unfolded(warehouse: Warehouse) -> list[tuple[str, FoldSpec, str, datetime]]:
     """Deliveries that were begun and never folded: (run_id, spec, plan table, when)."""
     if not warehouse.columns("oploop.deliveries"):
         return []
-    rows = warehouse.rows("SELECT run_id, spec, plan_table, at FROM oploop.deliveries ORDER BY at")
+    rows = warehouse.rows("SELECT run_id, spec, plan_table, noted_at FROM oploop.deliveries ORDER BY noted_at")
     return [(r[0], _spec(r[1]), r[2], r[3]) for r in rows]
 
 
@@ -301,6 +301,6 @@ def forget_parked(warehouse: Warehouse, app: str, object_name: str, vouched: dat
     """Unknown creates that a complete read must have shown by now are unknown no more: the diff finds them, or not."""
     if vouched is not None:
         warehouse.execute(
-            "DELETE FROM oploop.parked WHERE app = ? AND object = ? AND reason = 'unknown' AND at < ?",
+            "DELETE FROM oploop.parked WHERE app = ? AND object = ? AND reason = 'unknown' AND noted_at < ?",
             (app, object_name, vouched),
         )

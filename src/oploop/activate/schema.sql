@@ -31,15 +31,15 @@ CREATE TABLE IF NOT EXISTS oploop.records (
 -- Changes that are not sent again until something changes. `wanted` NULL: whatever the model wants.
 CREATE TABLE IF NOT EXISTS oploop.parked (
     sync VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL, key VARCHAR NOT NULL, reason VARCHAR NOT NULL,
-    wanted VARCHAR, message VARCHAR, run_id VARCHAR, at TIMESTAMPTZ NOT NULL
+    wanted VARCHAR, message VARCHAR, run_id VARCHAR, noted_at TIMESTAMPTZ NOT NULL
 );
 -- Rows that a rule kept back, at each run of their sync.
 CREATE TABLE IF NOT EXISTS oploop.held_log (
-    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, key VARCHAR, reason VARCHAR NOT NULL, field VARCHAR, at TIMESTAMPTZ NOT NULL
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, key VARCHAR, reason VARCHAR NOT NULL, field VARCHAR, noted_at TIMESTAMPTZ NOT NULL
 );
 CREATE TABLE IF NOT EXISTS oploop.sync_runs (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, object VARCHAR NOT NULL, status VARCHAR NOT NULL, rows BIGINT, created BIGINT,
-    updated BIGINT, held BIGINT, delivered BIGINT, rejected BIGINT, unknown BIGINT, calls BIGINT, seconds DOUBLE, at TIMESTAMPTZ NOT NULL
+    updated BIGINT, held BIGINT, delivered BIGINT, rejected BIGINT, unknown BIGINT, calls BIGINT, seconds DOUBLE, noted_at TIMESTAMPTZ NOT NULL
 );
 CREATE OR REPLACE VIEW oploop.held AS
 SELECT h.* FROM oploop.held_log h JOIN (SELECT sync, max(run_id) AS run_id FROM oploop.sync_runs GROUP BY sync) l
@@ -50,9 +50,9 @@ CREATE TABLE IF NOT EXISTS oploop.runs (
 );
 -- Which models stand as built, and whether their checks held: syncs of a model that failed send nothing.
 CREATE TABLE IF NOT EXISTS oploop.models (
-    environment VARCHAR NOT NULL, model VARCHAR NOT NULL, status VARCHAR NOT NULL, message VARCHAR, run_id VARCHAR, at TIMESTAMPTZ NOT NULL
+    environment VARCHAR NOT NULL, model VARCHAR NOT NULL, status VARCHAR NOT NULL, message VARCHAR, run_id VARCHAR, noted_at TIMESTAMPTZ NOT NULL
 );
 -- Deliveries that began and are not folded yet; their plan tables stand in oploop_state.
 CREATE TABLE IF NOT EXISTS oploop.deliveries (
-    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, plan_table VARCHAR NOT NULL, spec VARCHAR NOT NULL, at TIMESTAMPTZ NOT NULL
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, plan_table VARCHAR NOT NULL, spec VARCHAR NOT NULL, noted_at TIMESTAMPTZ NOT NULL
 );

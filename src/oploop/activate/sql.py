@@ -290,7 +290,7 @@ def _judged(bound: BoundSync, rules: Sequence[Rule]) -> str:
 def _parked(bound: BoundSync, known: Known) -> str:
     """Changes that are parked and would be the same again are not sent again."""
     if not known.has_parked:
-        return "judged"
+        return "SELECT * FROM judged"
     after = after_json(bound)
     same = (
         f"p.sync = {literal(bound.name)} AND p.key = j.__key AND j.__status IN ('create', 'update') "
