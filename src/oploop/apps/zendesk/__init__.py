@@ -1,0 +1,116 @@
+"""Zendesk Support: tickets, users and organizations, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from oploop.apps.base import Account, App
+from oploop.apps.transport import NotTheApi
+from oploop.apps.zendesk.client import Client, ZendeskConfig
+from oploop.apps.zendesk.objects import FIELD_LISTS, OBJECTS, describe
+from oploop.apps.zendesk.streams import LIST_PAGE, STREAMS, Reader, records_of
+from oploop.apps.zendesk.writer import Writer
+from oploop.errors import FixConfig, did_you_mean
+from oploop.records import Batch, Cursor, Field, ReadOptions, Receipt, Step
+from oploop.runtime import Runtime
+
+if TYPE_CHECKING:
+    from oploop.apps.zendesk.sandbox import ZendeskSandbox
+
+
+class ZendeskApp(App):
+    """A Zendesk Support account."""
+
+    type = "zendesk"
+    title = "Zendesk Support"
+    Config = ZendeskConfig
+    streams = STREAMS
+    objects = OBJECTS
+
+    def __init__(self, name: str, config: ZendeskConfig, runtime: Runtime) -> None:
+        super().__init__(name, config, runtime)
+        self.client = Client(config, runtime)
+        self.transport = self.client.transport
+        self.reader = Reader(self.client)
+        self.writer = Writer(self.client)
+
+    async def check(self) -> Account:
+        """Ask who we are. FixConfig names the credential, or the address, that is wrong."""
+        address = "subdomain" if self.config.base_url is None else "base_url"
+        try:
+            answer = await self.client.get("users/me", ok=(404,))
+            body = answer.json()
+        except NotTheApi as e:
+            raise FixConfig(
+                f"{self.transport_address} is no Zendesk account: {e.message}", mend=f"check {address}"
+            ) from e
+        user = body.get("user") if answer.status == 200 and isinstance(body, dict) else None
+        if not isinstance(user, dict):
+            raise FixConfig(
+                f"{self.transport_address} is no Zendesk account (HTTP {answer.status})", mend=f"check {address}"
+            )
+        if user.get("id") is None:
+            credential = self.client.transport.policy.credential()
+            raise FixConfig("Zendesk takes us for an anonymous visitor", mend=f"check {credential}")
+        return self._account(user)
+
+    @property
+    def transport_address(self) -> str:
+        """The account's address, for messages."""
+        return self.client.transport.base_url.rstrip("/")
+
+    def _account(self, user: Mapping[str, Any]) -> Account:
+        role = user.get("role")
+        if role == "end-user":
+            raise FixConfig(
+                f"{user.get('email') or 'the user'} is an end user of Zendesk, who may not read exports",
+                mend="use an admin's email and api_token",
+            )
+        note = "" if role == "admin" else "; only admins may read tickets, users and organizations by export"
+        return Account(
+            f"{user.get('name')} <{user.get('email')}>, {role} at {self.transport_address}{note}",
+            self.config.subdomain,
+        )
+
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        """Read a stream; see `streams`."""
+        if stream not in STREAMS:
+            raise FixConfig(f"Zendesk has no stream {stream!r}", mend=did_you_mean(stream, STREAMS))
+        return self.reader.read(stream, cursor, options)
+
+    async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
+        """The records with these ids as they are now, 100 a call; those that are gone have `_deleted` true."""
+        return await self.reader.fetch(object_name, remote_ids)
+
+    async def describe(self, object_name: str) -> Mapping[str, Field]:
+        """The object's fields with the account's own ones, by title and by stable id."""
+        if object_name not in OBJECTS:
+            raise FixConfig(f"Zendesk has no object {object_name!r}", mend=did_you_mean(object_name, OBJECTS))
+        name = FIELD_LISTS[object_name]
+        # Ticket fields come whole; the other lists come in pages.
+        params: dict[str, Any] | None = None if name == "ticket_fields" else {"page[size]": LIST_PAGE}
+        found: list[dict[str, Any]] = []
+        while True:
+            body, records = records_of(await self.client.get(name, params), name)
+            found += records
+            meta = body.get("meta") or {}
+            if not meta.get("has_more"):
+                return describe(object_name, found)
+            params = {"page[size]": LIST_PAGE, "page[after]": meta["after_cursor"]}
+
+    async def send(self, step: Step) -> list[Receipt]:
+        """Deliver a step: one change by a single call, more by a background job."""
+        return await self.writer.send(step)
+
+
+def __getattr__(name: str) -> Any:
+    """The sandbox is loaded only when it is asked for: a run against the real account needs no server."""
+    if name == "ZendeskSandbox":
+        from oploop.apps.zendesk.sandbox import ZendeskSandbox
+
+        return ZendeskSandbox
+    raise AttributeError(name)
+
+
+__all__ = ["ZendeskApp", "ZendeskSandbox"]

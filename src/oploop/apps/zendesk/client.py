@@ -1,0 +1,269 @@
+"""How Zendesk's API behaves: credentials, limits, errors, export pages, background jobs.
+
+Sources: developer.zendesk.com, API reference: introduction (rate limits, job limit, security), job statuses, incremental
+exports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from pydantic import Field as ConfigField
+from pydantic import SecretStr, field_validator, model_validator
+
+from oploop.apps.base import AppConfig
+from oploop.apps.transport import (
+    Answer,
+    Budget,
+    LostAnswer,
+    NotTheApi,
+    Policy,
+    Quota,
+    Sender,
+    Transport,
+    Verdict,
+    retry_after,
+)
+from oploop.errors import FixConfig, RetryLater
+from oploop.runtime import Runtime
+
+EXPORTS_A_MINUTE = 10  #: what every plan has; the answers' own header tells when an account has more
+MAX_JOBS = 30  #: jobs that an account may have queued or running
+FIRST_POLL, LAST_POLL = 0.2, 5.0  #: seconds between two questions after a job
+JOB_PATIENCE = 3600.0  #: seconds after which a job that does not end counts as lost
+JOB_ENDED = frozenset({"completed", "failed", "killed"})
+SUBDOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*", re.IGNORECASE)
+
+
+class ZendeskConfig(AppConfig):
+    """The keys of a `zendesk` block. `api_token` goes with `email`; `oauth_token` stands alone.
+
+    `rate_limit`: calls a minute until the account's own headers say otherwise.
+    """
+
+    subdomain: str | None = None
+    email: str | None = None
+    api_token: SecretStr | None = None
+    oauth_token: SecretStr | None = None
+    rate_limit: int = ConfigField(default=400, ge=1)
+
+    @field_validator("subdomain")
+    @classmethod
+    def _bare_subdomain(cls, value: str | None) -> str | None:
+        if value is not None and not SUBDOMAIN.fullmatch(value):
+            raise ValueError("write only the first part of the address: acme, for https://acme.zendesk.com")
+        return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> ZendeskConfig:
+        if self.subdomain is None and self.base_url is None:
+            raise ValueError("needs subdomain (acme, for https://acme.zendesk.com) or base_url")
+        if self.oauth_token is None and (self.api_token is None or self.email is None):
+            raise ValueError("needs email and api_token, or oauth_token")
+        return self
+
+    def address(self) -> str:
+        """Where the account answers."""
+        return self.base_url or f"https://{self.subdomain}.zendesk.com"
+
+    def authorization(self) -> str:
+        """The Authorization header's value."""
+        if self.oauth_token is not None:
+            return f"Bearer {self.oauth_token.get_secret_value()}"
+        assert self.api_token is not None  # the validator saw to it
+        pair = f"{self.email}/token:{self.api_token.get_secret_value()}"
+        return "Basic " + base64.b64encode(pair.encode()).decode()
+
+
+class ZendeskPolicy(Policy):
+    """What Zendesk's statuses, headers and error bodies mean."""
+
+    def __init__(self, credential: str = "email and api_token") -> None:
+        self._credential = credential
+
+    def verdict(self, answer: Answer) -> Verdict:
+        """409 is a lock or a concurrent change: nothing was done. The rest is as elsewhere."""
+        if answer.status == 409:
+            return Verdict(True, retry_after(answer.headers), done=False)
+        return super().verdict(answer)
+
+    def quota(self, answer: Answer) -> Quota | None:
+        """From `ratelimit-limit`, `-remaining`, `-reset` (seconds), or the older `x-rate-limit` pair."""
+        get = answer.headers.get
+        limit = _number(get("ratelimit-limit") or get("x-rate-limit"))
+        if limit is None:
+            return None
+        remaining = _number(get("ratelimit-remaining") or get("x-rate-limit-remaining"))
+        return Quota(limit, remaining, _seconds(get("ratelimit-reset")))
+
+    def error(self, answer: Answer) -> tuple[str, str | None]:
+        """Zendesk's words: `error`, `description` and the `details` of each field."""
+        try:
+            body = orjson.loads(answer.body)
+        except orjson.JSONDecodeError:
+            return f"HTTP {answer.status}", None
+        return error_text(body, f"HTTP {answer.status}")
+
+    def credential(self) -> str:
+        return self._credential
+
+
+def error_text(body: Any, otherwise: str) -> tuple[str, str | None]:
+    """(message, code) of an error body: {"error": code | {title, message}, "description", "details"}."""
+    if not isinstance(body, Mapping):
+        return otherwise, None
+    error = body.get("error")
+    if isinstance(error, Mapping):
+        code, said = error.get("title"), error.get("message")
+    else:
+        code, said = error, body.get("description") or body.get("message")
+    parts = [str(p) for p in (code, said) if p]
+    details = "; ".join(detail_texts(body.get("details")))
+    text = ": ".join(parts) or otherwise
+    return (f"{text} ({details})" if details else text), None if code is None else str(code)
+
+
+def detail_texts(details: Any) -> list[str]:
+    """The sentences in `details`: a text, or {field: [{"description", "error"}]}; each once."""
+    if not details:
+        return []
+    if isinstance(details, str):
+        return [details]
+    found: list[str] = []
+    if isinstance(details, Mapping) and isinstance(details.get("description"), str):
+        found = [details["description"]]
+    elif isinstance(details, Mapping):
+        for field, value in details.items():
+            found += [t if field in ("base", "") or ":" in t else f"{field}: {t}" for t in detail_texts(value)]
+    elif isinstance(details, Iterable):
+        found = [t for item in details for t in detail_texts(item)]
+    return list(dict.fromkeys(found))
+
+
+class BulkClosed(Exception):
+    """The account has no use of a bulk call: imports of users are closed until Zendesk opens them on request."""
+
+
+class Client:
+    """One account's API over one transport; reader and writer share it."""
+
+    def __init__(self, config: ZendeskConfig, runtime: Runtime, sender: Sender | None = None) -> None:
+        self.runtime = runtime
+        self.transport = Transport(
+            config.address(),
+            runtime=runtime,
+            headers={"Authorization": config.authorization(), "Accept": "application/json"},
+            policy=ZendeskPolicy("oauth_token" if config.oauth_token is not None else "email and api_token"),
+            budget=Budget(runtime, calls=config.rate_limit, window=60.0),
+            sender=sender,
+        )
+        self._exports: dict[str, Budget] = {}
+        self._jobs = asyncio.Semaphore(MAX_JOBS)
+
+    async def get(self, path: str, params: Mapping[str, Any] | None = None, *, ok: Iterable[int] = ()) -> Answer:
+        """GET /api/v2/`path`."""
+        return await self.transport.request("GET", f"api/v2/{path}", params=params, ok=tuple(ok))
+
+    async def export(self, bucket: str, path: str, params: Mapping[str, Any]) -> Answer:
+        """One page of an incremental export, within the limit that the exports of this `bucket` share.
+
+        A burst up to the whole minute's allowance goes out at once, so a small read never waits.
+        """
+        budget = self._exports.setdefault(bucket, Budget(self.runtime, calls=EXPORTS_A_MINUTE, window=60.0))
+        await budget.take()
+        answer = await self.get(f"incremental/{path}", params)
+        quota = export_quota(answer.headers)
+        if quota is not None:
+            budget.learn(quota)
+        return answer
+
+    async def write(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        ok: Iterable[int] = (),
+    ) -> Answer:
+        """A changing call. It is never repeated here once it may have been received: the caller decides (LostAnswer)."""
+        return await self.transport.request(
+            method, f"api/v2/{path}", params=params, json=json, idempotent=False, ok=tuple(ok)
+        )
+
+    async def job(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        may_be_closed: bool = False,
+    ) -> tuple[dict[str, Any], int | None]:
+        """Submit a job and wait for its end: (job_status, the app's clock when it was accepted, microseconds).
+
+        Raises Refused, FixConfig or RetryLater when it was not accepted, LostAnswer when that or its end cannot be known,
+        and with `may_be_closed` BulkClosed when the account has not been given this bulk call (403).
+        """
+        async with self._jobs:
+            answer = await self.write(method, path, params=params, json=json, ok=(403,) if may_be_closed else ())
+            if answer.status == 403:
+                raise BulkClosed(path)
+            status = read_written(answer).get("job_status")
+            if not isinstance(status, dict) or "id" not in status:
+                raise LostAnswer(f"{method} /api/v2/{path} was accepted, but the answer names no job")
+            return await self._wait_for(status), answer.date_micros()
+
+    async def _wait_for(self, status: dict[str, Any]) -> dict[str, Any]:
+        """Ask after a job in growing waits until it has ended."""
+        wait, began = FIRST_POLL, self.runtime.monotonic()
+        job_id = status["id"]
+        while status.get("status") not in JOB_ENDED:
+            if self.runtime.monotonic() - began > JOB_PATIENCE:
+                raise LostAnswer(f"job {job_id} has not ended after {JOB_PATIENCE / 60:.0f} minutes")
+            await self.runtime.sleep(wait)
+            wait = min(LAST_POLL, wait * 1.6)
+            try:
+                answer = await self.get(f"job_statuses/{job_id}", ok=(404,))
+                body = answer.json()
+            except (RetryLater, FixConfig) as e:  # the job goes on without us: what became of it is not known
+                raise LostAnswer(f"job {job_id} was accepted, but cannot be asked after: {e.message}") from e
+            if answer.status == 404 or not isinstance(body.get("job_status"), dict):
+                raise LostAnswer(f"job {job_id} was accepted, but Zendesk does not know it any more")
+            status = body["job_status"]
+        return status
+
+
+def read_written(answer: Answer) -> dict[str, Any]:
+    """The body of an accepted write; LostAnswer when it cannot be read, as the write may have been done."""
+    try:
+        body = answer.json()
+    except NotTheApi as e:
+        raise LostAnswer(
+            f"the write was accepted (HTTP {answer.status}), but its answer cannot be read: {e.message}"
+        ) from e
+    if not isinstance(body, dict):
+        raise LostAnswer(f"the write was accepted (HTTP {answer.status}), but its answer is no object")
+    return body
+
+
+def export_quota(headers: Mapping[str, str]) -> Quota | None:
+    """The exports' own limit, as in `zendesk-ratelimit-incremental-exports: total=10; remaining=9; resets=38`."""
+    for name, value in headers.items():
+        if name.startswith("zendesk-ratelimit-incremental-exports"):
+            told = dict(re.findall(r"(\w+)=(\d+)", value))
+            return Quota(*(_number(told.get(k)) for k in ("total", "remaining", "resets")))
+    return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.strip().isdigit() else None
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and re.fullmatch(r"\d+(\.\d+)?", text.strip()) else None

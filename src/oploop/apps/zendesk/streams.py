@@ -1,0 +1,253 @@
+"""What can be read from Zendesk, and how.
+
+    tickets, users   cursor-based incremental export; `after_cursor` is kept from run to run
+    organizations    time-based incremental export; its pages repeat the boundary second
+    ticket_fields    the whole list each time
+
+Sources: developer.zendesk.com, "Using the Incremental Export API", and the OpenAPI document (TicketObject, UserForAdmin,
+OrganizationObject, TicketFieldObject). Deleted records stay in the exports: tickets with status `deleted`, users with
+`active` false, organizations with `deleted_at`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from oploop.apps.arrow import table_from_records
+from oploop.apps.base import micros
+from oploop.apps.transport import Answer
+from oploop.apps.zendesk.client import Client
+from oploop.errors import FixData, RetryLater
+from oploop.records import Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
+
+T, I, B, TS, J = (  # noqa: E741 - a table reads best with short names
+    ColumnType.TEXT,
+    ColumnType.INTEGER,
+    ColumnType.BOOLEAN,
+    ColumnType.TIMESTAMP,
+    ColumnType.JSON,
+)
+
+LAG = 60.0  #: seconds: the exports withhold what changed within the last minute
+PAGE = 1000  #: records a page of an export
+LIST_PAGE = 100  #: records a page of a list
+TOO_RECENT = timedelta(seconds=120)  #: a start time must be a minute old by Zendesk's clock, which is not ours
+
+#: Fields that repeat another one's values: excluded with it.
+TWINS: Mapping[str, tuple[str, ...]] = {"custom_fields": ("fields",), "subject": ("raw_subject",)}
+
+TICKET_COLUMNS: dict[str, ColumnType] = {
+    "id": I, "external_id": T, "subject": T, "raw_subject": T, "description": T, "status": T, "priority": T, "type": T,
+    "requester_id": I, "submitter_id": I, "assignee_id": I, "organization_id": I, "group_id": I, "brand_id": I,
+    "problem_id": I, "ticket_form_id": I, "custom_status_id": I, "forum_topic_id": I, "via_followup_source_id": I,
+    "recipient": T, "tags": J, "custom_fields": J, "collaborator_ids": J, "email_cc_ids": J, "follower_ids": J,
+    "followup_ids": J, "sharing_agreement_ids": J, "via": J, "satisfaction_rating": J, "has_incidents": B,
+    "is_public": B, "allow_channelback": B, "allow_attachments": B, "from_messaging_channel": B, "due_at": TS,
+    "created_at": TS, "updated_at": TS, "generated_timestamp": I, "url": T,
+}  # fmt: skip
+
+USER_COLUMNS: dict[str, ColumnType] = {
+    "id": I, "external_id": T, "name": T, "email": T, "alias": T, "phone": T, "shared_phone_number": B, "role": T,
+    "role_type": I, "custom_role_id": I, "default_group_id": I, "organization_id": I, "active": B, "verified": B,
+    "suspended": B, "shared": B, "shared_agent": B, "moderator": B, "chat_only": B, "restricted_agent": B,
+    "only_private_comments": B, "report_csv": B, "two_factor_auth_enabled": B, "ticket_restriction": T, "locale": T,
+    "locale_id": I, "time_zone": T, "iana_time_zone": T, "details": T, "notes": T, "signature": T, "tags": J,
+    "user_fields": J, "photo": J, "last_login_at": TS, "created_at": TS, "updated_at": TS, "url": T,
+}  # fmt: skip
+
+ORGANIZATION_COLUMNS: dict[str, ColumnType] = {
+    "id": I, "external_id": T, "name": T, "details": T, "notes": T, "group_id": I, "domain_names": J, "tags": J,
+    "shared_tickets": B, "shared_comments": B, "organization_fields": J, "created_at": TS, "updated_at": TS,
+    "deleted_at": TS, "url": T,
+}  # fmt: skip
+
+TICKET_FIELD_COLUMNS: dict[str, ColumnType] = {
+    "id": I, "type": T, "title": T, "raw_title": T, "description": T, "raw_description": T, "agent_description": T,
+    "position": I, "active": B, "required": B, "removable": B, "collapsed_for_agents": B, "regexp_for_validation": T,
+    "title_in_portal": T, "raw_title_in_portal": T, "visible_in_portal": B, "editable_in_portal": B,
+    "required_in_portal": B, "tag": T, "sub_type_id": I, "creator_user_id": I, "creator_app_name": T,
+    "relationship_target_type": T, "relationship_filter": J, "custom_field_options": J, "system_field_options": J,
+    "custom_statuses": J, "created_at": TS, "updated_at": TS, "url": T,
+}  # fmt: skip
+
+STREAMS: Mapping[str, Stream] = {
+    "tickets": Stream("tickets", ("id",), TICKET_COLUMNS, lag=LAG, description="tickets, deleted ones too"),
+    "users": Stream("users", ("id",), USER_COLUMNS, lag=LAG, description="end users, agents and admins"),
+    "organizations": Stream("organizations", ("id",), ORGANIZATION_COLUMNS, lag=LAG, description="organizations"),
+    "ticket_fields": Stream(
+        "ticket_fields", ("id",), TICKET_FIELD_COLUMNS, incremental=False, deletes=Deletes.ABSENCE,
+        description="what fields tickets have, system and custom",
+    ),
+}  # fmt: skip
+
+#: Which exports share a limit, as the answers' headers name it.
+BUCKETS: Mapping[str, str] = {"tickets": "exports", "organizations": "exports", "users": "cursor exports"}
+
+
+# -- records to tables ---------------------------------------------------------------------------------------------------
+
+
+def is_deleted(stream: str, record: Mapping[str, Any]) -> bool:
+    """Whether a record of an export is one that Zendesk has deleted."""
+    if stream == "tickets":
+        return record.get("status") == "deleted"
+    if stream == "users":
+        return record.get("active") is False
+    return stream == "organizations" and record.get("deleted_at") is not None
+
+
+def version_of(record: Mapping[str, Any]) -> int | None:
+    """A record's version, microseconds: `generated_timestamp`, which system updates move too, else `updated_at`."""
+    generated = record.get("generated_timestamp")
+    if isinstance(generated, int):
+        return generated * 1_000_000
+    for name in ("updated_at", "created_at"):
+        try:
+            return micros(datetime.fromisoformat(record[name]))
+        except (KeyError, TypeError, ValueError):
+            continue
+    return None
+
+
+def to_table(
+    stream: str,
+    records: Sequence[dict[str, Any]],
+    *,
+    extracted_at: datetime,
+    exclude: frozenset[str] = frozenset(),
+    at_least: int = 0,
+    gone: Sequence[bool] | None = None,
+) -> pa.Table:
+    """A stream's records as its table. `at_least`: no version is below it. `gone` overrides what the records say."""
+    hidden = exclude.union(*(TWINS.get(name, ()) for name in exclude))
+    table = table_from_records(
+        STREAMS[stream],
+        records,
+        versions=[max(version_of(r) or 0, at_least) for r in records],
+        extracted_at=extracted_at,
+        deleted=[is_deleted(stream, r) for r in records] if gone is None else gone,
+        exclude=hidden,
+    )
+    # Tickets repeat `custom_fields` as `fields`, which no document mentions: once as a column is enough.
+    return table.drop_columns(["fields"]) if stream == "tickets" and "fields" in table.column_names else table
+
+
+def records_of(answer: Answer, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(the whole body, its list of records); FixData when the list is missing."""
+    body = answer.json()
+    records = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(records, list):
+        raise FixData(f"Zendesk's answer has no list of {name}", mend="is base_url a Zendesk account?")
+    return body, records
+
+
+# -- reading -------------------------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads the streams. `page`: records to ask for in one page of an export (Zendesk gives up to 1,000)."""
+
+    def __init__(self, client: Client, page: int = PAGE) -> None:
+        self._client = client
+        self._page = page
+
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        """Read a stream from `cursor`, as `App.read` says."""
+        if stream == "organizations":
+            return self._by_time(stream, cursor, options)
+        if stream == "ticket_fields":
+            return self._whole(stream, options)
+        return self._by_cursor(stream, cursor, options)
+
+    def _start(self, options: ReadOptions) -> int:
+        """The start time (unix seconds) of a first read; Zendesk refuses one that is less than a minute old."""
+        if options.since is None:
+            return 0
+        return max(0, int(min(options.since, self._client.runtime.now() - TOO_RECENT).timestamp()))
+
+    async def _by_cursor(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        after: str | None = (cursor or {}).get("after")
+        start: int = (cursor or {}).get("start_time", self._start(options))
+        while True:
+            began = self._client.runtime.now()
+            where: dict[str, Any] = {"start_time": start} if after is None else {"cursor": after}
+            answer = await self._client.export(BUCKETS[stream], f"{stream}/cursor", {**where, "per_page": self._page})
+            body, records = records_of(answer, stream)
+            ended, found = bool(body.get("end_of_stream")), body.get("after_cursor")
+            if not ended and (found is None or found == after):
+                raise RetryLater(f"the export of {stream} does not move on from its cursor", mend="run again later")
+            after = found or after  # an empty export may have no cursor: then the old one stays good
+            here: Cursor = {"start_time": start} if after is None else {"after": after}
+            table = to_table(stream, records, extracted_at=began, exclude=options.exclude)
+            yield Batch(stream, table, here, complete=ended)
+            if ended:
+                return
+
+    async def _by_time(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        start: int = (cursor or {}).get("start_time", self._start(options))
+        while True:
+            began = self._client.runtime.now()
+            params = {"start_time": start, "per_page": self._page}
+            answer = await self._client.export(BUCKETS[stream], stream, params)
+            body, records = records_of(answer, stream)
+            told = body.get("end_of_stream")
+            ended = bool(told) if told is not None else len(records) < self._page
+            reached = body.get("end_time")
+            reached = start if reached is None else int(reached)
+            table = to_table(stream, records, extracted_at=began, exclude=options.exclude)
+            if not ended and reached <= start:
+                # More records than a page holds share this second: the export would give the same page for ever.
+                yield Batch(stream, table)
+                async for batch in self._by_list(stream, options):
+                    yield batch
+                reached = start + 1
+                table = table.slice(0, 0)
+            start = reached
+            yield Batch(stream, table, {"start_time": start}, complete=ended)
+            if ended:
+                return
+
+    async def _by_list(self, stream: str, options: ReadOptions) -> AsyncIterator[Batch]:
+        """All live records by the paged list; batches without a cursor."""
+        params: dict[str, Any] = {"page[size]": LIST_PAGE}
+        while True:
+            began = self._client.runtime.now()
+            body, records = records_of(await self._client.get(stream, params), stream)
+            yield Batch(stream, to_table(stream, records, extracted_at=began, exclude=options.exclude))
+            meta = body.get("meta") or {}
+            if not meta.get("has_more"):
+                return
+            params = {"page[size]": LIST_PAGE, "page[after]": meta["after_cursor"]}
+
+    async def _whole(self, stream: str, options: ReadOptions) -> AsyncIterator[Batch]:
+        """A list that comes in one answer; what it shows is known as of the answer, whenever it changed."""
+        began = self._client.runtime.now()
+        answer = await self._client.get(stream)
+        _, records = records_of(answer, stream)
+        at_least = answer.date_micros() or 0
+        table = to_table(stream, records, extracted_at=began, exclude=options.exclude, at_least=at_least)
+        yield Batch(stream, table, {}, complete=True)
+
+    async def fetch(self, stream: str, ids: Sequence[str]) -> Batch:
+        """The records with these ids as they are now; those that Zendesk no longer has are marked deleted."""
+        began = self._client.runtime.now()
+        wanted = list(dict.fromkeys(ids))
+        parts = [
+            await self._show_many(stream, wanted[i : i + LIST_PAGE], began) for i in range(0, len(wanted), LIST_PAGE)
+        ]
+        if not parts:
+            return Batch(stream, to_table(stream, [], extracted_at=began))
+        return Batch(stream, pa.concat_tables(parts, promote_options="default"))
+
+    async def _show_many(self, stream: str, ids: Sequence[str], began: datetime) -> pa.Table:
+        answer = await self._client.get(f"{stream}/show_many", {"ids": ",".join(ids)})
+        _, records = records_of(answer, stream)
+        shown = {str(r.get("id")) for r in records}
+        missing: list[dict[str, Any]] = [{"id": int(i)} for i in ids if i not in shown and i.isdigit()]
+        gone = [is_deleted(stream, r) for r in records] + [True] * len(missing)
+        now = answer.date_micros() or micros(self._client.runtime.now().astimezone(UTC))
+        return to_table(stream, [*records, *missing], extracted_at=began, at_least=now, gone=gone)
