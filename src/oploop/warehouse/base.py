@@ -106,6 +106,12 @@ class Warehouse(Protocol):
     def close(self) -> None: ...
 
 
+def raw_table(app: str, stream: str, *, deleted_too: bool = False) -> str:
+    """The raw table of a stream, `raw_stripe.charges`; with its deleted rows, `raw_stripe.charges__all`."""
+    name = stream.replace(".", "__")  # Postgres: public.accounts
+    return f"raw_{app}.{name}__all" if deleted_too else f"raw_{app}.{name}"
+
+
 def quote(name: str) -> str:
     """A quoted identifier."""
     return '"' + name.replace('"', '""') + '"'

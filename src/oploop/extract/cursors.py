@@ -1,0 +1,77 @@
+"""`oploop.streams`: how far each stream has been read. It stands in the warehouse, so that one transaction moves
+the rows and the cursor (docs/decisions/0001-cursors-in-the-warehouse.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import orjson
+
+from oploop.records import Cursor
+from oploop.warehouse.base import Warehouse
+
+TABLE = "oploop.streams"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """How far a stream has been read. Times are ours (UTC).
+
+    `reading`: the read that began at `read_began` has not come to its end; the next one goes on from `cursor`.
+    `complete_began` and `complete_at`: begin and end of the last read that came to its end (None: none has).
+    """
+
+    cursor: Cursor | None
+    read_began: datetime | None
+    reading: bool
+    complete_began: datetime | None
+    complete_at: datetime | None
+
+
+def stream_states(warehouse: Warehouse) -> dict[tuple[str, str], StreamState]:
+    """The state of each (app, stream) that has been read; also of a warehouse that was opened for reading only."""
+    if not warehouse.columns(TABLE):
+        return {}
+    rows = warehouse.rows(f"SELECT app, stream, cursor, read_began, reading, complete_began, complete_at FROM {TABLE}")
+    return {
+        (app, stream): StreamState(None if cursor is None else orjson.loads(cursor), *rest)
+        for app, stream, cursor, *rest in rows
+    }
+
+
+def ensure_table(warehouse: Warehouse) -> None:
+    """Make `oploop.streams`."""
+    warehouse.execute("CREATE SCHEMA IF NOT EXISTS oploop")
+    warehouse.execute(
+        f"CREATE TABLE IF NOT EXISTS {TABLE} (app VARCHAR NOT NULL, stream VARCHAR NOT NULL, cursor VARCHAR, "
+        "read_began TIMESTAMPTZ, reading BOOLEAN NOT NULL, complete_began TIMESTAMPTZ, complete_at TIMESTAMPTZ)"
+    )
+
+
+def store_cursor(warehouse: Warehouse, app: str, stream: str, cursor: Cursor | None, began: datetime) -> None:
+    """Note that the read that began at `began` has come to `cursor`, and is not at its end."""
+    _store(warehouse, app, stream, {"cursor": _text(cursor), "read_began": began, "reading": True})
+
+
+def store_complete(
+    warehouse: Warehouse, app: str, stream: str, cursor: Cursor | None, began: datetime, ended: datetime
+) -> None:
+    """Note that the read that began at `began` came to its end at `ended`."""
+    values = {"cursor": _text(cursor), "read_began": began, "reading": False}
+    _store(warehouse, app, stream, {**values, "complete_began": began, "complete_at": ended})
+
+
+def _text(cursor: Cursor | None) -> str | None:
+    return None if cursor is None else orjson.dumps(cursor).decode()
+
+
+def _store(warehouse: Warehouse, app: str, stream: str, values: dict[str, object]) -> None:
+    sets = ", ".join(f"{name} = ?" for name in values)
+    changed = warehouse.execute(
+        f"UPDATE {TABLE} SET {sets} WHERE app = ? AND stream = ?", [*values.values(), app, stream]
+    )
+    if changed == 0:
+        names = ", ".join(["app", "stream", *values])
+        marks = ", ".join("?" * (len(values) + 2))
+        warehouse.execute(f"INSERT INTO {TABLE} ({names}) VALUES ({marks})", [app, stream, *values.values()])

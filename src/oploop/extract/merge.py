@@ -1,0 +1,181 @@
+"""Staged rows into a raw table: the newer version of a record wins, whatever order they come in.
+
+Take one record's rows in the order in which they came, and apply each whose version is at least the one before: a
+merge must equal that, however the rows are cut into chunks. A row that only says that the record is gone (all its other
+columns NULL) marks the record and leaves its last values standing.
+
+Sources have the columns of a Shaped table, c0, c1, ... and seq; what is selected from them here has the raw table's
+columns, with its types, as r0, r1, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from oploop.apps.base import micros
+from oploop.extract.raw import converted
+from oploop.extract.shape import SEQUENCE
+from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, Stream
+from oploop.warehouse.base import Warehouse, quote, quote_table, raw_table
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """One stream's rows on their way from `source` (a quoted name) into its raw table.
+
+    `columns` are the source's, as raw names and types; `types` the raw table's as they stand; `excluded` columns of the
+    raw table keep their values.
+    """
+
+    app: str
+    stream: Stream
+    columns: Sequence[tuple[str, str]]
+    types: Mapping[str, str]
+    source: str
+    excluded: frozenset[str] = frozenset()
+
+    @property
+    def table(self) -> str:
+        return quote_table(raw_table(self.app, self.stream.name, deleted_too=True))
+
+    @property
+    def keys(self) -> str:
+        return ", ".join(self.r(k) for k in self.stream.primary_key)
+
+    @property
+    def same_key(self) -> str:
+        return " AND ".join(f"t.{quote(k)} = s.{self.r(k)}" for k in self.stream.primary_key)
+
+    @property
+    def bare(self) -> str:
+        """Whether a row says no more than that the record is gone."""
+        others = [n for n in self.types if n not in META_COLUMNS and n not in self.stream.primary_key]
+        return " AND ".join([self.r(DELETED), *(f"{self.r(n)} IS NULL" for n in others)])
+
+    def r(self, name: str) -> str:
+        """What a raw column is called in a selection."""
+        return f"r{list(self.types).index(name)}"
+
+    def rows(self) -> str:
+        """All source rows, in the raw table's columns and types."""
+        sources = {name: (f"c{i}", kind) for i, (name, kind) in enumerate(self.columns)}
+        values = [f"{_value(sources.get(n), kind)} AS {self.r(n)}" for n, kind in self.types.items()]
+        return f"SELECT {', '.join(values)}, {SEQUENCE} FROM {self.source}"
+
+    def winners(self) -> str:
+        """For each key the row with the highest version, the last of them that came."""
+        order = f"PARTITION BY {self.keys} ORDER BY {self.r(VERSION)} DESC, {SEQUENCE} DESC"
+        return f"SELECT * FROM ({self.rows()}) QUALIFY row_number() OVER ({order}) = 1"
+
+    def last_values(self) -> str:
+        """For each key the last row that would be applied and says more than that the record is gone."""
+        before = f"PARTITION BY {self.keys} ORDER BY {SEQUENCE} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"
+        version = self.r(VERSION)
+        applied = f"SELECT *, {version} >= max({version}) OVER ({before}) AS in_order FROM ({self.rows()})"
+        return (
+            f"SELECT * EXCLUDE (in_order) FROM ({applied}) WHERE COALESCE(in_order, TRUE) AND NOT ({self.bare}) "
+            f"QUALIFY row_number() OVER (PARTITION BY {self.keys} ORDER BY {SEQUENCE} DESC) = 1"
+        )
+
+
+def merge(warehouse: Warehouse, job: Merge, *, deletes: bool) -> int:
+    """Merge the source into the raw table; the number of live records that it marks deleted.
+
+    `deletes`: the source has rows that say so (without any, less has to be looked at).
+    """
+    if not deletes:
+        warehouse.execute(_upsert(job, job.winners()))
+        return 0
+    gone = f"s.{job.r(DELETED)} AND NOT t.{quote(DELETED)} AND {_not_older(job)}"
+    marked = warehouse.rows(
+        f"SELECT count(*) FROM ({job.winners()}) AS s JOIN {job.table} AS t ON {job.same_key} WHERE {gone}"
+    )
+    warehouse.execute(_upsert(job, job.last_values()))
+    warehouse.execute(_mark(job, f"SELECT * FROM ({job.winners()}) WHERE {job.bare}"))
+    return int(marked[0][0])
+
+
+def mark_absent(warehouse: Warehouse, app: str, stream: Stream, began: datetime) -> int:
+    """Mark as deleted what a complete read that began at `began` has not shown; the number of records.
+
+    They are known to be gone as of that moment, so that is their version, by our clock.
+    """
+    return warehouse.execute(
+        f"UPDATE {quote_table(raw_table(app, stream.name, deleted_too=True))} SET {quote(DELETED)} = TRUE, "
+        f"{quote(VERSION)} = greatest({quote(VERSION)}, ?), {quote(EXTRACTED_AT)} = ? "
+        f"WHERE NOT {quote(DELETED)} AND {quote(EXTRACTED_AT)} < ?",
+        [micros(began), began, began],
+    )
+
+
+def may_repeat(warehouse: Warehouse, job: Merge) -> bool:
+    """Whether any row might be one that the raw table holds; much cheaper to ask than which, as `_raw` is not read."""
+    found = warehouse.rows(
+        f"SELECT 1 FROM ({job.rows()}) AS s JOIN {job.table} AS t ON {job.same_key} WHERE {_not_older(job)} LIMIT 1"
+    )
+    return bool(found)
+
+
+def repeated(job: Merge) -> str:
+    """A query for the `seq` of rows that the raw table holds already, but for the moment of which they are known.
+
+    Only keys that come once count, since with several the order matters.
+    """
+    known = f"SELECT *, {job.bare} AS is_bare, count(*) OVER (PARTITION BY {job.keys}) AS times FROM ({job.rows()})"
+    return (
+        f"SELECT s.{SEQUENCE} FROM ({known}) AS s JOIN {job.table} AS t ON {job.same_key} WHERE s.times = 1 "
+        f"AND {_not_older(job)} AND s.{job.r(DELETED)} = t.{quote(DELETED)} "
+        f"AND (s.is_bare OR s.{job.r(RAW)} = t.{quote(RAW)})"
+    )
+
+
+def refresh(warehouse: Warehouse, job: Merge) -> None:
+    """Note of repeated rows the moment of which they are known now."""
+    warehouse.execute(
+        f"UPDATE {job.table} AS t SET {quote(VERSION)} = s.{job.r(VERSION)}, {quote(EXTRACTED_AT)} = {_seen(job)} "
+        f"FROM ({job.rows()}) AS s WHERE {job.same_key} AND {_not_older(job)}"
+    )
+
+
+def _value(source: tuple[str, str] | None, wanted: str) -> str:
+    if source is None:
+        return f"CAST(NULL AS {wanted})"
+    column, kind = source
+    if kind != "JSON":
+        return converted(column, kind, wanted)
+    as_json = f"TRY_CAST({column} AS JSON)"  # JSON travels as text
+    return as_json if wanted == "JSON" else converted(as_json, "JSON", wanted)
+
+
+def _not_older(job: Merge) -> str:
+    return f"s.{job.r(VERSION)} >= t.{quote(VERSION)}"
+
+
+def _seen(job: Merge) -> str:
+    return f"greatest(t.{quote(EXTRACTED_AT)}, s.{job.r(EXTRACTED_AT)})"
+
+
+def _upsert(job: Merge, selection: str) -> str:
+    """Replace what is not newer, insert what is new; an older row of a live record only shows that it was seen."""
+    kept = {*job.stream.primary_key, *job.excluded}
+    sets = ", ".join(f"{quote(n)} = s.{job.r(n)}" for n in job.types if n not in kept)
+    return (
+        f"MERGE INTO {job.table} AS t USING ({selection}) AS s ON {job.same_key} "
+        f"WHEN MATCHED AND {_not_older(job)} THEN UPDATE SET {sets} "
+        f"WHEN MATCHED AND NOT s.{job.r(DELETED)} THEN UPDATE SET {quote(EXTRACTED_AT)} = {_seen(job)} "
+        f"WHEN NOT MATCHED THEN {_insert(job)}"
+    )
+
+
+def _mark(job: Merge, selection: str) -> str:
+    marks = ", ".join(f"{quote(n)} = s.{job.r(n)}" for n in (DELETED, VERSION, EXTRACTED_AT))
+    return (
+        f"MERGE INTO {job.table} AS t USING ({selection}) AS s ON {job.same_key} "
+        f"WHEN MATCHED AND {_not_older(job)} THEN UPDATE SET {marks} WHEN NOT MATCHED THEN {_insert(job)}"
+    )
+
+
+def _insert(job: Merge) -> str:
+    return f"INSERT ({', '.join(map(quote, job.types))}) VALUES ({', '.join(f's.{job.r(n)}' for n in job.types)})"

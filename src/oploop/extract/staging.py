@@ -1,0 +1,85 @@
+"""dlt's Arrow path into staging tables: the only importer of dlt (1.3 s, so it is imported when there are rows to load).
+
+Staging is made anew for each load and dropped after it. What a failed or killed load left behind is thrown away first:
+nothing of it was merged and no cursor moved, so the rows come again. (dlt itself would load the left-over package with
+the next run, and silently not take the new rows.)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from oploop.errors import OploopError
+from oploop.warehouse.base import Warehouse, quote
+
+DATASET = "oploop_staging"
+PIPELINE = "oploop"
+
+
+class StagingFailed(OploopError):
+    """dlt could not load a chunk into staging; nothing of it was merged."""
+
+
+class Staging:
+    """Where chunks are put before they are merged. Loads chunks over the warehouse's own connection; dlt's working files are in `work_dir`."""
+
+    def __init__(self, warehouse: Warehouse, work_dir: Path) -> None:
+        self._warehouse = warehouse
+        self._work_dir = work_dir / "dlt"
+
+    def load(self, tables: Mapping[str, pa.Table]) -> Mapping[str, str]:
+        """Load each Arrow table as a fresh staging table; their quoted names. In one dlt run."""
+        self.clear()
+        names = {key: f"s{i}" for i, key in enumerate(tables)}
+        try:
+            _run_dlt(self._warehouse.connection, self._work_dir, {names[k]: t for k, t in tables.items()})
+        except Exception as e:
+            raise StagingFailed(f"loading {', '.join(tables)} failed: {_cause(e)}", mend="run again") from e
+        return {key: f"{quote(DATASET)}.{quote(name)}" for key, name in names.items()}
+
+    def clear(self) -> None:
+        """Drop the staging tables and dlt's packages, whoever left them."""
+        self._warehouse.execute(f"DROP SCHEMA IF EXISTS {quote(DATASET)} CASCADE")
+        shutil.rmtree(self._work_dir, ignore_errors=True)
+
+
+def warm_up() -> None:
+    """Import dlt, so that the first load need not wait for it."""
+    _dlt()
+
+
+def _run_dlt(connection: Any, work_dir: Path, tables: Mapping[str, pa.Table]) -> None:
+    dlt = _dlt()
+    from dlt.common.schema import Schema
+
+    pipeline = dlt.pipeline(
+        PIPELINE,
+        destination=dlt.destinations.duckdb(connection, naming_convention="direct"),
+        dataset_name=DATASET,
+        pipelines_dir=str(work_dir),
+    )
+    pipeline.config.restore_from_destination = False  # there is no state of dlt's to restore: cursors are ours
+    resources = [dlt.resource(iter([t]), name=n, write_disposition="append") for n, t in tables.items()]
+    info = pipeline.run(resources, schema=Schema(DATASET), loader_file_format="parquet")
+    info.raise_on_failed_jobs()
+
+
+def _dlt() -> Any:
+    os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"  # read while dlt is imported; on by default
+    os.environ.setdefault("RUNTIME__LOG_LEVEL", "CRITICAL")
+    import dlt
+
+    return dlt
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the error that dlt wrapped."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300] or type(error).__name__
