@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from oploop.activate import deliver as delivering
 from oploop.activate import diff as diffing
@@ -21,7 +22,7 @@ from oploop.activate.journal import Journal
 from oploop.apps.base import App
 from oploop.apps.transport import Budget
 from oploop.errors import FixConfig, OploopError
-from oploop.extract import StreamResult, load_fetched
+from oploop.extract import StreamRequest, StreamResult, load_fetched
 from oploop.extract import extract as extract_streams
 from oploop.model.base import ModelResult, ModelStatus
 from oploop.project import Sync
@@ -32,6 +33,8 @@ from oploop.workspace import Event, Selection, Tell, Workspace, nobody
 
 #: Records of a sync that are fetched back by key at the end of a run; the others are seen by later reads.
 READ_BACK = 1_000
+#: Which streams to read, of those that a run would.
+Keep: TypeAlias = Callable[[StreamRequest], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
         async with stage(ws, report, "deliver", tell):
             for sync_report in reports:
                 await deliver(ws, sync_report, report.run_id, tell)
+                tell(Event("sync", "done", sync_report.sync, report=report))
     except BaseException:
         ws.store.end_run(report.run_id, "failed", report.as_json())
         raise
@@ -113,6 +117,7 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
                     sync_report.stopped.append("some changes are no longer as saved, and --strict sends all or nothing")
                     sync_report.status = "stopped"
                 await deliver(ws, sync_report, report.run_id, tell)
+                tell(Event("sync", "done", sync_report.sync, report=report))
     except BaseException:
         ws.store.end_run(report.run_id, "failed", report.as_json())
         raise
@@ -146,7 +151,7 @@ async def stage(ws: Workspace, report: RunReport, name: str, tell: Tell) -> Asyn
     finally:
         seconds = ws.runtime.monotonic() - began
         report.stages.append(StageReport(name, status, seconds))
-        tell(Event(name, "done" if status == "ok" else "failed", seconds=seconds))
+        tell(Event(name, "done" if status == "ok" else "failed", seconds=seconds, report=report))
 
 
 def finish(ws: Workspace, report: RunReport) -> None:
@@ -190,10 +195,10 @@ def recover(ws: Workspace) -> list[str]:
 
 
 async def extract(
-    ws: Workspace, syncs: Sequence[Sync], tell: Tell = nobody, *, full: bool = False
+    ws: Workspace, syncs: Sequence[Sync], tell: Tell = nobody, *, full: bool = False, keep: Keep = lambda _: True
 ) -> list[StreamResult]:
     """Read all wanted streams into their raw tables."""
-    requests = ws.stream_requests(syncs, full=full)
+    requests = [r for r in ws.stream_requests(syncs, full=full) if keep(r)]
     results = await extract_streams(
         requests,
         ws.warehouse,

@@ -38,6 +38,7 @@ class Event:
     kind: Literal["start", "tick", "done", "note", "failed"]
     text: str = ""
     seconds: float | None = None
+    report: object | None = None  #: of "done": the RunReport as it stands; `sync` done has the sync's name as text
 
 
 Tell = Callable[[Event], None]
@@ -89,6 +90,7 @@ class Workspace:
     command: str = "oploop"
     read_only: bool = False
     wait: float | None = None
+    on_wait: Callable[[str], None] = lambda _: None
     _warehouse: Warehouse | None = None
     _state: StateReader | None = None
     _apps: dict[str, App] = field(default_factory=dict)
@@ -152,6 +154,7 @@ class Workspace:
                 runtime=self.runtime,
                 wait=self.wait,
                 holder=self._holder,
+                on_wait=self.on_wait,
             )
             if not self.read_only:
                 self.store.take_lease(WAREHOUSE_LEASE, self.command)
