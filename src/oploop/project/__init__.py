@@ -1,0 +1,64 @@
+"""The user's folder as typed objects; the only reader of config. Loads no app, needs no secret, writes nothing."""
+
+from __future__ import annotations
+
+from oploop.project.block import validate_block
+from oploop.project.config import (
+    AppBlock,
+    Budget,
+    Engine,
+    Environment,
+    ModelsBlock,
+    Project,
+    StreamBlock,
+    WarehouseBlock,
+    WarehouseType,
+    find_project,
+    load_project,
+)
+from oploop.project.init import init_project
+from oploop.project.lock import read_fields_lock, write_fields_lock
+from oploop.project.syncs import (
+    Adopt,
+    Check,
+    Conflict,
+    FieldMapping,
+    Limit,
+    Limits,
+    Mode,
+    OnDeleted,
+    OnLeave,
+    OnMiss,
+    OnNull,
+    Sync,
+)
+
+__all__ = [
+    "Adopt",
+    "AppBlock",
+    "Budget",
+    "Check",
+    "Conflict",
+    "Engine",
+    "Environment",
+    "FieldMapping",
+    "Limit",
+    "Limits",
+    "Mode",
+    "ModelsBlock",
+    "OnDeleted",
+    "OnLeave",
+    "OnMiss",
+    "OnNull",
+    "Project",
+    "StreamBlock",
+    "Sync",
+    "WarehouseBlock",
+    "WarehouseType",
+    "find_project",
+    "init_project",
+    "load_project",
+    "read_fields_lock",
+    "validate_block",
+    "write_fields_lock",
+]

@@ -1,0 +1,108 @@
+"""An app's own keys, checked against the app's config model when the app is made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from oploop.errors import FixConfig, Place, did_you_mean
+from oploop.project.config import APP_KEYS, AppBlock
+from oploop.project.secrets import variable_name
+from oploop.project.yaml import Block, Items, locate
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+    from pydantic.fields import FieldInfo
+
+M = TypeVar("M", bound="BaseModel")
+_HIDDEN = "***"
+
+
+def validate_block(model: type[M], block: AppBlock) -> M:
+    """An app's config from its block: `${VAR}` filled in, paths made absolute, types checked by `model`.
+
+    A field with `json_schema_extra={"path": True}` holds a path or URL; a path is taken from the project's folder.
+    Raises FixConfig with file, line and mend. No value of a variable or of a SecretStr appears in it.
+    """
+    from pydantic import ValidationError
+
+    used: set[str] = set()
+    values = {k: _filled(v, block.options.places[k], block, used) for k, v in block.options.items()}
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("path"):
+            values[key] = _absolute(values[key], block.root) if key in values else None
+            if values[key] is None:
+                del values[key]
+        if _is_secret(info) and isinstance(values.get(key), str):
+            used.add(values[key])
+    try:
+        return model.model_validate(values)
+    except ValidationError as e:
+        raise _explained(e, model, block, used) from None
+
+
+def _filled(value: Any, place: Place, block: AppBlock, used: set[str]) -> Any:
+    """A plain copy with the variables filled in."""
+    if isinstance(value, str):
+        return block.variables.fill(value, place, used)
+    if isinstance(value, Block):
+        return {k: _filled(v, value.places[k], block, used) for k, v in value.items()}
+    if isinstance(value, Items):
+        return [_filled(v, p, block, used) for v, p in zip(value, value.places, strict=True)]
+    return value
+
+
+def _absolute(value: Any, root: Path) -> Any:
+    if isinstance(value, list):
+        return [_absolute(v, root) for v in value]
+    if not isinstance(value, str) or "://" in value or not value:
+        return value
+    return os.path.normpath(root / Path(value).expanduser())
+
+
+def _is_secret(info: FieldInfo) -> bool:
+    return "Secret" in str(info.annotation)
+
+
+def _explained(e: ValidationError, model: type[BaseModel], block: AppBlock, used: set[str]) -> FixConfig:
+    """The first of pydantic's errors in our words."""
+    first = e.errors(include_url=False, include_input=False, include_context=False)[0]
+    path = tuple(first["loc"])
+    place = locate(block.options, path) if path and str(path[0]) in block.options else None
+    name = ".".join(str(p) for p in path)
+    where = f"{block.name}.{name}" if name else block.name
+    message, mend = _message(first["type"], _hidden(first["msg"], used), where, path, model, block)
+    return FixConfig(message, mend=mend, place=place or block.place)
+
+
+def _message(
+    kind: str, said: str, where: str, path: tuple[int | str, ...], model: type[BaseModel], block: AppBlock
+) -> tuple[str, str | None]:
+    said = said.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    said = said[:1].lower() + said[1:]
+    key = str(path[-1]) if path else ""
+    if kind == "extra_forbidden":
+        known = {*_keys(model), *APP_KEYS} if len(path) == 1 else set()
+        return f"unknown key {key!r} in {block.name}", did_you_mean(key, known) if known else "remove it"
+    if kind == "missing":
+        info = next((i for n, i in model.model_fields.items() if key in (n, i.alias)), None)
+        hint = f"${{{variable_name(block.name, key)}}}" if info is not None and _is_secret(info) else "..."
+        return f"{block.name} has no {key!r}", f"add `{key}: {hint}`"
+    if kind == "string_type":
+        return f"{where} must be text", "quote this"
+    return f"{where}: {said}" if path else f"{where} {said}", None
+
+
+def _keys(model: type[BaseModel]) -> set[str]:
+    return {i.alias or n for n, i in model.model_fields.items()}
+
+
+def _hidden(text: str, used: set[str]) -> str:
+    """The text without any of the values."""
+    for value in sorted(used, key=len, reverse=True):
+        if value:
+            text = text.replace(repr(value)[1:-1], _HIDDEN).replace(value, _HIDDEN)
+    return text

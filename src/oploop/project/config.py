@@ -1,0 +1,289 @@
+"""`oploop.yml` and the whole project as typed objects."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from oploop.errors import FixConfig, Place
+from oploop.project.secrets import Variables, looks_secret
+from oploop.project.syncs import Sync, read_syncs
+from oploop.project.values import Read, a_map, choice, duration, moment, require, share, take, text, texts
+from oploop.project.yaml import Block, Items, kind, read_yaml
+
+FILE = "oploop.yml"
+ALWAYS = ("dev", "prod")  #: environments that exist without being named
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class WarehouseType(StrEnum):
+    """Kinds of warehouses."""
+
+    DUCKDB = "duckdb"
+
+
+class Engine(StrEnum):
+    """Modelling engines."""
+
+    SQLMESH = "sqlmesh"
+    DBT = "dbt"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class WarehouseBlock:
+    """Where the data is kept. `database` is an absolute path."""
+
+    type: WarehouseType
+    database: Path
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsBlock:
+    """What builds the models. `path` is the absolute folder of the SQLMesh or dbt project."""
+
+    engine: Engine
+    path: Path
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBlock:
+    """How one stream is read: from when on (aware UTC), without which fields, how often at most (seconds)."""
+
+    since: datetime | None = None
+    exclude: tuple[str, ...] = ()
+    every: float | None = None
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much of the account's quota oploop may use: a share of its rate, and a share of the day's to leave over."""
+
+    share: float = 1.0
+    keep_daily: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AppBlock:
+    """An app as the project names it. `options` are its own keys, as written: `${VAR}` is filled in by validate_block."""
+
+    name: str
+    type: str
+    options: Block = field(repr=False)  # may hold a secret that was written down
+    read: dict[str, StreamBlock]
+    budget: Budget
+    place: Place
+    root: Path
+    variables: Variables = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A named version of the models."""
+
+    name: str
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The user's folder. All paths are absolute."""
+
+    name: str
+    root: Path
+    warehouse: WarehouseBlock
+    models: ModelsBlock
+    apps: dict[str, AppBlock]
+    environments: dict[str, Environment]
+    syncs: dict[str, Sync]
+    warnings: list[str]
+
+    @property
+    def state_dir(self) -> Path:
+        """Where oploop keeps its state; made by whoever writes it first."""
+        return self.root / ".oploop"
+
+
+def find_project(start: Path) -> Path:
+    """The folder with `oploop.yml`: `start` or the nearest above it. FixConfig when there is none."""
+    folder = Path(os.path.abspath(start))
+    for each in (folder, *folder.parents):
+        if (each / FILE).is_file():
+            return each
+    raise FixConfig(
+        f"no {FILE} in {folder} or above it",
+        mend="run `oploop init` to make a project, or `oploop demo` to see one work",
+    )
+
+
+def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
+    """Read a project's files. `env` is where `${VAR}` is looked up first (default: the process's), then `.env`.
+
+    Needs no secret and no network, and writes nothing. Raises FixConfig with file, line and mend.
+    """
+    root = Path(os.path.abspath(folder))
+    if not (root / FILE).is_file():
+        raise FixConfig(
+            f"no {FILE} in {root}", mend="run `oploop init` to make a project, or `oploop demo` to see one work"
+        )
+    variables = Variables(root, env)
+    block = read_yaml(root / FILE, FILE)
+    taken = take(block, PROJECT_KEYS, FILE)
+    require(block, FILE, "name")
+    named = taken.get("apps", Block(block.place))
+    apps = {n: _app(n, b, named.places[n], root, variables) for n, b in named.items()}
+    warnings = [w for app in apps.values() for w in looks_secret(app.name, app.options)]
+    syncs = read_syncs(root, apps, warnings)
+    return Project(
+        name=taken["name"],
+        root=root,
+        warehouse=_warehouse(taken.get("warehouse"), block, root, variables),
+        models=_models(taken.get("models"), block, root, variables),
+        apps=apps,
+        environments={**{n: Environment(n) for n in ALWAYS}, **taken.get("environments", {})},
+        syncs=syncs,
+        warnings=warnings,
+    )
+
+
+# -- readers of oploop.yml ----------------------------------------------------------------------------------------
+
+
+def project_name(value: Any, place: Place, key: str) -> str:
+    """A project's name; FixConfig when it is none."""
+    name = text(value, place, key)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_. -]*", name):
+        raise FixConfig(f"{name!r} is no project's name", mend="use letters, digits, _ . - and spaces", place=place)
+    return name
+
+
+def _named(value: Any, place: Place, key: str) -> Block:
+    """A map by names that can stand in a table's name."""
+    block = a_map(value, place, key)
+    for name in block:
+        if not _NAME.fullmatch(name):
+            raise FixConfig(
+                f"{name!r} cannot be a name in {key}", mend="use small letters, digits and _", place=block.places[name]
+            )
+    return block
+
+
+def _environments(value: Any, place: Place, key: str) -> dict[str, Environment]:
+    found = {}
+    block = _named(value, place, key)
+    for name, inner in block.items():
+        where = a_map(inner, block.places[name], name)
+        found[name] = Environment(name, **take(where, ENVIRONMENT_KEYS, f"environment {name}"))
+    return found
+
+
+PROJECT_KEYS: dict[str, Read] = {
+    "name": project_name,
+    "warehouse": a_map,
+    "models": a_map,
+    "apps": _named,
+    "environments": _environments,
+}
+WAREHOUSE_KEYS: dict[str, Read] = {"type": choice(WarehouseType), "database": text}
+MODELS_KEYS: dict[str, Read] = {"engine": choice(Engine), "project": text}
+ENVIRONMENT_KEYS: dict[str, Read] = {"description": text}
+STREAM_KEYS: dict[str, Read] = {"since": moment, "exclude": texts, "every": duration}
+BUDGET_KEYS: dict[str, Read] = {"share": share, "keep_daily": share}
+
+
+def _path(root: Path, written: str) -> Path:
+    return Path(os.path.normpath(root / Path(written).expanduser()))
+
+
+def _warehouse(inner: Block | None, block: Block, root: Path, variables: Variables) -> WarehouseBlock:
+    if inner is None:
+        return WarehouseBlock(WarehouseType.DUCKDB, root / "warehouse.duckdb")
+    taken = take(inner, WAREHOUSE_KEYS, "warehouse")
+    database = taken.get("database", "warehouse.duckdb")
+    place = inner.places.get("database", block.places["warehouse"])
+    if "://" in database or database.startswith(":"):
+        raise FixConfig(
+            f"warehouse.database is no file: {database}", mend="write `database: warehouse.duckdb`", place=place
+        )
+    path = _path(root, variables.fill(database, place))
+    return WarehouseBlock(taken.get("type", WarehouseType.DUCKDB), path, place)
+
+
+def _models(inner: Block | None, block: Block, root: Path, variables: Variables) -> ModelsBlock:
+    if inner is None:
+        return ModelsBlock(Engine.SQLMESH, root)
+    taken = take(inner, MODELS_KEYS, "models")
+    engine = taken.get("engine", Engine.SQLMESH)
+    place = inner.places.get("project", block.places["models"])
+    path = _path(root, variables.fill(taken.get("project", "."), place))
+    if engine is not Engine.NONE and not path.is_dir():
+        raise FixConfig(
+            f"models.project is no folder: {path}", mend="make the folder, or name the right one", place=place
+        )
+    return ModelsBlock(engine, path, place)
+
+
+def _streams(value: Any, place: Place, key: str) -> dict[str, StreamBlock]:
+    """The streams to read: a list of names, or a map from name to how."""
+    if isinstance(value, Block):
+        return {n: _stream(n, v, value.places[n]) for n, v in value.items()}
+    if isinstance(value, str):
+        return {text(value, place, key): StreamBlock(place=place)}
+    if not isinstance(value, Items):
+        raise FixConfig(
+            f"{key} holds {kind(value)} where a list belongs", mend="write `read: [customers, charges]`", place=place
+        )
+    found: dict[str, StreamBlock] = {}
+    for item, at in zip(value, value.places, strict=True):
+        named = {n: _stream(n, v, item.places[n]) for n, v in item.items()} if isinstance(item, Block) else None
+        if named is None:
+            named = {text(item, at, "a stream"): StreamBlock(place=at)}
+        for name in named.keys() & found.keys():
+            raise FixConfig(f"stream {name!r} stands twice", mend="remove one of them", place=at)
+        found |= named
+    return found
+
+
+def _stream(name: str, value: Any, place: Place) -> StreamBlock:
+    return StreamBlock(place=place, **take(a_map(value, place, name), STREAM_KEYS, f"stream {name}"))
+
+
+def _budget(value: Any, place: Place, key: str) -> Budget:
+    budget = Budget(**take(a_map(value, place, key), BUDGET_KEYS, key))
+    if budget.share == 0:
+        raise FixConfig("a budget of 0% would let nothing through", mend="write `budget: {share: 50%}`", place=place)
+    return budget
+
+
+#: The keys that every app takes and that are read here; all others are the app's own (see validate_block).
+APP_KEYS: dict[str, Read] = {"type": text, "read": _streams, "budget": _budget}
+
+
+def _app(name: str, value: Any, place: Place, root: Path, variables: Variables) -> AppBlock:
+    block = a_map(value, place, name)
+    options = Block(block.place)
+    taken: dict[str, Any] = {}
+    for key, inner in block.items():
+        if key in APP_KEYS:
+            taken[key] = APP_KEYS[key](inner, block.places[key], key)
+        else:
+            options[key], options.places[key] = inner, block.places[key]
+    return AppBlock(
+        name=name,
+        type=taken.get("type", name),
+        options=options,
+        read=taken.get("read", {}),
+        budget=taken.get("budget", Budget()),
+        place=place,
+        root=root,
+        variables=variables,
+    )
