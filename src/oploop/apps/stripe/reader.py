@@ -32,7 +32,7 @@ from oploop.errors import FixConfig
 from oploop.records import Batch, Cursor, ReadOptions
 
 MICRO = 1_000_000
-PAGES_A_BATCH = 20
+PAGES_A_BATCH = 10
 LOOK_BACK = 30  #: seconds before the last read's end that events are asked for again: one may be listed late
 EVENTS_KEPT = 29 * 86_400  #: a day less than Stripe promises, so that none vanishes while it is read
 MAX_EVENTS = 5_000  #: events held in memory at once; more are read in shorter stretches of time
