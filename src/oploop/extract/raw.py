@@ -92,8 +92,6 @@ def _fits(warehouse: Warehouse, table: str, name: str, stored: str, wanted: str)
 def converted(expression: str, has: str, wanted: str) -> str:
     """An expression of one type as another; what does not fit becomes NULL."""
     if wanted == "JSON":
-        if has == "VARCHAR":
-            return f"TRY_CAST({expression} AS JSON)"
         return expression if has == "JSON" else f"CASE WHEN {expression} IS NOT NULL THEN to_json({expression}) END"
     if has == wanted:
         return expression
