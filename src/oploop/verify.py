@@ -145,12 +145,23 @@ def _look(target: Target, *, within_run: bool) -> str:
 
     unlike_sent = some(lambda i, f: f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')}")
     unlike_stored = some(lambda i, f: f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.stored')}")
-    unlike_alike = some(lambda i, f: f"NOT COALESCE({_alike(f'a.n{i}', 's.' + quote(f.name + '.sent'))}, FALSE)")
-    ignored = some(lambda i, f: f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')}") + " AND NOT " + some(
-        lambda i, f: f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')} AND CAST(a.n{i} AS VARCHAR) IS DISTINCT FROM "
-        f"(CAST(l.before AS JSON) ->> {literal('$.' + chr(34) + f.label + chr(34))})"
+    by_a_person = some(
+        lambda i, f: (
+            f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')} "
+            f"AND NOT COALESCE({_alike(f'a.n{i}', 's.' + quote(f.name + '.sent'))}, FALSE)"
+        )
     )
-    first = f"WHEN {unlike_stored} AND NOT {unlike_alike} THEN 'altered'"
+    ignored = (
+        some(lambda i, f: f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')}")
+        + " AND NOT "
+        + some(
+            lambda i, f: (
+                f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')} AND CAST(a.n{i} AS VARCHAR) IS DISTINCT FROM "
+                f"(CAST(l.before AS JSON) ->> {literal('$.' + chr(34) + f.label + chr(34))})"
+            )
+        )
+    )
+    first = f"WHEN {unlike_stored} AND NOT {by_a_person} THEN 'altered'"
     if within_run:
         first = f"WHEN {unlike_stored} AND ({ignored}) THEN 'ignored' WHEN {unlike_stored} THEN 'altered'"
     status = (

@@ -266,7 +266,7 @@ class Workspace:
         if self.environment == "prod":
             return True
         base = getattr(self.app(app_name).config, "base_url", None)
-        return bool(base) and is_loopback(urlsplit(base).hostname or "")
+        return bool(base) and is_loopback(urlsplit(str(base)).hostname or "")
 
 
 __all__ = ["Event", "RetryLater", "Selection", "Tell", "Workspace", "matches", "nobody"]

@@ -151,10 +151,13 @@ def spread(warehouse: Warehouse, plan_table: str, steps: Sequence[JournalStep]) 
     rows = [_step_row(n, s) for n, s in enumerate(steps)]
     exceptions = [(n, number, STATUS[Outcome(o)], e) for n, s in enumerate(steps) for number, o, e in s.exceptions]
     ids = [(n, number, new_id) for n, s in enumerate(steps) for number, new_id in s.ids]
-    names = {"oploop_steps": (rows, _STEPS), "oploop_exceptions": (exceptions, _EXCEPTIONS), "oploop_ids": (ids, _IDS)}
+    names: dict[str, tuple[Sequence[tuple[object, ...]], pa.Schema]] = {
+        "oploop_steps": (rows, _STEPS),
+        "oploop_exceptions": (exceptions, _EXCEPTIONS),
+        "oploop_ids": (ids, _IDS),
+    }
     for name, (values, schema) in names.items():
-        columns = list(zip(*values, strict=True)) or [()] * len(schema)
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+        arrays = [pa.array([v[i] for v in values], f.type) for i, f in enumerate(schema)]
         warehouse.register(name, pa.Table.from_arrays(arrays, schema=schema))
     try:
         warehouse.execute(

@@ -1,0 +1,53 @@
+"""Models: SQL in git, built in the warehouse by an engine behind the Modeler protocol.
+
+This module loads no engine; `make_modeler` does, as it takes seconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from oploop.errors import FixConfig
+from oploop.model.base import Modeler
+from oploop.project import ModelsBlock
+from oploop.runtime import Runtime
+from oploop.warehouse.base import Warehouse
+
+#: `MODEL ( name mart.account_health, ...` as SQLMesh has it; comments before the name are allowed.
+_NAME = re.compile(r"\bMODEL\s*\((?:\s|--[^\n]*\n|/\*.*?\*/)*name\s+([A-Za-z_][\w.]*)", re.IGNORECASE | re.DOTALL)
+
+
+def model_names(root: Path) -> dict[str, Path]:
+    """Models by the names that their files in `models/` declare, without starting an engine; unreadable files are left out."""
+    found = {}
+    for path in sorted((root / "models").rglob("*.sql")):
+        try:
+            match = _NAME.search(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            continue
+        if match:
+            found[match.group(1)] = path
+    return found
+
+
+def make_modeler(
+    block: ModelsBlock,
+    warehouse: Warehouse,
+    runtime: Runtime,
+    *,
+    field_sql: Callable[[str, str], str] | None = None,
+) -> Modeler:
+    """The project's modelling engine, over its open warehouse. `field_sql`: what `@field(app.object, title)` stands for."""
+    match str(block.engine):
+        case "sqlmesh":
+            from oploop.model.sqlmesh import SqlmeshModeler
+
+            return SqlmeshModeler(block.path, warehouse, runtime, field_sql=field_sql)
+        case "none":
+            from oploop.model.none import NoModeler
+
+            return NoModeler()
+        case other:
+            raise FixConfig(f"models engine {other!r} is not there yet", mend="use engine: sqlmesh, or engine: none")
