@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +25,23 @@ async def short_sleep(seconds: float) -> None:
 def hasty() -> Runtime:
     """The real clock, with short waits."""
     return Runtime(sleep=short_sleep)
+
+
+class VirtualClock:
+    """A monotonic clock that moves only when somebody sleeps; for limits that count real minutes."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept = 0.0
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+        await asyncio.sleep(0)
+
+    def runtime(self) -> Runtime:
+        """A runtime on this clock."""
+        return Runtime(monotonic=lambda: self.now, sleep=self._sleep)
 
 
 def fill(sandbox: ZendeskSandbox) -> None:
@@ -89,9 +106,6 @@ async def app(sandbox: ZendeskSandbox) -> AsyncIterator[ZendeskApp]:
     made = make_app(sandbox.url)
     yield made
     await made.aclose()
-
-
-Steps = Callable[..., Step]
 
 
 def step(obj: str, op: Op, *changes: tuple[str | None, dict[str, Any]], key: dict[str, Any] | None = None) -> Step:

@@ -13,8 +13,7 @@ from oploop.apps.zendesk import ZendeskApp, ZendeskSandbox
 from oploop.apps.zendesk.streams import Reader
 from oploop.errors import FixConfig, RetryLater
 from oploop.records import Batch, Cursor, ReadOptions
-from oploop.runtime import Runtime
-from tests.apps.zendesk.conftest import TEXT_ID, make_app
+from tests.apps.zendesk.conftest import TEXT_ID, VirtualClock, make_app
 
 ALL = ReadOptions()
 
@@ -214,19 +213,14 @@ async def test_html_and_truncated_answers_name_the_address(app: ZendeskApp, sand
 
 
 async def test_exports_keep_their_own_limit_and_a_burst_of_ten_is_free() -> None:
-    clock = {"now": 1000.0, "slept": 0.0}
-
-    async def sleep(seconds: float) -> None:
-        clock["now"] += seconds
-        clock["slept"] += seconds
-
-    box = ZendeskSandbox(runtime=Runtime(monotonic=lambda: clock["now"]), export_limit=10)
+    clock = VirtualClock()
+    box = ZendeskSandbox(runtime=clock.runtime(), export_limit=10)
     box.load("tickets", [{"subject": str(i)} for i in range(25)])
     with box.running() as url:
-        app = make_app(url, Runtime(monotonic=lambda: clock["now"], sleep=sleep))
+        app = make_app(url, clock.runtime())
         assert len(ids(await read(app, "tickets", page=3))) == 25
-        assert clock["slept"] == 0
+        assert clock.slept == 0
         assert len(ids(await read(app, "tickets", page=3))) == 25
-        assert 20 <= clock["slept"] <= 121
+        assert 20 <= clock.slept <= 121
         await app.aclose()
     assert all(e.status == 200 for e in box.log)

@@ -286,6 +286,7 @@ class Store:
         if new:
             comment = body.get("comment")
             text = comment.get("body") or comment.get("html_body") if isinstance(comment, Mapping) else comment
+            text = text or body.get("description")  # not documented, but clients rely on it
             if not text:
                 wrong["base"] = ["Description: cannot be blank"]
             record["description"] = text

@@ -60,6 +60,7 @@ class Writer:
 
     async def _single(self, step: Step, change: Change, body: dict[str, Any]) -> Receipt:
         name, one = step.object, SINGULAR[step.object]
+        body = {k: v for k, v in body.items() if k != "id"}  # the address has it
         try:
             match change.op:
                 case Op.REMOVE:
