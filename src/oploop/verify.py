@@ -70,13 +70,13 @@ def last_run(target: Target, warehouse: Warehouse) -> str | None:
 
 
 def to_fetch(target: Target, warehouse: Warehouse, run_id: str, *, limit: int) -> list[str]:
-    """Ids of the records that a run delivered and that the stream's reads cannot vouch for yet, oldest ids first."""
+    """Ids of the records that a run delivered and that the stream's reads cannot vouch for yet; those that nobody has looked at first."""
     unseen = "TRUE"
     if target.vouched is not None:
         unseen = f"acked_at >= TIMESTAMPTZ {literal(target.vouched.isoformat())}"
     rows = warehouse.rows(
         f"SELECT remote_id FROM {target.state_table} WHERE sync = ? AND run_id = ? AND {unseen} "
-        f"ORDER BY number LIMIT {int(limit)}",
+        f"ORDER BY settled_at IS NOT NULL, number LIMIT {int(limit)}",
         (target.sync, run_id),
     )
     return [r[0] for r in rows]
