@@ -220,6 +220,8 @@ class Reader:
             record = fresh.get(one.id) if one.id in fresh else one.record
             gone = one.event["type"] in self.resource.deletes or record is None
             record = record or {"id": one.id, "object": self.resource.object}
+            if gone and one.event.get("api_version") != API_VERSION:  # what other versions add has no place here
+                record = {name: value for name, value in record.items() if name in self.stream.columns}
             if self.since is not None and record.get("created", self.since) < self.since:
                 continue  # older than what is wanted
             records.append({k: v for k, v in record.items() if k != "deleted"})

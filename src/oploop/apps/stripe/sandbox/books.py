@@ -319,7 +319,8 @@ def _make_price(books: Books, record_id: str, fields: dict[str, Any]) -> dict[st
         raise ApiError("Missing required param: unit_amount.", code="parameter_missing", param="unit_amount")
     recurring = fields.get("recurring")
     if recurring is not None:
-        fields["recurring"] = {"aggregate_usage": None, "interval_count": 1, "usage_type": "licensed", **recurring}
+        usual: dict[str, Any] = {"aggregate_usage": None, "interval_count": 1, "usage_type": "licensed"}
+        fields["recurring"] = usual | recurring
     return fields
 
 
@@ -350,6 +351,7 @@ def invoice_step(books: Books, invoice_id: str, step: str) -> dict[str, Any]:
     """Finalize, pay or void an invoice."""
     old, now = books.get("invoices", invoice_id), books.now()
     at = dict(old["status_transitions"])
+    fields: dict[str, Any]
     if step == "finalize" and old["status"] == "draft":
         number = f"{books.new_id('n')[2:10].upper()}-0001"
         fields = {"status": "open", "number": number, "status_transitions": {**at, "finalized_at": now}}
