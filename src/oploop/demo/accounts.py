@@ -16,7 +16,7 @@ PLANS = ("Starter", "Team", "Enterprise")
 @dataclass(slots=True)
 class Account:
     """One customer. `age`: days before the anchor at which it came; `wealth`: how much it buys (1: the median);
-    `zeal`: how much it uses the product; `state`: of its subscription, None without one."""
+    `zeal`: how much it uses the product; `state`: of its subscription, None without one; `seats`: what the plan is paid for."""
 
     id: str
     name: str
@@ -29,16 +29,18 @@ class Account:
     zeal: float
     plan: str | None
     state: str | None
+    seats: int
     is_firm: bool
     role: str | None = None  #: its part in the demo's story
-    spent: int = 0  #: what the story fixes: minor units paid in the last year
+    extra: int = 0  #: story: minor units paid beside the plan
     days: Sequence[int] = field(default_factory=tuple)  #: story: days before the anchor on which it was active
     features: int = 0  #: story: features that it used on those days
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An account of the story: whoever plays it is the same each time, and so is what follows."""
+    """An account of the story: whoever plays it is the same each time, and so is what follows. `extra`: minor units paid
+    beside the plan; `days`, `features`: as in Account."""
 
     role: str
     name: str
@@ -46,9 +48,10 @@ class Part:
     email: str
     country: str
     currency: str
+    age: int
     plan: str | None
     state: str | None
-    spent: int
+    extra: int
     days: tuple[int, ...]
     features: int
 
@@ -56,15 +59,16 @@ class Part:
 #: payer: a modest customer who makes a large payment. leaver: an Enterprise customer who cancels. caller: whose ticket an
 #: agent moves by hand. regular, newcomer: who write in between the two turns.
 STORY: tuple[Part, ...] = (
-    Part("payer", "Whitfield & Sons", "Naomi Whitfield", "naomi@whitfield-sons.example", "US", "usd", "Team", "active",
-         38_000, (2, 5), 2),
-    Part("leaver", "D'Souza Joinery Ltd", "Zadie D'Souza", "zadie@dsouza-joinery.example", "GB", "gbp", "Enterprise",
-         "active", 640_000, (1, 3, 4), 4),
-    Part("caller", "Lakshmi Iyer", "Lakshmi Iyer", "lakshmi.iyer@post.example", "IN", "usd", None, None, 1_900, (6,), 1),
-    Part("regular", "株式会社田中", "田中 陽菜", "hina@tanaka-kk.example", "JP", "jpy", "Enterprise", "active",
-         3_900_000, (1, 2, 3, 4, 5, 7), 9),
-    Part("newcomer", "Bäckerei Müller", "Jürgen Müller", "juergen@baeckerei-mueller.example", "DE", "eur", "Starter",
-         "trialing", 0, (1, 2), 3),
+    Part("payer", "Whitfield Outfitters", "Naomi Whitfield", "naomi@whitfield-outfitters.example", "US", "usd", 80,
+         "Team", "active", 0, (2, 5), 2),
+    Part("leaver", "D'Souza Fine Joinery", "Zadie D'Souza", "zadie@dsouza-joinery.example", "GB", "gbp", 430,
+         "Enterprise", "active", 0, (4,), 2),
+    Part("caller", "Lakshmi Venkatesan", "Lakshmi Venkatesan", "lakshmi.venkatesan@post.example", "IN", "usd", 300,
+         None, None, 1_900, (6,), 1),
+    Part("regular", "田中精密工業", "田中 陽菜", "hina@tanaka-seimitsu.example", "JP", "jpy", 800,
+         "Enterprise", "active", 250_000, (1, 2, 3, 4, 5, 7), 9),
+    Part("newcomer", "Bäckerei Müller am Markt", "Jürgen Müller", "juergen@baeckerei-am-markt.example", "DE", "eur", 12,
+         "Starter", "trialing", 0, (1, 2), 3),
 )  # fmt: skip
 
 
@@ -72,8 +76,8 @@ def make_accounts(chance: random.Random, count: int) -> list[Account]:
     """The story's accounts first, then as many others as make up `count`."""
     accounts = [
         Account(
-            stripe_id(chance, "cus"), p.name, p.contact, p.email, p.country, p.currency, 420, 1.0, 0.0, p.plan, p.state,
-            p.name != p.contact, p.role, p.spent, p.days, p.features,
+            stripe_id(chance, "cus"), p.name, p.contact, p.email, p.country, p.currency, p.age, 1.0, 0.0, p.plan, p.state,
+            1, p.name != p.contact, p.role, p.extra, p.days, p.features,
         )
         for p in STORY
     ]  # fmt: skip
@@ -94,9 +98,10 @@ def _account(chance: random.Random, weights: Sequence[int], taken: set[str]) -> 
     email = _unique(f"{who.local}@{domain}", taken)
     plan, state = _subscription(chance, wealth)
     zeal = chance.betavariate(1.1, 2.2) * (1.0 if state in ("active", "trialing", "past_due") else 0.12)
+    seats = min(60, int(chance.paretovariate(1.25))) if plan == "Enterprise" else chance.randint(1, 4)
     return Account(
         stripe_id(chance, "cus"), name, who.name, email, place.country, place.currency, chance.randint(4, 900), wealth,
-        zeal, plan, state, is_firm,
+        zeal, plan, state, seats, is_firm,
     )  # fmt: skip
 
 

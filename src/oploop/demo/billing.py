@@ -65,20 +65,41 @@ def _customer(account: Account, anchor: int) -> dict[str, Any]:
 
 
 def _charges(chance: random.Random, accounts: Sequence[Account], anchor: int, count: int) -> Records:
-    """The story's charges, then others: who buys much, buys often and dear, so that few customers make most."""
+    """Each plan's monthly price, and purchases beside it: who buys much, buys often and dear. So few customers make most."""
     found: Records = []
-    for account in accounts:
-        if account.role and account.spent:
-            for part, days in ((account.spent // 2, 40), (account.spent - account.spent // 2, 130)):
-                found.append(_charge(chance, account, part, anchor - days * DAY - 3_600))
     others = [a for a in accounts if not a.role]
+    for account in accounts:
+        if account.role:
+            found += [_charge(chance, account, *paid) for paid in _monthly(chance, account, anchor)]
+            if account.extra:
+                found.append(_charge(chance, account, account.extra, anchor - 45 * DAY))
+    room = count - len(found)
+    monthly = [(a, paid) for a in others for paid in _monthly(chance, a, anchor)]
+    for account, paid in chance.sample(monthly, min(len(monthly), int(room * 0.8))):
+        found.append(_outcome(chance, _charge(chance, account, *paid)))
     weights = list(accumulate(min(a.wealth, 30.0) ** 0.7 for a in others))
     for account in chance.choices(others, cum_weights=weights, k=count - len(found)):
-        dollars = 18.0 * account.wealth**0.8 * chance.lognormvariate(0.0, 0.7)
+        dollars = 14.0 * account.wealth**0.8 * chance.lognormvariate(0.0, 0.8)
         amount = max(50, round(dollars * 100 * PER_CENT[account.currency]))
         age = chance.random() ** 1.3 * min(account.age, 730) * DAY
         found.append(_outcome(chance, _charge(chance, account, amount, anchor - 1_200 - int(age))))
     return found
+
+
+def _monthly(chance: random.Random, account: Account, anchor: int) -> list[tuple[int, int]]:
+    """(amount, when) of what an account's plan has cost since it began, two years at the most."""
+    if account.plan is None or account.state == "trialing":
+        return []
+    amount = round(PRICES[account.plan] * PER_CENT[account.currency]) * account.seats
+    began, ended = _term(account, anchor)
+    first = max(began, anchor - 730 * DAY)
+    return [(amount, at) for at in range(first + chance.randint(0, 3_600), ended - 1_200, 30 * DAY)]
+
+
+def _term(account: Account, anchor: int) -> tuple[int, int]:
+    """(when an account's subscription began, until when it ran)."""
+    began = anchor - max(2, int(account.age * 0.8)) * DAY
+    return began, began + max(3_600, int((anchor - began) * 0.9)) if account.state == "canceled" else anchor
 
 
 def _charge(chance: random.Random, account: Account, amount: int, at: int) -> dict[str, Any]:
@@ -142,8 +163,8 @@ def _subscriptions(
         if account.plan is None or account.state is None:
             continue
         price = prices[account.plan, account.currency]
-        began = anchor - max(2, int(account.age * 0.8)) * DAY
-        found.append(_subscription(chance, account, price, account.state, began, anchor))
+        began, ended = _term(account, anchor)
+        found.append(_subscription(chance, account, price, account.state, began, ended))
         if account.plan != "Starter" and account.role is None and chance.random() < 0.15:  # came from a smaller plan
             before = prices["Starter", account.currency]
             earlier = anchor - account.age * DAY
@@ -164,11 +185,10 @@ def _subscription(
         "start_date": began,
         "billing_cycle_anchor": began,
         "current_period_start": until - (until - began) % month,
-        "items": [{"price": price["id"], "quantity": 1}],
+        "items": [{"price": price["id"], "quantity": account.seats}],
     }
     if state == "canceled":
-        ended = began + max(3_600, int((until - began) * 0.9))
-        record |= {"canceled_at": ended, "ended_at": ended}
+        record |= {"canceled_at": until, "ended_at": until}
     elif state == "trialing":
         record |= {"trial_start": began, "trial_end": until + 9 * DAY}
     return record
