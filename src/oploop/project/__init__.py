@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oploop.project.block import validate_block
+from oploop.project.block import validate_block, written_secrets
 from oploop.project.config import (
     AppBlock,
     Budget,
@@ -18,7 +18,7 @@ from oploop.project.config import (
 )
 from oploop.project.init import init_project
 from oploop.project.lock import read_fields_lock, write_fields_lock
-from oploop.project.syncs import (
+from oploop.project.nouns import (
     Adopt,
     Check,
     Conflict,
@@ -61,4 +61,5 @@ __all__ = [
     "read_fields_lock",
     "validate_block",
     "write_fields_lock",
+    "written_secrets",
 ]

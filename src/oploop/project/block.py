@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,10 +33,8 @@ def validate_block(model: type[M], block: AppBlock) -> M:
     for name, info in model.model_fields.items():
         key = info.alias or name
         extra = info.json_schema_extra
-        if isinstance(extra, dict) and extra.get("path"):
-            values[key] = _absolute(values[key], block.root) if key in values else None
-            if values[key] is None:
-                del values[key]
+        if isinstance(extra, dict) and extra.get("path") and key in values:
+            values[key] = _absolute(values[key], block.root)
         if _is_secret(info) and isinstance(values.get(key), str):
             used.add(values[key])
     try:
@@ -60,7 +59,7 @@ def _absolute(value: Any, root: Path) -> Any:
         return [_absolute(v, root) for v in value]
     if not isinstance(value, str) or "://" in value or not value:
         return value
-    return os.path.normpath(root / Path(value).expanduser())
+    return os.path.normpath(root / os.path.expanduser(value))
 
 
 def _is_secret(info: FieldInfo) -> bool:
@@ -82,18 +81,22 @@ def _message(
     kind: str, said: str, where: str, path: tuple[int | str, ...], model: type[BaseModel], block: AppBlock
 ) -> tuple[str, str | None]:
     said = said.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    said = said[:1].lower() + said[1:]
+    said = (said[:1].lower() + said[1:]).replace("input should be", "must be", 1)
     key = str(path[-1]) if path else ""
     if kind == "extra_forbidden":
         known = {*_keys(model), *APP_KEYS} if len(path) == 1 else set()
         return f"unknown key {key!r} in {block.name}", did_you_mean(key, known) if known else "remove it"
     if kind == "missing":
-        info = next((i for n, i in model.model_fields.items() if key in (n, i.alias)), None)
-        hint = f"${{{variable_name(block.name, key)}}}" if info is not None and _is_secret(info) else "..."
+        secret = len(path) == 1 and _is_secret(_info(model, key))
+        hint = f"${{{variable_name(block.name, key)}}}" if secret else "..."
         return f"{block.name} has no {key!r}", f"add `{key}: {hint}`"
     if kind == "string_type":
         return f"{where} must be text", "quote this"
-    return f"{where}: {said}" if path else f"{where} {said}", None
+    return f"{where} {said}" if not path or said.startswith("must ") else f"{where}: {said}", None
+
+
+def _info(model: type[BaseModel], key: str) -> FieldInfo:
+    return next(i for n, i in model.model_fields.items() if key in (n, i.alias))
 
 
 def _keys(model: type[BaseModel]) -> set[str]:
@@ -101,8 +104,19 @@ def _keys(model: type[BaseModel]) -> set[str]:
 
 
 def _hidden(text: str, used: set[str]) -> str:
-    """The text without any of the values."""
-    for value in sorted(used, key=len, reverse=True):
-        if value:
-            text = text.replace(repr(value)[1:-1], _HIDDEN).replace(value, _HIDDEN)
+    """The text without any of the values; of short ones only whole words, so that the text stays readable."""
+    for value in sorted(filter(None, used), key=len, reverse=True):
+        for form in {value, repr(value)[1:-1]}:
+            whole = re.escape(form) if len(form) > 3 else rf"(?<!\w){re.escape(form)}(?!\w)"
+            text = re.sub(whole, _HIDDEN, text)
     return text
+
+
+def written_secrets(model: type[BaseModel], block: AppBlock) -> list[str]:
+    """Warnings for the keys that `model` declares as secrets and the file holds as they are. Never shows a value."""
+    return [
+        f"{block.options.places[key]}: {block.name}.{key} is a secret written into the file"
+        f" — put it into ${{{variable_name(block.name, key)}}}"
+        for key in sorted(_keys(model) & block.options.keys())
+        if _is_secret(_info(model, key)) and "${" not in str(block.options[key])
+    ]

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from oploop.errors import FixConfig, Place
+from oploop.project.nouns import Sync
 from oploop.project.secrets import Variables, looks_secret
-from oploop.project.syncs import Sync, read_syncs
+from oploop.project.syncs import read_syncs
 from oploop.project.values import Read, a_map, choice, duration, moment, require, share, take, text, texts
 from oploop.project.yaml import Block, Items, kind, read_yaml
 
@@ -117,7 +118,7 @@ def find_project(start: Path) -> Path:
     """The folder with `oploop.yml`: `start` or the nearest above it. FixConfig when there is none."""
     folder = Path(os.path.abspath(start))
     for each in (folder, *folder.parents):
-        if (each / FILE).is_file():
+        if os.path.isfile(each / FILE):
             return each
     raise FixConfig(
         f"no {FILE} in {folder} or above it",
@@ -131,7 +132,7 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
     Needs no secret and no network, and writes nothing. Raises FixConfig with file, line and mend.
     """
     root = Path(os.path.abspath(folder))
-    if not (root / FILE).is_file():
+    if not os.path.isfile(root / FILE):
         raise FixConfig(
             f"no {FILE} in {root}", mend="run `oploop init` to make a project, or `oploop demo` to see one work"
         )
@@ -201,7 +202,7 @@ BUDGET_KEYS: dict[str, Read] = {"share": share, "keep_daily": share}
 
 
 def _path(root: Path, written: str) -> Path:
-    return Path(os.path.normpath(root / Path(written).expanduser()))
+    return Path(os.path.normpath(root / os.path.expanduser(written)))
 
 
 def _warehouse(inner: Block | None, block: Block, root: Path, variables: Variables) -> WarehouseBlock:
@@ -210,7 +211,7 @@ def _warehouse(inner: Block | None, block: Block, root: Path, variables: Variabl
     taken = take(inner, WAREHOUSE_KEYS, "warehouse")
     database = taken.get("database", "warehouse.duckdb")
     place = inner.places.get("database", block.places["warehouse"])
-    if "://" in database or database.startswith(":"):
+    if re.match(r":|\w{2,}:", database):
         raise FixConfig(
             f"warehouse.database is no file: {database}", mend="write `database: warehouse.duckdb`", place=place
         )
@@ -225,7 +226,7 @@ def _models(inner: Block | None, block: Block, root: Path, variables: Variables)
     engine = taken.get("engine", Engine.SQLMESH)
     place = inner.places.get("project", block.places["models"])
     path = _path(root, variables.fill(taken.get("project", "."), place))
-    if engine is not Engine.NONE and not path.is_dir():
+    if engine is not Engine.NONE and not os.path.isdir(path):
         raise FixConfig(
             f"models.project is no folder: {path}", mend="make the folder, or name the right one", place=place
         )

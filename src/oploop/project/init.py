@@ -18,7 +18,7 @@ models: {{engine: sqlmesh}}
 
 # Each app is read from and written to with one login. `oploop apps` lists them.
 # Secrets stay out of this file: ${{VAR}} comes from the environment or from .env.
-apps: {{}}
+apps:
 #  stripe:
 #    api_key: ${{STRIPE_API_KEY}}
 #    read: [customers, charges, refunds, subscriptions]

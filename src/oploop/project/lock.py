@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +48,10 @@ def write_fields_lock(root: Path, mapping: Mapping[str, Mapping[str, str]]) -> N
     path = root / FILE
     new = path.with_name(f".{FILE}.{os.getpid()}")
     try:
-        new.write_text("".join(lines), encoding="utf-8")
+        with new.open("w", encoding="utf-8") as out:
+            out.write("".join(lines))
+            out.flush()
+            os.fsync(out.fileno())
         os.replace(new, path)
     except OSError as e:
         new.unlink(missing_ok=True)
@@ -57,5 +59,11 @@ def write_fields_lock(root: Path, mapping: Mapping[str, Mapping[str, str]]) -> N
 
 
 def _quoted(value: str) -> str:
-    """A text in double quotes, as YAML and JSON both read it."""
-    return json.dumps(value, ensure_ascii=True)
+    """A text in double quotes, in which YAML takes it back as it was."""
+    return '"' + "".join(_escaped(c) for c in value) + '"'
+
+
+def _escaped(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    return char if char.isprintable() else f"\\U{ord(char):08x}"

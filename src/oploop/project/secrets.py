@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from oploop.errors import FixConfig, Place, did_you_mean
-from oploop.project.yaml import Block, Items
+from oploop.project.yaml import SECRET_KEY, Block, Items
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_KEY = re.compile(r"(?i)(_key|token|secret|password|passwd|passphrase|credential)s?$")
 _SECRET_URL = re.compile(r"://[^/@:\s]*:(?!\$\{)[^/@\s]+@")
 
 
@@ -24,7 +23,7 @@ class Variables:
     def __init__(self, root: Path, env: Mapping[str, str] | None = None) -> None:
         self._root = root
         self._env = os.environ if env is None else env
-        self._file: dict[str, str | None] | None = None
+        self._file: dict[str, str] | None = None
 
     def get(self, name: str) -> str | None:
         """A variable's value; the environment rules over `.env`. None: not set."""
@@ -34,18 +33,24 @@ class Variables:
             self._file = self._read()
         return self._file.get(name)
 
-    def _read(self) -> dict[str, str | None]:
+    def _read(self) -> dict[str, str]:
         path = self._root / ".env"
         if not path.is_file():
             return {}
-        from dotenv import dotenv_values
+        from dotenv.parser import parse_stream
 
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             raise FixConfig("cannot be read as UTF-8 text", mend="save it as UTF-8", place=Place(".env")) from None
-        # Taken as they stand, so that a password with a dollar sign stays what it is.
-        return dotenv_values(stream=io.StringIO(text), interpolate=False)
+        found: dict[str, str] = {}
+        for line in parse_stream(io.StringIO(text)):
+            if line.error:
+                at = Place(".env", line.original.line)
+                raise FixConfig("the line is no NAME=value", mend="mend it, or put # before it", place=at)
+            if line.key is not None:
+                found[line.key] = line.value or ""  # taken as it stands: a password may hold a dollar sign
+        return found
 
     def fill(self, text: str, place: Place | None, used: set[str] | None = None) -> str:
         """`text` with each `${VAR}` replaced by its value; `$${` stands for a plain `${`. Adds the values to `used`.
@@ -94,7 +99,7 @@ def looks_secret(app: str, options: Mapping[str, Any]) -> list[str]:
         elif (
             isinstance(value, str)
             and value
-            and ((_SECRET_KEY.search(key) and "${" not in value) or _SECRET_URL.search(value))
+            and ((SECRET_KEY.search(key) and "${" not in value) or _SECRET_URL.search(value))
         ):
             variable = variable_name(app, key.rpartition(".")[2])
             found.append(

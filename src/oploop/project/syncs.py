@@ -4,178 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from oploop.errors import FixConfig, Place, did_you_mean
+from oploop.project.nouns import (
+    Adopt,
+    Check,
+    Conflict,
+    FieldMapping,
+    Limit,
+    Limits,
+    Mode,
+    OnDeleted,
+    OnLeave,
+    Only,
+    OnMiss,
+    OnNull,
+    Sync,
+)
 from oploop.project.sqltext import check_expression
 from oploop.project.values import Read, choice, duration, flag, require, share, take, text, texts, whole
-from oploop.project.yaml import Block, Items, kind, locate, read_yaml
+from oploop.project.yaml import Block, Items, kind, read_yaml
 
 FOLDER = "syncs"
-
-
-class Mode(StrEnum):
-    """What a sync may do in the app."""
-
-    CREATE = "create"
-    UPDATE = "update"
-    UPSERT = "upsert"
-    MIRROR = "mirror"
-    APPEND = "append"
-
-
-class OnNull(StrEnum):
-    """What a NULL of the model does: the field is not sent, or cleared."""
-
-    KEEP = "keep"
-    CLEAR = "clear"
-
-
-class OnLeave(StrEnum):
-    """What happens to a record whose row has left the model."""
-
-    KEEP = "keep"
-    CLEAR = "clear"
-    ARCHIVE = "archive"
-    DELETE = "delete"
-
-
-class OnDeleted(StrEnum):
-    """What happens to a row whose record was deleted in the app."""
-
-    LEAVE = "leave"
-    RECREATE = "recreate"
-
-
-class Adopt(StrEnum):
-    """Which records that we did not create may be removed."""
-
-    NONE = "none"
-    ALL = "all"
-
-
-class Conflict(StrEnum):
-    """Who wins where someone changed a field that we wrote."""
-
-    THEIRS = "theirs"
-    OURS = "ours"
-    HOLD = "hold"
-
-
-class OnMiss(StrEnum):
-    """What a reference that finds no record does: the row is held, the field is not sent, or cleared."""
-
-    HOLD = "hold"
-    KEEP = "keep"
-    CLEAR = "clear"
-
-
-class Only(StrEnum):
-    """When a field is sent, if not always."""
-
-    CREATE = "create"
-
-
-@dataclass(frozen=True, slots=True)
-class FieldMapping:
-    """One field of the app and where its value comes from; `source` names which of column, value, sql, set, add it is."""
-
-    field: str
-    column: str | None = None
-    value: Any = None
-    sql: str | None = None
-    ref: str | None = None
-    by: str | None = None
-    on_miss: OnMiss = OnMiss.HOLD
-    map: dict[str, Any] | None = None
-    add: tuple[str, ...] = ()
-    remove: tuple[str, ...] = ()
-    set_: tuple[str, ...] | None = None
-    if_empty: bool = False
-    only: Only | None = None
-    on_null: OnNull | None = None
-    conflict: Conflict | None = None
-
-    @property
-    def source(self) -> str:
-        """Which key gives the value: column, sql, set, add (also for remove) or value."""
-        if self.column is not None:
-            return "column"
-        if self.sql is not None:
-            return "sql"
-        if self.set_ is not None:
-            return "set"
-        return "add" if self.add or self.remove else "value"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A rule for each row; where it is false the row is held, or the sync stops."""
-
-    sql: str
-    stop: bool = False
-    name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """The most that may happen, as a share of the rows (0.2 is 20%), as a count, or both; None: no limit."""
-
-    share: float | None = None
-    count: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """A sync's guardrails."""
-
-    changes: Limit = Limit(0.2, 10_000)
-    held: Limit = Limit(0.1)
-    removes: Limit = Limit(count=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sync:
-    """One sync file as data."""
-
-    name: str
-    model: str
-    app: str
-    object: str
-    key: dict[str, str]  #: app field: model column
-    fields: tuple[FieldMapping, ...]
-    place: Place
-    mode: Mode = Mode.UPSERT
-    owner: str | None = None
-    description: str | None = None
-    tags: tuple[str, ...] = ()
-    enabled: bool = True
-    where: str | None = None
-    on_null: OnNull = OnNull.KEEP
-    on_leave: OnLeave = OnLeave.KEEP
-    on_deleted: OnDeleted = OnDeleted.LEAVE
-    adopt: Adopt = Adopt.NONE
-    conflict: Conflict = Conflict.THEIRS
-    limits: Limits = Limits()
-    checks: tuple[Check, ...] = ()
-    explain: tuple[str, ...] = ()
-    when: str = "models"
-    order_by: tuple[str, ...] = ()
-    max_read_age: float = 3600.0  #: seconds
-    canary: int = 0
-    at_most_once: bool = False
-    source: Block | None = field(default=None, repr=False, compare=False)
-
-    def place_of(self, *path: str | int) -> Place:
-        """The place of what stands at `path` in the file, or of the nearest known thing around it.
-
-        `place_of("fields", "Priority reason")`, `place_of("checks", 0)`, `place_of("to")`.
-        """
-        found = locate(self.source, path) if self.source is not None else None
-        return found if found is not None and path else self.place
 
 
 def read_syncs(root: Path, apps: Collection[str], warnings: list[str]) -> dict[str, Sync]:
@@ -194,7 +46,13 @@ def _files(root: Path, warnings: list[str]) -> Iterator[Path]:
     folder = root / FOLDER
     if not folder.is_dir():
         return
-    for path in folder.iterdir():
+    try:
+        entries = list(folder.iterdir())
+    except OSError as e:
+        raise FixConfig(
+            f"cannot be read: {e.strerror}", mend="check the folder's rights", place=Place(FOLDER)
+        ) from None
+    for path in entries:
         if path.name.startswith("."):
             continue
         if path.is_dir() and any(path.glob("*.y*ml")):
@@ -219,13 +77,16 @@ def read_sync(path: Path, shown: str, apps: Collection[str]) -> Sync:
     taken.setdefault("fields", ())
     sync = Sync(name=path.stem, place=Place(shown, 1), source=block, **taken)
     _fits_together(sync)
+    for m in sync.fields:
+        if m.ref is not None:
+            _target(m.ref, sync.place_of("fields", m.field, "ref"), apps, "ref")
     return sync
 
 
-def _target(to: str, place: Place, apps: Collection[str]) -> tuple[str, str]:
+def _target(to: str, place: Place, apps: Collection[str], key: str = "to") -> tuple[str, str]:
     app, dot, obj = to.partition(".")
     if not dot or not app or not obj:
-        raise FixConfig(f"to: {to!r} is not app.object", mend="write it like `to: zendesk.tickets`", place=place)
+        raise FixConfig(f"{key}: {to!r} is not app.object", mend=f"write it like `{key}: zendesk.tickets`", place=place)
     if app not in apps:
         raise FixConfig(f"there is no app {app!r} in oploop.yml", mend=did_you_mean(app, apps), place=place)
     return app, obj
@@ -362,14 +223,6 @@ def _map(value: Any, place: Place, name: str) -> dict[str, Any]:
     return {k: _constant(v, value.places[k], f"{name}.{k}") for k, v in value.items()}
 
 
-def _ref(value: Any, place: Place, name: str) -> str:
-    ref = text(value, place, name)
-    app, dot, obj = ref.partition(".")
-    if not (app and dot and obj):
-        raise FixConfig(f"ref: {ref!r} is not app.object", mend="write it like `ref: salesforce.User`", place=place)
-    return ref
-
-
 def _checks(value: Any, place: Place, name: str) -> tuple[Check, ...]:
     if isinstance(value, (str, Block)):
         return (_check(value, place),)
@@ -487,7 +340,7 @@ FIELD_KEYS: dict[str, Read] = {
     "column": text,
     "value": _constant,
     "sql": _sql,
-    "ref": _ref,
+    "ref": text,
     "by": text,
     "on_miss": choice(OnMiss),
     "map": _map,

@@ -174,6 +174,11 @@ class _Builder:
     def place(self, event: Any) -> Place:
         return Place(self.shown, event.start_mark.line + 1, event.start_mark.column + 1)
 
+    def line(self, event: Any) -> str:
+        """The text of the line in which the event begins."""
+        lines = self.text.splitlines()
+        return lines[event.start_mark.line] if event.start_mark.line < len(lines) else ""
+
     def wrong(self, event: Any, message: str, mend: str) -> FixConfig:
         return FixConfig(message, mend=mend, place=self.place(event))
 
@@ -188,8 +193,8 @@ class _Builder:
             if event.tag is not None:
                 raise self.wrong(
                     event,
-                    f"{event.tag} is a YAML tag",
-                    quote_mend(self.text, self.place(event), "a value that starts with !"),
+                    "a value starts with !, which makes it a YAML tag",
+                    quote_mend(self.text, self.place(event), "! in front"),
                 )
             value = self.made(event, depth)
         if self.nodes > MAX_NODES:
@@ -212,8 +217,8 @@ class _Builder:
 
     def alias(self, event: Any) -> Any:
         if event.anchor not in self.anchors:
-            mend = quote_mend(self.text, self.place(event), "a value that starts with *")
-            raise self.wrong(event, f"*{event.anchor} refers to an anchor that is not there", mend)
+            mend = quote_mend(self.text, self.place(event), "* in front")
+            raise self.wrong(event, "a value starts with *, which refers to an anchor that is not there", mend)
         value, size = self.anchors[event.anchor]
         self.nodes += size
         return value
@@ -235,11 +240,13 @@ class _Builder:
                 raise self.wrong(event, "merge keys (<<) are not part of YAML 1.2", "write the keys out")
             return str(event.value)
         if isinstance(event, AliasEvent):
-            raise self.wrong(event, f"*{event.anchor} as a key", "quote the key, or write it out")
+            raise self.wrong(event, "a key starts with *", "quote the key")
         if isinstance(event, ScalarEvent):
-            raise self.wrong(event, f"{event.tag} is a YAML tag", "quote the key")
-        mend = quote_mend(self.text, self.place(event), "a value that starts with {{" if "{{" in self.text else None)
-        raise self.wrong(event, "a key is a map or a list", mend)
+            raise self.wrong(event, "a key starts with !", "quote the key")
+        if "{{" in self.line(event):
+            mend = quote_mend(self.text, self.place(event), "{{ in front")
+            raise self.wrong(event, "a value starts with {{, which opens two maps", mend)
+        raise self.wrong(event, "a key is a map or a list", "quote this")
 
 
 def scalar(text: str) -> Any:
@@ -255,25 +262,25 @@ def scalar(text: str) -> Any:
 
 # -- mistakes, explained -------------------------------------------------------------------------------------------
 
-_SPECIAL = "a value that starts with "
-_AFTER_KEY = re.compile(r"^\s*(?:- +)*(?:[^\s:#'\"{\[][^:#]*?:\s+)?")
+_VALUE = re.compile(r"^\s*(?:- +)*(?P<key>[^\s:#'\"{\[][^:#]*?:\s+)?(?P<value>.*?)\s*$")
+#: Keys whose values are never shown, in no message.
+SECRET_KEY = re.compile(r"(?i)(_key|token|secret|password|passwd|passphrase|credential|dsn)s?$")
 
 
-def quote_mend(text: str, place: Place, why: str | None) -> str:
-    """`quote this`, with the value of that line in quotes where it is short enough to be shown."""
+def quote_mend(text: str, place: Place, why: str | None = None) -> str:
+    """The mend "quote this", with the value of that line in quotes where it may and can be shown."""
     lines = text.splitlines()
     line = lines[place.line - 1] if place.line and place.line <= len(lines) else ""
-    start = _AFTER_KEY.match(line)
-    value = line[start.end() :].strip() if start else ""
-    lead = f"{why} must be in quotes" if why else "quote this"
-    if not value or len(value) > 60 or "${" in value or value[0] in "'\"" or not value.isprintable():
+    lead = f"a value with {why} must be quoted" if why else "quote this"
+    found = _VALUE.match(line)
+    value, key = (found["value"], found["key"] or "") if found else ("", "")
+    hidden = SECRET_KEY.search(key.strip(" :")) or "${" in value or "://" in value
+    in_flow = value[:1] in ("{", "[") and not value.startswith("{{")
+    if hidden or in_flow or not 0 < len(value) <= 60 or value[0] in "'\"" or not value.isprintable():
         return lead
-    quoted = (
-        f"'{value}'"
-        if '"' in value and "'" not in value
-        else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    )
-    return f"{'quote this' if why is None else lead}: {quoted}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = f"'{value}'" if '"' in value and "'" not in value else f'"{escaped}"'
+    return f"{lead}: {quoted}"
 
 
 def _explained(e: MarkedYAMLError, text: str, shown: str) -> FixConfig:
@@ -294,9 +301,9 @@ def _diagnosis(problem: str, context: str, text: str, place: Place) -> tuple[str
             return "a tab stands where spaces belong", "indent with spaces"
         found = re.search(r"character '(.)'", problem)
         char = found.group(1) if found else "this"
-        return f"a value starts with {char}", quote_mend(text, place, f"{_SPECIAL}{char}")
+        return f"a value starts with {char}", quote_mend(text, place, f"{char} in front")
     if "mapping values are not allowed" in problem:
-        return "a colon and a space stand inside a value (or the indentation is wrong)", quote_mend(text, place, None)
+        return "a colon and a space stand inside a value (or the indentation is wrong)", quote_mend(text, place)
     if "quoted scalar" in context:
         return (
             "a quote is not closed, or the text in it is broken",
@@ -316,9 +323,9 @@ def _diagnosis(problem: str, context: str, text: str, place: Place) -> tuple[str
     if "block" in context:
         return "the indentation does not fit", "indent this line like those of its block, with spaces"
     if "anchor" in context or "alias" in context:
-        return "* or & starts a value", "quote this"
+        return "a value starts with * or &", quote_mend(text, place, "* or & in front")
     if "tag" in context:
-        return "! starts a value", "quote this"
+        return "a value starts with !", quote_mend(text, place, "! in front")
     return f"the YAML does not parse: {_short(problem or context)}", "quote this, or mend its indentation"
 
 
