@@ -7,6 +7,7 @@ segment.com/docs/connections/spec/{identify,track}.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -30,7 +31,7 @@ _TIMESTAMP = Field("timestamp", FieldType.TIMESTAMP, description="when it happen
 OBJECTS: Mapping[str, Object] = {
     "identify": Object(
         name="identify",
-        operations={Op.UPSERT: _SENDING},
+        operations={Op.UPSERT: replace(_SENDING, keys=("userId",))},
         id_column="userId",
         fields={
             "userId": Field("userId", FieldType.TEXT, key=True, required=True, nullable=False),
