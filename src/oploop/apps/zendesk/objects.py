@@ -45,13 +45,11 @@ TYPES = ("problem", "incident", "question", "task")
 CREATE_SETTLES = 300.0
 
 
-def _many(replay: Replay, settle: float | None = None) -> Operation:
-    """Up to 100 records a job; a job costs two calls (submit, ask), so two records go as two single calls."""
-    return Operation(batch=100, single_up_to=2, calls=2, in_flight=10, replay=replay, settle=settle)
-
-
-MANY_SAFE, MANY_LOOKUP = _many(Replay.SAFE), _many(Replay.LOOKUP, CREATE_SETTLES)
-ONE_SAFE = Operation(batch=1, in_flight=4, replay=Replay.SAFE)
+#: Up to 100 records a job; a job costs two calls (submit, ask), so two records go as two single calls.
+MANY_SAFE = Operation(batch=100, single_up_to=2, calls=2, in_flight=10, replay=Replay.SAFE)
+MANY_LOOKUP = replace(MANY_SAFE, replay=Replay.LOOKUP, settle=CREATE_SETTLES)
+UPSERT_USERS = replace(MANY_SAFE, keys=("email", "external_id"))
+UPSERT_ORGANIZATION = Operation(batch=1, replay=Replay.SAFE, keys=("external_id",))  # Zendesk has no bulk call for it
 
 
 def _field(name: str, kind: FieldType = FieldType.TEXT, **more: Any) -> Field:
@@ -179,15 +177,14 @@ OBJECTS: Mapping[str, Object] = {
     ),
     "users": Object(
         "users",
-        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.UPSERT: MANY_SAFE, Op.REMOVE: MANY_SAFE},
+        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.UPSERT: UPSERT_USERS, Op.REMOVE: MANY_SAFE},
         stream="users",
         fields=USER_FIELDS,
         description="end users, agents and admins; an upsert matches by email or external_id",
     ),
     "organizations": Object(
         "organizations",
-        # Zendesk has no bulk upsert of organizations.
-        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.UPSERT: ONE_SAFE, Op.REMOVE: MANY_SAFE},
+        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.UPSERT: UPSERT_ORGANIZATION, Op.REMOVE: MANY_SAFE},
         stream="organizations",
         fields=ORGANIZATION_FIELDS,
         description="organizations; an upsert matches by external_id, never by name",
