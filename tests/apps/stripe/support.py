@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -19,8 +19,19 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 NOW = int(NOON.timestamp())
 
 
-async def no_wait(seconds: float) -> None:
-    """Sleep that does not."""
+class Clock:
+    """A clock that only sleeping moves, so that no test waits."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.slept.append(seconds)
 
 
 def still_sandbox(**options: Any) -> StripeSandbox:
@@ -29,10 +40,14 @@ def still_sandbox(**options: Any) -> StripeSandbox:
 
 
 @contextlib.asynccontextmanager
-async def app_of(url: str, *, waits: Callable[[float], Any] = no_wait, **config: Any) -> AsyncIterator[StripeApp]:
-    """The app against an address; its waits are skipped unless handed in."""
+async def app_of(
+    url: str, *, clock: Clock | None = None, real: bool = False, **config: Any
+) -> AsyncIterator[StripeApp]:
+    """The app against an address; it does not really wait, unless it is to be `real`."""
+    clock = clock or Clock()
     whole = {"api_key": "sk_test_oploop", "base_url": url, "rate_limit": 100_000, **config}
-    app = StripeApp("stripe", StripeConfig(**whole), Runtime(sleep=waits, random=Random(3)))
+    still = Runtime(sleep=clock.sleep, monotonic=clock.monotonic, random=Random(3))
+    app = StripeApp("stripe", StripeConfig(**whole), Runtime() if real else still)
     try:
         yield app
     finally:

@@ -13,7 +13,7 @@ from oploop.apps.stripe import StripeSandbox, reader
 from oploop.apps.stripe.sandbox.shapes import KINDS
 from oploop.errors import FixConfig, RetryLater
 from oploop.records import ReadOptions
-from tests.apps.stripe.support import NOW, RawTable, app_of, calls, column, held, read, still_sandbox
+from tests.apps.stripe.support import NOW, Clock, RawTable, app_of, calls, column, held, read, still_sandbox
 
 DAY = 86_400
 
@@ -385,27 +385,22 @@ async def test_too_many_calls_and_broken_answers_are_tried_again_and_nothing_is_
         Fault("GET /v1/customers", "lose", skip=6),
         Fault("GET /v1/events", "status", status=503),
     ]
-    waits: list[float] = []
-
-    async def wait(seconds: float) -> None:
-        waits.append(seconds)
-
+    clock = Clock()
     with sandbox.running() as url:
-        async with app_of(url, waits=wait) as app:
+        async with app_of(url, clock=clock) as app:
             table = RawTable()
             await read(app, "customers", table)
     assert table.live() == held(sandbox, "customers")
     assert table.seen == 1000
-    assert len([w for w in waits if w > 0]) >= 5
+    assert len(calls(sandbox, "GET /v1/customers")) == 10 + 4, "each that failed once more"
+    assert len([waited for waited in clock.slept if waited > 0]) >= 3, "after a refusal it waits"
 
 
 async def test_the_rate_limit_of_the_sandbox_is_kept_to_within_the_budget() -> None:
     sandbox = StripeSandbox(rate_limit=20)
     sandbox.load("customers", customers(3500))
     with sandbox.running() as url:
-        import asyncio
-
-        async with app_of(url, waits=asyncio.sleep, rate_limit=19) as app:
+        async with app_of(url, real=True, rate_limit=19) as app:
             table = RawTable()
             await read(app, "customers", table)
     assert len(table.rows) == 3500

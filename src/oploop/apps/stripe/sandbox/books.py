@@ -156,7 +156,7 @@ class Books:
             for item in asked
         ]
         url = f"/v1/subscription_items?subscription={subscription}"
-        return {"object": "list", "data": data, "has_more": False, "total_count": len(data), "url": url}
+        return {"object": "list", "data": data, "has_more": False, "url": url}
 
     def _tell(self, kind: str, row: Mapping[str, Any], event: str, old: Mapping[str, Any] | None = None) -> None:
         """Enter an event with the object as it now stands."""
