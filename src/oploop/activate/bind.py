@@ -38,6 +38,7 @@ class BoundKey:
     wanted: str  #: canonical text over MODEL
     now: str  #: canonical text over RAWT; empty for a blind sync
     value: str  #: the value to send, over MODEL
+    native: tuple[str, str] | None  #: whole numbers on both sides, (over MODEL, over RAWT): compared as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class BoundField:
     on_null: str
     if_empty: bool = False
     only_create: bool = False
-    constant: bool = False  #: the same for all rows, so a NULL is no accident
+    fits: bool = False  #: the conversion cannot fail: a constant, or a column of the field's own type
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
 
@@ -238,11 +239,14 @@ class _Binder:
         value = self.column(column, "key", label)
         if not blind and field.source is None:
             raise FixConfig(f"key field {label!r} cannot be read back", place=self.sync.place_of("key", label))
-        now = ""
+        now, native, form = "", None, key_form(field)
+        sql_type = self.warehouse.sql_type(field.type)
         if not blind and field.source is not None:
-            now = canonical(self.warehouse.field_value(field.source, field.type, RAWT), key_form(field))
-        typed = f"TRY_CAST({value} AS {self.warehouse.sql_type(field.type)})"
-        return BoundKey(field, column, canonical(value, key_form(field)), now, typed)
+            held = self.warehouse.field_value(field.source, field.type, RAWT)
+            if field.type is FieldType.INTEGER and is_integer(self.columns[column]):
+                form, native = Canonical.EXACT, (value, held)  # the same text and, faster, the same number
+            now = canonical(held, form)
+        return BoundKey(field, column, canonical(value, form), now, f"TRY_CAST({value} AS {sql_type})", native)
 
     def field(self, m: FieldMapping, *, blind: bool) -> BoundField:
         field = self.app_field(m.field, "fields")
@@ -270,13 +274,13 @@ class _Binder:
             field=field,
             source=source,
             unmapped=unmapped,
-            wanted=self.converted(source, field),
+            wanted=self.converted(source, field, exact=self.fits(m, field)),
             now=now,
             conflict=str(m.conflict or self.sync.conflict),
             on_null=str(m.on_null or self.sync.on_null),
             if_empty=bool(m.if_empty),
             only_create=m.only == "create",
-            constant=m.column is None and m.sql is None,
+            fits=self.fits(m, field),
             add=tuple(m.add or ()),
             remove=tuple(m.remove or ()),
         )
@@ -300,9 +304,20 @@ class _Binder:
         text = f"CAST({expr} AS VARCHAR)"
         return f"(CASE {text} {arms} END)", f"CASE WHEN {text} NOT IN ({known}) THEN {text} END"
 
-    def converted(self, source: str, field: Field) -> str:
+    def fits(self, m: FieldMapping, field: Field) -> bool:
+        """Whether a mapping's value is of the field's type already: a column of it, unmapped, or a constant."""
+        if m.map or m.sql is not None:
+            return False
+        if m.column is None:
+            return True
+        kind = self.columns[m.column].upper()
+        return kind == self.warehouse.sql_type(field.type) or (field.type is FieldType.INTEGER and is_integer(kind))
+
+    def converted(self, source: str, field: Field, *, exact: bool) -> str:
         """`source` in the warehouse's type for the field; NULL where it does not convert without loss."""
         sql_type = self.warehouse.sql_type(field.type)
+        if exact and field.type not in (FieldType.LIST, FieldType.JSON):
+            return f"CAST({source} AS {sql_type})"
         match field.type:
             case FieldType.INTEGER:
                 return f"(CASE WHEN TRY_CAST({source} AS DOUBLE) = TRY_CAST({source} AS BIGINT) THEN TRY_CAST({source} AS BIGINT) END)"
@@ -314,6 +329,11 @@ class _Binder:
                 return f"CAST({source} AS {sql_type})"
             case _:
                 return f"TRY_CAST({source} AS {sql_type})"
+
+
+def is_integer(sql_type: str) -> bool:
+    """Whether a SQL type holds whole numbers that fit 64 bits."""
+    return sql_type.upper() in ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT")
 
 
 def key_form(field: Field) -> Canonical:

@@ -80,7 +80,7 @@ def _field_rules(f: BoundField, i: int) -> list[Rule]:
         return rules
     if f.unmapped is not None:
         rules.append(Rule(f.label, f"{f.label}: map has no entry for {{}}", f"__u{i} IS NOT NULL", f"__u{i}"))
-    if field.type is not FieldType.TEXT and not f.constant:
+    if field.type is not FieldType.TEXT and not f.fits:
         says = f"{f.label}: {{}} is no {field.type.value}"
         rules.append(Rule(f.label, says, f"w{i} IS NULL AND __s{i} IS NOT NULL", f"__s{i}"))
     if field.enum is not None and field.type is not FieldType.LIST:
@@ -98,14 +98,16 @@ def _field_rules(f: BoundField, i: int) -> list[Rule]:
 
 def model_select(bound: BoundSync) -> str:
     """The sync's view of its model: keys, wanted values, checks; before anything of the app is known."""
+    native = native_key(bound)
     cols = [f"{_joined([k.wanted for k in bound.keys])} AS __key"]
+    cols.append(f"{native[0]} AS __join" if native else "__key AS __join")
     for i, k in enumerate(bound.keys):
         cols += [f"{k.wanted} AS __p{i}", f"{k.value} AS k{i}"]
     for i, f in enumerate(bound.fields):
         if not f.in_place:
             cols.append(f"{f.wanted} AS w{i}")
-            if f.field.type is not FieldType.TEXT and not f.constant:
-                cols.append(f"CAST({f.source} AS VARCHAR) AS __s{i}")
+            if f.field.type is not FieldType.TEXT and not f.fits:
+                cols.append(f"{f.source} AS __s{i}")
         if f.unmapped is not None:
             cols.append(f"{f.unmapped} AS __u{i}")
     cols += [f"({c.sql}) AS __x{j}" for j, c in enumerate(bound.checks)]
@@ -118,8 +120,9 @@ def model_select(bound: BoundSync) -> str:
 def app_select(bound: BoundSync) -> str:
     """The app's records as last read, deleted ones too."""
     assert bound.raw_table is not None
+    native = native_key(bound)
     cols = [
-        f"{_joined([k.now for k in bound.keys])} AS __key",
+        f"{native[1] if native else _joined([k.now for k in bound.keys])} AS __join",
         f"CAST({RAWT}.{quote(bound.id_column)} AS VARCHAR) AS __remote",
         f"{RAWT}.{VERSION} AS __version",
         f"{RAWT}.{EXTRACTED_AT} AS __read_at",
@@ -127,6 +130,11 @@ def app_select(bound: BoundSync) -> str:
     ]
     cols += [f"{f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields)]
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.raw_table)} AS {RAWT}"
+
+
+def native_key(bound: BoundSync) -> tuple[str, str] | None:
+    """What to join on instead of the key's canonical text: a single whole number, over MODEL and over RAWT."""
+    return bound.keys[0].native if len(bound.keys) == 1 else None
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -138,7 +146,7 @@ def diff_select(bound: BoundSync, warehouse: Warehouse, known: Known, rules: Seq
     """The statement. `only`: just the row with this canonical key."""
     ctes = [f"model AS ({model_select(bound)})"]
     keep = f" WHERE __key = {literal(only)}" if only is not None else ""
-    ctes.append("twice AS (SELECT __key AS dkey FROM model WHERE __key IS NOT NULL GROUP BY 1 HAVING count(*) > 1)")
+    ctes.append("twice AS (SELECT __join AS dkey FROM model WHERE __join IS NOT NULL GROUP BY 1 HAVING count(*) > 1)")
     ctes.append(f"base AS ({_base(bound, warehouse, known)}{keep})")
     ctes.append(f"compared AS ({_compared(bound, warehouse, known)})")
     ctes.append(f"decided AS ({_decided(bound)})")
@@ -168,17 +176,17 @@ def _value(rules: Sequence[Rule]) -> str:
 def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     """The model's rows beside the app's, and the record's state."""
     n = range(len(bound.fields))
-    joins = "FROM model m LEFT JOIN twice ON twice.dkey = m.__key"
+    joins = "FROM model m LEFT JOIN twice ON twice.dkey = m.__join"
     if bound.blind:
         app = "NULL::BIGINT AS __version, NULL::TIMESTAMPTZ AS __read_at, FALSE AS __dead, 0 AS __hits"
         nows = [f"NULL::{warehouse.sql_type(bound.fields[i].field.type)} AS n{i}" for i in n]
         remote = "s.remote_id AS __remote" if known.has_state else "NULL::VARCHAR AS __remote"
         state_key = "m.__key"
     else:
-        joins += f" LEFT JOIN ({_live(bound, known)}) a ON a.__key = m.__key"
-        dead = f"SELECT DISTINCT __key FROM ({app_select(bound)}) WHERE __deleted AND __key IS NOT NULL"
-        joins += f" LEFT JOIN ({dead}) dead ON dead.__key = m.__key"
-        state_key, pick, gone = "a.__remote", "a", "a.__remote IS NULL AND dead.__key IS NOT NULL"
+        joins += f" LEFT JOIN ({_live(bound, known)}) a ON a.__join = m.__join"
+        dead = f"SELECT DISTINCT __join FROM ({app_select(bound)}) WHERE __deleted AND __join IS NOT NULL"
+        joins += f" LEFT JOIN ({dead}) dead ON dead.__join = m.__join"
+        state_key, pick, gone = "a.__remote", "a", "a.__remote IS NULL AND dead.__join IS NOT NULL"
         if known.has_records:
             # a record that we made and the read does not show yet, or whose key somebody changed in the app
             where = (
@@ -188,7 +196,9 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
             joins += f" LEFT JOIN oploop.records rec ON {where}"
             joins += f" LEFT JOIN ({app_select(bound)}) a2 ON a2.__remote = rec.remote_id"
             state_key = "COALESCE(a.__remote, rec.remote_id)"
-            gone = "a.__remote IS NULL AND (a2.__deleted IS TRUE OR (rec.remote_id IS NULL AND dead.__key IS NOT NULL))"
+            gone = (
+                "a.__remote IS NULL AND (a2.__deleted IS TRUE OR (rec.remote_id IS NULL AND dead.__join IS NOT NULL))"
+            )
         cols = ["__version", "__read_at", *(f"n{i}" for i in n)]
         nows = [f"COALESCE(a.{c}, a2.{c}) AS {c}" if known.has_records else f"{pick}.{c}" for c in cols]
         if known.has_records:  # a NULL of the live row must not be filled from the other
@@ -207,12 +217,12 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
 
 def _live(bound: BoundSync, known: Known) -> str:
     """Live app records, one a key; `__hits` counts how many have the key (more than one: ambiguous)."""
-    live = f"SELECT * FROM ({app_select(bound)}) WHERE NOT __deleted AND __key IS NOT NULL"
+    live = f"SELECT * FROM ({app_select(bound)}) WHERE NOT __deleted AND __join IS NOT NULL"
     if known.key_unique:
         return f"SELECT *, 1 AS __hits FROM ({live})"
     return (
-        f"SELECT *, count(*) OVER (PARTITION BY __key) AS __hits FROM ({live}) "
-        "QUALIFY row_number() OVER (PARTITION BY __key ORDER BY __remote) = 1"
+        f"SELECT *, count(*) OVER (PARTITION BY __join) AS __hits FROM ({live}) "
+        "QUALIFY row_number() OVER (PARTITION BY __join ORDER BY __remote) = 1"
     )
 
 
