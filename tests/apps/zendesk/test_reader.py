@@ -11,7 +11,7 @@ import pytest
 from oploop.apps.sandbox import Fault
 from oploop.apps.zendesk import ZendeskApp, ZendeskSandbox
 from oploop.apps.zendesk.streams import Reader
-from oploop.errors import FixConfig, RetryLater
+from oploop.errors import FixConfig, FixData, RetryLater
 from oploop.records import Batch, Cursor, ReadOptions
 from tests.apps.zendesk.conftest import TEXT_ID, VirtualClock, make_app
 
@@ -194,6 +194,11 @@ async def test_a_stuck_export_is_no_endless_loop(app: ZendeskApp, sandbox: Zende
     sandbox.faults.append(Fault("GET /api/v2/incremental", "status", status=200, body=stuck))
     with pytest.raises(RetryLater, match="does not move on"):
         await read(app, "tickets")
+
+
+async def test_a_kept_cursor_that_zendesk_refuses_names_the_mend(app: ZendeskApp) -> None:
+    with pytest.raises(FixData, match=r"place up to which tickets were read: InvalidValue.* — .*--full"):
+        await read(app, "tickets", {"after": "no cursor"})
 
 
 async def test_a_cut_or_limited_page_is_asked_for_again(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:

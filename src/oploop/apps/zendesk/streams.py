@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from oploop.apps.arrow import table_from_records
 from oploop.apps.base import micros
-from oploop.apps.transport import Answer
+from oploop.apps.transport import Answer, Refused
 from oploop.apps.zendesk.client import Client
 from oploop.errors import FixData, RetryLater
 from oploop.records import Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
@@ -175,7 +175,16 @@ class Reader:
         while True:
             began = self._client.runtime.now()
             where: dict[str, Any] = {"start_time": start} if after is None else {"cursor": after}
-            answer = await self._client.export(BUCKETS[stream], f"{stream}/cursor", {**where, "per_page": self._page})
+            params = {**where, "per_page": self._page}
+            try:
+                answer = await self._client.export(BUCKETS[stream], f"{stream}/cursor", params)
+            except Refused as e:
+                if cursor is None:
+                    raise
+                raise FixData(
+                    f"Zendesk does not take the place up to which {stream} were read: {e.message}",
+                    mend="read it again from the start: oploop extract --full",
+                ) from e
             body, records = records_of(answer, stream)
             ended, found = bool(body.get("end_of_stream")), body.get("after_cursor")
             if not ended and (found is None or found == after):
