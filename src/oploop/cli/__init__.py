@@ -1,0 +1,1 @@
+"""The command line: parse, call, render. Only click is imported before a command runs; `oploop --help` stays quick."""

@@ -1,0 +1,155 @@
+"""What `oploop doctor` looks at. Every look is on its own: what is wrong with one thing hides nothing of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oploop.activate.bind import bind
+from oploop.cli import show
+from oploop.errors import OploopError
+from oploop.warehouse import open_warehouse
+
+if TYPE_CHECKING:
+    from oploop.project import Sync
+    from oploop.warehouse.base import Warehouse
+    from oploop.workspace import Selection, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor. `ok` None: cannot be told yet, and no mistake."""
+
+    name: str
+    ok: bool | None
+    text: str = ""
+    error: OploopError | None = None
+
+
+class AnyColumns(dict[str, str]):
+    """Stands for a model's columns while it is not built: takes every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
+    """Everything, in the order in which a newcomer mends it."""
+    findings = [_config(ws)]
+    names = list(ws.project.apps)
+    apps = await asyncio.gather(*(_app(ws, n) for n in names))
+    findings += apps
+    findings += [_warehouse(ws), _state(ws)]
+    well = {n for n, f in zip(names, apps, strict=True) if f.ok}
+    with _some_warehouse(ws) as (warehouse, real):
+        for sync in selection.pick(ws.project):
+            if sync.app in well:
+                findings.append(await _sync(ws, sync, warehouse, real))
+            else:
+                findings.append(Finding(sync.name, None, f"not checked, as {sync.app} does not answer"))
+    return findings
+
+
+def _config(ws: Workspace) -> Finding:
+    p = ws.project
+    parts = [p.name, show.count(len(p.apps), "app"), show.count(len(p.syncs), "sync"), f"models by {p.models.engine}"]
+    return Finding("oploop.yml", True, " · ".join(parts))
+
+
+async def _app(ws: Workspace, name: str) -> Finding:
+    """Whether the app answers, and what is read of it exists."""
+    block = ws.project.apps[name]
+    try:
+        app = ws.app(name)
+        for stream, options in block.read.items():
+            if stream not in app.streams:
+                from oploop.errors import FixConfig, did_you_mean
+
+                raise FixConfig(
+                    f"{name} has no stream {stream!r}", mend=did_you_mean(stream, app.streams), place=options.place
+                )
+        return Finding(name, True, show.clean((await app.check()).line))
+    except OploopError as e:
+        return Finding(name, False, str(e), e.at(block.place))
+
+
+def _warehouse(ws: Workspace) -> Finding:
+    path = ws.project.warehouse.database
+    if not path.exists():
+        return Finding("warehouse", None, f"{path.name} is not there yet; oploop extract makes it")
+    try:
+        return Finding("warehouse", True, f"{path.name}, {show.count(len(ws.warehouse.tables()), 'table')}")
+    except OploopError as e:
+        return Finding("warehouse", False, str(e), e.at(ws.project.warehouse.place))
+
+
+def _state(ws: Workspace) -> Finding:
+    from oploop.errors import FixConfig
+
+    folder = ws.project.state_dir
+    if not folder.exists():
+        return Finding("state", None, f"{folder.name}/ is not there yet; the first run makes it")
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    if mode & 0o077:
+        e = FixConfig(f"{folder} can be read by others (mode {mode:04o})", mend=f"chmod 700 {folder}")
+        return Finding("state", False, str(e), e)
+    try:
+        runs = ws.state.runs(1)
+    except OploopError as e:
+        return Finding("state", False, str(e), e)
+    last = f", last run {show.ago(runs[0].started_at, ws.runtime.now())}" if runs else ""
+    return Finding("state", True, f"{folder.name}/, mode {mode:04o}{last}")
+
+
+@contextmanager
+def _some_warehouse(ws: Workspace) -> Iterator[tuple[Warehouse, bool]]:
+    """The project's warehouse; while it is not there or held, an empty one, since fields are checked in its types."""
+    try:
+        yield ws.warehouse, True
+        return
+    except OploopError:
+        pass
+    with tempfile.TemporaryDirectory() as folder:
+        empty = open_warehouse(Path(folder) / "empty.duckdb", read_only=False, runtime=ws.runtime)
+        try:
+            yield empty, False
+        finally:
+            empty.close()
+
+
+async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> Finding:
+    """A sync's object, fields and columns, as far as they can be known."""
+    try:
+        obj, stream = ws.target(sync)
+        described = await ws.app(sync.app).describe(sync.object)
+        table, columns, note = _model(ws, sync, real)
+        bound = bind(sync, obj, stream, described, warehouse, table, columns)
+    except OploopError as e:
+        return Finding(sync.name, False, str(e), e.at(sync.place))
+    blind = ", blind: its records cannot be read" if bound.blind else ""
+    text = f"{sync.model} → {bound.app_object}, {show.count(len(bound.fields), 'field')}{blind}"
+    off = "" if sync.enabled else " · not enabled"
+    return Finding(sync.name, None if note else True, text + off + (f" · {note}" if note else ""))
+
+
+def _model(ws: Workspace, sync: Sync, real: bool) -> tuple[str, dict[str, str], str]:
+    """Where the sync's model stands, its columns, and what cannot be told yet."""
+    if real:
+        try:
+            table = ws.model_table(sync)
+            return table, ws.warehouse.columns(table), ""
+        except OploopError:
+            if ws.project.models.engine == "none" or sync.model not in ws.model_files():
+                raise
+    elif ws.project.models.engine != "none" and sync.model not in ws.model_files():
+        from oploop.errors import FixConfig, did_you_mean
+
+        mend = did_you_mean(sync.model, ws.model_files())
+        raise FixConfig(f"there is no model {sync.model!r}", mend=mend, place=sync.place_of("model"))
+    return sync.model, AnyColumns(), f"not built in {ws.environment}, so its columns were not checked"

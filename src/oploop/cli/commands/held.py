@@ -1,0 +1,103 @@
+"""`oploop held`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oploop.cli import options
+from oploop.cli.command import Cli
+from oploop.cli.command import command as make
+from oploop.cli.opening import with_workspace
+
+if TYPE_CHECKING:
+    from oploop.workspace import Workspace
+
+
+@make("held", example="oploop held\noploop held ticket_priority --limit 20")
+@click.argument("sync", required=False)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="So many rows of each."
+)
+@options.wait
+def command(cli: Cli, sync: str | None, limit: int, wait: float | None) -> int:
+    """List rows that are held back, and why.
+
+    Held rows broke a rule in their sync's last run: the others went on, and a held row goes too once its data is
+    mended. Parked ones are not sent again until something changes: what the app rejected or ignores, and what may or
+    may not have arrived.
+    """
+
+    async def work(ws: Workspace) -> int:
+        from oploop.workspace import Selection
+
+        names = [s.name for s in Selection((sync,) if sync else ()).pick(ws.project)]
+        found = _held(ws, names, limit)
+        cli.out.data({"held": found["held"], "parked": found["parked"], "counts": found["counts"]})
+        _print(cli, ws, found, limit)
+        return 0
+
+    return with_workspace(cli, work, read_only=True, wait=wait)
+
+
+def _held(ws: Workspace, names: list[str], limit: int) -> dict[str, Any]:
+    """{"held": rows, "parked": rows, "counts": {sync: {"held", "parked"}}}; rows are maps."""
+    out: dict[str, Any] = {"held": [], "parked": [], "counts": {n: {"held": 0, "parked": 0} for n in names}}
+    if not ws.warehouse.columns("oploop.held"):
+        return out
+    for name in names:
+        for kind, select in (
+            ("held", "SELECT key, reason, field, run_id, at FROM oploop.held WHERE sync = ? ORDER BY reason, key"),
+            (
+                "parked",
+                "SELECT key, reason, message, run_id, at FROM oploop.parked WHERE sync = ? ORDER BY at DESC, key",
+            ),
+        ):
+            head, *_ = select.partition(" FROM ")
+            words = ["sync", *(w.strip() for w in head.removeprefix("SELECT ").split(","))]
+            rows = ws.warehouse.rows(f"{select} LIMIT {limit}", (name,))
+            out[kind] += [dict(zip(words, (name, *r), strict=True)) for r in rows]
+            total = ws.warehouse.rows(f"SELECT count(*) FROM oploop.{kind} WHERE sync = ?", (name,))
+            out["counts"][name][kind] = total[0][0]
+    return out
+
+
+def _print(cli: Cli, ws: Workspace, found: dict[str, Any], limit: int) -> None:
+    from oploop.cli import show
+    from oploop.cli.out import columns
+
+    out, now, shown = cli.out, ws.runtime.now(), False
+    for name, counts in found["counts"].items():
+        for kind in ("held", "parked"):
+            rows = [r for r in found[kind] if r["sync"] == name]
+            if not rows:
+                continue
+            if shown:
+                out.line()
+            shown = True
+            when = f"in its last run, {show.ago(rows[0]['at'], now)}" if kind == "held" else "until something changes"
+            out.line(f"{out.bold(name)}   {counts[kind]:,} {kind} {when}")
+            out.lines(columns([_row(r, kind, now) for r in rows], indent=2))
+            if counts[kind] > limit:
+                out.line(f"  … and {counts[kind] - limit:,} more: --limit {counts[kind]}")
+    if not shown:
+        out.line("nothing is held and nothing is parked")
+
+
+#: What a parked change waits for.
+WAITS = {
+    "rejected": "the app refused it; waits until the model wants another value",
+    "ignored": "the app keeps its own value; waits until the model wants another one",
+    "unknown": "may or may not have arrived; waits until a read shows it",
+}
+
+
+def _row(r: dict[str, Any], kind: str, now: Any) -> list[str]:
+    from oploop.cli import show
+
+    key = show.value(r["key"], 40) if r["key"] is not None else "(no key)"
+    if kind == "held":
+        return [key, show.value(r["reason"], 110)]
+    said = f": {show.value(r['message'], 90)}" if r["message"] else ""
+    return [key, f"{r['reason']}{said}", show.ago(r["at"], now), WAITS.get(r["reason"], "")]

@@ -1,0 +1,143 @@
+"""`oploop plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oploop.cli import options
+from oploop.cli.command import Cli
+from oploop.cli.command import command as make
+from oploop.cli.opening import with_workspace
+
+if TYPE_CHECKING:
+    from oploop.report import SyncReport
+    from oploop.workspace import Workspace
+
+
+@make("plan", example="oploop plan --env prod --select ticket_priority\noploop plan --env prod --save friday.plan")
+@options.environment
+@options.selection
+@options.one_record
+@click.option("--all", "every", is_flag=True, help="List every change, not a few.")
+@click.option("--build", is_flag=True, help="Build the models first.")
+@click.option(
+    "--save", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Keep the plan for oploop apply."
+)
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 3 when there is something to send.")
+@options.allow
+@options.yes("Count a first delivery as allowed.")
+@options.wait
+def command(cli: Cli, environment: str, **given: Any) -> int:
+    """Show what a run would send; send nothing.
+
+    Compares the models as they stand with what the apps held when they were last read. The warehouse is opened for
+    reading only (unless --build). Exit 1 when a run would be stopped by a limit, a check or a failed model; a first
+    delivery that waits for permission is no failure.
+    """
+
+    async def work(ws: Workspace) -> int:
+        from oploop.cli.progress import Progress
+
+        with Progress(cli.out, ws.runtime.monotonic, "planning") as progress:
+            reports, failed = await _plan(cli, ws, given, progress)
+        if given["save"] is not None:
+            from oploop import loop
+
+            loop.save_plan(ws, reports, given["save"])
+        stopped = [r for r in reports if _truly_stopped(r)]
+        changes = sum(r.plan.changes for r in reports if r.plan is not None)
+        _json(cli, ws, reports, bool(stopped or failed), given["every"])
+        _print(cli, ws, reports, given)
+        if stopped or failed:
+            return 1
+        return 3 if given["detailed_exitcode"] and changes else 0
+
+    return with_workspace(cli, work, environment=environment, read_only=not given["build"], wait=given["wait"])
+
+
+async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -> tuple[list[SyncReport], bool]:
+    """Plan the selected syncs; whether a build that was asked for failed."""
+    from oploop import loop
+    from oploop.cli.show_run import build_lines
+    from oploop.report import RunReport
+    from oploop.workspace import Selection
+
+    allow = options.parse_allow(given["allow"], ws.project.syncs)
+    chosen = loop.Options(
+        Selection(given["select"], given["exclude"]), given["key"], given["limit"], allow=allow, yes=given["yes"]
+    )
+    syncs = chosen.selection.pick(ws.project)
+    run = RunReport("", ws.environment)
+    if given["build"]:
+        began = ws.runtime.monotonic()
+        run.models = await loop.build(ws, ws.runtime.new_id(), progress.tell)
+        lines = build_lines(cli.out, run.models, ws.runtime.monotonic() - began, 9)
+        with progress.paused():
+            cli.out.lines(lines)
+    bound = await loop.bind_all(ws, syncs, run, progress.tell)
+    reports = []
+    for b in bound:
+        progress.say(f"planning {b.name}")
+        reports.append(await loop.plan_sync(ws, b, chosen))
+    broken = any(m.status.value in ("failed", "skipped") for m in run.models)
+    return sorted([*run.syncs, *reports], key=lambda r: r.sync), broken
+
+
+def _truly_stopped(r: SyncReport) -> bool:
+    """Whether more than a missing permission for a first delivery stops it."""
+    if r.plan is None:
+        return True
+    first = [f.message for f in r.plan.stops if f.check == "first"]
+    return any(why not in first for why in r.stopped)
+
+
+def _json(cli: Cli, ws: Workspace, reports: list[SyncReport], stopped: bool, every: bool) -> None:
+    from oploop.activate import plan as planning
+
+    if not cli.out.json:
+        return
+    syncs = []
+    for r in reports:
+        body = planning.as_json(r.plan, ws.warehouse, all_changes=every) if r.plan is not None else r.as_json()
+        syncs.append({**body, "status": r.status, "stopped": r.stopped, "allow": r.allow})
+    cli.out.data(
+        {"run_id": None, "environment": ws.environment, "status": "stopped" if stopped else "ok", "syncs": syncs}
+    )
+
+
+def _print(cli: Cli, ws: Workspace, reports: list[SyncReport], given: dict[str, Any]) -> None:
+    from oploop.cli.show_plan import header, sync_lines
+
+    if cli.out.json:
+        return
+    if not reports:
+        cli.out.line("no syncs: put one into syncs/, see oploop apps for what can be written")
+        return
+    head = header(ws, reports)
+    if head:
+        cli.out.line(cli.out.dim(head))
+    for r in reports:
+        cli.out.line()
+        cli.out.lines(sync_lines(r, ws.warehouse, cli.out, every=given["every"]))
+    cli.out.line()
+    cli.out.line(_last(ws, reports, given))
+
+
+def _last(ws: Workspace, reports: list[SyncReport], given: dict[str, Any]) -> str:
+    """What was done (nothing) and what can be done next."""
+    from oploop.cli.show_plan import EXAMPLES
+
+    env = f" --env {ws.environment}" if ws.environment != "dev" else ""
+    words = "".join(f" --select {w}" for w in given["select"]) + "".join(f" --exclude {w}" for w in given["exclude"])
+    parts = ["Nothing sent."]
+    changes = [r.plan.changes for r in reports if r.plan is not None]
+    if not given["every"] and any(n > EXAMPLES for n in changes):
+        parts.append("all: --all")
+    if given["save"] is not None:
+        parts.append(f"send: oploop apply{env} {given['save']}")
+    elif any(changes):
+        parts.append(f"send: oploop run{env}{words}")
+    return "   ".join(parts)

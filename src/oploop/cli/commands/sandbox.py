@@ -1,0 +1,100 @@
+"""`oploop sandbox`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oploop.cli.command import Cli
+from oploop.cli.command import command as make
+
+if TYPE_CHECKING:
+    from oploop.apps.sandbox import Sandbox
+
+
+@make("sandbox", example="oploop sandbox stripe zendesk\noploop sandbox zendesk --port 8802")
+@click.argument("types", nargs=-1, required=True, metavar="TYPE...")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    help="The first one's port, the next one's is N+1 [default: free ones].",
+)
+@click.option(
+    "--logs",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where a sandbox that leaves files puts them [default: ./TYPE-logs].",
+)
+def command(cli: Cli, types: tuple[str, ...], port: int | None, logs: Path | None) -> int:
+    """Run stand-in servers for apps on this machine.
+
+    Each is a real HTTP server on loopback that behaves as the vendor documents, empty at first. Prints its address
+    and the lines for oploop.yml and .env; runs until Ctrl-C.
+    """
+    from oploop.apps.registry import sandbox_class
+
+    made = [(t, *_make(sandbox_class(t), t, logs)) for t in types]
+    cli.interrupted = lambda: "the sandboxes are gone, and with them what was in them"
+    ports = [port + i if port is not None else 0 for i in range(len(made))]
+    asyncio.run(_serve(cli, made, ports))
+    return 0
+
+
+def _make(cls: type[Sandbox], type_name: str, logs: Path | None) -> tuple[Sandbox, dict[str, Any]]:
+    """A sandbox, and what its `default_config` wants beside the address."""
+    takes = inspect.signature(cls.__init__).parameters
+    more: dict[str, Any] = {"logs": (logs or Path(f"{type_name}-logs")).absolute()} if "logs" in takes else {}
+    return cls(**more), more
+
+
+async def _serve(cli: Cli, made: list[tuple[str, Sandbox, dict[str, Any]]], ports: list[int]) -> None:
+    """Serve all until one of them ends or the user interrupts."""
+    from oploop.errors import FixConfig
+
+    async def one(type_name: str, sandbox: Sandbox, more: dict[str, Any], port: int) -> None:
+        try:
+            await sandbox.serve(port, ready=lambda url: _say(cli, type_name, sandbox, url, more))
+        except OSError as e:
+            raise FixConfig(f"cannot listen on port {port}: {e.strerror}", mend="choose another with --port") from None
+
+    async with asyncio.TaskGroup() as group:
+        for (type_name, sandbox, more), port in zip(made, ports, strict=True):
+            group.create_task(one(type_name, sandbox, more, port))
+
+
+def _say(cli: Cli, type_name: str, sandbox: Sandbox, url: str, more: dict[str, Any]) -> None:
+    """The address, and the app's block for it."""
+    config = _config(sandbox, url, more)
+    secrets = _secrets(type_name)
+    from oploop.project.secrets import variable_name
+
+    variables = {variable_name(type_name, k): v for k, v in config.items() if k in secrets}
+    block = {k: f"${{{variable_name(type_name, k)}}}" if k in secrets else v for k, v in config.items()}
+    cli.out.data({"type": type_name, "url": url, "block": {type_name: block}, "env": variables})
+    cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(sandbox.title)} at {url}")
+    cli.out.line("    in oploop.yml, under apps:")
+    cli.out.line(f"      {type_name}:")
+    cli.out.lines(f"        {k}: {v}" for k, v in block.items())
+    if variables:
+        cli.out.line("    in .env:")
+        cli.out.lines(f"      {k}={v}" for k, v in variables.items())
+
+
+def _config(sandbox: Sandbox, url: str, more: dict[str, Any]) -> dict[str, Any]:
+    """What a sandbox offers as its block; at the least its address."""
+    offered = getattr(type(sandbox), "default_config", None)
+    found: dict[str, Any] = offered(url, **more) if offered is not None else {"base_url": url}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in found.items()}
+
+
+def _secrets(type_name: str) -> set[str]:
+    from oploop.apps.registry import app_class, known_types
+
+    if type_name not in known_types():
+        return set()
+    return {n for n, f in app_class(type_name).Config.model_fields.items() if "Secret" in str(f.annotation)}

@@ -1,0 +1,63 @@
+"""A project opened for a command."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from oploop.cli.command import Cli
+
+if TYPE_CHECKING:
+    from oploop.project import Project
+    from oploop.workspace import Workspace
+
+T = TypeVar("T")
+
+
+def load(cli: Cli) -> Project:
+    """The project that the command is pointed at; its warnings are notes."""
+    from pathlib import Path
+
+    from oploop.project import find_project, load_project
+
+    project = load_project(cli.folder if cli.folder is not None else find_project(Path.cwd()))
+    for warning in project.warnings:
+        cli.out.note(f"note: {warning}")
+    return project
+
+
+def with_workspace(
+    cli: Cli,
+    work: Callable[[Workspace], Awaitable[T]],
+    *,
+    environment: str = "dev",
+    read_only: bool = False,
+    wait: float | None = None,
+) -> T:
+    """Open the project, do the work in one event loop, close all again; returns what the work did."""
+    from oploop.runtime import Runtime
+    from oploop.workspace import Workspace
+
+    project = load(cli)
+
+    async def whole() -> T:
+        async with Workspace(
+            project,
+            environment,
+            Runtime(),
+            command=command_line(),
+            read_only=read_only,
+            wait=wait,
+            on_wait=cli.out.note,
+        ) as ws:
+            return await work(ws)
+
+    return asyncio.run(whole())
+
+
+def command_line() -> str:
+    """What this process was started as, for messages to others that wait for it."""
+    words = sys.argv[1:] or ["…"]
+    return " ".join(["oploop", *words[:6]])[:80]

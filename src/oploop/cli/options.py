@@ -1,0 +1,87 @@
+"""Options that several commands take, each defined once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from oploop.errors import FixConfig
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+#: What `--wait` without a number means, in seconds: in effect, until it is free.
+WAIT = 24 * 3600.0
+
+
+def environment(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--env",
+        "environment",
+        default="dev",
+        show_default=True,
+        envvar="OPLOOP_ENV",
+        metavar="NAME",
+        help="The environment.",
+    )(function)
+
+
+def selection(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `select` and `exclude`: tuples of words."""
+    says = "Only these syncs: a name, a glob, tag:T, app:A, model:M or MODEL+. Repeatable."
+    function = click.option(
+        "--exclude", metavar="WORD", multiple=True, help="Not these syncs; words as --select. Repeatable."
+    )(function)
+    return click.option("--select", metavar="WORD", multiple=True, help=says)(function)
+
+
+def one_record(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `key` and `limit`."""
+    function = click.option(
+        "--limit", type=click.IntRange(min=1), metavar="N", help="At most so many changes of each sync."
+    )(function)
+    return click.option("--key", metavar="KEY", help="Only the record with this key.")(function)
+
+
+def wait(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--wait",
+        type=click.FloatRange(min=0),
+        is_flag=False,
+        flag_value=WAIT,
+        default=None,
+        metavar="[SECONDS]",
+        help="While another process holds the warehouse, wait for it (without a number: until it is free).",
+    )(function)
+
+
+def yes(help_: str) -> Decorator:
+    return click.option("--yes", is_flag=True, help=help_)
+
+
+def allow(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--allow",
+        metavar="SYNC:WHAT",
+        multiple=True,
+        help="Let a sync pass a guardrail this once: first, changes or held, as the message of the stop says. Repeatable.",
+    )(function)
+
+
+def parse_allow(words: tuple[str, ...], syncs: Any) -> dict[str, frozenset[str]]:
+    """`("a:first", "a:changes")` as {"a": {"first", "changes"}}; FixConfig for an unknown sync or guardrail."""
+    from oploop.errors import did_you_mean
+
+    guardrails = ("first", "changes", "held")
+    found: dict[str, frozenset[str]] = {}
+    for word in words:
+        sync, _, what = word.rpartition(":")
+        if not sync:
+            raise FixConfig(f"--allow {word!r} names no sync", mend="write SYNC:first, SYNC:changes or SYNC:held")
+        if sync not in syncs:
+            raise FixConfig(f"--allow {word!r}: there is no sync {sync!r}", mend=did_you_mean(sync, syncs))
+        if what not in guardrails:
+            raise FixConfig(f"--allow {word!r}: there is no guardrail {what!r}", mend=did_you_mean(what, guardrails))
+        found[sync] = found.get(sync, frozenset()) | {what}
+    return found

@@ -1,0 +1,175 @@
+"""A plan for people: what would be sent, what would not and why, what it costs, what stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from oploop.activate import diff as diffing
+from oploop.cli import show
+from oploop.cli.out import Out, columns, cut
+
+if TYPE_CHECKING:
+    from oploop.activate.plan import FieldSummary, SyncPlan
+    from oploop.project import Limit
+    from oploop.report import SyncReport
+    from oploop.warehouse.base import Warehouse
+    from oploop.workspace import Workspace
+
+#: Changes shown without --all.
+EXAMPLES = 3
+#: Statuses of rows that are not sent, and what they mean.
+ASIDE = {
+    "held": "",
+    "kept": "edited by people",
+    "missing": "not in the app",
+    "gone": "deleted in the app",
+    "parked": "see oploop held",
+}
+
+
+def header(ws: Workspace, reports: Sequence[SyncReport]) -> str:
+    """How old what is compared is: the models, and the apps' records."""
+    now, parts = ws.runtime.now(), []
+    built = built_at(ws)
+    if built is not None:
+        parts.append(f"models as built {show.clock(built, now)}")
+    read: dict[str, datetime | None] = {}
+    for r in reports:
+        if r.plan is not None and not r.plan.bound.blind:
+            read[r.object] = r.plan.read_at
+    parts += [f"{name} {'read ' + show.ago(at, now) if at else 'never read completely'}" for name, at in read.items()]
+    return " · ".join(parts)
+
+
+def built_at(ws: Workspace) -> datetime | None:
+    """When the environment's models were last built; None when never, or when others build them."""
+    if not ws.warehouse.columns("oploop.models"):
+        return None
+    rows = ws.warehouse.rows("SELECT max(at) FROM oploop.models WHERE environment = ?", (ws.environment,))
+    at: datetime | None = rows[0][0]
+    return at
+
+
+def sync_lines(report: SyncReport, warehouse: Warehouse, out: Out, *, every: bool = False) -> list[str]:
+    """All about one sync's plan. `every`: list all changes, not a few."""
+    plan = report.plan
+    if plan is None:
+        why = str(report.error) if report.error is not None else "; ".join(report.stopped)
+        return [f"{out.bold(report.sync)} → {report.object}", f"  {out.mark(False)} {show.clean(why)}"]
+    body = [_counts(plan, out), *_fields(plan), *_held(plan)]
+    body += examples(plan, warehouse, None if every else EXAMPLES, out)
+    body += _limits(report, plan, out)
+    if plan.changes:
+        calls = show.count(plan.estimate.calls, "call")
+        body.append(f"cost    {calls}, ~{show.seconds(max(plan.estimate.seconds, 0.1))}")
+    return [_title(plan, out), *(f"  {line}" for line in body)]
+
+
+def _title(plan: SyncPlan, out: Out) -> str:
+    bound = plan.bound
+    keys = ", ".join(k.field.title or k.field.name for k in bound.keys)
+    blind = "   blind: the app's records cannot be read" if bound.blind else ""
+    return f"{out.bold(bound.name)} → {bound.app_object}   {out.dim(f'{bound.sync.mode} · key {keys}{blind}')}"
+
+
+def _counts(plan: SyncPlan, out: Out) -> str:
+    parts = [show.count(plan.diff.rows, "row"), f"{plan.diff.same:,} same"]
+    parts += [out.bold(f"{n:,} {word}") for word, n in (("create", plan.create), ("update", plan.update)) if n]
+    for status, means in ASIDE.items():
+        n = plan.diff.count(status)
+        if n:
+            parts.append(f"{n:,} {status}" + (f" ({means})" if means else ""))
+    if not plan.changes:
+        parts.append("nothing to send")
+    return "   ".join(parts)
+
+
+def _fields(plan: SyncPlan) -> list[str]:
+    rows = [(f.label, f"{f.count:,}", _what(f, plan)) for f in plan.fields if f.count]
+    return columns(rows, right=[1])
+
+
+def _what(f: FieldSummary, plan: SyncPlan) -> str:
+    """How a field moves: medians of numbers, the commonest moves of few values, how much of it overwrites."""
+    bound = next(b for b in plan.bound.fields if b.label == f.label)
+    parts = []
+    if f.median is not None:
+        before, after = (None if m is None else show.number(m) for m in f.median)
+        parts.append(f"median {before} → {after}" if before is not None else f"median {after}")
+    if f.moves:
+        moves = [f"{_text(a)} → {_text(b)} {n:,}" for a, b, n in f.moves[:3]]
+        parts.append(", ".join(moves) + (", …" if len(f.moves) > 3 else ""))
+    if bound.if_empty:
+        parts.append("only where empty")
+    if f.overwrites:
+        parts.append(f"{f.overwrites:,} overwrite what others set")
+    return "   ".join(parts)
+
+
+def _text(v: str) -> str:
+    return show.value(v, 24)
+
+
+def _held(plan: SyncPlan) -> list[str]:
+    if not plan.held:
+        return []
+    shown = [f"{n:,} {show.value(reason, 90)}" for reason, n in plan.held_reasons]
+    first, *rest = shown
+    left = plan.held - sum(n for _, n in plan.held_reasons)
+    more = [f"      {left:,} for other reasons"] if left > 0 else []
+    return [f"held  {first}", *(f"      {line}" for line in rest), *more]
+
+
+def examples(plan: SyncPlan, warehouse: Warehouse, limit: int | None, out: Out) -> list[str]:
+    """Some changes, or all of them, one a line."""
+    if not plan.changes:
+        return []
+    changes = diffing.shown_changes(plan.diff, warehouse, limit)
+    rows = [_change(c) for c in changes]
+    heads = ["e.g.  " if i == 0 and limit is not None else "      " for i in range(len(rows))]
+    return [h + line for h, line in zip(heads, columns(rows, gap=3), strict=True)]
+
+
+def _change(c: dict[str, Any]) -> list[str]:
+    key = cut(show.clean(str(c["key"])), 36) + (" (new)" if c["op"] == "create" else "")
+    moves = []
+    for label, f in c["fields"].items():
+        before, after = show.value(f["before"], 28), show.value(f["after"], 48)
+        moves.append(f"{label} {after}" if c["op"] == "create" else f"{label} {before} → {after}")
+    return [key, "   ".join(moves)]
+
+
+def _limits(report: SyncReport, plan: SyncPlan, out: Out) -> list[str]:
+    """The guardrails with what was seen; then whatever stops the sync."""
+    stops, limits = {f.check for f in plan.stops}, plan.bound.sync.limits
+    parts = []
+    for name, limit, seen in (("changes", limits.changes, plan.changes), ("held", limits.held, plan.held)):
+        if seen and not (name == "changes" and _is_first(plan)):
+            verdict = out.style("over", fg="red") if name in stops else "ok"
+            parts.append(f"{name} {_seen(limit, seen, plan.diff.rows)} {verdict}")
+    lines = [f"limits  {' · '.join(parts)}"] if parts else []
+    return lines + [f"{out.mark(False)} {show.clean(why)}{_allow(report, why)}" for why in report.stopped]
+
+
+def _is_first(plan: SyncPlan) -> bool:
+    return len(plan.first) == len(plan.bound.fields)
+
+
+def _seen(limit: Limit, seen: int, rows: int) -> str:
+    from oploop.activate.plan import SMALL
+
+    if limit.share is not None and seen > SMALL:
+        return f"{show.percent(seen, rows)} of {limit.share:.0%}"
+    if limit.count is not None:
+        return f"{seen:,} of {limit.count:,}"
+    return f"{seen:,}"
+
+
+def _allow(report: SyncReport, why: str) -> str:
+    """How a stop is let pass once."""
+    assert report.plan is not None
+    check = next((f.check for f in report.plan.stops if f.message == why), None)
+    word = f"{report.sync}:{check}"
+    return f"   allow once: --allow {word}" if word in report.allow and check in ("first", "changes", "held") else ""

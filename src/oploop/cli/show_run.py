@@ -1,0 +1,168 @@
+"""A run for people, line by line as it goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from oploop.cli import show
+from oploop.cli.out import Out, pad
+
+if TYPE_CHECKING:
+    from oploop.extract import StreamResult
+    from oploop.model.base import ModelResult
+    from oploop.report import RunReport, SyncReport
+    from oploop.verify import ReadBack
+
+#: Where the third column (seconds, calls) begins.
+THIRD = 58
+
+
+def stage_line(out: Out, ok: bool | None, name: str, text: str, seconds: float | None, width: int) -> str:
+    """ "✓ build    7 models, 22 checks                            1.3 s"."""
+    tail = show.seconds(seconds) if seconds is not None else ""
+    return f"{out.mark(ok)} {pad(pad(name, width) + '  ' + text, THIRD)}{'  ' if tail else ''}{tail}".rstrip()
+
+
+def extract_lines(out: Out, results: list[StreamResult], seconds: float | None, width: int) -> list[str]:
+    """One line for all apps, and one for each stream that failed."""
+    rows: Counter[str] = Counter()
+    deleted = sum(r.deleted for r in results)
+    for r in results:
+        rows[r.app] += r.rows
+    failed = [r for r in results if r.error is not None]
+    text = " · ".join(f"{app} {n:,}" for app, n in rows.items()) or "nothing to read"
+    if deleted:
+        text += f" · {deleted:,} deleted"
+    lines = [stage_line(out, not failed, "extract", text, seconds, width)]
+    lines += [f"    {r.app}.{r.stream}: {show.clean(str(r.error))}" for r in failed]
+    return lines + [f"    {show.clean(n)}" for r in results for n in r.notes]
+
+
+def build_lines(out: Out, models: list[ModelResult], seconds: float | None, width: int) -> list[str]:
+    """One line for all models, and one for each that failed or was skipped, and each check that only warns."""
+    from oploop.model.base import ModelStatus
+
+    checks = sum(len(m.checks) for m in models)
+    bad = [m for m in models if m.status in (ModelStatus.FAILED, ModelStatus.SKIPPED)]
+    text = f"{show.count(len(models), 'model')}, {show.count(checks, 'check')}" if models else "no models"
+    if bad:
+        text += f", {len(bad)} failed or skipped"
+    lines = [stage_line(out, not bad, "build", text, seconds, width)]
+    return lines + [f"    {line}" for m in models for line in model_complaints(m)]
+
+
+def model_complaints(m: ModelResult) -> list[str]:
+    """What a build found wrong with a model."""
+    from oploop.model.base import ModelStatus
+
+    lines = []
+    if m.status is ModelStatus.SKIPPED:
+        lines.append(f"{m.model}: skipped, {m.message or 'as something that it depends on failed'}")
+    for c in m.checks:
+        if not c.ok:
+            kind = "check" if c.blocking else "check (warns only)"
+            lines.append(f"{m.model}: {kind} {c.name} failed for {show.count(c.rows, 'row')}{_said(c.message)}")
+    if m.status is ModelStatus.FAILED and not lines:
+        lines.append(f"{m.model}: {show.clean(m.message)}")
+    return lines
+
+
+def _said(message: str) -> str:
+    return f": {show.clean(message)}" if message else ""
+
+
+def verify_lines(out: Out, verified: list[ReadBack], seconds: float | None, width: int) -> list[str]:
+    """What the apps hold now of what the last runs sent."""
+    looked = [v for v in verified if v.run_id is not None]
+    if not looked:
+        return []
+    total: Counter[str] = Counter()
+    for v in looked:
+        total.update(v.counts)
+    parts = [f"{total['confirmed']:,} confirmed", f"{total['drifted']:,} drifted", f"{total['gone']:,} gone"]
+    parts += [f"{total[s]:,} {s}" for s in ("altered", "ignored") if total[s]]
+    waiting = sum(v.waiting for v in looked)
+    if waiting:
+        parts.append(f"{waiting:,} not seen yet")
+    lines = [stage_line(out, True, "verify", f"last run: {', '.join(parts)}", seconds, width)]
+    return lines + [f"    {v.sync}: {show.clean(str(v.error))}" for v in looked if v.error is not None]
+
+
+def sync_lines(out: Out, s: SyncReport, environment: str, width: int) -> list[str]:
+    """One sync: what was sent and what was not; if it was stopped, how to look and what would allow it."""
+    mark, text = _verdict(s, environment)
+    calls = f"  {show.count(s.delivery.calls, 'call')}" if s.delivery is not None else ""
+    lines = [f"{out.mark(mark)} {pad(pad(s.sync, width) + '  ' + text, THIRD)}{calls}".rstrip()]
+    if s.status == "stopped":
+        lines += _how_on(s, environment)
+    if s.delivery is not None:
+        lines += [f"    {show.value(e, 140)}" for e in s.delivery.errors]
+    if s.error is not None and s.status == "failed":
+        lines.append(f"    {show.clean(str(s.error))}")
+    if s.not_equal:
+        shown = ", ".join(show.clean(k) for k in s.not_equal[:8]) + (", …" if len(s.not_equal) > 8 else "")
+        lines.append(f"    no longer as saved: {shown}")
+    return lines
+
+
+def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
+    if s.status == "stopped":
+        return False, f"STOPPED  {show.clean('; '.join(s.stopped))}"
+    parts = []
+    if s.status == "planned" and s.plan is not None:
+        parts.append(f"{show.count(s.plan.changes, 'change')} planned, not sent: {environment} does not deliver")
+    elif s.delivery is not None:
+        parts += _delivered(s)
+    else:
+        parts.append("nothing to send")
+    if s.plan is not None:
+        parts += [
+            f"{n:,} {word}" for word in ("held", "kept", "missing", "gone", "parked") if (n := s.plan.diff.count(word))
+        ]
+    if s.not_equal:
+        parts.append(f"{len(s.not_equal):,} not sent")
+    if s.status == "planned":
+        return None, " · ".join(parts)
+    sent = s.delivery
+    good = s.ok and not (sent and (sent.rejected or sent.unknown or sent.failed))
+    return good, " · ".join(parts)
+
+
+def _delivered(s: SyncReport) -> list[str]:
+    assert s.delivery is not None
+    d = s.delivery
+    parts = [f"{d.delivered:,} sent"]
+    for n, word in (
+        (d.rejected, "rejected"),
+        (d.unknown, "unknown"),
+        (d.failed, "failed, tried again by the next run"),
+    ):
+        if n:
+            parts.append(f"{n:,} {word}")
+    if s.read_back is not None:
+        seen = [(status, n) for status, n in s.read_back.counts.items() if n]
+        if [status for status, _ in seen] == ["confirmed"] and seen[0][1] == d.delivered:
+            parts.append("all confirmed")
+        else:
+            parts += [f"{n:,} {status}" for status, n in seen]
+    return parts
+
+
+def _how_on(s: SyncReport, environment: str) -> list[str]:
+    env = f" --env {environment}" if environment != "dev" else ""
+    lines = [f"    look: oploop plan{env} --select {s.sync}"]
+    able = [a for a in s.allow if a.rpartition(":")[2] in ("first", "changes", "held")]
+    if able and len(able) == len(s.stopped):
+        lines.append(f"    allow once: oploop run{env} {' '.join('--allow ' + a for a in able)}")
+    return lines
+
+
+def last_line(out: Out, report: RunReport) -> str:
+    """ "run 01JD8…  1 sync ok, 1 stopped, exit 1"."""
+    ok = sum(1 for s in report.syncs if s.ok)
+    stopped = sum(1 for s in report.syncs if s.status == "stopped")
+    failed = len(report.syncs) - ok - stopped
+    parts = [f"{show.count(ok, 'sync')} ok"] if ok or not report.syncs else []
+    parts += [f"{n} {word}" for n, word in ((stopped, "stopped"), (failed, "failed")) if n]
+    return f"run {out.bold(report.run_id)}  {', '.join(parts)}, {show.seconds(report.seconds)}, exit {report.exit_code}"

@@ -1,0 +1,92 @@
+"""A trace for people: one page, from what the record holds to where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from oploop.cli import show
+from oploop.cli.out import Out, columns
+
+if TYPE_CHECKING:
+    from oploop.trace import Past, SourceRows, Trace, TracedField, TracedSync
+
+
+def lines(out: Out, t: Trace, now: datetime, environment: str) -> list[str]:
+    """The page."""
+    page = _head(out, t, now)
+    for s in t.syncs:
+        page += ["", *_sync(out, s, t)]
+    if not t.syncs:
+        page += ["", f"no sync writes {t.app}.{t.object}: all its values are the app's own"]
+    for s in t.syncs:
+        page += _origins(out, s)
+    if t.sources:
+        page += ["", out.bold("source rows")]
+        for source in t.sources:
+            page += _source(out, source)
+    page += ["", *_history(out, t.history, now)]
+    return page
+
+
+def _head(out: Out, t: Trace, now: datetime) -> list[str]:
+    name = f"{t.app}.{t.object} {t.remote_id or '(not in the app)'}"
+    state = [f"read {show.ago(t.read_at, now)}"] if t.read_at is not None else []
+    if t.deleted:
+        state.append(out.style("deleted in the app", fg="red"))
+    head = [f"{out.bold(name)}   {out.dim(' · '.join(state))}".rstrip()]
+    if t.about:
+        head.append("  " + " · ".join(show.value(v, 70) for v in t.about.values()))
+    return head
+
+
+def _sync(out: Out, s: TracedSync, t: Trace) -> list[str]:
+    """The sync, the model's row that it stands on, and the fields side by side."""
+    key = ", ".join(f"{k} {show.value(v)}" for k, v in s.key.items() if v is not None)
+    page = [f"{out.bold('sync ' + s.sync)}   {s.model}{'   ' + key if key else ''}", f"  {show.clean(s.says)}"]
+    if s.explain:
+        page.append("  because  " + " · ".join(f"{k} {show.value(v, 60)}" for k, v in s.explain.items()))
+    rows = [_field(f, t) for f in s.fields]
+    return [*page, *columns(rows, head=("field", "in the app", "wanted", "why"), indent=2)]
+
+
+def _field(f: TracedField, t: Trace) -> tuple[str, ...]:
+    return (f.field, show.value(f.now, 40), _wanted(f), show.clean(f.why))
+
+
+def _wanted(f: TracedField) -> str:
+    """The wanted value; a dash where it is what the app holds."""
+    return "same" if f.wanted == f.now and f.wanted is not None else show.value(f.wanted, 40)
+
+
+def _origins(out: Out, s: TracedSync) -> list[str]:
+    rows = [(f.field, _raw(f), f"through {', '.join(f.through)}" if f.through else "") for f in s.fields if f.sources]
+    if not rows:
+        return []
+    return ["", out.bold(f"{s.sync}: where the values come from"), *columns([r[:2] for r in rows], indent=2)]
+
+
+def _raw(f: TracedField) -> str:
+    return " · ".join(f"{table}: {', '.join(names)}" for table, names in sorted(f.sources.items()))
+
+
+def _source(out: Out, s: SourceRows) -> list[str]:
+    also = f", as {s.same_as}" if s.same_as else ""
+    count = show.count(s.total, "row") + (f", newest {len(s.rows)}" if s.total > len(s.rows) else "")
+    title = f"  {out.bold(s.table)}   {out.dim(f'{show.value(s.by, 60)}   {count}{also}')}"
+    body = columns([[show.value(v, 28) for v in row] for row in s.rows], head=[out.dim(c) for c in s.columns], indent=4)
+    return [title, *body]
+
+
+def _history(out: Out, history: Sequence[Past], now: datetime) -> list[str]:
+    if not history:
+        return ["oploop never changed this record"]
+    rows = []
+    for p in history:
+        moves = "   ".join(
+            f"{name} {show.value(m['before'], 28)} → {show.value(m['after'], 48)}" for name, m in p.fields.items()
+        )
+        error = f": {show.value(p.error, 80)}" if p.error else ""
+        rows.append((show.clock(p.at, now), p.sync, p.op, f"{p.status}{error}", moves, show.short_id(p.run_id)))
+    return [out.bold("what oploop did"), *columns(rows, indent=2)]

@@ -1,0 +1,378 @@
+"""The record as the app holds it, beside what the syncs want, sent and saw stored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from oploop.activate import diff as diffing
+from oploop.activate import sql
+from oploop.activate.bind import BoundField, BoundSync, canonical, key_form
+from oploop.errors import FixConfig, OploopError, did_you_mean
+from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, Field, FieldType
+from oploop.trace.nouns import Past, Trace, TracedField, TracedSync
+from oploop.trace.sources import add_lineage, find_sources
+from oploop.warehouse.base import literal, quote, quote_table, raw_table
+from oploop.workspace import Workspace
+
+#: Columns that help a person to recognise a record, where its stream has them.
+ABOUT = ("name", "subject", "title", "email", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row of the raw table. `read_at` and `version` as in every raw table."""
+
+    remote_id: str
+    read_at: datetime
+    version: int
+    deleted: bool
+    about: Mapping[str, Any]
+
+
+def key_of(text: str) -> str:
+    """The key in a key or in an address of the app: of an address the last part that has a digit in it."""
+    if "://" not in text:
+        return text.strip()
+    parts = urlsplit(text)
+    words = [w for w in f"{parts.path}/{parts.fragment}".split("/") if w]
+    able = [w.removesuffix(".json") for w in words if re.search(r"\d", w)]
+    if not able:
+        raise FixConfig(f"no id can be seen in {text!r}", mend="give the record's id or key instead")
+    return able[-1]
+
+
+async def trace(ws: Workspace, target: str, text: str, say: Callable[[str], None] = lambda _: None) -> Trace:
+    """Trace one record. `target`: app.object; `text`: the app's id, a sync's key, or an address of the app.
+
+    FixConfig for an unknown app or object, and for a record that neither the app's last read nor a model knows.
+    """
+    app_name, object_name = _target(ws, target)
+    key = key_of(text)
+    say(f"asking {app_name}")
+    syncs = [s for s in ws.project.syncs.values() if (s.app, s.object) == (app_name, object_name)]
+    bound = [await ws.bound(s) for s in syncs]
+    record = _find(ws, app_name, object_name, key, bound)
+    result = Trace(app_name, object_name, None, None, deleted=False)
+    if record is not None:
+        result.remote_id, result.read_at, result.deleted = record.remote_id, record.read_at, record.deleted
+        result.about = dict(record.about)
+    rows = [(b, _sync(ws, b, record, key)) for b in bound]
+    result.syncs = [t for _, t in rows]
+    if record is None and not any(t.row for t in result.syncs):
+        raise _unknown(ws, target, key, app_name, object_name)
+    result.history = _history(ws, app_name, object_name, record, rows)
+    if ws.project.models.engine != "none" and rows:
+        say("loading the models")
+        add_lineage(ws, rows)
+    result.sources = find_sources(ws, rows)
+    return result
+
+
+def _target(ws: Workspace, target: str) -> tuple[str, str]:
+    app, dot, obj = target.partition(".")
+    if not dot or not obj:
+        raise FixConfig(f"{target!r} is not app.object", mend="write it like zendesk.tickets")
+    if app not in ws.project.apps:
+        raise FixConfig(f"there is no app {app!r} in oploop.yml", mend=did_you_mean(app, ws.project.apps))
+    objects = ws.app(app).objects
+    if obj not in objects:
+        raise FixConfig(f"{app} has no object {obj!r}", mend=did_you_mean(obj, objects))
+    return app, obj
+
+
+def _unknown(ws: Workspace, target: str, key: str, app: str, obj: str) -> OploopError:
+    stream = ws.app(app).objects[obj].stream
+    if stream is None or not ws.warehouse.columns(raw_table(app, stream)):
+        return FixConfig(f"{target} has not been read yet", mend="run oploop extract")
+    return FixConfig(
+        f"no record of {target} has the id or key {key!r}", mend="check it, or run oploop extract to read anew"
+    )
+
+
+# -- the record as the app holds it -------------------------------------------------------------------------------------
+
+
+def _find(ws: Workspace, app: str, obj: str, key: str, bound: Sequence[BoundSync]) -> Record | None:
+    """The record by the app's own id, else by a sync's key, else by a field that identifies one; live ones first."""
+    described = ws.app(app).objects[obj]
+    if described.stream is None:
+        return None
+    table = raw_table(app, described.stream, deleted_too=True)
+    columns = ws.warehouse.columns(table)
+    if not columns:
+        return None
+    tests = [f"CAST(r.{quote(described.id_column)} AS VARCHAR) = {literal(key)}"]
+    for b in bound:
+        if not b.blind:
+            wanted = diffing.canonical_key(b, key, ws.warehouse) if len(b.keys) == 1 or "," in key else None
+            if wanted is not None:
+                tests.append(f"{_joined([k.now for k in b.keys])} = {literal(wanted)}")
+    tests += [t for f in described.fields.values() if (t := _by_field(ws, f, key)) is not None]
+    about = [c for c in ABOUT if c in columns]
+    select = ", ".join(
+        [f"CAST(r.{quote(described.id_column)} AS VARCHAR)", *(f"r.{c}" for c in (EXTRACTED_AT, VERSION, DELETED))]
+    )
+    more = "".join(f", CAST(r.{quote(c)} AS VARCHAR)" for c in about)
+    for test in tests:
+        rows = ws.warehouse.rows(
+            f"SELECT {select}{more} FROM {quote_table(table)} r WHERE {test} ORDER BY r.{DELETED} LIMIT 1"
+        )
+        if rows:
+            rid, read_at, version, deleted, *values = rows[0]
+            shown = {c: v for c, v in zip(about, values, strict=True) if v is not None}
+            return Record(rid, read_at, version, bool(deleted), shown)
+    return None
+
+
+def _by_field(ws: Workspace, f: Field, key: str) -> str | None:
+    """A test on a field that may identify a record."""
+    if not f.key or f.source is None:
+        return None
+    form = key_form(f)
+    return f"{canonical(ws.warehouse.field_value(f.source, f.type, 'r'), form)} = {canonical(literal(key), form)}"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " || chr(31) || ".join(f"({p})" for p in parts)
+
+
+# -- one sync ------------------------------------------------------------------------------------------------------------
+
+
+def _sync(ws: Workspace, b: BoundSync, record: Record | None, key: str) -> TracedSync:
+    """How one sync stands to the record, field by field."""
+    found = _canonical(ws, b, record, key)
+    row, wanted, inside = _model_row(ws, b, found)
+    plan = _plan_row(ws, b, found) if inside else {}
+    status = plan.get("__status") or ("same" if inside else "absent")
+    says = _says(ws, b, status, plan, row, record)
+    state = _state(ws, b, record)
+    now = _now(ws, b, record)
+    traced = TracedSync(b.name, b.sync.model, {k.column: row.get(k.column) for k in b.keys}, status, says, row=row)
+    traced.explain = {e: row[e] for e in b.explain if e in row}
+    seen = record is not None and _seen(ws, b, record, state)
+    for i, f in enumerate(b.fields):
+        t = TracedField(f.label, _shown(now[i], f), _shown(wanted[i], f) if row else None)
+        t.sent, t.stored = (_shown(state.get(f"{f.field.name}.{part}"), f) for part in ("sent", "stored"))
+        t.sent_at = state.get(f"{f.field.name}.at")
+        if plan and f.in_place:
+            t.wanted = _shown(plan[f"w{i}"], f)
+        t.why = _why(ws, f, t, plan.get(f"c{i}"), plan.get(f"d{i}"), status, seen=seen, inside=inside)
+        traced.fields.append(t)
+    return traced
+
+
+def _canonical(ws: Workspace, b: BoundSync, record: Record | None, key: str) -> str | None:
+    """The record's key in the sync's canonical form, from the app's record or as the user wrote it."""
+    if record is not None and not b.blind:
+        assert b.raw_table is not None
+        rows = ws.warehouse.rows(
+            f"SELECT {_joined([k.now for k in b.keys])} FROM {quote_table(b.raw_table)} r "
+            f"WHERE CAST(r.{quote(b.id_column)} AS VARCHAR) = {literal(record.remote_id)}"
+        )
+        if rows and rows[0][0] is not None:
+            return str(rows[0][0])
+    if len(b.keys) > 1 and "," not in key:
+        return None
+    return diffing.canonical_key(b, key, ws.warehouse)
+
+
+def _model_row(ws: Workspace, b: BoundSync, key: str | None) -> tuple[dict[str, Any], list[Any], bool]:
+    """(the model's row, the wanted values, whether the sync's `where` lets it in); empty when there is none."""
+    empty: tuple[dict[str, Any], list[Any], bool] = ({}, [None] * len(b.fields), False)
+    if key is None:
+        return empty
+    wanted = ", ".join(f'{f.wanted} AS "__w{i}"' for i, f in enumerate(b.fields))
+    inside = f"COALESCE(({b.where}), FALSE)" if b.where else "TRUE"
+    table = ws.warehouse.query(
+        f'SELECT m.*, {wanted}, {inside} AS "__inside" FROM {quote_table(b.model_table)} AS m '
+        f'WHERE {_joined([k.wanted for k in b.keys])} = {literal(key)} ORDER BY "__inside" DESC LIMIT 1'
+    )
+    if not table.num_rows:
+        return empty
+    values: dict[str, Any] = table.to_pylist()[0]
+    wants = [values.pop(f"__w{i}") for i in range(len(b.fields))]
+    return values, wants, bool(values.pop("__inside")) if "__inside" in values else False
+
+
+def _plan_row(ws: Workspace, b: BoundSync, key: str | None) -> dict[str, Any]:
+    """The row of a plan for this record alone; empty when there is nothing to be said of it."""
+    if key is None:
+        return {}
+    table = diffing.plan_table_name(b.name, "trace")
+    diff = diffing.diff(b, ws.warehouse, table=table, key=key.replace(chr(31), ","))
+    rows: list[dict[str, Any]] = ws.warehouse.query(f"SELECT * FROM {quote_table(table)} LIMIT 1").to_pylist()
+    if not rows:
+        return {}
+    if rows[0]["__status"] == "held":
+        rows[0]["__reason"] = diffing.reason(diff.rules, rows[0]["__bad"], rows[0]["__value"])[0]
+    return rows[0]
+
+
+def _state(ws: Workspace, b: BoundSync, record: Record | None) -> dict[str, Any]:
+    """What is kept of the record: sent, stored and when, per field."""
+    table = sql.state_table(b)
+    if record is None or not ws.warehouse.columns(table.replace('"', "")):
+        return {}
+    rows = ws.warehouse.query(
+        f"SELECT * FROM {table} WHERE remote_id = ? AND sync = ?", (record.remote_id, b.name)
+    ).to_pylist()
+    return dict(rows[0]) if rows else {}
+
+
+def _now(ws: Workspace, b: BoundSync, record: Record | None) -> list[Any]:
+    if record is None or b.blind or b.raw_table is None:
+        return [None] * len(b.fields)
+    values = ", ".join(f"{f.now or 'NULL'}" for f in b.fields)
+    rows = ws.warehouse.rows(
+        f"SELECT {values} FROM {quote_table(b.raw_table)} r WHERE CAST(r.{quote(b.id_column)} AS VARCHAR) = {literal(record.remote_id)}"
+    )
+    return list(rows[0]) if rows else [None] * len(b.fields)
+
+
+def _seen(ws: Workspace, b: BoundSync, record: Record, state: Mapping[str, Any]) -> bool:
+    """Whether the app's record, as read, is news to what we last sent (the rule of `activate.sql.superseded`)."""
+    acked = state.get("acked_at")
+    if acked is None:
+        return True
+    vouched = diffing.vouched_until(b, ws.warehouse)
+    by_read = record.version >= (state.get("receipt_version") or 0) and record.read_at > acked
+    return by_read or (vouched is not None and acked < vouched)
+
+
+def _shown(value: Any, f: BoundField) -> Any:
+    if isinstance(value, str) and f.field.type in (FieldType.LIST, FieldType.JSON):
+        return orjson.loads(value)
+    return value
+
+
+# -- in words ------------------------------------------------------------------------------------------------------------
+
+
+def _says(
+    ws: Workspace, b: BoundSync, status: str, plan: Mapping[str, Any], row: Mapping[str, Any], record: Record | None
+) -> str:
+    """How a sync stands to the record as a whole."""
+    match status:
+        case "held":
+            return f"held: {plan['__reason']}"
+        case "parked":
+            return f"parked: {_parked(ws, b, plan['__key'])}"
+        case "gone":
+            return "deleted in the app; not made anew"
+        case "missing":
+            return "the app has no such record, and this sync makes none"
+        case "create":
+            return "not in the app yet; the next run makes it"
+        case "update":
+            return "the next run sends what differs"
+        case "kept":
+            return "differs where somebody changed it in the app; left alone"
+        case "absent" if row:
+            return f"left out by the sync's `where: {b.sync.where}`"
+        case "absent":
+            return f"{b.sync.model} has no row with this key; the record is left as it is"
+    if record is None:
+        return "the app's records cannot be read" if b.blind else "not found in the app"
+    return "nothing to send"
+
+
+def _parked(ws: Workspace, b: BoundSync, key: str) -> str:
+    rows = ws.warehouse.rows("SELECT reason, message FROM oploop.parked WHERE sync = ? AND key = ?", (b.name, key))
+    if not rows:
+        return "waits until something changes"
+    reason, message = rows[0]
+    return f"{reason}{f' ({message})' if message else ''}; waits until the model wants another value"
+
+
+def _why(
+    ws: Workspace, f: BoundField, t: TracedField, send: Any, kept: Any, status: str, *, seen: bool, inside: bool
+) -> str:
+    """Who wins in one field, and why."""
+    if not inside:
+        return "not wanted by the sync" if t.sent_at is None else "no longer wanted by the sync; left as it is"
+    if status in ("held", "parked", "gone", "missing"):
+        return status
+    if send:
+        return _to_send(f, t)
+    if kept:
+        return f"changed in the app since: left alone (conflict: {f.conflict})"
+    when = f"sent {_ago(ws, t.sent_at)}" if t.sent_at is not None else ""
+    if t.sent_at is not None and not seen:
+        return f"{when}; no read has shown it yet"
+    if _alike(t.wanted, t.now, f.field.canonical):
+        return f"same; {when}, and it stayed" if when else "same; never had to be sent"
+    if t.wanted is None and f.on_null != "clear":
+        return "the model has no value: left as it is"
+    if f.if_empty:
+        return "only filled where it is empty"
+    if f.only_create:
+        return "only set when a record is made"
+    if when and _alike(t.wanted, t.sent, f.field.canonical):
+        return f"{when}; the app stores it in its own form"
+    return "left as it is"
+
+
+def _to_send(f: BoundField, t: TracedField) -> str:
+    if t.sent_at is not None and not _alike(t.now, t.stored, f.field.canonical):
+        return f"changed in the app since: the next run sends it again (conflict: {f.conflict})"
+    over = ", over what others set" if t.sent_at is None and t.now not in (None, "", []) else ""
+    return f"the next run sends it{over}"
+
+
+def _ago(ws: Workspace, at: datetime) -> str:
+    seconds = max(0.0, (ws.runtime.now() - at).total_seconds())
+    for size, word in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 1.5 * size:
+            return f"{round(seconds / size)} {word}s ago"
+    return "a minute ago" if seconds >= 45 else "just now"
+
+
+def _alike(a: Any, b: Any, form: Canonical) -> bool:
+    if form is Canonical.EXACT or a is None or b is None:
+        return bool(a == b)
+    x, y = str(a).strip(), str(b).strip()
+    return x.lower() == y.lower() if form is Canonical.LOWER else x == y
+
+
+# -- the ledger ----------------------------------------------------------------------------------------------------------
+
+
+def _history(
+    ws: Workspace, app: str, obj: str, record: Record | None, rows: Sequence[tuple[BoundSync, TracedSync]]
+) -> list[Past]:
+    """The record's changes in the ledger, newest first."""
+    if not ws.warehouse.columns("oploop.changes"):
+        return []
+    keys = [str(v) for _, t in rows for v in t.key.values() if v is not None]
+    marks = ", ".join("?" for _ in keys) or "NULL"
+    found = ws.warehouse.rows(
+        "SELECT COALESCE(sent_at, planned_at), run_id, sync, op, before, after, status, error, why FROM oploop.changes "
+        f"WHERE app = ? AND object = ? AND (remote_id = ? OR (remote_id IS NULL AND key IN ({marks}))) "
+        "ORDER BY planned_at DESC, run_id DESC LIMIT 20",
+        (app, obj, record.remote_id if record is not None else None, *keys),
+    )
+    return [_past(*r) for r in found]
+
+
+def _past(
+    at: datetime,
+    run_id: str,
+    sync: str,
+    op: str,
+    before: str | None,
+    after: str | None,
+    status: str,
+    error: str | None,
+    why: str | None,
+) -> Past:
+    old, new = (orjson.loads(x) if x else {} for x in (before, after))
+    fields = {name: {"before": old.get(name), "after": value} for name, value in new.items()}
+    return Past(at, run_id, sync, op, fields, status, error, orjson.loads(why) if why else None)
