@@ -142,6 +142,14 @@ async def test_an_empty_account_keeps_its_place(app: ZendeskApp, sandbox: Zendes
         assert (len(batch.table), batch.complete, batch.cursor) == (0, True, {"start_time": 0})
 
 
+async def test_a_last_page_without_a_cursor_keeps_the_one_before(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:
+    cursor = (await read(app, "tickets"))[-1].cursor
+    empty = orjson.dumps({"tickets": [], "after_cursor": None, "end_of_stream": True}).decode()
+    sandbox.faults.append(Fault("GET /api/v2/incremental", "status", status=200, body=empty))
+    (batch,) = await read(app, "tickets", cursor)
+    assert (batch.cursor, batch.complete) == (cursor, True)
+
+
 async def test_since_is_kept_and_never_too_recent(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:
     since = ReadOptions(since=datetime(2026, 1, 1, 4, 0, tzinfo=UTC))
     assert min(ids(await read(app, "tickets", options=since))) == 241
