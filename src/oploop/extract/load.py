@@ -77,6 +77,10 @@ class Loader:
         self._staging.clear()
         return cursors.stream_states(self._warehouse)
 
+    def finish(self) -> None:
+        """To be called after the last load."""
+        self._staging.finish()
+
     def load(self, parts: Sequence[Part]) -> list[Loaded]:
         """Load parts of different streams; one's failure does not stop the others. In the order of `parts`."""
         try:

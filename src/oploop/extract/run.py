@@ -87,6 +87,7 @@ async def extract(
                 for (reading, part), loaded in zip(parts, done, strict=True):
                     _note(reading, part, loaded)
                     progress(_progress(reading))
+        await loop.run_in_executor(thread, loader.finish)
     return _results(readings)
 
 

@@ -48,6 +48,10 @@ class Staging:
         self._warehouse.execute(f"DROP SCHEMA IF EXISTS {quote(DATASET)} CASCADE")
         shutil.rmtree(self._work_dir, ignore_errors=True)
 
+    def finish(self) -> None:
+        """Undo what dlt set for the whole database: a log of up to 1 GB before it is written into the file."""
+        self._warehouse.execute("RESET GLOBAL checkpoint_threshold")
+
 
 def warm_up() -> None:
     """Import dlt, so that the first load need not wait for it."""

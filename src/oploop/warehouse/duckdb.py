@@ -18,9 +18,6 @@ from oploop.runtime import Runtime
 from oploop.warehouse import duckdb_file, duckdb_values
 from oploop.warehouse.base import SqlError, quote_table
 
-#: DuckDB's own default; dlt raises it to 1 GB for the whole database while it loads.
-CHECKPOINT_AT = "16MB"
-
 
 class DuckDBWarehouse:
     """An open DuckDB file. Made by `open_duckdb`."""
