@@ -123,9 +123,19 @@ def open_tickets(ids: dict[str, str], sales: Sales) -> tuple[list[dict[str, Any]
     users, tickets = [], []
     for i, customer in enumerate(sales.customers[::3], 1):
         users.append({"id": 1000 + i, "name": f"Customer {customer}", "external_id": ids[customer], "role": "end-user"})
-        tickets.append({"id": i, "requester_id": 1000 + i, "status": "open", "subject": "Where is my parcel?", "priority": None})
+        tickets.append(
+            {"id": i, "requester_id": 1000 + i, "status": "open", "subject": "Where is my parcel?", "priority": None}
+        )
         if i % 10 == 0:
-            tickets.append({"id": 100_000 + i, "requester_id": 1000 + i, "status": "solved", "subject": "Thanks", "priority": "low"})
+            tickets.append(
+                {
+                    "id": 100_000 + i,
+                    "requester_id": 1000 + i,
+                    "status": "solved",
+                    "subject": "Thanks",
+                    "priority": "low",
+                }
+            )
     return users, tickets
 
 
@@ -172,15 +182,15 @@ async def test_real_sales_rank_the_right_tickets(tmp_path: Path) -> None:
 
         held = {t["id"]: t["priority"] for t in zendesk.dump("tickets")}
         by_id = {1000 + i: c for i, c in enumerate(sales.customers[::3], 1)}
-        right = {
-            t["id"]: wanted(spend[by_id[t["requester_id"]]]) if t["status"] == "open" else "low" for t in tickets
-        }
+        right = {t["id"]: wanted(spend[by_id[t["requester_id"]]]) if t["status"] == "open" else "low" for t in tickets}
         assert held == right
-        assert {p for p in held.values()} == {"urgent", "high", "normal", "low"}
+        assert set(held.values()) == {"urgent", "high", "normal", "low"}
 
         writes = [e for e in zendesk.log if e.method in ("PUT", "POST")]
         second = await turn(folder, env)
         assert second.status == "ok", second.as_json()
         assert [s.plan.changes for s in second.syncs if s.plan] == [0]
         assert [e for e in zendesk.log if e.method in ("PUT", "POST")] == writes
-        assert second.verified[0].count("confirmed") == sum(1 for t in tickets if t["status"] == "open" and right[t["id"]])
+        assert second.verified[0].count("confirmed") == sum(
+            1 for t in tickets if t["status"] == "open" and right[t["id"]]
+        )

@@ -1,0 +1,390 @@
+"""Turns of the loop on a real Zendesk sandbox: what is sent, what is not, and what stands in the ledger after it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oploop import loop
+from oploop.apps.sandbox import Fault
+from oploop.errors import FixConfig
+from oploop.loop import Options
+from oploop.report import RunReport, SyncReport
+from tests.flow.conftest import SYNC, Desk, ticket
+
+RANKED = "SELECT i AS ticket_id, CASE WHEN i % 10 = 0 THEN 'urgent' ELSE 'low' END AS priority FROM range(1, 251) t(i)"
+
+
+def only(report: RunReport) -> SyncReport:
+    assert len(report.syncs) == 1
+    return report.syncs[0]
+
+
+def planned(report: SyncReport) -> tuple[int, int]:
+    assert report.plan is not None
+    return report.plan.create, report.plan.update
+
+
+async def test_first_turn_sends_all_and_the_second_nothing(desk: Desk) -> None:
+    await desk.model(RANKED)
+    first = await desk.turn()
+    assert first.status == "ok"
+    assert planned(only(first)) == (0, 250)
+    assert only(first).delivery is not None
+    assert only(first).delivery.delivered == 250
+    assert desk.tickets("priority") == {n: "urgent" if n % 10 == 0 else "low" for n in range(1, 251)}
+    assert only(first).read_back is not None
+    assert only(first).read_back.counts == {"confirmed": 250}
+    writes = len(desk.writes())
+
+    second = await desk.turn()
+    assert second.status == "ok"
+    assert planned(only(second)) == (0, 0)
+    assert len(desk.writes()) == writes
+    assert second.verified[0].counts == {"confirmed": 250}
+
+
+async def test_an_export_that_withholds_the_last_minute_is_no_reason_to_send_again(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    writes = len(desk.writes())
+    for seconds in (5, 65, 65):
+        desk.sandbox.advance(seconds)
+        assert planned(only(await desk.turn())) == (0, 0)
+    assert len(desk.writes()) == writes
+
+
+async def test_a_filled_app_is_sent_only_true_differences(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=0)
+    desk.load("tickets", [ticket(n, priority="low") for n in range(1, 251)])
+    await desk.model(RANKED)
+    report = only(await desk.turn())
+    assert planned(report) == (0, 25)
+    assert report.plan is not None
+    assert report.plan.fields[0].overwrites == 25
+    assert report.plan.fields[0].moves == (("low", "urgent", 25),)
+
+
+async def test_bulk_where_it_pays_and_the_fewest_calls(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    bulk = [e for e in desk.writes() if e.path.startswith("/api/v2/tickets/update_many")]
+    assert sorted(len(json.loads(e.body)["tickets"]) for e in bulk) == [50, 100, 100]
+    desk.sandbox.advance(120)
+    await desk.model(RANKED.replace("i % 10 = 0", "i % 10 = 0 AND i <> 20"))
+    await desk.turn()
+    last = desk.writes()[-1]
+    assert (last.method, last.path) == ("PUT", "/api/v2/tickets/20")
+
+
+async def test_an_agents_change_is_left_alone_until_the_model_moves(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    desk.edit(10, priority="normal")
+    desk.sandbox.advance(120)
+    second = await desk.turn()
+    assert second.verified[0].counts == {"confirmed": 249, "drifted": 1}
+    assert only(second).plan is not None
+    assert only(second).plan.diff.counts == {"kept": 1}
+    assert desk.tickets("priority")[10] == "normal"
+    await desk.model(RANKED.replace("'urgent'", "CASE WHEN i = 10 THEN 'high' ELSE 'urgent' END"))
+    third = only(await desk.turn())
+    assert planned(third) == (0, 1)
+    assert desk.tickets("priority")[10] == "high"
+
+
+async def test_drift_within_the_withheld_minute_is_seen_by_key(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    desk.edit(10, priority="normal")  # the export will not show it for another half minute
+    second = await desk.turn()
+    assert second.verified[0].fetched == 250
+    assert second.verified[0].counts == {"confirmed": 249, "drifted": 1}
+    assert desk.tickets("priority")[10] == "normal"
+
+
+@pytest.mark.parametrize(("conflict", "after"), [("ours", "urgent"), ("hold", "normal"), ("theirs", "normal")])
+async def test_conflict_decides(desk: Desk, conflict: str, after: str) -> None:
+    desk.sync(SYNC + f"conflict: {conflict}\n")
+    await desk.model(RANKED)
+    await desk.turn()
+    desk.edit(10, priority="normal")
+    desk.sandbox.advance(120)
+    await desk.turn()
+    assert desk.tickets("priority")[10] == after
+
+
+async def test_bad_rows_are_held_with_their_reason_and_the_others_go(desk: Desk) -> None:
+    desk.sync(SYNC + "checks: [score < 200]\nlimits: {held: 50%}\n")
+    await desk.model(
+        "SELECT i AS ticket_id, CASE WHEN i = 3 THEN 'asap' ELSE 'low' END AS priority, i AS score FROM range(1, 251) t(i) "
+        "UNION ALL SELECT 7, 'high', 1 UNION ALL SELECT NULL, 'low', 1"
+    )
+    report = await desk.turn()
+    assert report.status == "ok"
+    assert only(report).plan is not None
+    assert only(report).plan.held == 51 + 1 + 2 + 1
+    held = dict(await desk.rows("SELECT reason, count(*) FROM oploop.held GROUP BY 1"))
+    assert held == {
+        "check failed: score < 200": 51,
+        'priority: "asap" is not one of low, normal, high, urgent': 1,
+        "this key is in more than one row of the model": 1,
+        "key ticket_id is empty": 1,
+    }
+    sent = {n for n, p in desk.tickets("priority").items() if p == "low"}
+    assert sent == set(range(1, 200)) - {3, 7}
+
+
+async def test_one_rejected_record_does_not_stop_the_others_and_is_not_sent_again(desk: Desk) -> None:
+    # a closed ticket takes no update: the job says so for that ticket alone
+    desk.load("tickets", [ticket(42, status="closed")])
+    await desk.model(RANKED)
+    first = await desk.turn()
+    delivery = only(first).delivery
+    assert delivery is not None
+    assert (delivery.delivered, delivery.rejected, first.exit_code) == (249, 1, 1)
+    rows = await desk.rows("SELECT key, status, error FROM oploop.changes WHERE status = 'rejected'")
+    assert [(k, s) for k, s, _ in rows] == [("42", "rejected")]
+    assert rows[0][2]
+    writes = len(desk.writes())
+    second = await desk.turn()
+    assert only(second).plan is not None
+    assert only(second).plan.diff.counts == {"parked": 1}
+    assert len(desk.writes()) == writes
+    await desk.model(RANKED.replace("'low'", "'normal'"))
+    assert planned(only(await desk.turn(Options(allow={"tickets": frozenset({"changes"})}))))[1] == 225
+
+
+async def test_a_lost_answer_to_an_update_is_sent_again_within_the_run(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=3)
+    await desk.model("SELECT 1 AS ticket_id, 'high' AS priority")
+    desk.sandbox.faults.append(Fault("PUT /api/v2/tickets/1$", "lose"))
+    report = await desk.turn()
+    delivery = only(report).delivery
+    assert delivery is not None
+    assert (delivery.delivered, delivery.unknown, report.status) == (1, 0, "ok")
+    assert len(desk.writes()) == 2
+    assert await desk.rows("SELECT key, status FROM oploop.changes") == [("1", "confirmed")]
+
+
+async def test_a_lost_answer_to_a_create_makes_no_second_record(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=1)
+    desk.sync(
+        "model: mart.tickets\nto: zendesk.tickets\nmode: create\nkey: {external_id: code}\n"
+        "fields: {subject: subject, description: subject}\n"
+    )
+    await desk.model("SELECT 'A-1' AS code, 'Call them' AS subject")
+    desk.sandbox.faults.append(Fault("POST /api/v2/tickets$", "lose"))
+    first = await desk.turn()
+    assert only(first).delivery is not None
+    assert only(first).delivery.unknown == 1
+    assert first.exit_code == 1
+    second = await desk.turn()  # nothing has shown yet whether it is there
+    assert only(second).plan is not None
+    assert only(second).plan.diff.counts == {"parked": 1}
+    made = [t for t in desk.sandbox.dump("tickets") if t["external_id"] == "A-1"]
+    assert len(made) == 1
+
+
+async def test_created_records_are_known_before_any_read_shows_them(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=0)
+    desk.sync(
+        "model: mart.people\nto: zendesk.users\nmode: upsert\nkey: {external_id: code}\nfields: {name: name}\n",
+        "tickets",
+    )
+    await desk.model("SELECT 'C' || i AS code, 'Zoë O''Neil ' || i AS name FROM range(1, 131) t(i)", "mart.people")
+    first = await desk.turn()
+    assert planned(only(first)) == (130, 0)
+    assert first.status == "ok", first.as_json()
+    for _ in range(2):
+        assert planned(only(await desk.turn())) == (0, 0)
+        desk.sandbox.advance(90)
+    await desk.model("SELECT 'c' || i AS code, 'Zoë O''Neil ' || i AS name FROM range(1, 132) t(i)", "mart.people")
+    third = only(await desk.turn())
+    assert planned(third) == (1, 0)  # an external id of other case is the same person's
+    assert len([u for u in desk.sandbox.dump("users") if (u["external_id"] or "").lower().startswith("c")]) == 131
+
+
+async def test_tags_are_added_to_what_is_there(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=0)
+    desk.load("tickets", [ticket(1, tags=["a", "old"]), ticket(2, tags=["vip"]), ticket(3)])
+    desk.sync(
+        "model: mart.tickets\nto: zendesk.tickets\nmode: update\nkey: {id: ticket_id}\nfields:\n"
+        "  tags: {add: [vip], remove: [old]}\n"
+    )
+    await desk.model("SELECT i AS ticket_id FROM range(1, 4) t(i)")
+    assert planned(only(await desk.turn())) == (0, 2)
+    assert {n: sorted(t) for n, t in desk.tickets("tags").items()} == {1: ["a", "vip"], 2: ["vip"], 3: ["vip"]}
+    assert planned(only(await desk.turn())) == (0, 0)
+
+
+async def test_what_the_app_makes_of_a_value_is_no_difference(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=1)
+    desk.sync("model: mart.tickets\nto: zendesk.tickets\nmode: update\nkey: {id: ticket_id}\nfields:\n  tags: tags\n")
+    await desk.model(
+        "SELECT 1 AS ticket_id, ['Very VIP', 'b'] AS tags"
+    )  # Zendesk lower-cases tags and splits at blanks
+    first = only(await desk.turn())
+    assert first.read_back is not None
+    assert first.read_back.counts == {"altered": 1}
+    for _ in range(2):
+        assert planned(only(await desk.turn())) == (0, 0)
+        desk.sandbox.advance(90)
+
+
+async def test_a_deleted_record_is_gone_and_not_made_again(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    desk.sandbox.store.delete("tickets", 10)
+    desk.sandbox.advance(120)
+    await desk.model(RANKED.replace("'urgent'", "'high'"))
+    second = only(await desk.turn())
+    assert second.plan is not None
+    assert second.plan.diff.counts == {"gone": 1, "update": 24}
+
+
+async def test_plan_is_read_only_and_sends_nothing(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    before = (desk.folder / "warehouse.duckdb").read_bytes()
+    writes = len(desk.writes())
+    await desk.model(RANKED.replace("'urgent'", "'high'"))
+    before = (desk.folder / "warehouse.duckdb").read_bytes()
+    plans = await desk.plan()
+    assert planned(plans[0]) == (0, 25)
+    assert (desk.folder / "warehouse.duckdb").read_bytes() == before
+    assert len(desk.writes()) == writes
+
+
+async def test_first_delivery_waits_for_a_yes(desk: Desk) -> None:
+    await desk.model(RANKED)
+    report = await desk.turn(Options())
+    assert report.exit_code == 1
+    assert only(report).status == "stopped"
+    assert only(report).allow == ["tickets:first"]
+    assert desk.writes() == []
+    asked = []
+
+    def confirm(plan: loop.planning.SyncPlan) -> bool:
+        asked.append(plan.changes)
+        return True
+
+    assert (await desk.turn(Options(confirm=confirm))).status == "ok"
+    assert asked == [250]
+
+
+async def test_a_mass_change_is_stopped_before_the_first_call(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    writes = len(desk.writes())
+    await desk.model(RANKED.replace("'low'", "'normal'"))
+    report = only(await desk.turn())
+    assert report.status == "stopped"
+    assert report.stopped == ["changes 90% > 20%"]
+    assert len(desk.writes()) == writes
+    assert only(await desk.turn(Options(allow={"tickets": frozenset({"changes"})}))).status == "ok"
+
+
+async def test_key_and_limit_send_part_of_a_plan(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn(Options(yes=True, key="10"))
+    assert [n for n, p in desk.tickets("priority").items() if p] == [10]
+    await desk.turn(Options(yes=True, limit=7))
+    assert sum(1 for p in desk.tickets("priority").values() if p) == 8
+    await desk.turn(Options(allow={"tickets": frozenset({"changes"})}))
+    assert all(desk.tickets("priority").values())
+
+
+async def test_elsewhere_than_prod_a_run_ends_with_the_plan_unless_the_app_is_here(desk: Desk) -> None:
+    await desk.model(RANKED)
+    async with desk.workspace(env="dev") as ws:
+        assert ws.delivers("zendesk")  # the sandbox is on loopback
+    text = (
+        (desk.folder / "oploop.yml")
+        .read_text()
+        .replace("base_url: ${ZENDESK_URL}", "base_url: https://acme.zendesk.example")
+    )
+    (desk.folder / "oploop.yml").write_text(text)
+    async with desk.workspace(env="dev") as ws:
+        assert not ws.delivers("zendesk")
+
+
+async def test_saved_plans_send_what_is_still_equal(desk: Desk, tmp_path: Path) -> None:
+    await desk.model(RANKED)
+    file = tmp_path / "plan.json"
+    async with desk.workspace() as ws:
+        await loop.extract(ws, list(ws.project.syncs.values()))
+        loop.save_plan(
+            ws,
+            [await loop.plan_sync(ws, await ws.bound(s), Options(yes=True)) for s in ws.project.syncs.values()],
+            file,
+        )
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    await desk.model(RANKED.replace("'urgent'", "CASE WHEN i = 10 THEN 'high' ELSE 'urgent' END"))
+    async with desk.workspace() as ws:
+        strict = await loop.apply(ws, file, Options(), strict=True)
+    assert strict.exit_code == 1
+    assert desk.writes() == []
+    async with desk.workspace() as ws:
+        report = await loop.apply(ws, file, Options())
+    assert only(report).not_equal == ["10"]
+    assert report.exit_code == 1
+    found = desk.tickets("priority")
+    assert found[10] is None
+    assert found[20] == "urgent"
+    assert only(report).delivery is not None
+    assert only(report).delivery.delivered == 249
+
+
+async def test_wrong_credentials_stop_before_anything_changes(desk: Desk) -> None:
+    await desk.model(RANKED)
+    text = (desk.folder / "oploop.yml").read_text().replace("${ZENDESK_API_TOKEN}", "wrong")
+    (desk.folder / "oploop.yml").write_text(text)
+    with pytest.raises(FixConfig, match="api_token") as e:
+        await desk.turn()
+    assert e.value.place is not None
+    assert e.value.place.file.endswith("oploop.yml")
+    assert not await desk.rows("SELECT * FROM duckdb_tables() WHERE schema_name LIKE 'raw%'")
+
+
+@pytest.mark.parametrize("action", ["html", "truncate", "empty"])
+async def test_an_answer_that_is_no_answer_is_a_mistake_of_configuration(desk: Desk, action: str) -> None:
+    await desk.model(RANKED)
+    desk.sandbox.faults.append(Fault("GET /api/v2/users/me", action, times=99))
+    with pytest.raises(FixConfig) as e:
+        await desk.turn()
+    assert e.value.exit_code == 2
+    assert "\n" not in str(e.value)
+    assert desk.writes() == []
+
+
+async def test_two_syncs_on_one_field_are_refused(desk: Desk) -> None:
+    desk.sync(SYNC, "second")
+    await desk.model(RANKED)
+    with pytest.raises(FixConfig, match="also written by sync"):
+        await desk.turn()
+    assert desk.writes() == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("fields: [priority]", "fields: {prioritty: priority}", "did you mean 'priority'"),
+        ("fields: [priority]", "fields: {priority: prio}", "did you mean 'priority'"),
+        ("zendesk.tickets", "zendesk.ticket", "did you mean 'tickets'"),
+        ("mart.tickets", "mart.tickts", "did you mean 'mart.tickets'"),
+        ("{id: ticket_id}", "{priority: ticket_id}", "cannot identify"),
+    ],
+)
+async def test_what_a_sync_names_must_be_there(desk: Desk, old: str, new: str, says: str) -> None:
+    await desk.model(RANKED)
+    desk.sync(SYNC.replace(old, new))
+    with pytest.raises(FixConfig, match=says) as e:
+        await desk.turn()
+    assert e.value.place is not None
+    assert e.value.place.line is not None
+    assert desk.writes() == []
