@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from oploop.errors import FixConfig, Place, did_you_mean
 from oploop.project.config import APP_KEYS, AppBlock
@@ -83,16 +83,33 @@ def _message(
     said = said.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     said = (said[:1].lower() + said[1:]).replace("input should be", "must be", 1)
     key = str(path[-1]) if path else ""
+    owner = _model_at(model, path[:-1])
     if kind == "extra_forbidden":
-        known = {*_keys(model), *APP_KEYS} if len(path) == 1 else set()
-        return f"unknown key {key!r} in {block.name}", did_you_mean(key, known) if known else "remove it"
+        known = {*_keys(owner), *APP_KEYS} if len(path) == 1 else _keys(owner)
+        return f"unknown key {key!r} in {where.rpartition('.')[0]}", did_you_mean(key, known)
     if kind == "missing":
         secret = len(path) == 1 and _is_secret(_info(model, key))
         hint = f"${{{variable_name(block.name, key)}}}" if secret else "..."
-        return f"{block.name} has no {key!r}", f"add `{key}: {hint}`"
+        return f"{block.name} has no {'.'.join(map(str, path))!r}", f"add `{key}: {hint}`"
     if kind == "string_type":
         return f"{where} must be text", "quote this"
     return f"{where} {said}" if not path or said.startswith("must ") else f"{where}: {said}", None
+
+
+def _model_at(model: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel]:
+    """The config model that stands at `path` under `model`; steps through lists and maps stay with their model."""
+    for step in path:
+        if step in _keys(model):
+            model = _model_in(_info(model, str(step)).annotation) or model
+    return model
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first config model in a type, `dict[str, Table] | None` for example."""
+    if hasattr(annotation, "model_fields"):
+        found: type[BaseModel] = annotation
+        return found
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
 
 
 def _info(model: type[BaseModel], key: str) -> FieldInfo:

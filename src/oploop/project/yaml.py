@@ -138,7 +138,9 @@ def kind(value: Any) -> str:
 
 def _load(text: str, shown: str) -> Any:
     try:
-        return _Builder(YAML(typ="safe", pure=True).parse(text), shown, text).document()
+        mask = _Mask(text)
+        events = YAML(typ="safe", pure=True).parse(mask.masked)
+        return _Builder(events, shown, text, mask).document()
     except FixConfig:
         raise
     except MarkedYAMLError as e:
@@ -150,11 +152,26 @@ def _load(text: str, shown: str) -> Any:
         raise FixConfig("the YAML does not parse", mend="check its quotes and brackets", place=Place(shown)) from None
 
 
+class _Mask:
+    """Hides the braces of `${VAR}` from the parser, which would open a map in `{dsn: ${CRM_DSN}}`. Columns stay."""
+
+    _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+    def __init__(self, text: str) -> None:
+        private = (chr(c) for c in range(0xE000, 0xF8FF) if chr(c) not in text)
+        self.left, self.right = next(private, "{"), next(private, "}")
+        self.masked = self._VARIABLE.sub(rf"${self.left}\1{self.right}", text)
+
+    def off(self, text: str) -> str:
+        """What the user wrote."""
+        return text.replace(self.left, "{").replace(self.right, "}")
+
+
 class _Builder:
     """Builds Blocks and Items from the parser's events."""
 
-    def __init__(self, events: Iterator[Any], shown: str, text: str) -> None:
-        self.events, self.shown, self.text = events, shown, text
+    def __init__(self, events: Iterator[Any], shown: str, text: str, mask: _Mask) -> None:
+        self.events, self.shown, self.text, self.mask = events, shown, text, mask
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.nodes = 0
 
@@ -205,7 +222,8 @@ class _Builder:
 
     def made(self, event: Any, depth: int) -> Any:
         if isinstance(event, ScalarEvent):
-            return scalar(event.value) if event.style is None else event.value
+            written = self.mask.off(event.value)
+            return scalar(written) if event.style is None else written
         if isinstance(event, MappingStartEvent):
             return self.block(event, depth)
         assert isinstance(event, SequenceStartEvent)
@@ -238,7 +256,7 @@ class _Builder:
         if isinstance(event, ScalarEvent) and event.tag is None:
             if event.value == "<<" and event.style is None:
                 raise self.wrong(event, "merge keys (<<) are not part of YAML 1.2", "write the keys out")
-            return str(event.value)
+            return self.mask.off(str(event.value))
         if isinstance(event, AliasEvent):
             raise self.wrong(event, "a key starts with *", "quote the key")
         if isinstance(event, ScalarEvent):
@@ -289,7 +307,8 @@ def _explained(e: MarkedYAMLError, text: str, shown: str) -> FixConfig:
     problem, context = str(e.problem or ""), str(e.context or "")
     message, mend = _diagnosis(problem, context, text, place)
     opened = "end of stream" in problem if "quoted scalar" in context else "end" in problem and "flow" in context
-    if opened and e.context_mark is not None:  # where the quote or bracket begins says more than where the file ends
+    opened = opened or "expected ':'" in problem
+    if opened and e.context_mark is not None:  # where it begins says more than where the parser gave up
         place = Place(shown, e.context_mark.line + 1, e.context_mark.column + 1)
     return FixConfig(message, mend=mend, place=place)
 
