@@ -192,4 +192,3 @@ def _subscription(
     elif state == "trialing":
         record |= {"trial_start": began, "trial_end": until + 9 * DAY}
     return record
-

@@ -42,7 +42,9 @@ class Support:
     user_of: dict[str, int]
 
 
-def make_support(chance: random.Random, accounts: Sequence[Account], anchor: int, tickets: int, open_tickets: int) -> Support:
+def make_support(
+    chance: random.Random, accounts: Sequence[Account], anchor: int, tickets: int, open_tickets: int
+) -> Support:
     """`anchor`: unix seconds before which all of it happened."""
     people = _People(chance, anchor)
     people.add_agents()
@@ -50,7 +52,12 @@ def make_support(chance: random.Random, accounts: Sequence[Account], anchor: int
         people.add(account)
     people.add_strangers()
     made = _Tickets(chance, people, anchor).make(tickets, open_tickets)
-    field = {"id": REASON_FIELD, "type": "text", "title": REASON_TITLE, "description": "Why the ticket has its priority"}
+    field = {
+        "id": REASON_FIELD,
+        "type": "text",
+        "title": REASON_TITLE,
+        "description": "Why the ticket has its priority",
+    }
     records = {
         "ticket_fields": [field],
         "organizations": people.organizations,
@@ -154,7 +161,7 @@ class _Tickets:
             (story["payer"], "open", 1.2), (story["payer"], "open", 0.4), (story["leaver"], "open", 8.6),
             (story["leaver"], "open", 4.1), (story["caller"], "new", 0.7), (story["regular"], "open", 3.3),
         ]  # fmt: skip
-        states, shares = zip(*OPEN_STATUSES, strict=True)
+        states, shares = [s for s, _ in OPEN_STATUSES], [n for _, n in OPEN_STATUSES]
         fill = max(0, open_count - len(opened))
         opened += [
             (writer, chance.choices(states, shares)[0], min(45.0, chance.expovariate(1 / 4.5)))
@@ -176,7 +183,9 @@ class _Tickets:
         touched = min(self.anchor - 600, at + int(age * DAY * chance.random() * (0.5 if status == "new" else 0.9)))
         subject = chance.choice(_WHAT)
         story = writer[3] is not None
-        priority = "normal" if story else chance.choices((None, "normal", "high", "urgent", "low"), (52, 24, 9, 9, 6))[0]
+        priority = (
+            "normal" if story else chance.choices((None, "normal", "high", "urgent", "low"), (52, 24, 9, 9, 6))[0]
+        )
         self.made.append(
             {
                 "id": number,
