@@ -33,6 +33,7 @@ MAX_NODES = 200_000  #: anchors count each time they are used, so that a small f
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,37})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")  #: escapes can write them, but no file, database or app takes them
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -147,9 +148,6 @@ def _load(text: str, shown: str) -> Any:
         raise _explained(e, text, shown) from None
     except (YAMLError, ValueError, OverflowError, RecursionError) as e:
         raise _unreadable(e, text, shown) from None
-    except (AttributeError, TypeError, IndexError, KeyError, AssertionError, NotImplementedError):
-        # The parser itself trips over some malformed texts (a lone `%YAML x`, a broken escape).
-        raise FixConfig("the YAML does not parse", mend="check its quotes and brackets", place=Place(shown)) from None
 
 
 class _Mask:
@@ -223,6 +221,8 @@ class _Builder:
     def made(self, event: Any, depth: int) -> Any:
         if isinstance(event, ScalarEvent):
             written = self.mask.off(event.value)
+            if _NO_TEXT.search(written):
+                raise self.wrong(event, "a text holds a character that UTF-8 has not, or NUL", "remove that escape")
             return scalar(written) if event.style is None else written
         if isinstance(event, MappingStartEvent):
             return self.block(event, depth)

@@ -50,6 +50,8 @@ YAML_TRAPS = [
     ("name: again", 2, "key 'name' stands twice (first in line 1)", "remove one"),
     ("x: {<<: {a: 1}}", 2, "merge keys", "write the keys out"),
     ("---\nb: 1", 2, "second document", "remove the `---`"),
+    ('x: "\\ud800"', 2, "a character that UTF-8 has not", "remove that escape"),
+    ('x: "a\\0b"', 2, "NUL", "remove that escape"),
     ("x: a\x07b", 2, "control character", "remove it"),
 ]
 
