@@ -239,7 +239,7 @@ class Workspace:
         if self.project.models.engine == "none":
             return FixConfig(
                 f"there is no table {sync.model!r} in the warehouse",
-                mend=did_you_mean(sync.model, self.warehouse.tables()),
+                mend=did_you_mean(sync.model, [t for t in self.warehouse.tables() if not t.startswith("oploop")]),
                 place=place,
             )
         files = {m.name: m for m in self.modeler.models()} if not self.read_only else self.model_files()
