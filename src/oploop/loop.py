@@ -273,19 +273,14 @@ async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool)
     """Look at what the syncs' last deliveries left in the apps; by key where the reads cannot vouch for it yet."""
     results = []
     for b in bound:
+        ledger.forget_parked(ws.warehouse, b.sync.app, b.sync.object, diffing.vouched_until(b, ws.warehouse))
         target = target_of(ws, b)
-        if target is not None:
-            results.append(
-                await read_back(
-                    target,
-                    ws.warehouse,
-                    fetch=fetcher(ws, b),
-                    now=ws.runtime.now(),
-                    within_run=within_run,
-                    limit=READ_BACK,
-                )
-            )
-            ledger.forget_parked(ws.warehouse, target.app, target.object, target.vouched)
+        if target is None:
+            continue
+        now, fetch = ws.runtime.now(), fetcher(ws, b)
+        results.append(
+            await read_back(target, ws.warehouse, fetch=fetch, now=now, within_run=within_run, limit=READ_BACK)
+        )
     return results
 
 

@@ -45,7 +45,7 @@ class FoldSpec:
     fields: list[tuple[str, str]]
     before: str
     after: str
-    harmless: list[str]  #: operations that may be sent twice
+    careful: list[str]  #: kinds of change ("create", "update") that must not be sent a second time while it is unknown
     release: str | None = None
 
 
@@ -58,7 +58,8 @@ def ensure(warehouse: Warehouse) -> None:
 
 def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> FoldSpec:
     """The fold spec of a bound sync."""
-    safe = [op.value for op, o in bound.object.operations.items() if o.replay is Replay.SAFE]
+    ops = {"create": bound.create_op, "update": bound.update_op}
+    careful = [kind for kind, op in ops.items() if op is not None and not _repeatable(bound, op)]
     return FoldSpec(
         sync=bound.name,
         app=bound.sync.app,
@@ -68,9 +69,18 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         fields=[(f.field.name, warehouse.sql_type(f.field.type)) for f in bound.fields],
         before=sql.before_json(bound),
         after=sql.after_json(bound),
-        harmless=safe,
+        careful=careful,
         release=release,
     )
+
+
+def _repeatable(bound: BoundSync, op: Op) -> bool:
+    """Whether a later run may send such a change again although the first may have been done.
+
+    A key that names the old intent does not help then, except that an update sets the same values again.
+    """
+    replay = bound.object.operations[op].replay
+    return replay is Replay.SAFE or (replay is Replay.KEY and op is Op.UPDATE)
 
 
 def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, release: str | None = None) -> str:
@@ -246,11 +256,11 @@ def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, no
     """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, until it is known."""
     keys = f"SELECT p.__key FROM {_joined(plan_table)}"
     warehouse.execute(f"DELETE FROM oploop.parked WHERE sync = ? AND key IN ({keys})", (spec.sync,))
-    safe = ", ".join(literal(op) for op in spec.harmless if op != Op.CREATE) or "''"
+    careful = ", ".join(literal(kind) for kind in spec.careful) or "NULL"
     warehouse.execute(
         f"INSERT INTO oploop.parked SELECT ?, ?, ?, p.__key, o.status, CASE WHEN o.status = 'rejected' THEN {spec.after} END, "
-        f"o.error, ?, ? FROM {_joined(plan_table)} WHERE o.status = 'rejected' OR (o.status = 'unknown' AND "
-        f"(p.__status = 'create' OR 'update' NOT IN ({safe})))",
+        f"o.error, ?, ? FROM {_joined(plan_table)} WHERE o.status = 'rejected' "
+        f"OR (o.status = 'unknown' AND p.__status IN ({careful}))",
         (spec.sync, spec.app, spec.object, run_id, now),
     )
 

@@ -86,6 +86,8 @@ def make_plan(
     create, update = diff_.count("create"), diff_.count("update")
     known = d.look(bound, warehouse)
     first = tuple(f.label for f in bound.fields if f.field.name not in known.state_fields)
+    if not delivered_before(bound, warehouse):
+        first = tuple(f.label for f in bound.fields)
     findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, allow)]
     return SyncPlan(
         diff=diff_,
@@ -98,6 +100,14 @@ def make_plan(
         first=first,
         read_at=d.read_began(bound, warehouse),
     )
+
+
+def delivered_before(bound: BoundSync, warehouse: Warehouse) -> bool:
+    """Whether a delivery to the sync's object ever came to its end; one that died half-way is still the first."""
+    if not warehouse.columns("oploop.sync_runs"):
+        return False
+    sql = "SELECT 1 FROM oploop.sync_runs WHERE object = ? AND status = 'ok' LIMIT 1"
+    return bool(warehouse.rows(sql, (bound.app_object,)))
 
 
 def batches(operation: Operation, records: int) -> list[int]:

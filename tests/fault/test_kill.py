@@ -1,0 +1,70 @@
+"""`kill -9` in the middle of a delivery: the next run loses nothing, doubles nothing, and the ledger says what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oploop.loop import Options
+from tests.flow.conftest import Desk
+
+ROOT = Path(__file__).parents[2]
+PEOPLE = "model: mart.people\nto: zendesk.users\nmode: upsert\nkey: {external_id: code}\nfields: {name: name}\n"
+
+
+async def kill_after(desk: Desk, writes: int) -> None:
+    """Run a turn in another process and kill it once the app has seen so many writing calls."""
+    command = [sys.executable, "-m", "tests.fault.turn", str(desk.folder), desk.url]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.DEVNULL)
+    while process.returncode is None and len(desk.writes()) < writes:  # noqa: ASYNC110  the app's log has no event
+        await asyncio.sleep(0.002)
+    assert process.returncode is None, "it ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+
+
+def sent_ids(desk: Desk) -> Counter[int]:
+    """How often each ticket was sent."""
+    return Counter(t["id"] for e in desk.writes() if "update_many" in e.path for t in json.loads(e.body)["tickets"])
+
+
+@pytest.mark.parametrize("writes", [1, 3, 6])
+async def test_updates(make_desk: Callable[..., Desk], writes: int) -> None:
+    desk = make_desk(tickets=1000, job_seconds=0.3)
+    await desk.model("SELECT i AS ticket_id, 'high' AS priority FROM range(1, 1001) t(i)")
+    await kill_after(desk, writes)
+    died = len(desk.writes())
+    report = await desk.turn()
+    assert report.status == "ok", report.as_json()
+    assert report.recovered
+    assert set(desk.tickets("priority").values()) == {"high"}
+    # what had no receipt may be sent a second time, as an update does no harm; nothing that had one is
+    assert max(sent_ids(desk).values()) <= 2
+    assert sum(n - 1 for n in sent_ids(desk).values()) <= died * 100
+    statuses = dict(await desk.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1"))
+    assert statuses["confirmed"] >= 1000 - statuses.get("unknown", 0)
+    again = await desk.turn()
+    assert again.syncs[0].plan is not None
+    assert again.syncs[0].plan.changes == 0
+
+
+@pytest.mark.parametrize("writes", [1, 4])
+async def test_creates_are_made_once(make_desk: Callable[..., Desk], writes: int) -> None:
+    desk = make_desk(tickets=0, job_seconds=0.3)
+    desk.sync(PEOPLE)
+    await desk.model("SELECT 'C' || i AS code, 'Person ' || i AS name FROM range(1, 601) t(i)", "mart.people")
+    await kill_after(desk, writes)
+    for _ in range(3):
+        await desk.turn(Options(yes=True))
+        desk.sandbox.advance(90)
+    made = Counter(u["external_id"] for u in desk.sandbox.dump("users") if u["external_id"])
+    assert made == Counter({f"C{i}": 1 for i in range(1, 601)})
+    assert await desk.rows("SELECT count(*) FROM oploop.deliveries") == [(0,)]
+    assert await desk.rows("SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE 'plan%'") == [(0,)]

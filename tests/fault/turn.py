@@ -1,0 +1,22 @@
+"""One turn of the loop in a process of its own, to be killed: `python -m tests.fault.turn FOLDER URL`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from oploop import loop
+from oploop.project import load_project
+from oploop.runtime import Runtime
+from oploop.workspace import Workspace
+
+
+async def main(folder: str, url: str) -> int:
+    project = load_project(Path(folder), {"ZENDESK_API_TOKEN": "zd_test_oploop", "ZENDESK_URL": url})
+    async with Workspace(project, "prod", Runtime(), "killed") as ws:
+        return (await loop.run(ws, loop.Options(yes=True))).exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(*sys.argv[1:])))
