@@ -174,6 +174,14 @@ async def test_a_conflict_or_a_full_line_did_nothing_and_is_tried_again(sandbox:
     assert held(sandbox, "customers")["cus_1"]["name"] == "x"
 
 
+async def test_a_full_line_after_a_lost_answer_leaves_it_unknown(sandbox: StripeSandbox) -> None:
+    sandbox.faults = [Fault("POST", "lose"), Fault("POST", "status", status=429, times=99)]
+    with sandbox.running() as url:
+        async with app_of(url) as app:
+            (receipt,) = await send(app, Op.CREATE, Change(1, Op.CREATE, {"email": "a@x.example"}, {}))
+    assert receipt.outcome is Outcome.UNKNOWN, "the first try did it"
+
+
 async def test_two_at_once_under_one_key_make_one_customer(sandbox: StripeSandbox) -> None:
     sandbox.faults = [Fault("POST /v1/customers", "delay", seconds=0.2)]
     change = Change(1, Op.CREATE, {"email": "a@x.example"}, {})
