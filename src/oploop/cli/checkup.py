@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from oploop.errors import OploopError
 from oploop.warehouse import open_warehouse
 
 if TYPE_CHECKING:
-    from oploop.project import Sync
+    from oploop.errors import Place
+    from oploop.project import AppBlock, Sync
     from oploop.warehouse.base import Warehouse
     from oploop.workspace import Selection, Workspace
 
@@ -38,6 +40,9 @@ class AnyColumns(dict[str, str]):
     def __contains__(self, name: object) -> bool:
         return True
 
+    def __missing__(self, name: str) -> str:
+        return "VARCHAR"
+
 
 async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
     """Everything, in the order in which a newcomer mends it."""
@@ -45,6 +50,8 @@ async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
     names = list(ws.project.apps)
     apps = await asyncio.gather(*(_app(ws, n) for n in names))
     findings += apps
+    if not names:
+        findings.append(Finding("apps", None, "none yet: name one in oploop.yml; oploop apps lists them"))
     findings += [_warehouse(ws), _state(ws)]
     well = {n for n, f in zip(names, apps, strict=True) if f.ok}
     with _some_warehouse(ws) as (warehouse, real):
@@ -76,7 +83,18 @@ async def _app(ws: Workspace, name: str) -> Finding:
                 )
         return Finding(name, True, show.clean((await app.check()).line))
     except OploopError as e:
-        return Finding(name, False, str(e), e.at(block.place))
+        e.place = _place(block, e)
+        return Finding(name, False, str(e), e)
+
+
+def _place(block: AppBlock, e: OploopError) -> Place:
+    """The line of the key that the error names, a credential before others; else of the app's block."""
+    if e.place is not None and e.place != block.place:
+        return e.place
+    words = set(re.findall(r"\w+", str(e)))
+    named = [k for k in block.options.places if k in words]
+    named.sort(key=lambda k: "${" not in str(block.options[k]))
+    return block.options.places[named[0]] if named else block.place
 
 
 def _warehouse(ws: Workspace) -> Finding:
@@ -84,7 +102,8 @@ def _warehouse(ws: Workspace) -> Finding:
     if not path.exists():
         return Finding("warehouse", None, f"{path.name} is not there yet; oploop extract makes it")
     try:
-        return Finding("warehouse", True, f"{path.name}, {show.count(len(ws.warehouse.tables()), 'table')}")
+        tables = [t for t in ws.warehouse.tables() if not t.startswith("oploop") and not t.endswith("__all")]
+        return Finding("warehouse", True, f"{path.name}, {show.count(len(tables), 'table')}")
     except OploopError as e:
         return Finding("warehouse", False, str(e), e.at(ws.project.warehouse.place))
 
@@ -152,4 +171,5 @@ def _model(ws: Workspace, sync: Sync, real: bool) -> tuple[str, dict[str, str], 
 
         mend = did_you_mean(sync.model, ws.model_files())
         raise FixConfig(f"there is no model {sync.model!r}", mend=mend, place=sync.place_of("model"))
-    return sync.model, AnyColumns(), f"not built in {ws.environment}, so its columns were not checked"
+    why = "not there yet" if ws.project.models.engine == "none" else f"not built in {ws.environment}"
+    return sync.model, AnyColumns(), f"the model is {why}, so its columns were not checked"

@@ -36,11 +36,11 @@ class Overview:
         }
 
 
-def look(ws: Workspace, limit: int) -> Overview:
-    """Gather everything; reads only."""
+def look(ws: Workspace, limit: int, environment: str | None = None) -> Overview:
+    """Gather everything; reads only. `environment`: only its runs."""
     o = Overview(ws.project.name)
-    runs = ws.state.runs(max(limit, 50))
-    o.runs = [_run(r) for r in runs[:limit]]
+    runs = ws.state.runs(max(limit, 50) if environment is None else 1_000)
+    o.runs = [_run(r) for r in runs if environment in (None, r.environment)][:limit]
     warehouse = _open(ws, o)
     if warehouse is not None:
         o.streams = _streams(warehouse)
@@ -109,8 +109,8 @@ def _syncs(ws: Workspace, warehouse: Warehouse) -> list[dict[str, Any]]:
     parked: dict[str, int] = {}
     if warehouse.columns("oploop.sync_runs"):
         rows = warehouse.rows(
-            "SELECT sync, status, at, delivered, rejected, unknown, held, run_id FROM oploop.sync_runs "
-            "QUALIFY row_number() OVER (PARTITION BY sync ORDER BY run_id DESC, at DESC) = 1"
+            "SELECT sync, status, noted_at, delivered, rejected, unknown, held, run_id FROM oploop.sync_runs "
+            "QUALIFY row_number() OVER (PARTITION BY sync ORDER BY run_id DESC, noted_at DESC) = 1"
         )
         last = {r[0]: r for r in rows}
         parked = dict(warehouse.rows("SELECT sync, count(*) FROM oploop.parked GROUP BY 1"))

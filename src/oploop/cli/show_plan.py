@@ -47,7 +47,7 @@ def built_at(ws: Workspace) -> datetime | None:
     """When the environment's models were last built; None when never, or when others build them."""
     if not ws.warehouse.columns("oploop.models"):
         return None
-    rows = ws.warehouse.rows("SELECT max(at) FROM oploop.models WHERE environment = ?", (ws.environment,))
+    rows = ws.warehouse.rows("SELECT max(noted_at) FROM oploop.models WHERE environment = ?", (ws.environment,))
     at: datetime | None = rows[0][0]
     return at
 

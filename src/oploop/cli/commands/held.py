@@ -48,10 +48,13 @@ def _held(ws: Workspace, names: list[str], limit: int) -> dict[str, Any]:
         return out
     for name in names:
         for kind, select in (
-            ("held", "SELECT key, reason, field, run_id, at FROM oploop.held WHERE sync = ? ORDER BY reason, key"),
+            (
+                "held",
+                "SELECT key, reason, field, run_id, noted_at FROM oploop.held WHERE sync = ? ORDER BY reason, key",
+            ),
             (
                 "parked",
-                "SELECT key, reason, message, run_id, at FROM oploop.parked WHERE sync = ? ORDER BY at DESC, key",
+                "SELECT key, reason, message, run_id, noted_at FROM oploop.parked WHERE sync = ? ORDER BY noted_at DESC, key",
             ),
         ):
             head, *_ = select.partition(" FROM ")

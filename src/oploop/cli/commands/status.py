@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @make("status", example="oploop status\noploop status -o json --limit 1")
 @click.option("--limit", type=click.IntRange(min=1), default=5, show_default=True, metavar="N", help="So many runs.")
-def command(cli: Cli, limit: int) -> int:
+@click.option("--env", "environment", metavar="NAME", help="Only runs of this environment.")
+def command(cli: Cli, limit: int, environment: str | None) -> int:
     """Show the last runs, reads and deliveries.
 
     Also what is parked, deliveries that were cut off, and who holds the warehouse; while another process holds it,
@@ -27,7 +28,7 @@ def command(cli: Cli, limit: int) -> int:
     async def work(ws: Workspace) -> int:
         from oploop.cli.overview import look
 
-        overview = look(ws, limit)
+        overview = look(ws, limit, environment)
         cli.out.data(overview.as_json())
         if not cli.out.json:
             _print(cli, ws, overview)
