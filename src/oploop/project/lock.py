@@ -64,6 +64,8 @@ def _quoted(value: str) -> str:
 
 
 def _escaped(char: str) -> str:
+    if char == "\x00" or "\ud800" <= char <= "\udfff":
+        return "\N{REPLACEMENT CHARACTER}"  # such a title cannot be written in a sync either
     if char in '"\\':
         return "\\" + char
     return char if char.isprintable() else f"\\U{ord(char):08x}"

@@ -322,7 +322,11 @@ def _diagnosis(problem: str, context: str, text: str, place: Place) -> tuple[str
         char = found.group(1) if found else "this"
         return f"a value starts with {char}", quote_mend(text, place, f"{char} in front")
     if "mapping values are not allowed" in problem:
-        return "a colon and a space stand inside a value (or the indentation is wrong)", quote_mend(text, place)
+        lines = text.splitlines()
+        found = _VALUE.match(lines[place.line - 1]) if place.line and place.line <= len(lines) else None
+        if found is not None and ": " in f"{found['value']} ":
+            return "a colon and a space stand inside a value", quote_mend(text, place)
+        return "the indentation does not fit", "indent this line like those above it, with spaces"
     if "quoted scalar" in context:
         return (
             "a quote is not closed, or the text in it is broken",
