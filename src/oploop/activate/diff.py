@@ -162,16 +162,17 @@ def show_key(key: str | None) -> str | None:
     return None if key is None else key.replace("\x1f", ",")
 
 
-def change_columns(bound: BoundSync) -> str:
-    """The columns of a plan table that make a Change, in the order in which `changes_of` reads them."""
+def change_columns(bound: BoundSync, parts: str) -> str:
+    """The columns of a plan table that make a change; `parts`: which of w (wanted), b (before), c (is sent) of each field."""
     cols = ["__number", "__key", "__status", "__remote", *(f"k{i}" for i in range(len(bound.keys)))]
-    cols += [f"{p}{i}" for i in range(len(bound.fields)) for p in ("w", "b", "c")]
+    cols += [f"{p}{i}" for i in range(len(bound.fields)) for p in parts]
     return ", ".join(cols)
 
 
 def stream_changes(bound: BoundSync, warehouse: Warehouse, table: str, *, batch_rows: int) -> Iterator[list[Change]]:
     """The changes of a kept plan table in the order of sending, in bounded memory."""
-    select = f"SELECT {change_columns(bound)} FROM {quote_table(table)} WHERE __number IS NOT NULL ORDER BY __number"
+    columns = change_columns(bound, "wc")
+    select = f"SELECT {columns} FROM {quote_table(table)} WHERE __number IS NOT NULL ORDER BY __number"
     for batch in warehouse.stream(select, batch_rows=batch_rows):
         yield changes_of(bound, batch)
 
@@ -179,26 +180,37 @@ def stream_changes(bound: BoundSync, warehouse: Warehouse, table: str, *, batch_
 def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
     """Rows of a plan table as Changes: the values in the types that `apps` expect (lists as lists, times as datetimes).
 
-    A create carries the key's values as fields too, unless the app assigns them.
+    A create carries the key's values as fields too, unless the app assigns them. Fields that no row of the batch sends
+    are not even looked at.
     """
-    columns = {name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}
-    for i, f in enumerate(bound.fields):
-        if f.field.type in (FieldType.LIST, FieldType.JSON):
-            columns[f"w{i}"] = [None if v is None else orjson.loads(v) for v in columns[f"w{i}"]]
+
+    def values(name: str) -> list[Any]:
+        listed: list[Any] = batch.column(name).to_pylist()
+        return listed
+
+    keys = [values(f"k{i}") for i in range(len(bound.keys))]
     names = [k.field.name for k in bound.keys]
-    keys = [
-        dict(zip(names, values, strict=True))
-        for values in zip(*(columns[f"k{i}"] for i in range(len(names))), strict=True)
-    ]
-    made = {k.field.name for k in bound.keys if not k.field.read_only}
-    triples = [(f.field.name, columns[f"w{i}"], columns[f"c{i}"]) for i, f in enumerate(bound.fields)]
+    made = [(k.field.name, keys[i]) for i, k in enumerate(bound.keys) if not k.field.read_only]
+    sent = []
+    for i, f in enumerate(bound.fields):
+        mask = batch.column(f"c{i}")
+        if mask.true_count:
+            wanted = values(f"w{i}")
+            if f.field.type in (FieldType.LIST, FieldType.JSON):
+                wanted = [None if v is None else orjson.loads(v) for v in wanted]
+            sent.append((f.field.name, wanted, None if mask.true_count == len(mask) else mask.to_pylist()))
     create, update = bound.create_op or Op.CREATE, bound.update_op or Op.UPDATE
     out = []
-    for j, number in enumerate(columns["__number"]):
-        new = columns["__status"][j] == "create"
-        fields: dict[str, Any] = {k: v for k, v in keys[j].items() if k in made} if new else {}
-        fields.update((name, wanted[j]) for name, wanted, sent in triples if sent[j])
-        out.append(Change(number, create if new else update, keys[j], fields, columns["__remote"][j]))
+    for j, (number, status, remote) in enumerate(
+        zip(values("__number"), values("__status"), values("__remote"), strict=True)
+    ):
+        new = status == "create"
+        fields: dict[str, Any] = {name: column[j] for name, column in made} if new else {}
+        for name, wanted, mask in sent:
+            if mask is None or mask[j]:
+                fields[name] = wanted[j]
+        key = {name: column[j] for name, column in zip(names, keys, strict=True)}
+        out.append(Change(number, create if new else update, key, fields, remote))
     return out
 
 
@@ -206,7 +218,7 @@ def shown_changes(diff_: Diff, warehouse: Warehouse, limit: int | None) -> list[
     """Changes as `-o json` shows them: {"key", "op", "fields": {label: {"before", "after"}}}."""
     bound, cap = diff_.bound, f" LIMIT {int(limit)}" if limit is not None else ""
     table = warehouse.query(
-        f"SELECT {change_columns(bound)} FROM {quote_table(diff_.table)} WHERE __number IS NOT NULL ORDER BY __number{cap}"
+        f"SELECT {change_columns(bound, 'wbc')} FROM {quote_table(diff_.table)} WHERE __number IS NOT NULL ORDER BY __number{cap}"
     )
     out = []
     for row in table.to_pylist():

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import resources
+from itertools import pairwise
 
 import orjson
 import pyarrow as pa
@@ -126,7 +127,7 @@ def fold(
 
     Steps without a receipt are unknown. A change that was tried several times counts by its last try.
     """
-    spread(warehouse, plan_table, steps)
+    spread(warehouse, steps)
     with warehouse.transaction():
         _append(warehouse, run_id, spec, plan_table, planned_at, now)
         _merge_state(warehouse, run_id, spec, plan_table)
@@ -153,7 +154,7 @@ _EXCEPTIONS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("status"
 _IDS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("new_id", pa.string())])
 
 
-def spread(warehouse: Warehouse, plan_table: str, steps: Sequence[JournalStep]) -> None:
+def spread(warehouse: Warehouse, steps: Sequence[JournalStep]) -> None:
     """The journal as the temporary table `oploop_outcomes`: one row for each change that was begun, its last try only.
 
     Only steps, exceptions and new ids pass through Python; the changes themselves are found by their numbers.
@@ -170,18 +171,26 @@ def spread(warehouse: Warehouse, plan_table: str, steps: Sequence[JournalStep]) 
         arrays = [pa.array([v[i] for v in values], f.type) for i, f in enumerate(schema)]
         warehouse.register(name, pa.Table.from_arrays(arrays, schema=schema))
     try:
+        last_try = (
+            "QUALIFY row_number() OVER (PARTITION BY s.number ORDER BY s.step DESC) = 1" if _tried_again(steps) else ""
+        )
         warehouse.execute(
-            "CREATE OR REPLACE TEMP TABLE oploop_outcomes AS SELECT p.__number AS number, "
+            "CREATE OR REPLACE TEMP TABLE oploop_outcomes AS SELECT s.number, "
             "CASE WHEN e.step IS NOT NULL THEN e.status ELSE s.status END AS status, "
             "CASE WHEN e.step IS NOT NULL THEN e.error ELSE s.error END AS error, s.attempts, i.new_id, s.sent_at, s.acked_at, "
-            f"s.version FROM {quote_table(plan_table)} p JOIN oploop_steps s ON p.__number BETWEEN s.first AND s.last "
-            "LEFT JOIN oploop_exceptions e ON e.step = s.step AND e.number = p.__number "
-            "LEFT JOIN oploop_ids i ON i.step = s.step AND i.number = p.__number "
-            "QUALIFY row_number() OVER (PARTITION BY p.__number ORDER BY s.step DESC) = 1"
+            "s.version FROM (SELECT unnest(generate_series(first, last)) AS number, * FROM oploop_steps) s "
+            "LEFT JOIN oploop_exceptions e ON e.step = s.step AND e.number = s.number "
+            f"LEFT JOIN oploop_ids i ON i.step = s.step AND i.number = s.number {last_try}"
         )
     finally:
         for name in names:
             warehouse.unregister(name)
+
+
+def _tried_again(steps: Sequence[JournalStep]) -> bool:
+    """Whether some change stands in more than one step."""
+    spans = sorted((s.first, s.last) for s in steps)
+    return any(first <= last for (_, last), (first, _) in pairwise(spans))
 
 
 def _step_row(n: int, s: JournalStep) -> tuple[object, ...]:
