@@ -264,7 +264,10 @@ class Sandbox:
     async def _post_load(self, request: web.Request) -> web.Response:
         kinds = orjson.loads(await request.read())
         for kind, records in kinds.items():
-            self.load(kind, records)
+            try:
+                self.load(kind, records)
+            except (LookupError, ValueError) as e:  # no such kind, or no such record
+                return json_response({"error": str(e)}, status=400)
         return json_response({kind: len(records) for kind, records in kinds.items()})
 
     async def _get_dump(self, request: web.Request) -> web.Response:

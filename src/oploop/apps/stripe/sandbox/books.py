@@ -56,10 +56,13 @@ class Books:
 
     def load(self, kind: str, records: Iterable[Mapping[str, Any]], *, emit: bool = False) -> None:
         """Put finished objects into the store; minimal ones are completed, known ids are replaced. `emit`: with events,
-        as if it happened now; without, as if they had always been there."""
+        as if it happened now; without, as if they had always been there. ValueError for a record that cannot be."""
         shelf = self.shelves[kind]
         before = [shelf.get(record.get("id", "")) for record in records] if emit else []
-        rows = [self._whole(kind, record) for record in records]
+        try:
+            rows = [self._whole(kind, record) for record in records]
+        except ApiError as e:  # an item's price that is not there
+            raise ValueError(str(e)) from None
         shelf.put_all(rows)
         for row, old in zip(rows, before, strict=False):
             self._tell(kind, row, _born(kind, row) if old is None else f"{_family(kind)}.updated", old)

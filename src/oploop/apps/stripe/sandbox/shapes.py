@@ -161,14 +161,27 @@ TEMPLATES: Mapping[str, dict[str, Any]] = {
     },
 }
 
+#: What a record must say itself.
+NEEDS: Mapping[str, frozenset[str]] = {
+    "customers": frozenset(),
+    "charges": frozenset(("amount", "currency")),
+    "refunds": frozenset(("amount", "currency")),
+    "subscriptions": frozenset(("customer", "items")),
+    "invoices": frozenset(("currency",)),
+    "products": frozenset(("name",)),
+    "prices": frozenset(("currency", "product")),
+}
 _KNOWN = {kind: COLUMNS[kind].keys() | {"id", "object"} for kind in KINDS}
 
 
 def complete(kind: str, record: Mapping[str, Any], record_id: str, now: int) -> dict[str, Any]:
-    """A record with all its fields. Raises ValueError for a field that Stripe's object does not have."""
+    """A record with all its fields. Raises ValueError for a field that Stripe's object does not have, or that is missing."""
     strange = record.keys() - _KNOWN[kind]
     if strange:
         raise ValueError(f"Stripe's {OBJECT[kind]} has no field {sorted(strange)[0]!r}")
+    lacking = NEEDS[kind] - record.keys()
+    if lacking:
+        raise ValueError(f"Stripe's {OBJECT[kind]} needs {sorted(lacking)[0]!r}")
     whole = {"id": record_id, "object": OBJECT[kind], "created": now, **TEMPLATES[kind], **record}
     derive = _DERIVE.get(kind)
     if derive is not None:
