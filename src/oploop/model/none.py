@@ -1,0 +1,25 @@
+"""No modelling engine: `models: {engine: none}`. Syncs read tables that others keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from oploop.model.base import ColumnSource, ModelInfo, ModelResult, UnitTestResult
+
+
+class NoModeler:
+    """A Modeler without models: there is nothing to build, to test or to trace."""
+
+    def models(self) -> Sequence[ModelInfo]:
+        return ()
+
+    def build(
+        self, environment: str, *, select: Sequence[str] = (), progress: Callable[[str], None] = lambda _: None
+    ) -> Sequence[ModelResult]:
+        return ()
+
+    def test(self) -> Sequence[UnitTestResult]:
+        return ()
+
+    def lineage(self, model: str, column: str) -> Sequence[ColumnSource]:
+        return ()

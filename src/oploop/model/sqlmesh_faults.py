@@ -1,0 +1,148 @@
+"""What is wrong with a model, in one line: its file and line, SQLMesh's or the warehouse's reason, and a mend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sqlglot import exp
+from sqlglot.errors import ParseError
+from sqlmesh.core.linter.rules.builtin import AmbiguousOrInvalidColumn
+from sqlmesh.utils.errors import NodeAuditsErrors
+
+from oploop.errors import FixConfig, OploopError, Place, did_you_mean, nearest
+from oploop.warehouse.base import Warehouse
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_FILE = re.compile(r"(?:from file|at) '([^']+)'")
+_LINE = re.compile(r"[Ll]ine:? (\d+)")
+_COLUMN = re.compile(r"""Column '?"?([^'"]+(?:"\."[^'"]+)*)"?'? could not be resolved""")
+
+
+def display(fqn: str) -> str:
+    """SQLMesh's `"catalog"."schema"."name"` as a user writes it."""
+    table = exp.to_table(fqn, dialect="duckdb")
+    return f"{table.db}.{table.name}" if table.db else str(table.name)
+
+
+def from_loading(error: Exception, root: Path) -> OploopError:
+    """SQLMesh's refusal to load the project."""
+    cause = next((c for c in _causes(error) if isinstance(c, OploopError)), None)
+    text = one_line(error)
+    found = _FILE.search(text)
+    location = getattr(error, "location", None) or (found.group(1) if found else None)
+    path = Path(location) if location else None
+    if cause is not None:
+        cause.place = (
+            _place(Path(cause.place.file), root, cause.place.line) if cause.place else _place(path, root, None)
+        )
+        return cause
+    parse = next((c for c in _causes(error) if isinstance(c, ParseError)), None)
+    if parse is not None and parse.errors:
+        first = parse.errors[0]
+        text = f"{first['description'].rstrip('.')} near {first['highlight']!r}"
+        return FixConfig(text, mend="correct the SQL", place=_place(path, root, first["line"]))
+    line = _LINE.search(text)
+    text = re.sub(r"^.*?Failed to load model from file '[^']+': *", "", text)
+    text = re.sub(r" ?'?at '?" + re.escape(str(path)) + "'?", "", text).strip() if path else text
+    return FixConfig(text, place=_place(path, root, int(line.group(1)) if line else None))
+
+
+def check_names(models: Iterable[Any], known: dict[str, Any], warehouse: Warehouse, root: Path) -> None:
+    """Raise FixConfig for the first model that names a table or a column that does not exist.
+
+    `known`: all models by SQLMesh's name, raw tables as external ones.
+    """
+    for model in models:
+        for fqn in sorted(model.depends_on - set(known)):
+            raise _missing_table(model, display(fqn), known, warehouse, root)
+    for model in models:
+        if model.is_sql and (error := model.violated_rules_for_query.get(AmbiguousOrInvalidColumn)):
+            raise _bad_column(model, one_line(error), known, root)
+
+
+def _missing_table(model: Any, name: str, known: dict[str, Any], warehouse: Warehouse, root: Path) -> FixConfig:
+    schema = name.partition(".")[0]
+    tables = {t for t in warehouse.tables() if not t.startswith(("sqlmesh", "oploop")) and "__all" not in t}
+    tables |= {m.name for m in known.values() if not m.kind.is_external}
+    place = _place(model._path, root, line_of(model._path, name))
+    if schema.startswith("raw_") and nearest(name, tables) is None:
+        mend = f"add it to `read` of {schema.removeprefix('raw_')} in oploop.yml, then run oploop extract"
+    else:
+        mend = did_you_mean(name, tables)
+    return FixConfig(f"model {model.name} reads {name}, which does not exist", mend=mend, place=place)
+
+
+def _bad_column(model: Any, reason: str, known: dict[str, Any], root: Path) -> FixConfig:
+    line = _LINE.search(reason)
+    place = _place(model._path, root, _file_line(model, int(line.group(1))) if line else None)
+    found = _COLUMN.search(reason)
+    if found is None:
+        return FixConfig(f"model {model.name}: {reason}", place=place)
+    column = found.group(1).split('"')[-1].split(".")[-1]
+    if place is not None and place.line is None:
+        place = _place(model._path, root, line_of(model._path, column))
+    columns = {c: display(fqn) for fqn in model.depends_on for c in (known[fqn].columns_to_types or {})}
+    near = nearest(column, columns)
+    mend = f"did you mean {near!r} of {columns[near]}?" if near else did_you_mean(column, columns)
+    return FixConfig(f"model {model.name} reads column {column!r}, which does not exist", mend=mend, place=place)
+
+
+def failure(error: BaseException) -> str:
+    """Why a model failed while it was built."""
+    if isinstance(error, NodeAuditsErrors):
+        return "; ".join(f"{e.audit_name}: {rows(e.count)}" for e in error.errors)
+    deepest = [*_causes(error)][-1]
+    return one_line(deepest) or type(deepest).__name__
+
+
+def rows(count: int) -> str:
+    return f"{count:,} row fails" if count == 1 else f"{count:,} rows fail"
+
+
+def one_line(error: object) -> str:
+    """A message without colours, the statement that it repeats, and line ends."""
+    text = _ANSI.sub("", str(error))
+    for end in ("\n\nLINE ", "\nLINE "):
+        text = text.split(end)[0]
+    return " ".join(text.split())[:400]
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        seen.append(current)
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _place(path: Path | None, root: Path, line: int | None) -> Place | None:
+    if path is None:
+        return None
+    inside = path.resolve().is_relative_to(root.resolve())
+    return Place(str(path.resolve().relative_to(root.resolve()) if inside else path), line)
+
+
+def line_of(path: Path | None, word: str) -> int | None:
+    """The first line of a file with a word, quoted or not."""
+    text = _read(path)
+    name = r"\s*\.\s*".join(rf'"?{re.escape(part)}"?' for part in word.split("."))
+    found = re.search(rf"(?<![\w.]){name}(?!\w)", text, re.IGNORECASE)
+    return text.count("\n", 0, found.start()) + 1 if found else None
+
+
+def _file_line(model: Any, line: int) -> int | None:
+    """A line of the model's query as a line of its file."""
+    text = _read(model._path)
+    start = text.find(model.query_.sql.strip())
+    return text.count("\n", 0, start) + line if start >= 0 else None
+
+
+def _read(path: Path | None) -> str:
+    try:
+        return path.read_text(encoding="utf-8") if path else ""
+    except OSError:
+        return ""
