@@ -138,7 +138,7 @@ async def set_up(folder: Path, sandboxes: Sandboxes, show: Show, runtime: Runtim
     what = {
         "stripe": f"{count('stripe', 'customers')}, {count('stripe', 'charges')}, {count('stripe', 'refunds')}",
         "zendesk": f"{len(tickets):,} tickets, {waiting:,} of them open",
-        "segment": f"{count('segment', 'events')} of the product",
+        "segment": f"{len({e['messageId'] for e in company.records['segment']['events']}):,} product events",
     }
     show.table([(app.title(), url, what[app]) for app, url in sandboxes.urls.items()])
     show.done("three sandboxes on this machine, filled", runtime.monotonic() - began)
