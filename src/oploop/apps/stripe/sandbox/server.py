@@ -54,7 +54,7 @@ class StripeSandbox(Sandbox):
     @classmethod
     def default_config(cls, url: str) -> dict[str, Any]:
         """The keys of the app's block in `oploop.yml` for a sandbox at this address."""
-        return {"base_url": url, "api_key": "sk_test_oploop", "rate_limit": 2000}
+        return {"base_url": url, "api_key": "sk_test_oploop", "rate_limit": 5000}
 
     # -- the store -----------------------------------------------------------------------------------------------------
 
