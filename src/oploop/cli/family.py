@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 
 def ancestry(ws: Workspace, name: str) -> dict[str, Any]:
-    """{"name", "upstream": [tree], "used_by": [...]}; a tree is {"name", "from": [trees], "note"?}."""
+    """{"name", "kind", "upstream": [tree], "used_by": [...]}; a tree is {"name", "from": [trees], "note"?}."""
     if ws.project.models.engine == "none":
         raise FixConfig("the project has no models, so there is no lineage", mend="set models.engine in oploop.yml")
     infos = {m.name: m for m in ws.modeler.models()}
     if name in ws.project.syncs:
         return _of_sync(ws, ws.project.syncs[name])
     if name in infos:
-        return {"name": name, "upstream": [_model_tree(infos, name, set())], "used_by": _used_by(ws, infos, name, None)}
+        return {
+            "name": name,
+            "kind": "model",
+            "upstream": [_model_tree(infos, name, set())],
+            "used_by": _used_by(ws, infos, name, None),
+        }
     model, _, column = name.rpartition(".")
     if model not in infos:
         known = [*infos, *ws.project.syncs]
@@ -33,6 +38,7 @@ def ancestry(ws: Workspace, name: str) -> dict[str, Any]:
         raise FixConfig(f"model {model} has no column {column!r}", mend=did_you_mean(column, columns))
     return {
         "name": name,
+        "kind": "column",
         "upstream": [_column_tree(edges, model, column)],
         "used_by": _used_by(ws, infos, model, column),
     }
@@ -47,7 +53,7 @@ def _of_sync(ws: Workspace, sync: Sync) -> dict[str, Any]:
             trees.append({**tree, "note": f"→ {sync.app}.{sync.object} {f.field}"})
     if not trees:
         raise FixConfig(f"sync {sync.name} maps no column of its model", place=sync.place_of("fields"))
-    return {"name": sync.name, "upstream": trees, "used_by": []}
+    return {"name": sync.name, "kind": "sync", "upstream": trees, "used_by": []}
 
 
 def _columns(column: str | None, sql: str | None) -> list[str]:

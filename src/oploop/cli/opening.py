@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from oploop.cli.command import Cli
+from oploop.cli.options import FOREVER
 
 if TYPE_CHECKING:
     from oploop.project import Project
@@ -50,7 +51,7 @@ def with_workspace(
             command=command_line(),
             read_only=read_only,
             wait=wait,
-            on_wait=cli.out.note,
+            on_wait=lambda text: cli.out.note(text.replace(f", waiting up to {FOREVER:g} s", ", waiting for it")),
         ) as ws:
             return await work(ws)
 

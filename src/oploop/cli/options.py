@@ -12,7 +12,7 @@ from oploop.errors import FixConfig
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 #: What `--wait` without a number means, in seconds: in effect, until it is free.
-WAIT = 24 * 3600.0
+FOREVER = 24 * 3600.0
 
 
 def environment(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +49,7 @@ def wait(function: Callable[..., Any]) -> Callable[..., Any]:
         "--wait",
         type=click.FloatRange(min=0),
         is_flag=False,
-        flag_value=WAIT,
+        flag_value=FOREVER,
         default=None,
         metavar="[SECONDS]",
         help="While another process holds the warehouse, wait for it (without a number: until it is free).",

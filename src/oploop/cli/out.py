@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 import click
 
+from oploop.errors import RetryLater
+
 OK, BAD, NOTE = "✓", "✗", "·"
 
 
@@ -71,6 +73,9 @@ class Out:
             stream.flush()
         except BrokenPipeError:
             quiet_pipe(stream)
+        except OSError as e:
+            quiet_pipe(stream)
+            raise RetryLater(f"the output cannot be written: {(e.strerror or str(e)).lower()}") from None
 
 
 def quiet_pipe(stream: TextIO, *, only_if_broken: bool = False) -> None:

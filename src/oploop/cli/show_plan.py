@@ -146,9 +146,8 @@ def _limits(report: SyncReport, plan: SyncPlan, out: Out) -> list[str]:
     stops, limits = {f.check for f in plan.stops}, plan.bound.sync.limits
     parts = []
     for name, limit, seen in (("changes", limits.changes, plan.changes), ("held", limits.held, plan.held)):
-        if seen and not (name == "changes" and _is_first(plan)):
-            verdict = out.style("over", fg="red") if name in stops else "ok"
-            parts.append(f"{name} {_seen(limit, seen, plan.diff.rows)} {verdict}")
+        if (said := _seen(limit, seen, plan.diff.rows)) and not (name == "changes" and _is_first(plan)):
+            parts.append(f"{name} {said} {out.style('over', fg='red') if name in stops else 'ok'}")
     lines = [f"limits  {' · '.join(parts)}"] if parts else []
     return lines + [f"{out.mark(False)} {show.clean(why)}{_allow(report, why)}" for why in report.stopped]
 
@@ -158,13 +157,12 @@ def _is_first(plan: SyncPlan) -> bool:
 
 
 def _seen(limit: Limit, seen: int, rows: int) -> str:
+    """What was seen against a limit; nothing where it is not looked at."""
     from oploop.activate.plan import SMALL
 
     if limit.share is not None and seen > SMALL:
         return f"{show.percent(seen, rows)} of {limit.share:.0%}"
-    if limit.count is not None:
-        return f"{seen:,} of {limit.count:,}"
-    return f"{seen:,}"
+    return f"{seen:,} of {limit.count:,}" if limit.count is not None and seen else ""
 
 
 def _allow(report: SyncReport, why: str) -> str:

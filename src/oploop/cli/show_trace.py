@@ -17,7 +17,7 @@ def lines(out: Out, t: Trace, now: datetime, environment: str) -> list[str]:
     """The page."""
     page = _head(out, t, now)
     for s in t.syncs:
-        page += ["", *_sync(out, s, t)]
+        page += ["", *_sync(out, s)]
     if not t.syncs:
         page += ["", f"no sync writes {t.app}.{t.object}: all its values are the app's own"]
     for s in t.syncs:
@@ -41,34 +41,45 @@ def _head(out: Out, t: Trace, now: datetime) -> list[str]:
     return head
 
 
-def _sync(out: Out, s: TracedSync, t: Trace) -> list[str]:
+def _sync(out: Out, s: TracedSync) -> list[str]:
     """The sync, the model's row that it stands on, and the fields side by side."""
     key = ", ".join(f"{k} {show.value(v)}" for k, v in s.key.items() if v is not None)
     page = [f"{out.bold('sync ' + s.sync)}   {s.model}{'   ' + key if key else ''}", f"  {show.clean(s.says)}"]
     if s.explain:
         page.append("  because  " + " · ".join(f"{k} {show.value(v, 60)}" for k, v in s.explain.items()))
-    rows = [_field(f, t) for f in s.fields]
+    rows = [_field(f) for f in s.fields]
     return [*page, *columns(rows, head=("field", "in the app", "wanted", "why"), indent=2)]
 
 
-def _field(f: TracedField, t: Trace) -> tuple[str, ...]:
-    return (f.field, show.value(f.now, 40), _wanted(f), show.clean(f.why))
-
-
-def _wanted(f: TracedField) -> str:
-    """The wanted value; a dash where it is what the app holds."""
-    return "same" if f.wanted == f.now and f.wanted is not None else show.value(f.wanted, 40)
+def _field(f: TracedField) -> tuple[str, ...]:
+    """The wanted value is "same" where it is what the app holds."""
+    same = f.wanted == f.now and f.wanted is not None
+    return (
+        f.field,
+        show.value(f.now, 72 if same else 44),
+        "same" if same else show.value(f.wanted, 44),
+        show.clean(f.why),
+    )
 
 
 def _origins(out: Out, s: TracedSync) -> list[str]:
-    rows = [(f.field, _raw(f), f"through {', '.join(f.through)}" if f.through else "") for f in s.fields if f.sources]
-    if not rows:
+    """Which raw columns the fields are computed from."""
+    tables: dict[str, dict[str, set[str]]] = {}
+    for f in s.fields:
+        for table, names in f.sources.items():
+            at = tables.setdefault(table, {"columns": set(), "fields": set()})
+            at["columns"] |= set(names)
+            at["fields"].add(f.field)
+    if not tables:
         return []
-    return ["", out.bold(f"{s.sync}: where the values come from"), *columns([r[:2] for r in rows], indent=2)]
-
-
-def _raw(f: TracedField) -> str:
-    return " · ".join(f"{table}: {', '.join(names)}" for table, names in sorted(f.sources.items()))
+    every = {f.field for f in s.fields if f.sources}
+    rows = []
+    for table, at in sorted(tables.items()):
+        only = "" if at["fields"] == every else f"only {', '.join(sorted(at['fields']))}"
+        rows.append((table, ", ".join(sorted(at["columns"])), out.dim(only)))
+    through = list(dict.fromkeys(m for f in s.fields for m in f.through))
+    lines = ["", out.bold("computed from"), *columns(rows, indent=2)]
+    return [*lines, out.dim(f"  through {', '.join(through)}")] if through else lines
 
 
 def _source(out: Out, s: SourceRows) -> list[str]:
@@ -80,13 +91,15 @@ def _source(out: Out, s: SourceRows) -> list[str]:
 
 
 def _history(out: Out, history: Sequence[Past], now: datetime) -> list[str]:
+    """All changes, newest first: a line for each, and one for each field below it."""
     if not history:
         return ["oploop never changed this record"]
-    rows = []
+    page = [out.bold("what oploop did")]
     for p in history:
-        moves = "   ".join(
-            f"{name} {show.value(m['before'], 28)} → {show.value(m['after'], 48)}" for name, m in p.fields.items()
+        error = f": {show.value(p.error, 90)}" if p.error else ""
+        page.append(
+            f"  {show.clock(p.at, now)}  {p.op}, {p.status}{error}   {out.dim(f'sync {p.sync} · run {p.run_id}')}"
         )
-        error = f": {show.value(p.error, 80)}" if p.error else ""
-        rows.append((show.clock(p.at, now), p.sync, p.op, f"{p.status}{error}", moves, show.short_id(p.run_id)))
-    return [out.bold("what oploop did"), *columns(rows, indent=2)]
+        rows = [(n, f"{show.value(m['before'], 40)} → {show.value(m['after'], 72)}") for n, m in p.fields.items()]
+        page += columns(rows, indent=9)
+    return page

@@ -308,7 +308,7 @@ def _why(
     if t.sent_at is not None and not seen:
         return f"{when}; no read has shown it yet"
     if _alike(t.wanted, t.now, f.field.canonical):
-        return f"same; {when}, and it stayed" if when else "same; never had to be sent"
+        return f"{when}, and it stayed" if when else "never had to be sent"
     if t.wanted is None and f.on_null != "clear":
         return "the model has no value: left as it is"
     if f.if_empty:

@@ -20,7 +20,7 @@ from oploop.workspace import Workspace
 
 ROWS = 3  #: shown of each table
 COLUMNS = 6
-TABLES = 8
+TABLES = 12
 _TIMES = ("created", "created_at", "timestamp", "occurred_at", "updated_at")
 
 

@@ -79,7 +79,11 @@ def _print(cli: Cli, ws: Workspace, found: dict[str, Any], limit: int) -> None:
             if shown:
                 out.line()
             shown = True
-            when = f"in its last run, {show.ago(rows[0]['at'], now)}" if kind == "held" else "until something changes"
+            when = (
+                f"in its last run, {show.ago(rows[0]['noted_at'], now)}"
+                if kind == "held"
+                else "until something changes"
+            )
             out.line(f"{out.bold(name)}   {counts[kind]:,} {kind} {when}")
             out.lines(columns([_row(r, kind, now) for r in rows], indent=2))
             if counts[kind] > limit:
@@ -103,4 +107,4 @@ def _row(r: dict[str, Any], kind: str, now: Any) -> list[str]:
     if kind == "held":
         return [key, show.value(r["reason"], 110)]
     said = f": {show.value(r['message'], 90)}" if r["message"] else ""
-    return [key, f"{r['reason']}{said}", show.ago(r["at"], now), WAITS.get(r["reason"], "")]
+    return [key, f"{r['reason']}{said}", show.ago(r["noted_at"], now), WAITS.get(r["reason"], "")]

@@ -50,6 +50,9 @@ def _print(cli: Cli, found: dict[str, Any]) -> None:
         head = out.bold(tree["name"]) + (f"   {out.dim(tree['note'])}" if tree.get("note") else "")
         out.line(head)
         out.lines(_branches(tree["from"], ""))
+    if not found["used_by"] and found["kind"] != "sync":
+        out.line()
+        out.line("no sync writes anything of it to an app")
     if found["used_by"]:
         out.line()
         out.line(out.bold("written to"))

@@ -63,7 +63,7 @@ def _run(cli: Cli, r: dict[str, Any], now: Any) -> list[str]:
 
     ok = {"ok": True, "running": None}.get(r["status"], False)
     took = show.seconds(r["seconds"]) if r["seconds"] is not None else ""
-    sent = f"{r['delivered']:,} sent" if r["delivered"] is not None else ""
+    sent = f"{r['delivered']:,} sent" if r["delivered"] else ""
     return [
         f"{cli.out.mark(ok)} {r['run_id']}",
         r["environment"],
@@ -79,7 +79,7 @@ def _reads(o: Overview, now: Any) -> list[list[str]]:
 
     rows = []
     for s in o.streams:
-        count = f"{s['rows']:,} rows" if s["rows"] is not None else ""
+        count = show.count(s["rows"], "row") if s["rows"] is not None else ""
         when = f"read {show.ago(s['read_at'], now)}" if s["read_at"] is not None else "never read to its end"
         rows.append([s["stream"], count, when + (", a read is unfinished" if s["unfinished"] else "")])
     return rows
