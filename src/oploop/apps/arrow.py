@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -61,7 +62,7 @@ def table_from_records(
     for name in sorted(set().union(*records) - kinds.keys()):  # fields that the stream does not declare
         kinds[name] = ColumnType.JSON
     fields = [column_field(name, kind) for name, kind in kinds.items()]
-    columns = [convert([r.get(name) for r in records], kind) for name, kind in kinds.items()]
+    columns = [convert(_values(records, name), kind) for name, kind in kinds.items()]
     fields += [
         pa.field(RAW, pa.string(), metadata=JSON_MARK),
         pa.field(EXTRACTED_AT, TIMESTAMP),
@@ -69,7 +70,7 @@ def table_from_records(
         pa.field(DELETED, pa.bool_()),
     ]
     columns += [
-        pa.array([orjson.dumps(r).decode() for r in records], pa.string()),
+        pa.array(list(map(orjson.dumps, records)), pa.string()),
         pa.array([extracted_at] * n, TIMESTAMP),
         pa.array([versions] * n if isinstance(versions, int) else versions, pa.int64()),
         pa.array([False] * n if deleted is None else deleted, pa.bool_()),
@@ -82,6 +83,14 @@ def empty_table(stream: Stream, exclude: Iterable[str] = ()) -> pa.Table:
     return table_from_records(
         stream, [], versions=0, extracted_at=datetime.fromtimestamp(0).astimezone(), exclude=exclude
     )
+
+
+def _values(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    """One field of all records; itemgetter is three times as fast as a comprehension where no record lacks it."""
+    try:
+        return list(map(itemgetter(name), records))
+    except KeyError:
+        return [r.get(name) for r in records]
 
 
 def convert(values: list[Any], kind: ColumnType) -> pa.Array:
@@ -103,7 +112,7 @@ def _convert_one(value: Any, kind: ColumnType) -> pa.Array:
 def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
     match kind:
         case ColumnType.JSON:
-            return pa.array([None if v is None else orjson.dumps(v).decode() for v in values], pa.string())
+            return pa.array([None if v is None else orjson.dumps(v) for v in values], pa.string())
         case ColumnType.UNIX:
             return pc.cast(pc.cast(pa.array(values, pa.int64()), pa.timestamp("s", tz="UTC")), TIMESTAMP)
         case ColumnType.UNIX_MS:
@@ -113,7 +122,7 @@ def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
         case ColumnType.DATE:
             return pc.cast(pa.array(values, pa.string()), pa.date32())
         case ColumnType.TEXT:
-            return pa.array([v if v is None or type(v) is str else _as_text(v) for v in values], pa.string())
+            return _texts(values)
         case _:
             return pa.array(values, ARROW_TYPES[kind])
 
@@ -123,6 +132,13 @@ def _timestamps(values: list[Any]) -> pa.Array:
         return pc.cast(pa.array(values, pa.string()), TIMESTAMP)
     except pa.ArrowInvalid:  # an empty text, or none of the zones that Arrow reads
         return pa.array([datetime.fromisoformat(v) if v else None for v in values], TIMESTAMP)
+
+
+def _texts(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers or objects among them
+        return pa.array([v if v is None or type(v) is str else _as_text(v) for v in values], pa.string())
 
 
 def _as_text(value: Any) -> str:

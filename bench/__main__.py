@@ -1,0 +1,26 @@
+"""Run the benchmarks and print one table: `python -m bench [NAME ...]`, or `make bench`."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import diff, read_stripe, startup
+from bench.table import Row, render
+
+ALL = {"startup": startup.run, "read": read_stripe.run, "diff": diff.run}
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(ALL)
+    unknown = [n for n in names if n not in ALL]
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(unknown)}; there are: {', '.join(ALL)}")
+    rows: list[Row] = []
+    for name in names:
+        print(f"running {name} ...", file=sys.stderr, flush=True)
+        rows += ALL[name]()
+    print(render(rows))
+
+
+if __name__ == "__main__":
+    main()

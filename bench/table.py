@@ -1,0 +1,31 @@
+"""What a benchmark returns, and how all of them are shown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure beside its floor or bar. `ratio`: what the bar is about, already in words."""
+
+    what: str
+    measured: str
+    beside: str
+    ratio: str
+
+
+def median_of(runs: int, measure: Callable[[], float]) -> float:
+    """The median of several runs, after one that is not counted."""
+    measure()
+    return statistics.median(measure() for _ in range(runs))
+
+
+def render(rows: Sequence[Row]) -> str:
+    """A plain text table."""
+    cells = [("what", "measured", "beside", "ratio"), *((r.what, r.measured, r.beside, r.ratio) for r in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
