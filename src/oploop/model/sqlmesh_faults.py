@@ -18,7 +18,8 @@ from oploop.warehouse.base import Warehouse
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _FILE = re.compile(r"(?:from file|at) '([^']+)'")
 _LINE = re.compile(r"[Ll]ine:? (\d+)")
-_COLUMN = re.compile(r"""Column '?"?([^'"]+(?:"\."[^'"]+)*)"?'? could not be resolved""")
+_COLUMN = re.compile(r"""Column '?"?([^'"]+(?:"\."[^'"]+)*)"?'? could not be resolved|Unknown column: "?(\w+)""")
+_QUOTED = re.compile(r"'(@?\w+)'")
 
 
 def display(fqn: str) -> str:
@@ -35,19 +36,20 @@ def from_loading(error: Exception, root: Path) -> OploopError:
     location = getattr(error, "location", None) or (found.group(1) if found else None)
     path = Path(location) if location else None
     if cause is not None:
-        cause.place = (
-            _place(Path(cause.place.file), root, cause.place.line) if cause.place else _place(path, root, None)
-        )
+        file, line = (Path(cause.place.file), cause.place.line) if cause.place else (path, line_of(path, "@field"))
+        cause.place = _place(file, root, line)
         return cause
     parse = next((c for c in _causes(error) if isinstance(c, ParseError)), None)
     if parse is not None and parse.errors:
         first = parse.errors[0]
         text = f"{first['description'].rstrip('.')} near {first['highlight']!r}"
         return FixConfig(text, mend="correct the SQL", place=_place(path, root, first["line"]))
-    line = _LINE.search(text)
     text = re.sub(r"^.*?Failed to load model from file '[^']+': *", "", text)
     text = re.sub(r" ?'?at '?" + re.escape(str(path)) + "'?", "", text).strip() if path else text
-    return FixConfig(text, place=_place(path, root, int(line.group(1)) if line else None))
+    text = re.split(r" ?(?:Example:|Learn more at)", text)[0]  # several lines of SQLMesh's own manual
+    found_line = _LINE.search(text)
+    line = int(found_line.group(1)) if found_line else _line_of_any(path, _QUOTED.findall(text))
+    return FixConfig(text, place=_place(path, root, line))
 
 
 def check_names(models: Iterable[Any], known: dict[str, Any], warehouse: Warehouse, root: Path) -> None:
@@ -76,14 +78,13 @@ def _missing_table(model: Any, name: str, known: dict[str, Any], warehouse: Ware
 
 
 def _bad_column(model: Any, reason: str, known: dict[str, Any], root: Path) -> FixConfig:
-    line = _LINE.search(reason)
-    place = _place(model._path, root, _file_line(model, int(line.group(1))) if line else None)
+    told = _LINE.search(reason)
     found = _COLUMN.search(reason)
     if found is None:
-        return FixConfig(f"model {model.name}: {reason}", place=place)
-    column = found.group(1).split('"')[-1].split(".")[-1]
-    if place is not None and place.line is None:
-        place = _place(model._path, root, line_of(model._path, column))
+        return FixConfig(f"model {model.name}: {reason}", place=_place(model._path, root, None))
+    column = (found.group(1) or found.group(2)).split('"')[-1].split(".")[-1]
+    line = _file_line(model, int(told.group(1)), column) if told else None
+    place = _place(model._path, root, line or line_of(model._path, column))
     columns = {c: display(fqn) for fqn in model.depends_on for c in (known[fqn].columns_to_types or {})}
     near = nearest(column, columns)
     mend = f"did you mean {near!r} of {columns[near]}?" if near else did_you_mean(column, columns)
@@ -127,18 +128,25 @@ def _place(path: Path | None, root: Path, line: int | None) -> Place | None:
 
 
 def line_of(path: Path | None, word: str) -> int | None:
-    """The first line of a file with a word, quoted or not."""
+    """The first line of a file with a word (or dotted name), quoted or not."""
     text = _read(path)
     name = r"\s*\.\s*".join(rf'"?{re.escape(part)}"?' for part in word.split("."))
-    found = re.search(rf"(?<![\w.]){name}(?!\w)", text, re.IGNORECASE)
+    found = re.search(rf"(?<!\w){name}(?!\w)", text, re.IGNORECASE)
     return text.count("\n", 0, found.start()) + 1 if found else None
 
 
-def _file_line(model: Any, line: int) -> int | None:
-    """A line of the model's query as a line of its file."""
+def _line_of_any(path: Path | None, words: Iterable[str]) -> int | None:
+    return next((line for word in words if (line := line_of(path, word))), None)
+
+
+def _file_line(model: Any, line: int, word: str) -> int | None:
+    """The line of the model's file that is meant: SQLMesh counts from the file's begin, or, when the model comes from
+    its cache, from the query's."""
     text = _read(model._path)
-    start = text.find(model.query_.sql.strip())
-    return text.count("\n", 0, start) + line if start >= 0 else None
+    before = text.count("\n", 0, max(0, text.find(model.query_.sql.strip())))
+    lines = text.splitlines()
+    fits = (n for n in (line, before + line) if n <= len(lines) and word.lower() in lines[n - 1].lower())
+    return next(fits, None)
 
 
 def _read(path: Path | None) -> str:

@@ -51,11 +51,17 @@ VIEW = "MODEL (\n  name mart.x,\n  kind VIEW\n);\n\n"
             VIEW + "SELECT @field(shop.charges, 'Plan') FROM raw_shop.charges",
             "models/x.sql:6: @field(shop.charges, 'Plan')",
         ),
-        ("MODEL (name mart.x, kind FULL, audits (nothing_like_it));\nSELECT 1 AS a", "models/x.sql"),
-        ("MODEL (name mart.x, kind NOKIND);\nSELECT 1 AS a", "models/x.sql"),
-        ("MODEL (name mart.x, kynd FULL);\nSELECT 1 AS a", "models/x.sql"),
-        ("MODEL (name mart.x, kind FULL);\nSELECT @NOT_A_MACRO() AS a", "models/x.sql"),
-        ("SELECT 1 AS a", "models/x.sql"),
+        (
+            "MODEL (name mart.x, kind FULL, audits (nothing_like_it));\nSELECT 1 AS a",
+            "models/x.sql:1: Audit 'nothing_like_it' is",
+        ),
+        ("MODEL (name mart.x, kind NOKIND);\nSELECT 1 AS a", "models/x.sql:1: Model kind"),
+        (
+            "MODEL (name mart.x, kynd FULL);\nSELECT 1 AS a",
+            "models/x.sql:1: Invalid field name present in the MODEL block: 'kynd'. Did you mean 'kind'?",
+        ),
+        ("MODEL (name mart.x, kind FULL);\nSELECT @NOT_A_MACRO() AS a", "models/x.sql:2: Failed to resolve macros"),
+        ("SELECT 1 AS a", "models/x.sql: Please add a MODEL block at the top of the file."),
     ],
 )
 def test_a_model_that_cannot_be(tmp_path: Path, warehouse: Warehouse, text: str, said: str) -> None:
@@ -64,7 +70,6 @@ def test_a_model_that_cannot_be(tmp_path: Path, warehouse: Warehouse, text: str,
     with pytest.raises(OploopError) as caught:
         SqlmeshModeler(tmp_path, warehouse, Runtime()).build("prod")
     error = str(caught.value)
-    print(error)
     assert isinstance(caught.value, FixConfig)
     assert error.startswith(said)
     assert "\n" not in error
