@@ -18,7 +18,8 @@ from oploop.demo.billing import CHARGES, make_billing
 from oploop.demo.support import OPEN_TICKETS, TICKETS, make_support
 
 SEED = 2_024
-LOAD_ROWS = 5_000  #: records a call of POST /_sandbox/load
+#: Records a call of POST /_sandbox/load, which stays below 1 MB.
+LOAD_ROWS, LOAD_EVENTS = 1_000, 2_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,9 @@ class Company:
     def loads(self, app: str) -> Iterator[dict[str, list[dict[str, Any]]]]:
         """Bodies for POST /_sandbox/load of one app, in the order in which records need each other."""
         for kind, records in self.records[app].items():
-            for at in range(0, len(records), LOAD_ROWS):
-                yield {kind: records[at : at + LOAD_ROWS]}
+            rows = LOAD_EVENTS if kind == "events" else LOAD_ROWS
+            for at in range(0, len(records), rows):
+                yield {kind: records[at : at + rows]}
 
     def count(self, app: str, kind: str) -> int:
         return len(self.records[app][kind])

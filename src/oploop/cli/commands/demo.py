@@ -133,4 +133,13 @@ class DemoShow:
         with Progress(self._out, ws.runtime.monotonic, "looking") as progress:
             found = await trace(ws, target, key, progress.say)
         if not self._out.json:
-            self._out.lines(lines(self._out, found, ws.runtime.now(), "prod"))
+            self._out.lines(_without_rows(lines(self._out, found, ws.runtime.now(), "prod")))
+
+
+def _without_rows(traced: list[str]) -> list[str]:
+    """A trace without its source rows, which are many: the demo only says that there are some."""
+    titles = [click.unstyle(line) for line in traced]
+    if "source rows" not in titles or "what oploop did" not in titles:
+        return traced
+    first, last = titles.index("source rows"), titles.index("what oploop did")
+    return [*traced[:first], "source rows  … (the command shows them)", "", *traced[last:]]
