@@ -32,6 +32,34 @@ def model_names(root: Path) -> dict[str, Path]:
     return found
 
 
+def declared_columns(path: Path) -> list[str] | None:
+    """The columns that a SQLMesh model's file selects, by its text alone; None where that cannot be told (`*`, macros)."""
+    import sqlglot
+    from sqlglot import expressions as exp
+
+    text = path.read_text(encoding="utf-8")
+    found = re.search(r"\bMODEL\s*\(", text, re.IGNORECASE)
+    if found is None:
+        return None
+    try:
+        statements = sqlglot.parse(text[_closing(text, found.end()) :].lstrip(" \n;"), dialect="duckdb")
+    except sqlglot.errors.SqlglotError:
+        return None
+    queries = [s for s in statements if isinstance(s, exp.Query)]
+    names = queries[-1].named_selects if queries else ["*"]
+    return None if not all(names) or "*" in names else list(names)
+
+
+def _closing(text: str, start: int) -> int:
+    """The position after the parenthesis that closes the one before `start`; quoted text and comments do not count."""
+    depth = 1
+    for token in re.finditer(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/|[()]", text[start:], re.DOTALL):
+        depth += {"(": 1, ")": -1}.get(token.group(), 0)
+        if depth == 0:
+            return start + token.end()
+    return len(text)
+
+
 def make_modeler(
     block: ModelsBlock,
     warehouse: Warehouse,

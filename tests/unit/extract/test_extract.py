@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -195,6 +196,20 @@ async def test_a_chunk_that_one_streams_rows_spoil_is_loaded_for_the_others(do: 
     assert "strange.charges" in str(bad.error)
     assert do.live() == ["a"]
     assert ("strange", "charges") not in stream_states(do.warehouse)
+
+
+async def test_afterwards_the_file_is_let_go(do: Setup, tmp_path: Path) -> None:
+    """Also of the loader's own connections: another process can open it as soon as ours has closed it."""
+    await do(ListedApp(do.clock, {"charges": always(page("a", complete=True))}).request())
+    [(threshold,)] = do.warehouse.rows("SELECT current_setting('checkpoint_threshold')")
+    assert threshold == "16.0 MiB"
+    do.warehouse.close()
+    code = (
+        "import duckdb, sys; print(duckdb.connect(sys.argv[1]).execute('SELECT id FROM raw_shop.charges').fetchall())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "w.duckdb")]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True)
+    assert done.stdout == "[('a',)]\n", done.stderr
 
 
 async def test_cancelling_ends_readers_and_loader(do: Setup) -> None:
