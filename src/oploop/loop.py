@@ -179,6 +179,9 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync]) -> None:
             raise answer.at(ws.project.apps[name].place)
         if isinstance(answer, BaseException):
             raise answer
+    targets = {(s.app, s.object) for s in syncs}
+    neighbours = [s for s in ws.project.syncs.values() if s.enabled and (s.app, s.object) in targets and s not in syncs]
+    refuse_shared_fields([await ws.precheck(s) for s in [*neighbours, *syncs]])
 
 
 def recover(ws: Workspace) -> list[str]:
@@ -251,7 +254,6 @@ async def bind_all(ws: Workspace, syncs: Sequence[Sync], report: RunReport, tell
                 raise
             why = f"model {sync.model} {broken[sync.model].status.value}: {_why(broken[sync.model])}"
             report.syncs.append(SyncReport(sync.name, f"{sync.app}.{sync.object}", "stopped", stopped=[why], error=e))
-    refuse_shared_fields(bound)
     return bound
 
 
@@ -315,6 +317,10 @@ def fetcher(ws: Workspace, b: BoundSync) -> Fetch:
 async def plan_sync(ws: Workspace, b: BoundSync, options: Options, run: RunReport | None = None) -> SyncReport:
     """Validate, diff and plan one sync; in a run, records are fetched first where the last read is too old to plan on."""
     report = SyncReport(b.name, b.app_object)
+    if b.raw_table is not None and not ws.warehouse.columns(b.raw_table):
+        raise FixConfig(
+            f"{b.raw_table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract"
+        )
     report.stopped += gate(ws, b)
     if run is not None and not report.stopped:
         report.stopped += await freshen(ws, b, options, run)
@@ -372,7 +378,9 @@ async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport)
     if result is not None and result.error is None:
         return []
     began = diffing.read_began(b, ws.warehouse)
-    if began is not None and (ws.runtime.now() - began).total_seconds() <= b.sync.max_read_age:
+    if began is None:
+        return [f"{b.sync.app}.{b.stream.name} was never read completely"]
+    if (ws.runtime.now() - began).total_seconds() <= b.sync.max_read_age:
         return []
     if b.create_op is not None:
         return [f"the last complete read of {b.app_object} is too old to tell what is not there"]

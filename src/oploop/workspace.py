@@ -7,21 +7,21 @@ their own.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
 from oploop.activate import ledger
-from oploop.activate.bind import BoundSync, bind
+from oploop.activate.bind import AnyColumns, BoundSync, bind
 from oploop.apps.base import App
 from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, RetryLater, did_you_mean
-from oploop.extract import StreamRequest
+from oploop.extract import StreamRequest, stream_states
 from oploop.model.base import Modeler, environment_table
 from oploop.project import Project, Sync
-from oploop.records import Object, ReadOptions, Stream
+from oploop.records import Field, Object, Op, ReadOptions, Stream
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
 from oploop.warehouse import open_warehouse
@@ -95,6 +95,7 @@ class Workspace:
     _state: StateReader | None = None
     _apps: dict[str, App] = field(default_factory=dict)
     _modeler: Modeler | None = None
+    _described: dict[tuple[str, str], Mapping[str, Field]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = {"dev", "prod", *self.project.environments}
@@ -183,7 +184,7 @@ class Workspace:
         return self._modeler
 
     def stream_requests(self, syncs: Sequence[Sync], *, full: bool = False) -> list[StreamRequest]:
-        """The streams to read: those that the project asks for, and those that show what the syncs write."""
+        """The streams to read: those that the project asks for and that are due, and those that show what the syncs write."""
         wanted: dict[tuple[str, str], ReadOptions] = {}
         for block in self.project.apps.values():
             app = self.app(block.name)
@@ -200,7 +201,19 @@ class Workspace:
             stream = self.target(sync)[1]
             if stream is not None:
                 wanted.setdefault((sync.app, stream.name), ReadOptions())
-        return [StreamRequest(self.app(a), self.app(a).streams[s], options, full) for (a, s), options in wanted.items()]
+        shown = {(s.app, self.app(s.app).objects[s.object].stream) for s in syncs}
+        due = [name for name in wanted if full or name in shown or self._due(*name)]
+        return [StreamRequest(self.app(a), self.app(a).streams[s], wanted[a, s], full) for a, s in due]
+
+    def _due(self, app: str, stream: str) -> bool:
+        """Whether a stream is to be read again: `every` has gone by since the last complete read began."""
+        block = self.project.apps[app].read.get(stream)
+        if block is None or block.every is None:
+            return True
+        state = stream_states(self.warehouse).get((app, stream))
+        if state is None or state.complete_began is None or state.reading:
+            return True
+        return (self.runtime.now() - state.complete_began).total_seconds() >= block.every
 
     def target(self, sync: Sync) -> tuple[Object, Stream | None]:
         """A sync's object and the stream that shows it (None: blind)."""
@@ -216,15 +229,57 @@ class Workspace:
 
     async def bound(self, sync: Sync) -> BoundSync:
         """A sync bound to what it names; asks the app to describe its object."""
-        obj, stream = self.target(sync)
-        app = self.app(sync.app)
-        try:
-            described = await app.describe(sync.object)
-        except OploopError as e:
-            raise e.at(self.project.apps[sync.app].place) from None
         table = self.model_table(sync)
-        columns = self.warehouse.columns(table)
-        return bind(sync, obj, stream, described, self.warehouse, table, columns)
+        return await self._bind(sync, table, self.warehouse.columns(table))
+
+    async def precheck(self, sync: Sync) -> BoundSync:
+        """Find what is wrong with a sync before anything is read or built: its object, its fields, its model.
+
+        The model's columns are those that its file selects, where that can be told without building it.
+        """
+        if self.project.models.engine == "none":
+            return await self.bound(sync)
+        files = self.model_files()
+        if sync.model not in files:
+            raise self._unknown_model(sync, files)
+        return await self._bind(sync, sync.model, self._declared(files[sync.model]) or AnyColumns())
+
+    def _declared(self, path: Path) -> dict[str, str] | None:
+        from oploop.model import declared_columns
+
+        names = declared_columns(path)
+        return dict.fromkeys(names, "VARCHAR") if names is not None else None
+
+    async def _bind(self, sync: Sync, table: str, columns: Mapping[str, str]) -> BoundSync:
+        obj, stream = self.target(sync)
+        read = self.project.apps[sync.app].read.get(obj.stream or "")
+        bound = bind(
+            sync,
+            obj,
+            stream,
+            await self._describe(sync),
+            self.warehouse,
+            table,
+            columns,
+            unread=read.exclude if read is not None else (),
+        )
+        if bound.create_op is Op.CREATE and read is not None and read.since is not None:
+            raise FixConfig(
+                f"{sync.app}.{obj.stream} is read only since {read.since:%Y-%m-%d}, so a record that is not read may still be there",
+                mend="remove `since`, or use mode: update",
+                place=read.place,
+            )
+        return bound
+
+    async def _describe(self, sync: Sync) -> Mapping[str, Field]:
+        """The object's fields, asked for once."""
+        name = (sync.app, sync.object)
+        if name not in self._described:
+            try:
+                self._described[name] = await self.app(sync.app).describe(sync.object)
+            except OploopError as e:
+                raise e.at(self.project.apps[sync.app].place) from None
+        return self._described[name]
 
     def model_table(self, sync: Sync) -> str:
         """Where a sync's model stands in this environment; FixConfig when it stands nowhere."""
@@ -244,12 +299,16 @@ class Workspace:
             )
         files = {m.name: m for m in self.modeler.models()} if not self.read_only else self.model_files()
         if sync.model not in files:
-            return FixConfig(f"there is no model {sync.model!r}", mend=did_you_mean(sync.model, files), place=place)
+            return self._unknown_model(sync, files)
         return FixConfig(
             f"model {sync.model} is not built in {self.environment}",
             mend=f"oploop build --env {self.environment}",
             place=place,
         )
+
+    def _unknown_model(self, sync: Sync, known: Collection[str]) -> OploopError:
+        mend = did_you_mean(sync.model, known)
+        return FixConfig(f"there is no model {sync.model!r}", mend=mend, place=sync.place_of("model"))
 
     def model_files(self) -> dict[str, Path]:
         """Models by the names that their files declare, without starting the modelling engine."""

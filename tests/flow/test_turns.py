@@ -388,3 +388,61 @@ async def test_what_a_sync_names_must_be_there(desk: Desk, old: str, new: str, s
     assert e.value.place is not None
     assert e.value.place.line is not None
     assert desk.writes() == []
+
+
+@pytest.mark.parametrize(
+    "key", ["canary: 5", "adopt: all", "on_deleted: recreate", "order_by: priority", "when: manual"]
+)
+async def test_what_nothing_acts_on_yet_is_refused_and_not_passed_over(desk: Desk, key: str) -> None:
+    desk.sync(SYNC + key + "\n")
+    await desk.model(RANKED)
+    with pytest.raises(FixConfig, match="not there yet"):
+        await desk.turn()
+
+
+async def test_a_field_that_is_excluded_from_reading_cannot_be_compared(desk: Desk) -> None:
+    text = (desk.folder / "oploop.yml").read_text()
+    (desk.folder / "oploop.yml").write_text(text + "    read: {tickets: {exclude: [priority]}}\n")
+    await desk.model(RANKED)
+    with pytest.raises(FixConfig, match="excluded from reading"):
+        await desk.turn()
+
+
+async def test_a_share_of_the_limit_and_streams_that_are_not_due(desk: Desk) -> None:
+    text = (desk.folder / "oploop.yml").read_text()
+    (desk.folder / "oploop.yml").write_text(text + "    read: {users: {every: 1h}}\n    budget: {share: 50%}\n")
+    await desk.model(RANKED)
+    async with desk.workspace() as ws:
+        app = ws.app("zendesk")
+        assert app.transport is not None
+        assert app.transport.budget is not None
+        assert app.transport.budget.calls == 200
+    assert {r.stream for r in (await desk.turn()).extracted} == {"tickets", "users"}
+    assert {r.stream for r in (await desk.turn()).extracted} == {"tickets"}
+
+
+async def test_creating_needs_a_whole_read(desk: Desk) -> None:
+    text = (desk.folder / "oploop.yml").read_text()
+    (desk.folder / "oploop.yml").write_text(text + "    read: {tickets: {since: 2025-01-01}}\n")
+    desk.sync(
+        SYNC.replace("update", "create")
+        .replace("{id: ticket_id}", "{external_id: ticket_id}")
+        .replace("[priority]", "{subject: priority}")
+    )
+    await desk.model(RANKED)
+    with pytest.raises(FixConfig, match="read only since"):
+        await desk.turn()
+
+
+async def test_a_target_that_cannot_be_read_stops_what_depends_on_it(desk: Desk) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    writes = len(desk.writes())
+    await desk.model(RANKED.replace("'urgent'", "'high'"))
+    desk.sandbox.faults.append(Fault("incremental/tickets", "status", status=404, times=99))
+    report = await desk.turn()
+    assert report.exit_code == 1
+    assert report.extracted[0].error is not None
+    # the last complete read is younger than max_read_age, so what it showed is still planned on
+    assert only(report).status == "ok"
+    assert len(desk.writes()) > writes

@@ -5,7 +5,7 @@ All that can be wrong with a sync file beyond its own grammar is found here, wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from oploop.errors import FixConfig, did_you_mean
@@ -26,7 +26,27 @@ MODEL = "m"  #: alias of the model's table in all expressions of a BoundField's 
 RAWT = "r"  #: alias of the raw table in `now`
 
 SUPPORTED_MODES = ("create", "update", "upsert")
-SUPPORTED_ON_LEAVE = ("keep",)
+
+#: Keys of a sync that are read and checked but that nothing acts on yet, with the only value they may have.
+NOT_YET = {
+    "on_leave": "keep",
+    "on_deleted": "leave",
+    "adopt": "none",
+    "when": "models",
+    "canary": 0,
+    "order_by": (),
+    "at_most_once": False,
+}
+
+
+class AnyColumns(dict[str, str]):
+    """The columns of a model that are not known before it is built: any name will do."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> str:
+        return "VARCHAR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +154,14 @@ def bind(
     warehouse: Warehouse,
     model_table: str,
     model_columns: Mapping[str, str],
+    unread: Collection[str] = (),
 ) -> BoundSync:
     """Bind a sync to its object, as the account describes it, and to its model's columns.
 
-    Raises FixConfig, with the place in the sync's file, for an unknown field or column, a field that cannot be
+    `unread`: columns of the stream that the project excludes from reading. Raises FixConfig, with the place in the sync's file, for an unknown field or column, a field that cannot be
     written, a key that cannot identify, a mode that the object does not take.
     """
-    binder = _Binder(sync, obj, described, warehouse, model_columns)
+    binder = _Binder(sync, obj, described, warehouse, model_columns, unread)
     binder.check_mode()
     raw = f"raw_{sync.app}.{stream.name}__all" if stream is not None else None
     keys = tuple(binder.key(f, c, blind=stream is None) for f, c in sync.key.items())
@@ -176,9 +197,10 @@ class _Binder:
         described: Mapping[str, Field],
         warehouse: Warehouse,
         columns: Mapping[str, str],
+        unread: Collection[str],
     ) -> None:
         self.sync, self.obj, self.described = sync, obj, described
-        self.warehouse, self.columns = warehouse, columns
+        self.warehouse, self.columns, self.unread = warehouse, columns, unread
 
     def check_mode(self) -> None:
         mode, ops = str(self.sync.mode), self.obj.operations
@@ -192,17 +214,23 @@ class _Binder:
         if not need & ops.keys():
             takes = ", ".join(sorted(o.value for o in ops))
             raise FixConfig(f"{target} does not take mode {mode!r}", mend=f"it takes: {takes}", place=place)
-        if self.sync.on_leave not in SUPPORTED_ON_LEAVE:
-            raise FixConfig(
-                f"on_leave: {self.sync.on_leave} is not there yet",
-                mend="use on_leave: keep",
-                place=self.sync.place_of("on_leave"),
-            )
+        for name, only in NOT_YET.items():
+            value = getattr(self.sync, name)
+            if (str(value) if isinstance(only, str) else value) != only:
+                raise FixConfig(
+                    f"{name}: {value} is not there yet", mend=f"remove {name}", place=self.sync.place_of(name)
+                )
 
     def app_field(self, label: str, *where: str) -> Field:
         """The object's field of that name, title or id; dynamic names included."""
         found = self.described.get(label)
         if found is not None:
+            if source_column(found) in self.unread:
+                raise FixConfig(
+                    f"field {label!r} is compared with what the app holds, but {source_column(found)!r} is excluded from reading",
+                    mend=f"remove it from apps.{self.sync.app}.read.{self.obj.stream}.exclude",
+                    place=self.sync.place_of(*where, label),
+                )
             return found
         for prefix, template in self.obj.dynamic.items():
             rest = label.removeprefix(prefix)
@@ -378,7 +406,7 @@ def sql_list(values: Sequence[str]) -> str:
     return f"[{', '.join(literal(v) for v in values)}]::VARCHAR[]"
 
 
-def source_columns(field: Field) -> str | None:
+def source_column(field: Field) -> str | None:
     """The raw column in which a field's value stands, for `trace`."""
     return (
         None if field.source is None else field.source.name if isinstance(field.source, Column) else field.source.column

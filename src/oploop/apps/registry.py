@@ -34,7 +34,14 @@ def make_app(block: AppBlock, runtime: Runtime) -> App:
         cls = app_class(block.type)
     except FixConfig as e:
         raise e.at(block.place) from None
-    return cls(block.name, validate_block(cls.Config, block), runtime)
+    if block.budget.keep_daily:
+        raise FixConfig(
+            "budget.keep_daily is not there yet", mend="remove it, or use budget: {share: 50%}", place=block.place
+        )
+    app = cls(block.name, validate_block(cls.Config, block), runtime)
+    if app.transport is not None and app.transport.budget is not None:
+        app.transport.budget.keep_to(block.budget.share)
+    return app
 
 
 def sandbox_class(type_name: str) -> type[Sandbox]:

@@ -180,6 +180,11 @@ class Budget:
         self._not_before = 0.0
         self._lock = asyncio.Lock()
 
+    def keep_to(self, share: float) -> None:
+        """Use only this share of the account's limit; the rest is for others."""
+        self.calls = max(1, int(self.calls / self.share * share))
+        self.share = share
+
     async def take(self) -> None:
         """Wait until one more call is within the budget, and count it."""
         async with self._lock:  # first come, first served
