@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oploop.activate.bind import bind
+from oploop.activate.bind import AnyColumns, bind
 from oploop.cli import show
 from oploop.errors import OploopError
 from oploop.warehouse import open_warehouse
@@ -32,16 +32,6 @@ class Finding:
     ok: bool | None
     text: str = ""
     error: OploopError | None = None
-
-
-class AnyColumns(dict[str, str]):
-    """Stands for a model's columns while it is not built: takes every name."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __missing__(self, name: str) -> str:
-        return "VARCHAR"
 
 
 async def examine(ws: Workspace, selection: Selection) -> list[Finding]:

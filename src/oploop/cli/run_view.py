@@ -90,8 +90,9 @@ class RunView:
 
     def _interrupted(self) -> str:
         if self._under_way:
+            name, _, counts = show.clean(self._under_way).partition(" ")
             return (
-                f"{show.clean(self._under_way)} were sent and are in the journal; the next oploop run takes them into the "
+                f"{counts} changes of {name} were sent and are in the journal; the next oploop run takes them into the "
                 "ledger and sends the rest"
             )
         if self._shown:

@@ -69,7 +69,7 @@ def sync_lines(report: SyncReport, warehouse: Warehouse, out: Out, *, every: boo
 
 def _title(plan: SyncPlan, out: Out) -> str:
     bound = plan.bound
-    keys = ", ".join(k.field.title or k.field.name for k in bound.keys)
+    keys = ", ".join(bound.sync.key)
     blind = "   blind: the app's records cannot be read" if bound.blind else ""
     return f"{out.bold(bound.name)} → {bound.app_object}   {out.dim(f'{bound.sync.mode} · key {keys}{blind}')}"
 
@@ -149,7 +149,10 @@ def _limits(report: SyncReport, plan: SyncPlan, out: Out) -> list[str]:
         if (said := _seen(limit, seen, plan.diff.rows)) and not (name == "changes" and _is_first(plan)):
             parts.append(f"{name} {said} {out.style('over', fg='red') if name in stops else 'ok'}")
     lines = [f"limits  {' · '.join(parts)}"] if parts else []
-    return lines + [f"{out.mark(False)} {show.clean(why)}{_allow(report, why)}" for why in report.stopped]
+    firsts = {f.message for f in plan.stops if f.check == "first"}
+    return lines + [
+        f"{out.mark(None if why in firsts else False)} {show.clean(why)}{_allow(report, why)}" for why in report.stopped
+    ]
 
 
 def _is_first(plan: SyncPlan) -> bool:

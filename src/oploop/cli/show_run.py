@@ -124,9 +124,13 @@ def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
         parts.append(f"{len(s.not_equal):,} not sent")
     if s.status == "planned":
         return None, " · ".join(parts)
+    return went_well(s), " · ".join(parts)
+
+
+def went_well(s: SyncReport) -> bool:
+    """Whether a sync was neither stopped nor had a change that did not arrive."""
     sent = s.delivery
-    good = s.ok and not (sent and (sent.rejected or sent.unknown or sent.failed))
-    return good, " · ".join(parts)
+    return s.ok and not (sent and (sent.rejected or sent.unknown or sent.failed))
 
 
 def _delivered(s: SyncReport) -> list[str]:
@@ -160,7 +164,7 @@ def _how_on(s: SyncReport, environment: str) -> list[str]:
 
 def last_line(out: Out, report: RunReport) -> str:
     """ "run 01JD8…  1 sync ok, 1 stopped, exit 1"."""
-    ok = sum(1 for s in report.syncs if s.ok)
+    ok = sum(1 for s in report.syncs if went_well(s))
     stopped = sum(1 for s in report.syncs if s.status == "stopped")
     failed = len(report.syncs) - ok - stopped
     parts = [f"{show.count(ok, 'sync')} ok"] if ok or not report.syncs else []

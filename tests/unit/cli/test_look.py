@@ -1,0 +1,201 @@
+"""init, doctor, apps, sandbox and trace."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from oploop.apps.zendesk.sandbox import ZendeskSandbox
+from oploop.errors import FixConfig
+from oploop.trace import key_of
+from tests.unit.cli.support import run, write_model
+
+
+def test_init_makes_a_project_that_the_doctor_likes(tmp_path: Path) -> None:
+    done = run("init", str(tmp_path / "acme"))
+    assert done.code == 0
+    assert "oploop.yml" in done.out
+    assert run("doctor", folder=tmp_path / "acme").code == 0
+    again = run("init", str(tmp_path / "acme"))
+    assert again.code == 2
+    assert "is there already" in again.err
+
+
+def test_doctor_before_anything_was_read(project: Path) -> None:
+    before = sorted(p for p in project.rglob("*"))
+    done = run("doctor", folder=project)
+    assert done.code == 0
+    assert "✓ zendesk ops <ops@acme.example>, admin" in done.words
+    assert "· warehouse warehouse.duckdb is not there yet" in done.words
+    assert (
+        "· ticket_priority mart.ticket_priority → zendesk.tickets, 2 fields · the model is not there yet" in done.words
+    )
+    assert sorted(p for p in project.rglob("*")) == before
+
+
+def test_doctor_names_the_wrong_credential_and_its_line(project: Path) -> None:
+    (project / ".env").write_text("ZENDESK_API_TOKEN=wrong\n")
+    done = run("doctor", folder=project)
+    assert done.code == 2
+    assert "✗ zendesk oploop.yml:8: " in done.words  # the line of api_token
+    assert "api_token" in done.out
+    assert "1 thing to mend" in done.out
+
+
+def test_doctor_holds_syncs_against_fields_and_columns(read: Path) -> None:
+    assert run("doctor", folder=read).code == 0
+    sync = read / "syncs" / "ticket_priority.yml"
+    text = sync.read_text()
+    sync.write_text(text.replace("Priority reason:", "Priority raeson:"))
+    done = run("doctor", folder=read)
+    assert done.code == 2
+    assert "syncs/ticket_priority.yml:7: zendesk.tickets has no field 'Priority raeson'" in done.words
+    assert "did you mean 'Priority reason'?" in done.words
+    sync.write_text(text.replace("reason: reason", "reason: raeson"))
+    assert "has no column 'raeson'" in run("doctor", folder=read).out
+
+
+def test_doctor_sees_a_state_that_others_can_read(read: Path) -> None:
+    (read / ".oploop").chmod(0o755)
+    done = run("doctor", "-o", "json", folder=read)
+    state = next(c for c in done.json["checks"] if c["check"] == "state")
+    assert (done.code, state["ok"], done.json["status"]) == (2, False, "failed")
+    assert state["mend"].startswith("chmod 700")
+
+
+def test_apps_lists_what_is_installed() -> None:
+    done = run("apps", "-o", "json")
+    assert {a["type"] for a in done.json["apps"]} >= {"stripe", "zendesk", "segment"}
+    assert "tickets: create, update" in run("apps").words
+
+
+def test_apps_asks_the_account_for_its_own_fields(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run("apps", "zendesk", folder=project)
+    assert done.code == 0
+    assert "Priority reason text" in done.words
+    (project / ".env").unlink()
+    without = run("apps", "zendesk", folder=project)
+    assert without.code == 0
+    assert "only the standard fields are shown" in without.err
+    assert "Priority reason" not in without.out
+    monkeypatch.chdir("/")
+    assert "read charges key id" in run("apps", "stripe").words
+
+
+def test_sandbox_serves_until_it_is_interrupted(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "oploop", "sandbox", "zendesk"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        url = first.split()[-1]
+        with urllib.request.urlopen(f"{url}/_sandbox/dump?kind=tickets", timeout=10) as answer:
+            assert answer.read() == b"[]"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert f"base_url: {url}" in out
+    assert "api_token: ${ZENDESK_API_TOKEN}" in out
+    assert "ZENDESK_API_TOKEN=zd_test_oploop" in out
+    assert "interrupted; the sandboxes are gone" in err
+
+
+def test_a_port_that_is_taken(zendesk: ZendeskSandbox) -> None:
+    port = zendesk.url.rpartition(":")[2]
+    done = run("sandbox", "zendesk", "--port", port)
+    assert (done.code, "choose another with --port" in done.err) == (2, True)
+
+
+# -- trace ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("35436", "35436"),
+        (" ann@acme.example ", "ann@acme.example"),
+        ("https://acme.zendesk.com/agent/tickets/35436", "35436"),
+        ("https://acme.zendesk.com/api/v2/tickets/35436.json?include=users", "35436"),
+        ("https://dashboard.stripe.com/test/customers/cus_9s6XKzkNRiz8i3", "cus_9s6XKzkNRiz8i3"),
+        ("https://acme.zendesk.com/agent/#/tickets/7", "7"),
+    ],
+)
+def test_the_key_in_an_address(text: str, key: str) -> None:
+    assert key_of(text) == key
+
+
+def test_an_address_without_an_id() -> None:
+    with pytest.raises(FixConfig, match="no id can be seen"):
+        key_of("https://acme.zendesk.com/agent/dashboard")
+
+
+def test_trace_of_a_record_before_it_is_sent(read: Path) -> None:
+    done = run("trace", "zendesk.tickets", "https://acme.zendesk.com/agent/tickets/101", folder=read)
+    assert done.code == 0
+    assert "zendesk.tickets 101 read just now" in done.words
+    assert "Cannot export · open" in done.words
+    assert "because spend 10000.5" in done.words
+    assert "priority low urgent the next run sends it, over what others set" in done.words
+    assert "oploop never changed this record" in done.words
+
+
+def test_trace_after_it_was_sent_and_after_somebody_changed_it(read: Path, zendesk: ZendeskSandbox) -> None:
+    run("run", "--yes", folder=read)
+    sent = run("trace", "zendesk.tickets", "101", folder=read)
+    assert "priority urgent same sent just now, and it stayed" in sent.words
+    assert "update, confirmed" in sent.words
+    assert "priority low → urgent" in sent.words
+    ticket = next(t for t in zendesk.dump("tickets") if t["id"] == 101)
+    change_by_hand(zendesk, ticket["id"])
+    zendesk.advance(120)
+    run("extract", folder=read)
+    drifted = run("trace", "zendesk.tickets", "101", folder=read)
+    assert "priority normal urgent changed in the app since: left alone (conflict: theirs)" in drifted.words
+
+
+def change_by_hand(zendesk: ZendeskSandbox, ticket: int) -> None:
+    """What an agent does on the ticket's page."""
+    import base64
+
+    token = base64.b64encode(b"agent@acme.example/token:zd_test_oploop").decode()
+    request = urllib.request.Request(
+        f"{zendesk.url}/api/v2/tickets/{ticket}.json",
+        data=b'{"ticket": {"priority": "normal"}}',
+        method="PUT",
+        headers={"Content-Type": "application/json", "Authorization": f"Basic {token}"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
+
+
+def test_trace_says_why_a_row_is_held_or_missing(read: Path) -> None:
+    held = run("trace", "zendesk.tickets", "103", "-o", "json", folder=read).json["syncs"][0]
+    assert (held["status"], held["fields"][0]["why"]) == ("held", "held")
+    assert held["says"] == 'held: priority: "highest" is not one of low, normal, high, urgent'
+    missing = run("trace", "zendesk.tickets", "999", folder=read)
+    assert "the app has no such record, and this sync makes none" in missing.out
+
+
+def test_trace_of_what_no_sync_wants(read: Path) -> None:
+    write_model(read, [(101, "urgent", "x", 1.0)])
+    assert "mart.ticket_priority has no row with this key" in run("trace", "zendesk.tickets", "102", folder=read).out
+    assert "no sync writes zendesk.users" in run("trace", "zendesk.users", "ann@acme.example", folder=read).out
+
+
+def test_trace_shows_no_commands_to_the_terminal(read: Path) -> None:
+    assert "\x1b" not in run("trace", "zendesk.tickets", "102", folder=read).out
+
+
+def test_trace_of_nothing(read: Path) -> None:
+    done = run("trace", "zendesk.tickets", "424242", folder=read)
+    assert done.code == 2
+    assert "no record of zendesk.tickets has the id or key '424242'" in done.err

@@ -1,0 +1,173 @@
+"""A mistake is one line on stderr: what, where, how to mend it; the exit code tells whose it is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oploop.cli.command import Cli, guarded
+from oploop.cli.out import Out
+from oploop.errors import FixConfig, Place, RetryLater
+from tests.unit.cli.support import SYNC, process, run, write_project
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["pln"], "there is no command 'pln' — did you mean 'plan'?"),
+        (["plan", "--al"], "no such option '--al'"),
+        (["plan", "--limit", "0"], "invalid value for '--limit'"),
+        (["trace", "zendesk.tickets"], "missing argument 'KEY-OR-URL'"),
+        (["plan", "--env", "nope"], "there is no environment 'nope'"),
+        (["plan", "--select", "ticket_prio"], "did you mean 'ticket_priority'?"),
+        (["plan", "--allow", "ticket_priority:chnges"], "did you mean 'changes'?"),
+        (["plan", "--allow", "first"], "names no sync"),
+        (["held", "nope"], "selects no sync"),
+        (["trace", "zendesk", "1"], "'zendesk' is not app.object"),
+        (["trace", "zendesk.tikets", "1"], "did you mean 'tickets'?"),
+        (["apps", "zendisk"], "did you mean 'zendesk'?"),
+        (["sandbox", "zendisk"], "did you mean 'zendesk'?"),
+        (["apply", "missing.plan"], "cannot read the plan missing.plan"),
+    ],
+)
+def test_of_the_command_line(args: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_project(tmp_path / "acme", NOWHERE)
+    import duckdb
+
+    duckdb.connect(str(folder / "warehouse.duckdb")).close()
+    monkeypatch.chdir(folder)
+    done = run(*args)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("oploop: ")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("oploop.yml", "name: [", "oploop.yml:"),
+        ("oploop.yml", "name: acme\naps: {}\n", "oploop.yml:2: unknown key 'aps'"),
+        ("syncs/ticket_priority.yml", SYNC.replace("to: zendesk", "to: zendisk"), "syncs/ticket_priority.yml:2:"),
+        (
+            "syncs/ticket_priority.yml",
+            SYNC.replace("to: zendesk.tickets", "to: zendesk.tikets"),
+            "did you mean 'tickets'?",
+        ),
+    ],
+)
+def test_of_the_files(file: str, content: str, says: str, tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "acme", NOWHERE)
+    (folder / file).write_text(content)
+    before = sorted(p.name for p in folder.rglob("*"))
+    done = process("run", folder=folder)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert done.err.count("\n") == 1
+    assert {p.name for p in folder.rglob("*")} - set(before) <= {
+        ".oploop",
+        "state.sqlite",
+        "state.sqlite-wal",
+        "state.sqlite-shm",
+        "warehouse.duckdb",
+    }
+
+
+def test_a_missing_variable_names_the_line(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "acme", NOWHERE)
+    (folder / ".env").unlink()
+    done = run("extract", folder=folder)
+    assert done.code == 2
+    assert "oploop.yml:8: environment variable ZENDESK_API_TOKEN is not set" in done.err
+
+
+def test_json_errors_are_on_stdout_with_the_same_code(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "acme", NOWHERE)
+    (folder / "oploop.yml").write_text("name: acme\naps: {}\n")
+    done = run("plan", "-o", "json", folder=folder)
+    assert done.code == 2
+    error = done.json["error"]
+    assert error["place"] == {"file": "oploop.yml", "line": 2}
+    assert "apps" in error["mend"]
+
+
+@pytest.mark.parametrize("words", [["-o", "json"], ["--output=json"], ["--output", "json"]])
+def test_even_a_command_line_that_does_not_parse_answers_in_json(words: list[str]) -> None:
+    done = run("plan", "--nope", *words)
+    assert done.code == 2
+    assert json.loads(done.out)["error"]["mend"] == "see oploop plan --help"
+
+
+def test_no_project_says_what_to_do(tmp_path: Path) -> None:
+    done = process("plan", folder=tmp_path)
+    assert done.code == 2
+    assert "oploop init" in done.err
+
+
+def test_an_app_that_is_not_there_is_named_with_its_line(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "acme", NOWHERE)
+    done = run("doctor", "-o", "json", folder=folder)
+    check = next(c for c in done.json["checks"] if c["check"] == "zendesk")
+    assert done.code in (1, 2)
+    assert check["ok"] is False
+    assert check["place"]["file"] == "oploop.yml"
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    code = f"{sys.executable} -m oploop apps zendesk | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path)
+    assert done.stdout.split("\n")[1] == "0"
+    assert done.stderr == ""
+
+
+# -- what `guarded` makes of errors --------------------------------------------------------------------------------------
+
+
+def fails(error: BaseException, capsys: pytest.CaptureFixture[str], *, debug: bool = False) -> tuple[int, str]:
+    def work() -> int:
+        raise error
+
+    code = guarded(Cli(Out(debug=debug)), work)
+    return code, capsys.readouterr().err
+
+
+def test_a_users_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    error = FixConfig("no such thing", mend="name another", place=Place("oploop.yml", 3))
+    assert fails(error, capsys) == (2, "oploop: oploop.yml:3: no such thing — name another\n")
+
+
+def test_what_can_be_done_later(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails(RetryLater("busy"), capsys) == (1, "oploop: busy\n")
+
+
+def test_a_defect_says_that_it_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = fails(KeyError("x"), capsys)
+    assert code == 1
+    assert (
+        said
+        == "oploop: this is a defect of oploop: KeyError: 'x' — run it again with --debug and report what it shows\n"
+    )
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = fails(FixConfig("no such thing"), capsys, debug=True)
+    assert code == 2
+    assert said.startswith("Traceback")
+    assert said.endswith("oploop: no such thing\n")
+
+
+def test_of_errors_that_come_together_ours_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    group = BaseExceptionGroup("several", [KeyError("x"), BaseExceptionGroup("more", [FixConfig("mend this")])])
+    assert fails(group, capsys) == (2, "oploop: mend this\n")
+
+
+def test_an_interrupt_says_how_things_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = fails(KeyboardInterrupt(), capsys)
+    assert code == 130
+    assert said == "\noploop: interrupted; nothing was changed\n"

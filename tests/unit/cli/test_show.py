@@ -1,0 +1,66 @@
+"""How values, times and tables are written."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from oploop.cli import show
+from oploop.cli.out import columns, cut, width
+
+NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "empty"),
+        ("", '""'),
+        (True, "true"),
+        (1.0, "1"),
+        (0.12345, "0.1235"),
+        (Decimal("12.50"), "12.5"),
+        (-0.00001, "0"),
+        (["a", "b"], "a, b"),
+        ([], "none"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (NOW, "2026-03-04 12:00"),
+        ("two\nlines", "two lines"),
+        ("\x1b[31mred\x1b[0m", " [31mred [0m"),
+        ("abc\u202egpj.exe", "abc gpj.exe"),
+    ],
+)
+def test_values(value: Any, shown: str) -> None:
+    assert show.value(value) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "just now"), (60, "1 min ago"), (240, "4 min ago"), (7200, "2 h ago"), (3 * 86400, "3 days ago")],
+)
+def test_ago(seconds: int, said: str) -> None:
+    assert show.ago(NOW - timedelta(seconds=seconds), NOW) == said
+
+
+def test_a_time_of_today_needs_no_date() -> None:
+    assert show.clock(NOW.replace(hour=6, minute=2), NOW) == "06:02"
+    assert show.clock(NOW - timedelta(days=1), NOW) == "2026-03-03 12:00"
+
+
+def test_columns_line_up_whatever_the_script() -> None:
+    lines = columns([("東京", "1"), ("Ann", "1,000"), ("e\u0301", "2")], right=[1])
+    assert len({width(line) for line in lines}) == 1
+    assert lines[0].endswith("    1")
+
+
+def test_cut_counts_wide_letters_twice() -> None:
+    assert cut("東京都庁", 5) == "東京…"
+    assert cut("short", 5) == "short"
+
+
+@pytest.mark.parametrize(("part", "whole", "said"), [(0, 0, "0%"), (57, 1000, "5.7%"), (640, 1000, "64%")])
+def test_percent(part: int, whole: int, said: str) -> None:
+    assert show.percent(part, whole) == said
