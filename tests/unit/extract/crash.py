@@ -82,18 +82,17 @@ def crash(folder: Path, point: str) -> None:
     app = ListedApp(clock, {"charges": script})
     warehouse = open_warehouse(folder / point / "w.duckdb", read_only=False, runtime=clock.runtime())
     asyncio.run(extract([app.request()], warehouse, clock.runtime(), folder / point / "work", chunk_rows=4))
+    warehouse.close()
 
 
 def main() -> None:
-    staging.warm_up()  # once for all: each point gets a fork of this process
-    import dlt.destinations.impl.duckdb.duck
-    import dlt.sources.helpers.requests  # noqa: F401  # what a first load imports besides
-
+    folder = Path(sys.argv[1])
+    crash(folder, "warm-up")  # what a first load imports is imported once: each point gets a fork of this process
     children: dict[str, int] = {}
     for point in sys.argv[2:]:
         children[point] = os.fork()
         if children[point] == 0:
-            crash(Path(sys.argv[1]), point)
+            crash(folder, point)
             os._exit(1)
     for point, child in children.items():
         print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
