@@ -45,8 +45,7 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., int | None]],
             if code:
                 raise click.exceptions.Exit(code)
 
-        for option in reversed(_COMMON):
-            wrapped = option(wrapped)
+        wrapped.__click_params__ = _common_params() + getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
         text = " ".join((function.__doc__ or "").split("\n\n")[0].split())
         rest = "\n\n".join((function.__doc__ or "").split("\n\n")[1:])
         shown = "\n".join(f"  {line}" for line in example.strip().split("\n"))
@@ -54,6 +53,18 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., int | None]],
         return click.command(name, help=body, short_help=text)(wrapped)
 
     return decorate
+
+
+def _common_params() -> list[click.Parameter]:
+    """The common options in click's order (last first), so that help lists them after a command's own."""
+
+    def bare() -> None:
+        """Carries the options."""
+
+    for option in reversed(_COMMON):
+        option(bare)
+    params: list[click.Parameter] = bare.__click_params__  # type: ignore[attr-defined]
+    return params
 
 
 def _dedent(text: str) -> str:

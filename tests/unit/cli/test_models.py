@@ -16,7 +16,7 @@ SELECT id AS ticket_id, requester_id, subject FROM raw_zendesk.tickets
 """
 MART = """\
 MODEL (name mart.ticket_priority, kind FULL, audits (not_null(columns := (priority))));
-SELECT t.ticket_id, t.requester_id, 'urgent' AS priority, u.name || ' waits' AS reason
+SELECT t.ticket_id, u.id AS user_id, 'urgent' AS priority, u.name || ' waits' AS reason
 FROM staging.tickets AS t JOIN raw_zendesk.users AS u ON u.id = t.requester_id
 """
 
@@ -28,9 +28,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     fill(sandbox)
     with sandbox.running() as url:
         folder = write_project(tmp_path_factory.mktemp("models") / "acme", url, engine="sqlmesh")
-        (folder / "syncs" / "ticket_priority.yml").write_text(
-            SYNC.replace("explain: [spend]", "explain: [requester_id]")
-        )
+        (folder / "syncs" / "ticket_priority.yml").write_text(SYNC.replace("explain: [spend]", "explain: [user_id]"))
         (folder / "models" / "tickets.sql").write_text(STAGING)
         (folder / "models" / "ticket_priority.sql").write_text(MART)
         done = run("run", "--env", "prod", "--yes", folder=folder)
@@ -78,7 +76,7 @@ def test_trace_goes_back_to_the_source_rows(built: Path) -> None:
     (sync,) = done["syncs"]
     reason = next(f for f in sync["fields"] if f["field"] == "Priority reason")
     assert reason["sources"] == {"raw_zendesk.users": ["name"]}
-    assert sync["explain"] == {"requester_id": 1}
+    assert sync["explain"] == {"user_id": 1}
     by_table = {s["table"]: s for s in done["sources"]}
     assert by_table["staging.tickets"]["same_as"] == "raw_zendesk.tickets"
     assert (by_table["raw_zendesk.users"]["by"], by_table["raw_zendesk.users"]["total"]) == ("id = 1", 1)

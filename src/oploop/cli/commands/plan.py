@@ -77,7 +77,7 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
         lines = build_lines(cli.out, run.models, ws.runtime.monotonic() - began, 9)
         with progress.paused():
             cli.out.lines(lines)
-    bound = await loop.bind_all(ws, syncs, run, progress.tell)
+    bound = await loop.bind_all(ws, syncs, run)
     reports = []
     for b in bound:
         progress.say(f"planning {b.name}")
