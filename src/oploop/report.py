@@ -34,7 +34,13 @@ class SyncReport:
     def ok(self) -> bool:
         return self.status in ("ok", "planned", "nothing") and not self.not_equal
 
+    def stop(self, why: str) -> None:
+        """Keep it from being sent."""
+        self.stopped.append(why)
+        self.status = "stopped"
+
     def as_json(self) -> dict[str, Any]:
+        """One sync of the JSON of `oploop run -o json`."""
         plan, sent = self.plan, self.delivery
         out: dict[str, Any] = {
             "sync": self.sync,

@@ -1,0 +1,60 @@
+"""Verify: what the apps hold now of what was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oploop.activate import diff as diffing
+from oploop.activate import ledger, sql
+from oploop.activate.bind import BoundSync
+from oploop.apps.base import App
+from oploop.extract import load_fetched
+from oploop.records import Batch
+from oploop.verify import Fetch, ReadBack, Target, Watched, read_back
+from oploop.workspace import Workspace
+
+#: Records of a sync that are fetched back by key at the end of a run; the others are seen by later reads.
+READ_BACK = 1_000
+
+
+async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool) -> list[ReadBack]:
+    """Look at what the syncs' last deliveries left in the apps; by key where the reads cannot vouch for it yet."""
+    results = []
+    for b in bound:
+        ledger.forget_parked(ws.warehouse, b.sync.app, b.sync.object, diffing.vouched_until(b, ws.warehouse))
+        target = target_of(ws, b)
+        if target is None:
+            continue
+        now, fetch = ws.runtime.now(), fetcher(ws, b)
+        results.append(
+            await read_back(target, ws.warehouse, fetch=fetch, now=now, within_run=within_run, limit=READ_BACK)
+        )
+    return results
+
+
+def target_of(ws: Workspace, b: BoundSync) -> Target | None:
+    """What to look at for a sync; None when it is blind or has delivered nothing yet."""
+    known = diffing.look(b, ws.warehouse)
+    if b.raw_table is None or not known.has_state:
+        return None
+    watched = tuple(
+        Watched(f.field.name, f.label, f.now, ws.warehouse.sql_type(f.field.type), f.field.type, f.field.canonical)
+        for f in b.fields
+        if f.now is not None and f.field.name in known.state_fields
+    )
+    return Target(
+        b.name, b.sync.app, b.sync.object, b.raw_table, b.id_column, sql.state_table(b), watched, known.vouched
+    )
+
+
+def fetcher(ws: Workspace, b: BoundSync) -> Fetch:
+    """Fetches a sync's records by the app's own ids and loads them into the raw table."""
+    app: App = ws.app(b.sync.app)
+
+    async def fetch(ids: Sequence[str]) -> Batch:
+        batch = await app.fetch(b.sync.object, ids)
+        assert b.stream is not None
+        load_fetched(ws.warehouse, app.name, b.stream, batch)
+        return batch
+
+    return fetch

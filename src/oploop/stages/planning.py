@@ -1,0 +1,121 @@
+"""Validate, diff and plan, with what keeps a sync from being sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from oploop.activate import diff as diffing
+from oploop.activate import plan as planning
+from oploop.activate import saved
+from oploop.activate.bind import BoundSync
+from oploop.apps.transport import Budget
+from oploop.errors import FixConfig, OploopError
+from oploop.report import RunReport, SyncReport
+from oploop.stages.looking import fetcher
+from oploop.workspace import Selection, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says of a run. `allow`: sync -> guardrails that may be passed this once."""
+
+    selection: Selection = field(default_factory=Selection)
+    key: str | None = None
+    limit: int | None = None
+    full: bool = False
+    allow: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    yes: bool = False
+    confirm: Callable[[planning.SyncPlan], bool] = lambda _: False
+
+
+async def plan_sync(ws: Workspace, b: BoundSync, options: Options, run: RunReport | None = None) -> SyncReport:
+    """Validate, diff and plan one sync; in a run, records are fetched first where the last read is too old to plan on."""
+    report = SyncReport(b.name, b.app_object)
+    if b.raw_table is not None and not ws.warehouse.columns(b.raw_table):
+        raise FixConfig(
+            f"{b.raw_table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract"
+        )
+    report.stopped += gate(ws, b)
+    if run is not None and not report.stopped:
+        report.stopped += await freshen(ws, b, options, run)
+    report.plan = plan_only(ws, b, options, "" if run is None else run.run_id)
+    report.stopped += [f.message for f in report.plan.stops]
+    report.allow = [f"{b.name}:{f.check}" for f in report.plan.stops]
+    if report.stopped:
+        only_first = all(f.check == "first" for f in report.plan.stops) and len(report.stopped) == len(
+            report.plan.stops
+        )
+        if run is not None and only_first and options.confirm(report.plan):
+            report.stopped, report.allow = [], []
+        else:
+            report.status = "stopped"
+    return report
+
+
+def plan_only(ws: Workspace, b: BoundSync, options: Options, run_id: str) -> planning.SyncPlan:
+    """Diff and plan one sync as the warehouse stands; changes nothing, sends nothing."""
+    table = diffing.plan_table_name(b.name, run_id or "look")
+    diff = diffing.diff(b, ws.warehouse, table=table, key=options.key, limit=options.limit)
+    allow = set(options.allow.get(b.name, frozenset())) | ({"first"} if options.yes else set())
+    return planning.make_plan(diff, ws.warehouse, budget=budget_of(ws, b), call_seconds=None, allow=allow)
+
+
+def budget_of(ws: Workspace, b: BoundSync) -> Budget | None:
+    """The budget of the account that a sync writes to."""
+    transport = ws.app(b.sync.app).transport
+    return transport.budget if transport is not None else None
+
+
+def gate(ws: Workspace, b: BoundSync) -> list[str]:
+    """Why a sync may not send: its model, as last built, failed."""
+    if not ws.warehouse.columns("oploop.models"):
+        return []
+    rows = ws.warehouse.rows(
+        "SELECT status, message FROM oploop.models WHERE environment = ? AND model = ? AND status IN ('failed', 'skipped')",
+        (ws.environment, b.sync.model),
+    )
+    return [
+        f"model {b.sync.model} {status}: {message or 'something that it depends on failed'}" for status, message in rows
+    ]
+
+
+async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport) -> list[str]:
+    """Make sure that what a plan compares with is what the app holds now.
+
+    If the target's stream was not read completely in this run and its last complete read is older than the sync's
+    `max_read_age`, the records to be updated are fetched by key; a sync that could create stops, since a record that was
+    not read looks like one that is not there.
+    """
+    if b.stream is None:
+        return []
+    result = next((s for s in run.extracted if (s.app, s.stream) == (b.sync.app, b.stream.name)), None)
+    if result is not None and result.error is None:
+        return []
+    began = diffing.read_began(b, ws.warehouse)
+    if began is None:
+        return [f"{b.sync.app}.{b.stream.name} was never read completely"]
+    if (ws.runtime.now() - began).total_seconds() <= b.sync.max_read_age:
+        return []
+    if b.create_op is not None:
+        return [f"the last complete read of {b.app_object} is too old to tell what is not there"]
+    plan = plan_only(ws, b, options, run.run_id)
+    rows = ws.warehouse.rows(f"SELECT __remote FROM {plan.diff.table} WHERE __number IS NOT NULL ORDER BY __number")
+    try:
+        await fetcher(ws, b)([r[0] for r in rows])
+    except OploopError as e:
+        return [f"{b.app_object} cannot be read: {e}"]
+    return []
+
+
+async def plan_saved(
+    ws: Workspace, b: BoundSync, options: Options, run: RunReport, rows: list[list[str]]
+) -> SyncReport:
+    """Plan one sync anew, and keep of it what its saved plan has too."""
+    report = await plan_sync(ws, b, replace(options, yes=True), run)
+    assert report.plan is not None
+    kept, report.not_equal = saved.restrict(report.plan.diff, ws.warehouse, rows)
+    report.plan = planning.make_plan(
+        kept, ws.warehouse, budget=budget_of(ws, b), call_seconds=None, allow={"first", *options.allow.get(b.name, ())}
+    )
+    return report

@@ -1,0 +1,108 @@
+"""Before a plan: the apps are called, read and modelled; the syncs are bound to what they name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from oploop.activate.bind import BoundSync
+from oploop.errors import FixConfig, OploopError
+from oploop.extract import StreamRequest, StreamResult
+from oploop.extract import extract as extract_streams
+from oploop.model.base import ModelResult, ModelStatus
+from oploop.project import Sync
+from oploop.report import RunReport, SyncReport
+from oploop.workspace import Event, Tell, Workspace, nobody
+
+#: Which of the wanted streams to read.
+Keep: TypeAlias = Callable[[StreamRequest], bool]
+
+
+async def preflight(ws: Workspace, syncs: Sequence[Sync]) -> None:
+    """Call each app once, so that a wrong credential or address stops the run before anything has changed."""
+    names = [b.name for b in ws.project.apps.values() if b.read or any(s.app == b.name for s in syncs)]
+    ws.stream_requests(syncs)  # unknown streams and objects are named before any call
+    answers = await asyncio.gather(*(ws.app(n).check() for n in names), return_exceptions=True)
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, OploopError):
+            raise answer.at(ws.project.apps[name].place)
+        if isinstance(answer, BaseException):
+            raise answer
+    targets = {(s.app, s.object) for s in syncs}
+    neighbours = [s for s in ws.project.syncs.values() if s.enabled and (s.app, s.object) in targets and s not in syncs]
+    refuse_shared_fields([await ws.precheck(s) for s in [*neighbours, *syncs]])
+
+
+async def extract(
+    ws: Workspace, syncs: Sequence[Sync], tell: Tell = nobody, *, full: bool = False, keep: Keep = lambda _: True
+) -> list[StreamResult]:
+    """Read all wanted streams into their raw tables."""
+    requests = [r for r in ws.stream_requests(syncs, full=full) if keep(r)]
+    results = await extract_streams(
+        requests,
+        ws.warehouse,
+        ws.runtime,
+        ws.project.state_dir / "dlt",
+        progress=lambda p: tell(Event("extract", "tick", f"{p.app}.{p.stream} {p.read:,}")),
+    )
+    for r in results:
+        if r.error is not None:
+            r.error.at(ws.project.apps[r.app].place)
+            tell(Event("extract", "note", f"{r.app}.{r.stream}: {r.error}"))
+    return list(results)
+
+
+async def build(ws: Workspace, run_id: str, tell: Tell = nobody, select: Sequence[str] = ()) -> list[ModelResult]:
+    """Bring the environment's models up to date; which of them failed is kept, as it stops their syncs until mended."""
+    if ws.project.models.engine == "none":
+        return []
+    ws.modeler  # noqa: B018  loading it is part of the stage's time
+    results = list(
+        ws.modeler.build(ws.environment, select=select, progress=lambda text: tell(Event("build", "tick", text)))
+    )
+    now = ws.runtime.now()
+    with ws.warehouse.transaction():
+        for r in results:
+            ws.warehouse.execute(
+                "DELETE FROM oploop.models WHERE environment = ? AND model = ?", (ws.environment, r.model)
+            )
+            ws.warehouse.execute(
+                "INSERT INTO oploop.models VALUES (?, ?, ?, ?, ?, ?)",
+                (ws.environment, r.model, r.status.value, _why(r), run_id, now),
+            )
+    return results
+
+
+def _why(r: ModelResult) -> str:
+    failed = [c for c in r.checks if not c.ok and c.blocking]
+    return r.message or "; ".join(f"audit {c.name} failed for {c.rows} rows" for c in failed)
+
+
+async def bind_all(ws: Workspace, syncs: Sequence[Sync], report: RunReport) -> list[BoundSync]:
+    """Bind the syncs; one whose model was never built because it failed is reported, not raised."""
+    bound = []
+    broken = {m.model: m for m in report.models if m.status in (ModelStatus.FAILED, ModelStatus.SKIPPED)}
+    for sync in syncs:
+        try:
+            bound.append(await ws.bound(sync))
+        except FixConfig as e:
+            if sync.model not in broken:
+                raise
+            why = f"model {sync.model} {broken[sync.model].status.value}: {_why(broken[sync.model])}"
+            report.syncs.append(SyncReport(sync.name, f"{sync.app}.{sync.object}", "stopped", stopped=[why], error=e))
+    return bound
+
+
+def refuse_shared_fields(bound: Sequence[BoundSync]) -> None:
+    """One field of one object has one owning sync."""
+    owners: dict[tuple[str, str], str] = {}
+    for b in bound:
+        for f in b.fields:
+            owner = owners.setdefault((b.app_object, f.field.name), b.name)
+            if owner != b.name:
+                raise FixConfig(
+                    f"{b.app_object} field {f.label!r} is also written by sync {owner!r}",
+                    mend="let one sync own it",
+                    place=b.sync.place_of("fields", f.label),
+                )

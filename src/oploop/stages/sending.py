@@ -1,0 +1,73 @@
+"""Deliver: the changes of a plan to the app, the receipts to the ledger; also of deliveries that died."""
+
+from __future__ import annotations
+
+from oploop.activate import deliver as delivering
+from oploop.activate import ledger
+from oploop.activate import plan as planning
+from oploop.activate.journal import Journal
+from oploop.report import SyncReport
+from oploop.stages.looking import verify
+from oploop.workspace import Event, Tell, Workspace, nobody
+
+
+def recover(ws: Workspace) -> list[str]:
+    """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown."""
+    done = []
+    for run_id, spec, table, at in ledger.unfolded(ws.warehouse):
+        ledger.fold(ws.warehouse, run_id, spec, table, at, ws.store.steps(run_id, spec.sync), ws.runtime.now())
+        ws.store.end_delivery(run_id, spec.sync)
+        done.append(f"{spec.sync} of run {run_id}")
+    return done
+
+
+async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = nobody) -> None:
+    """Send one planned sync, fold it into the ledger, and read back what it sent."""
+    plan = report.plan
+    if plan is None or report.status == "stopped":
+        if plan is not None:
+            ledger.note_sync_run(ws.warehouse, plan, run_id, "stopped", {}, ws.runtime.now())
+        return
+    b = plan.bound
+    if not ws.delivers(b.sync.app):
+        return
+    if plan.changes == 0:
+        report.status = "nothing"
+    else:
+        report.delivery = await send(ws, plan, run_id, tell)
+        report.status = "ok" if report.delivery.error is None else "failed"
+        report.error = report.delivery.error
+        if report.delivery.delivered:
+            looked = await verify(ws, [b], within_run=True)
+            report.read_back = looked[0] if looked else None
+    counts = report.as_json()
+    ledger.note_sync_run(ws.warehouse, plan, run_id, report.status, counts, ws.runtime.now())
+
+
+async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) -> delivering.Delivery:
+    """The changes into the warehouse, the delivery into the journal, the steps to the app, the receipts to the ledger."""
+    b, now = plan.bound, ws.runtime.now()
+    table = ledger.keep_plan(plan, ws.warehouse, run_id, now)
+    ws.store.begin_delivery(run_id, b.name, table)
+    done = 0
+
+    def progress(n: int) -> None:
+        nonlocal done
+        done += n
+        tell(Event("deliver", "tick", f"{b.name} {done:,} of {plan.changes:,}"))
+
+    deliverer = delivering.Deliverer(
+        plan,
+        ws.app(b.sync.app),
+        run_id=run_id,
+        table=table,
+        warehouse=ws.warehouse,
+        journal=Journal(ws.store.write_steps),
+        runtime=ws.runtime,
+        progress=progress,
+    )
+    result = await deliverer.run()
+    spec = ledger.spec_of(b, ws.warehouse, None)
+    ledger.fold(ws.warehouse, run_id, spec, table, now, ws.store.steps(run_id, b.name), ws.runtime.now())
+    ws.store.end_delivery(run_id, b.name)
+    return result
