@@ -17,10 +17,12 @@ import orjson
 import pytest
 
 from oploop.activate.plan import SyncPlan
+from oploop.apps.zendesk.sandbox import ZendeskSandbox
+from oploop.demo import folder as folders
 from oploop.demo.happenings import BY_HAND, PAYMENT
 from oploop.demo.play import Played, play, serve
 from oploop.demo.support import REASON_FIELD, REASON_TITLE
-from oploop.errors import FixConfig
+from oploop.errors import FixConfig, RetryLater
 from oploop.report import RunReport
 from oploop.runtime import Runtime
 from oploop.trace import trace
@@ -217,7 +219,7 @@ def test_models_and_checks_are_all_well(show: Show) -> None:
 
 
 async def test_the_sandboxes_start_again_with_what_they_held(show: Show) -> None:
-    """A turn after `oploop demo --serve` finds nothing new, as what the sandboxes held was kept."""
+    """A turn after `oploop demo --serve` finds nothing new, as what they held was kept. The models' unit tests hold."""
     from oploop import loop
     from oploop.project import load_project
 
@@ -228,6 +230,7 @@ async def test_the_sandboxes_start_again_with_what_they_held(show: Show) -> None
             assert not serving.done(), serving.exception()
             await asyncio.sleep(0.05)
         async with Workspace(load_project(show.played.folder), "prod", Runtime()) as ws:
+            assert [(t.name, t.message) for t in ws.modeler.test() if not t.ok] == []
             report = await loop.run(ws, loop.Options())
         assert report.status == "ok", report.as_json()
         assert report.syncs[0].plan is not None
@@ -235,6 +238,12 @@ async def test_the_sandboxes_start_again_with_what_they_held(show: Show) -> None
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_sandbox_whose_port_is_taken_says_so(show: Show) -> None:
+    ports = folders.ports(show.played.folder)
+    with ZendeskSandbox().running(ports["zendesk"]), pytest.raises(RetryLater, match=r"zendesk .* port .* is in use"):
+        await serve(show.played.folder, show=Recorder(), runtime=Runtime())
 
 
 async def test_somebody_elses_folder_is_refused_before_anything_starts(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def try_next(played: Played, show: Show, *, keep: bool) -> None:
     show.head("What to try next")
     rows: list[tuple[str, ...]] = [(f"cd {played.folder}", "everything is in plain files: README.md says which")]
     if not keep:
-        rows.append(("oploop demo --serve &", "the sandboxes again, with all that is in them"))
+        rows.append(("oploop demo --serve", "in another terminal: the sandboxes again, with what they held"))
     rows += [
         ("oploop run --env prod", "a turn with nothing new sends nothing"),
         ("oploop plan --env prod --select customer_health", "a sync that is off, to Stripe"),

@@ -19,7 +19,7 @@ APPS = ("stripe", "zendesk", "segment")
 PORTS: Mapping[str, int] = {"stripe": 8801, "zendesk": 8802, "segment": 8803}
 #: Zendesk's exports withhold the last minute: what happens between two turns is seen when two minutes have gone by.
 PAUSE = 120.0
-_READY, _END = 30.0, 30.0
+_READY, _END = 60.0, 30.0
 
 
 class Sandboxes:
@@ -72,9 +72,8 @@ class Sandboxes:
         said = orjson.loads(line) if line.strip() else {"error": "it ended at once"}
         if "url" not in said:
             await process.wait()
-            at = f" on port {port}" if port else ""
             raise RetryLater(
-                f"the {app} sandbox does not start{at}: {said['error']}",
+                f"the {app} sandbox does not start: {said['error']}",
                 mend="is another demo running? end it, and try again",
             )
         return str(said["url"])

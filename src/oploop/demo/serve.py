@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import errno
 import gzip
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,24 +69,37 @@ def main() -> None:
         asyncio.run(_serve(sandbox, args.port))
         keep(sandbox, args.app, args.store)
     except (OSError, ValueError, LookupError) as e:
-        _say({"error": " ".join(str(e).split())})
+        taken = isinstance(e, OSError) and e.errno == errno.EADDRINUSE
+        _say({"error": f"port {args.port} is in use" if taken else " ".join(str(e).split())})
         sys.exit(1)
 
 
 async def _serve(sandbox: Sandbox, port: int) -> None:
+    over = asyncio.Event()
     loop = asyncio.get_running_loop()
-    watching = loop.run_in_executor(None, sys.stdin.buffer.read)
+    threading.Thread(target=_await_end, args=(loop, over), daemon=True).start()
     serving = asyncio.create_task(sandbox.serve(port, ready=lambda url: _say({"url": url})))
+    watching = asyncio.create_task(over.wait())
     await asyncio.wait((watching, serving), return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
-        await serving
-    sandbox.stop()
-    await serving
+        await serving  # it could not begin: raises why
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
+    sandbox.stop()  # leaves nothing unwritten
+
+
+def _await_end(loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
+    """Until the standard input ends. Not by sys.stdin, whose lock a thread must not hold when Python ends."""
+    while os.read(0, 4_096):
+        pass
+    with contextlib.suppress(RuntimeError):  # the loop has ended already
+        loop.call_soon_threadsafe(over.set)
 
 
 def _say(what: dict[str, str]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(what) + b"\n")
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # who started us has gone: we end with our input
+        sys.stdout.buffer.write(orjson.dumps(what) + b"\n")
+        sys.stdout.flush()
 
 
 def restore(sandbox: Sandbox, app: str, store: Path) -> None:
