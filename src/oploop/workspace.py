@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Literal
 
 from oploop.activate import ledger
-from oploop.activate.bind import AnyColumns, BoundSync, bind
+from oploop.activate.bind import AnyColumns, BoundSync, bind, prove
 from oploop.apps.base import App
 from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, RetryLater, did_you_mean
@@ -230,7 +230,9 @@ class Workspace:
     async def bound(self, sync: Sync) -> BoundSync:
         """A sync bound to what it names; asks the app to describe its object."""
         table = self.model_table(sync)
-        return await self._bind(sync, table, self.warehouse.columns(table))
+        bound = await self._bind(sync, table, self.warehouse.columns(table))
+        prove(bound, self.warehouse)
+        return bound
 
     async def precheck(self, sync: Sync) -> BoundSync:
         """Find what is wrong with a sync before anything is read or built: its object, its fields, its model.

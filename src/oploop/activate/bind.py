@@ -5,9 +5,11 @@ All that can be wrong with a sync file beyond its own grammar is found here, wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from oploop.activate.convert import convert, is_integer, shown, sure
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import FieldMapping, Sync
 from oploop.records import (
@@ -20,7 +22,7 @@ from oploop.records import (
     Op,
     Stream,
 )
-from oploop.warehouse.base import Warehouse, literal, quote
+from oploop.warehouse.base import SqlError, Warehouse, literal, quote, quote_table
 
 MODEL = "m"  #: alias of the model's table in all expressions of a BoundField's `wanted`
 RAWT = "r"  #: alias of the raw table in `now`
@@ -57,7 +59,7 @@ class BoundKey:
     column: str
     wanted: str  #: canonical text over MODEL
     now: str  #: canonical text over RAWT; empty for a blind sync
-    value: str  #: the value to send, over MODEL
+    value: str  #: the value to send, over MODEL; NULL where the column does not convert to the field's type
     native: tuple[str, str] | None  #: whole numbers on both sides, (over MODEL, over RAWT): compared as they are
 
 
@@ -67,7 +69,7 @@ class BoundField:
 
     label: str  #: as the user wrote it
     field: Field
-    source: str  #: over MODEL, before conversion to the field's type
+    source: str  #: over MODEL, before conversion to the field's type, as messages show it
     unmapped: str | None  #: over MODEL: the value that `map` has no entry for; None without a map
     wanted: str  #: over MODEL, converted; NULL where it cannot be
     now: str | None  #: over RAWT; None: cannot be read back
@@ -75,7 +77,7 @@ class BoundField:
     on_null: str
     if_empty: bool = False
     only_create: bool = False
-    fits: bool = False  #: the conversion cannot fail: a constant, or a column of the field's own type
+    fits: bool = False  #: the conversion cannot fail: a constant, or a column of a type that always fits
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
 
@@ -161,7 +163,7 @@ def bind(
     `unread`: columns of the stream that the project excludes from reading. Raises FixConfig, with the place in the sync's file, for an unknown field or column, a field that cannot be
     written, a key that cannot identify, a mode that the object does not take.
     """
-    binder = _Binder(sync, obj, described, warehouse, model_columns, unread)
+    binder = _Binder(sync, obj, described, warehouse, model_table, model_columns, unread)
     binder.check_mode()
     raw = f"raw_{sync.app}.{stream.name}__all" if stream is not None else None
     keys = tuple(binder.key(f, c, blind=stream is None) for f, c in sync.key.items())
@@ -196,11 +198,13 @@ class _Binder:
         obj: Object,
         described: Mapping[str, Field],
         warehouse: Warehouse,
+        model_table: str,
         columns: Mapping[str, str],
         unread: Collection[str],
     ) -> None:
         self.sync, self.obj, self.described = sync, obj, described
         self.warehouse, self.columns, self.unread = warehouse, columns, unread
+        self.model_table = model_table
 
     def check_mode(self) -> None:
         mode, ops = str(self.sync.mode), self.obj.operations
@@ -264,17 +268,19 @@ class _Binder:
                 mend=f"use one of {', '.join(able)}" if able else "this object has no key field",
                 place=self.sync.place_of("key", label),
             )
-        value = self.column(column, "key", label)
+        column_sql, kind = self.column(column, "key", label), self.columns[column].upper()
         if not blind and field.source is None:
             raise FixConfig(f"key field {label!r} cannot be read back", place=self.sync.place_of("key", label))
         now, native, form = "", None, key_form(field)
-        sql_type = self.warehouse.sql_type(field.type)
         if not blind and field.source is not None:
             held = self.warehouse.field_value(field.source, field.type, RAWT)
-            if field.type is FieldType.INTEGER and is_integer(self.columns[column]):
-                form, native = Canonical.EXACT, (value, held)  # the same text and, faster, the same number
+            if field.type is FieldType.INTEGER and is_integer(kind):
+                form, native = Canonical.EXACT, (column_sql, held)  # the same text and, faster, the same number
             now = canonical(held, form)
-        return BoundKey(field, column, canonical(value, form), now, f"TRY_CAST({value} AS {sql_type})", native)
+        text = self.warehouse.typed_value(column_sql, FieldType.TEXT) if kind == "JSON" else column_sql
+        return BoundKey(
+            field, column, canonical(text, form), now, convert(column_sql, kind, field.type, self.warehouse), native
+        )
 
     def field(self, m: FieldMapping, *, blind: bool) -> BoundField:
         field = self.app_field(m.field, "fields")
@@ -293,7 +299,7 @@ class _Binder:
             raise FixConfig(
                 f"field {m.field!r} is no list: add and remove do not fit it", mend="use column or value", place=place
             )
-        source, unmapped = self.source(m)
+        wanted, source, unmapped, fits = self.value(m, field)
         now = None
         if not blind and field.source is not None:
             now = self.warehouse.field_value(field.source, field.type, RAWT)
@@ -302,66 +308,83 @@ class _Binder:
             field=field,
             source=source,
             unmapped=unmapped,
-            wanted=self.converted(source, field, exact=self.fits(m, field)),
+            wanted=wanted,
             now=now,
             conflict=str(m.conflict or self.sync.conflict),
             on_null=str(m.on_null or self.sync.on_null),
             if_empty=bool(m.if_empty),
             only_create=m.only == "create",
-            fits=self.fits(m, field),
+            fits=fits,
             add=tuple(m.add or ()),
             remove=tuple(m.remove or ()),
         )
 
-    def source(self, m: FieldMapping) -> tuple[str, str | None]:
-        """The mapping's value over MODEL, before conversion; and what its `map` could not translate."""
+    def value(self, m: FieldMapping, field: Field) -> tuple[str, str, str | None, bool]:
+        """A mapping's value over MODEL: converted, as it is shown, what its `map` could not translate, whether it fits."""
+        if m.add or m.remove:
+            return "NULL", "NULL", None, True
+        if m.column is None and m.sql is None:
+            constant = self.constant(m.set_ if m.set_ is not None else m.value, m, field)
+            return constant, constant, None, True
         if m.column is not None:
-            expr = self.column(m.column, "fields", m.field)
-        elif m.sql is not None:
-            expr = f"({m.sql})"
-        elif m.set_ is not None:
-            expr = sql_list(m.set_)
-        elif m.add or m.remove:
-            expr = "NULL"
+            expr, kind = self.column(m.column, "fields", m.field), self.columns[m.column].upper()
         else:
-            expr = sql_value(m.value)
-        if not m.map:
-            return expr, None
-        arms = " ".join(f"WHEN {sql_value(str(k))} THEN {sql_value(v)}" for k, v in m.map.items())
-        known = ", ".join(sql_value(str(k)) for k in m.map)
-        text = f"CAST({expr} AS VARCHAR)"
-        return f"(CASE {text} {arms} END)", f"CASE WHEN {text} NOT IN ({known}) THEN {text} END"
+            expr, kind = f"({m.sql})", self.kind(f"({m.sql})")
+        if m.map:
+            text = f"CAST({expr} AS VARCHAR)"
+            arms = " ".join(f"WHEN {literal(str(k))} THEN {self.constant(v, m, field)}" for k, v in m.map.items())
+            known = ", ".join(literal(str(k)) for k in m.map)
+            return f"(CASE {text} {arms} END)", text, f"CASE WHEN {text} NOT IN ({known}) THEN {text} END", True
+        return (
+            f"({convert(expr, kind, field.type, self.warehouse)})",
+            shown(expr, kind, self.warehouse),
+            None,
+            sure(kind, field.type),
+        )
 
-    def fits(self, m: FieldMapping, field: Field) -> bool:
-        """Whether a mapping's value is of the field's type already: a column of it, unmapped, or a constant."""
-        if m.map or m.sql is not None:
-            return False
-        if m.column is None:
-            return True
-        kind = self.columns[m.column].upper()
-        return kind == self.warehouse.sql_type(field.type) or (field.type is FieldType.INTEGER and is_integer(kind))
+    def constant(self, value: object, m: FieldMapping, field: Field) -> str:
+        """A constant of the file in the field's type; FixConfig, with its place, when it is none."""
+        expr = sql_value(list(value) if isinstance(value, tuple) else value)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if finite:
+            kind = str(self.warehouse.rows(f"SELECT typeof({expr})")[0][0])
+            typed = f"CAST({convert(expr, kind, field.type, self.warehouse)} AS {self.warehouse.sql_type(field.type)})"
+            if value is None or self.warehouse.rows(f"SELECT {typed}")[0][0] is not None:
+                return typed
+        raise FixConfig(
+            f"field {m.field!r}: {value!r} is no {field.type.value}",
+            mend=f"give a value that is {'an' if field.type is FieldType.INTEGER else 'a'} {field.type.value}",
+            place=self.sync.place_of("fields", m.field),
+        )
 
-    def converted(self, source: str, field: Field, *, exact: bool) -> str:
-        """`source` in the warehouse's type for the field; NULL where it does not convert without loss."""
-        sql_type = self.warehouse.sql_type(field.type)
-        if exact and field.type not in (FieldType.LIST, FieldType.JSON):
-            return f"CAST({source} AS {sql_type})"
-        match field.type:
-            case FieldType.INTEGER:
-                return f"(CASE WHEN TRY_CAST({source} AS DOUBLE) = TRY_CAST({source} AS BIGINT) THEN TRY_CAST({source} AS BIGINT) END)"
-            case FieldType.LIST:
-                return self.warehouse.list_value(source)
-            case FieldType.JSON:
-                return f"CAST(to_json({source}) AS VARCHAR)"
-            case FieldType.TEXT:
-                return f"CAST({source} AS {sql_type})"
-            case _:
-                return f"TRY_CAST({source} AS {sql_type})"
+    def kind(self, expr: str) -> str:
+        """The SQL type of an expression over the model; empty before the model is built (`prove` finds its faults)."""
+        try:
+            return str(self.warehouse.rows(f"SELECT typeof({expr}) FROM {_no_row(self.model_table)}")[0][0]).upper()
+        except SqlError:
+            return ""
 
 
-def is_integer(sql_type: str) -> bool:
-    """Whether a SQL type holds whole numbers that fit 64 bits."""
-    return sql_type.upper() in ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT")
+def prove(bound: BoundSync, warehouse: Warehouse) -> None:
+    """Try the sync's own SQL on its model, which must stand; FixConfig with the place of the first that is wrong."""
+    sync = bound.sync
+    written: list[tuple[str, tuple[str | int, ...]]] = [(sync.where, ("where",))] if sync.where else []
+    written += [(c.sql, ("checks", i)) for i, c in enumerate(sync.checks)]
+    written += [(m.sql, ("fields", m.field)) for m in sync.fields if m.sql is not None]
+    for expr, path in written:
+        try:
+            warehouse.rows(f"SELECT typeof({expr}) FROM {_no_row(bound.model_table)}")
+        except SqlError as e:
+            raise FixConfig(
+                f"{path[0]}: {expr!r} cannot be asked of {sync.model}: {e.reason}",
+                mend="mend the expression",
+                place=sync.place_of(*path),
+            ) from e
+
+
+def _no_row(model_table: str) -> str:
+    """The model without its rows, in one row of NULLs: expressions over it have a type, and cost nothing."""
+    return f"(SELECT 1) LEFT JOIN (SELECT * FROM {quote_table(model_table)} LIMIT 0) AS {MODEL} ON TRUE"
 
 
 def key_form(field: Field) -> Canonical:

@@ -66,11 +66,20 @@ def rules_of(bound: BoundSync) -> list[Rule]:
     rules = []
     for i, k in enumerate(bound.keys):
         rules.append(Rule(k.field.name, f"key {k.column} is empty", f"__p{i} IS NULL"))
+        rules.append(Rule(k.field.name, f"key {k.column}: {{}} is no {k.field.type.value}", f"k{i} IS NULL", f"__p{i}"))
     for i, f in enumerate(bound.fields):
         rules += _field_rules(f, i)
     for j, c in enumerate(bound.checks):
         rules.append(Rule("check", f"check failed: {c.name}", f"__x{j} IS FALSE", stop=c.stop))
     return rules
+
+
+#: Values that a warehouse has and no app takes: no number at all, years that no calendar of ours has.
+_BEYOND = {
+    FieldType.NUMBER: "NOT isfinite({})",
+    FieldType.DATE: "{} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'",
+    FieldType.TIMESTAMP: "{} NOT BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'",
+}
 
 
 def _field_rules(f: BoundField, i: int) -> list[Rule]:
@@ -83,6 +92,9 @@ def _field_rules(f: BoundField, i: int) -> list[Rule]:
     if field.type is not FieldType.TEXT and not f.fits:
         says = f"{f.label}: {{}} is no {field.type.value}"
         rules.append(Rule(f.label, says, f"w{i} IS NULL AND __s{i} IS NOT NULL", f"__s{i}"))
+    beyond = _BEYOND.get(field.type)
+    if beyond is not None:
+        rules.append(Rule(f.label, f"{f.label}: {{}} is no {field.type.value}", beyond.format(f"w{i}"), f"w{i}"))
     if field.enum is not None and field.type is not FieldType.LIST:
         allowed = ", ".join(literal(v) for v in field.enum)
         shown = ", ".join(field.enum[:8]) + (", …" if len(field.enum) > 8 else "")

@@ -1,0 +1,114 @@
+"""A model's values in the types of an app's fields: converted without loss, or NULL.
+
+`kind` is always the SQL type of the expression, since what is a loss depends on it: 12.7 is no integer, a time of day
+is no date, the integer 2^53 + 1 is no double.
+"""
+
+from __future__ import annotations
+
+from oploop.records import FieldType
+from oploop.warehouse.base import Warehouse
+
+_INTEGERS = frozenset({"BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT"})
+_LARGE = frozenset({"HUGEINT", "UHUGEINT", "UBIGINT"})
+_TIMESTAMPS = frozenset({"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE"})
+#: A decimal of so many digits is told apart from all others as a double.
+_EXACT_DIGITS = 15
+
+
+def is_integer(kind: str) -> bool:
+    """Whether a SQL type holds whole numbers that fit 64 bits."""
+    return kind in _INTEGERS
+
+
+def sure(kind: str, to: FieldType) -> bool:
+    """Whether each value of a SQL type can be converted."""
+    match to:
+        case FieldType.TEXT:
+            return True
+        case FieldType.INTEGER:
+            return is_integer(kind)
+        case FieldType.NUMBER:
+            return (
+                kind in ("DOUBLE", "FLOAT") or (is_integer(kind) and kind != "BIGINT") or _digits(kind) <= _EXACT_DIGITS
+            )
+        case FieldType.BOOLEAN:
+            return kind == "BOOLEAN"
+        case FieldType.DATE:
+            return kind == "DATE"
+        case FieldType.TIMESTAMP:
+            return kind == "TIMESTAMP WITH TIME ZONE"
+        case FieldType.JSON:
+            return is_integer(kind) or kind in ("VARCHAR", "BOOLEAN")
+        case FieldType.LIST:
+            return False
+
+
+def convert(source: str, kind: str, to: FieldType, warehouse: Warehouse) -> str:
+    """`source`, of the SQL type `kind`, as `warehouse.sql_type(to)`; NULL where that would lose something."""
+    if sure(kind, to) and to not in (FieldType.TEXT, FieldType.JSON):
+        return f"CAST({source} AS {warehouse.sql_type(to)})"
+    match to:
+        case FieldType.TEXT:
+            return source if kind == "VARCHAR" else warehouse.typed_value(source, to)
+        case FieldType.INTEGER:
+            return _integer(source, kind, warehouse)
+        case FieldType.NUMBER:
+            return _number(source, kind, warehouse)
+        case FieldType.DATE:
+            return _date(source, kind, warehouse)
+        case FieldType.TIMESTAMP if kind in _TIMESTAMPS or kind == "DATE":
+            return f"TRY_CAST({source} AS {warehouse.sql_type(to)})"
+        case FieldType.JSON:
+            return _json(source, kind, warehouse)
+        case _:
+            return warehouse.typed_value(source, to)
+
+
+def shown(source: str, kind: str, warehouse: Warehouse) -> str:
+    """What messages show of a value; NULL just where the value is (JSON's null is)."""
+    return warehouse.typed_value(source, FieldType.TEXT) if kind == "JSON" else source
+
+
+def _integer(source: str, kind: str, warehouse: Warehouse) -> str:
+    whole = f"TRY_CAST({source} AS {warehouse.sql_type(FieldType.INTEGER)})"
+    if kind in _LARGE:
+        return whole
+    if kind in ("DOUBLE", "FLOAT"):
+        return f"CASE WHEN {source} = {whole} THEN {whole} END"
+    if kind.startswith("DECIMAL"):
+        return f"CASE WHEN {source} % 1 = 0 THEN {whole} END"
+    return warehouse.typed_value(source, FieldType.INTEGER)
+
+
+def _number(source: str, kind: str, warehouse: Warehouse) -> str:
+    double = f"TRY_CAST({source} AS {warehouse.sql_type(FieldType.NUMBER)})"
+    if kind in _LARGE or kind == "BIGINT":
+        return f"CASE WHEN TRY_CAST({double} AS HUGEINT) = TRY_CAST({source} AS HUGEINT) THEN {double} END"
+    if kind.startswith("DECIMAL"):
+        return f"CASE WHEN TRY_CAST(CAST({double} AS VARCHAR) AS {kind}) = {source} THEN {double} END"
+    return warehouse.typed_value(source, FieldType.NUMBER)
+
+
+def _date(source: str, kind: str, warehouse: Warehouse) -> str:
+    if kind in _TIMESTAMPS:
+        return f"CASE WHEN {source} = date_trunc('day', {source}) THEN CAST({source} AS DATE) END"
+    text = warehouse.typed_value(source, FieldType.TEXT)
+    return f"CASE WHEN TRY_CAST({text} AS TIMESTAMP) = TRY_CAST({text} AS DATE) THEN TRY_CAST({text} AS DATE) END"
+
+
+def _json(source: str, kind: str, warehouse: Warehouse) -> str:
+    value = warehouse.typed_value(f"to_json({source})", FieldType.JSON)
+    exact = None
+    if kind in ("HUGEINT", "UHUGEINT"):
+        exact = f"TRY_CAST({source} AS BIGINT) IS NOT NULL"
+    elif kind in ("DOUBLE", "FLOAT"):
+        exact = f"isfinite({source})"
+    elif _digits(kind) > _EXACT_DIGITS and kind.startswith("DECIMAL"):
+        exact = f"{_number(source, kind, warehouse)} IS NOT NULL"
+    return value if exact is None else f"CASE WHEN {exact} THEN {value} END"
+
+
+def _digits(kind: str) -> int:
+    """How many digits a DECIMAL type has; more than any for other types."""
+    return int(kind[8:].split(",")[0]) if kind.startswith("DECIMAL(") else 1_000
