@@ -25,9 +25,11 @@ def commands() -> dict[str, click.Command]:
 
 def table(command: click.Command) -> str:
     """A command's usage and options as Markdown."""
-    context = click.Context(command, info_name=f"oploop {command.name}")
+    context = click.Context(
+        command, parent=click.Context(cli, info_name="oploop", **cli.context_settings), info_name=command.name
+    )
     usage = " ".join(command.collect_usage_pieces(context))
-    rows = ["```", f"{context.info_name} {usage}", "```", "", "| option | what it does |", "| --- | --- |"]
+    rows = ["```", f"{context.command_path} {usage}", "```", "", "| option | what it does |", "| --- | --- |"]
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None:
