@@ -103,8 +103,8 @@ class Show:
         return [t["id"] for t in company.open_tickets_of(company.actor(role))]
 
 
-def after_what_happened(played: Played) -> dict[int, expected.Ranked]:
-    """The same company with the payment, the cancellation and the new tickets."""
+def after_what_happened(played: Played, held: dict[int, dict[str, Any]]) -> dict[int, expected.Ranked]:
+    """The same company with the payment, the cancellation and the new tickets (`held`: as Zendesk has them)."""
     company, now = played.company, datetime.now(UTC)
     stripe, zendesk = copy.deepcopy(company.records["stripe"]), copy.deepcopy(company.records["zendesk"])
     payer, leaver = company.actor("payer"), company.actor("leaver")
@@ -117,7 +117,9 @@ def after_what_happened(played: Played) -> dict[int, expected.Ranked]:
     made = next(h.tickets for h in played.happened if "write in" in h.told)
     for number, role in zip(made, ("regular", "newcomer", "caller"), strict=True):
         user = company.user_of[company.actor(role).id]
-        zendesk["tickets"].append({"id": number, "requester_id": user, "status": "new", "created_at": now.isoformat()})
+        zendesk["tickets"].append(
+            {"requester_id": user, "id": number, "status": "new", "created_at": held[number]["created_at"]}
+        )
     return expected.tickets(stripe, zendesk, company.records["segment"]["events"])
 
 
@@ -129,7 +131,7 @@ def show(tmp_path_factory: pytest.TempPathFactory) -> Show:
     before = expected.tickets(records["stripe"], records["zendesk"], records["segment"]["events"])
     kept = orjson.loads(gzip.decompress((folder / ".oploop/sandboxes/zendesk.json.gz").read_bytes()))
     tickets = {t["id"]: t for t in kept["tickets"]}
-    return Show(played, recorder, before, after_what_happened(played), tickets)
+    return Show(played, recorder, before, after_what_happened(played, tickets), tickets)
 
 
 def reason_of(ticket: dict[str, Any]) -> str | None:
