@@ -80,7 +80,7 @@ def make_plan(
 ) -> SyncPlan:
     """Summarise a plan table, price it and hold it against the guardrails.
 
-    `allow`: guardrails that the user lets pass this once: "first", "changes", "held".
+    `allow`: guardrails that the user lets pass this once: "first", "changes", "held=120", "changes=64%".
     """
     bound = diff_.bound
     create, update = diff_.count("create"), diff_.count("update")
@@ -155,11 +155,11 @@ def _guardrails(diff_: d.Diff, first: tuple[str, ...], allow: Collection[str]) -
     if not whole:
         over = _over(limits.changes, changes, diff_.rows)
         if over:
-            found.append(Finding(name, "changes", f"changes {over}", changes, stop="changes" not in allow))
+            found.append(Finding(name, "changes", f"changes {over}", changes, stop=not _passes("changes", over, allow)))
     held = diff_.count("held")
     over = _over(limits.held, held, diff_.rows)
     if over:
-        found.append(Finding(name, "held", f"held {over}", held, stop="held" not in allow))
+        found.append(Finding(name, "held", f"held {over}", held, stop=not _passes("held", over, allow)))
     return found
 
 
@@ -170,6 +170,26 @@ def _over(limit: Limit, seen: int, rows: int) -> str | None:
     if limit.share is not None and seen > SMALL and rows and seen / rows > limit.share:
         return f"{seen / rows:.0%} > {limit.share:.0%}"
     return None
+
+
+def _passes(guardrail: str, over: str, allow: Collection[str]) -> bool:
+    """Whether the user lets a guardrail pass: by its name alone, or up to what was seen (`changes=64%`, `held=120`)."""
+    seen = over.split()[0]
+    for word in allow:
+        name, _, most = word.partition("=")
+        if name == guardrail and (not most or _at_most(seen, most)):
+            return True
+    return False
+
+
+def _at_most(seen: str, most: str) -> bool:
+    same_kind = seen.endswith("%") == most.endswith("%")
+    return same_kind and int(seen.rstrip("%")) <= int(most.rstrip("%"))
+
+
+def pass_word(finding: Finding) -> str:
+    """What lets a guardrail's finding pass once, and no further than what was seen: `first`, `changes=64%`."""
+    return f"{finding.check}={finding.message.split()[1]}" if finding.check in ("changes", "held") else finding.check
 
 
 def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> FieldSummary:

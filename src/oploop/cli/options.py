@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -65,12 +66,12 @@ def allow(function: Callable[..., Any]) -> Callable[..., Any]:
         "--allow",
         metavar="SYNC:WHAT",
         multiple=True,
-        help="Let a sync pass a guardrail this once: first, changes or held, as the message of the stop says. Repeatable.",
+        help="Let a sync pass a guardrail this once: first, changes or held, or only up to what was seen: changes=64%. Repeatable.",
     )(function)
 
 
 def parse_allow(words: tuple[str, ...], syncs: Any) -> dict[str, frozenset[str]]:
-    """`("a:first", "a:changes")` as {"a": {"first", "changes"}}; FixConfig for an unknown sync or guardrail."""
+    """`("a:first", "a:changes=64%")` as {"a": {"first", "changes=64%"}}; FixConfig for an unknown sync or guardrail."""
     from oploop.errors import did_you_mean
 
     guardrails = ("first", "changes", "held")
@@ -81,7 +82,12 @@ def parse_allow(words: tuple[str, ...], syncs: Any) -> dict[str, frozenset[str]]
             raise FixConfig(f"--allow {word!r} names no sync", mend="write SYNC:first, SYNC:changes or SYNC:held")
         if sync not in syncs:
             raise FixConfig(f"--allow {word!r}: there is no sync {sync!r}", mend=did_you_mean(sync, syncs))
+        what, equals, most = what.partition("=")
+        if equals and (what == "first" or not re.fullmatch(r"\d{1,9}%?", most)):
+            raise FixConfig(
+                f"--allow {word!r}: {most!r} is no limit of {what}", mend="write it like changes=64% or held=120"
+            )
         if what not in guardrails:
             raise FixConfig(f"--allow {word!r}: there is no guardrail {what!r}", mend=did_you_mean(what, guardrails))
-        found[sync] = found.get(sync, frozenset()) | {what}
+        found[sync] = found.get(sync, frozenset()) | {what + equals + most}
     return found

@@ -171,6 +171,10 @@ def _seen(limit: Limit, seen: int, rows: int) -> str:
 def _allow(report: SyncReport, why: str) -> str:
     """How a stop is let pass once."""
     assert report.plan is not None
-    check = next((f.check for f in report.plan.stops if f.message == why), None)
-    word = f"{report.sync}:{check}"
-    return f"   allow once: --allow {word}" if word in report.allow and check in ("first", "changes", "held") else ""
+    words = {f.message: word for f, word in zip(report.plan.stops, report.allow, strict=False) if can_pass(word)}
+    return f"   allow once: --allow {words[why]}" if why in words else ""
+
+
+def can_pass(word: str) -> bool:
+    """Whether `--allow` takes this word: a sync's own `stop: true` checks it does not."""
+    return word.rpartition(":")[2].partition("=")[0] in ("first", "changes", "held")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from oploop.cli import show
 from oploop.cli.out import Out, pad
+from oploop.cli.show_plan import can_pass
 
 if TYPE_CHECKING:
     from oploop.extract import StreamResult
@@ -108,7 +109,7 @@ def sync_lines(out: Out, s: SyncReport, environment: str, width: int) -> list[st
 
 def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
     if s.status == "stopped":
-        return False, f"STOPPED  {show.clean('; '.join(s.stopped))}"
+        return False, f"STOPPED  {show.clean('; '.join(s.stopped))}{_mostly(s)}"
     parts = []
     if s.status == "planned" and s.plan is not None:
         parts.append(f"{show.count(s.plan.changes, 'change')} planned, not sent: {environment} does not deliver")
@@ -125,6 +126,17 @@ def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
     if s.status == "planned":
         return None, " · ".join(parts)
     return went_well(s), " · ".join(parts)
+
+
+def _mostly(s: SyncReport) -> str:
+    """The commonest move of too many changes: " (priority: normal → urgent 381)"."""
+    if s.plan is None or not any(f.check == "changes" for f in s.plan.stops):
+        return ""
+    moves = [(n, f.label, a, b) for f in s.plan.fields for a, b, n in f.moves]
+    if not moves:
+        return ""
+    n, label, before, after = max(moves, key=lambda m: m[0])
+    return f" ({label}: {show.value(before, 24)} → {show.value(after, 24)} {n:,})"
 
 
 def went_well(s: SyncReport) -> bool:
@@ -156,7 +168,7 @@ def _delivered(s: SyncReport) -> list[str]:
 def _how_on(s: SyncReport, environment: str) -> list[str]:
     env = f" --env {environment}" if environment != "dev" else ""
     lines = [f"    look: oploop plan{env} --select {s.sync}"]
-    able = [a for a in s.allow if a.rpartition(":")[2] in ("first", "changes", "held")]
+    able = [a for a in s.allow if can_pass(a)]
     if able and len(able) == len(s.stopped):
         lines.append(f"    allow once: oploop run{env} {' '.join('--allow ' + a for a in able)}")
     return lines

@@ -41,7 +41,7 @@ async def plan_sync(ws: Workspace, b: BoundSync, options: Options, run: RunRepor
         report.stopped += await freshen(ws, b, options, run)
     report.plan = plan_only(ws, b, options, "" if run is None else run.run_id)
     report.stopped += [f.message for f in report.plan.stops]
-    report.allow = [f"{b.name}:{f.check}" for f in report.plan.stops]
+    report.allow = [f"{b.name}:{planning.pass_word(f)}" for f in report.plan.stops]
     if report.stopped:
         only_first = all(f.check == "first" for f in report.plan.stops) and len(report.stopped) == len(
             report.plan.stops

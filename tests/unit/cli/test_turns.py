@@ -225,3 +225,21 @@ def test_ctrl_c_says_what_was_sent_and_the_next_run_goes_on(read: Path, zendesk:
     assert after.code == 0, after.out
     assert "took up the delivery of ticket_priority" in after.words
     assert priorities(zendesk) == {101: "urgent", 102: "high", 103: "low"}
+
+
+def test_a_limit_is_passed_once_and_no_further_than_was_seen(read: Path, zendesk: ZendeskSandbox) -> None:
+    more = [{"id": i, "subject": "S", "status": "open", "priority": "low", "requester_id": 1} for i in range(200, 400)]
+    zendesk.load("tickets", more)
+    rows = [(i, "low", "as it was", 1.0) for i in range(200, 400)]
+    write_model(read, rows)
+    assert run("run", "--yes", folder=read).code == 0
+    write_model(read, [(i, "high" if i < 300 else "low", "as it was", 1.0) for i in range(200, 400)])
+    stopped = run("run", folder=read)
+    assert stopped.code == 1
+    assert "STOPPED changes 50% > 20% (priority: low → high 100)" in stopped.words
+    assert "allow once: oploop run --allow ticket_priority:changes=50%" in stopped.words
+    assert run("run", "--allow", "ticket_priority:changes=49%", folder=read).code == 1
+    assert run("run", "--allow", "ticket_priority:changes=many", folder=read).code == 2
+    passed = run("run", "--allow", "ticket_priority:changes=50%", folder=read)
+    assert passed.code == 0, passed.out
+    assert "100 sent · all confirmed" in passed.words
