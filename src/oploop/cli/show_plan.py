@@ -98,7 +98,7 @@ def _what(f: FieldSummary, plan: SyncPlan) -> str:
     if f.median is not None:
         before, after = (None if m is None else show.number(m) for m in f.median)
         parts.append(f"median {before} → {after}" if before is not None else f"median {after}")
-    if f.moves:
+    if f.moves and (f.count <= 3 or f.moves[0][2] > 1):  # values that are all different say nothing
         moves = [f"{_text(a)} → {_text(b)} {n:,}" for a, b, n in f.moves[:3]]
         parts.append(", ".join(moves) + (", …" if len(f.moves) > 3 else ""))
     if bound.if_empty:
