@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from bench import diff, read_stripe, startup
+from bench import diff, read_stripe, startup, turn
 from bench.table import Row, render
 
-ALL = {"startup": startup.run, "read": read_stripe.run, "diff": diff.run}
+ALL = {"startup": startup.run, "read": read_stripe.run, "turn": turn.run, "diff": diff.run}
 
 
 def main() -> None:

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.startup import OPLOOP
 from bench.table import Row, median_of
-from oploop.demo.play import serving
-from oploop.runtime import Runtime
 
 
 def run() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "acme"
+        began = time.perf_counter()
         subprocess.run([str(OPLOOP), "demo", "--folder", str(folder)], check=True, stdout=subprocess.DEVNULL)
-        return asyncio.run(measured(folder))
-
-
-async def measured(folder: Path) -> list[Row]:
-    async with serving(folder, Runtime()):
-        run = await asyncio.to_thread(median_of, 3, lambda: command(folder, "run"))
-        plan = await asyncio.to_thread(median_of, 3, lambda: command(folder, "plan"))
+        demo = time.perf_counter() - began
+        with sandboxes(folder):
+            turn = median_of(3, lambda: command(folder, "run"))
+            plan = median_of(3, lambda: command(folder, "plan"))
     return [
-        Row("demo: oploop run, nothing new", f"{run:.1f} s", "", "whole process"),
-        Row(
-            "demo: oploop plan, nothing new", f"{plan:.1f} s", f"run {run:.1f} s", "whole process, SQLMesh not started"
-        ),
+        Row("oploop demo, two turns", f"{demo:.1f} s", "", f"bar 60 s: {'met' if demo < 60 else 'NOT met'}"),
+        Row("oploop run, nothing new", f"{turn:.1f} s", "", "the demo's 12 models and 25 checks"),
+        Row("oploop plan, nothing new", f"{plan:.1f} s", f"run {turn:.1f} s", "SQLMesh is not started"),
     ]
+
+
+@contextmanager
+def sandboxes(folder: Path) -> Iterator[None]:
+    """The demo's sandboxes again, with what they held; ready when the first line about them stands there."""
+    command = [str(OPLOOP), "demo", "--serve", "--folder", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline(), "the sandboxes did not start"
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
 
 
 def command(folder: Path, name: str) -> float:

@@ -89,8 +89,9 @@ async def recorded(ws: Workspace) -> AsyncIterator[RunReport]:
     ws.store.begin_run(report.run_id, ws.environment, ws.command)
     try:
         yield report
-    except BaseException:
-        ws.store.end_run(report.run_id, "failed", report.as_json())
+    except BaseException as e:
+        status = "failed" if isinstance(e, Exception) else "interrupted"  # Ctrl-C is nobody's failure
+        ws.store.end_run(report.run_id, status, report.as_json())
         raise
     report.seconds = ws.runtime.monotonic() - began
     ws.store.end_run(report.run_id, report.status, report.as_json())

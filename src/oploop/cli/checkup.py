@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +17,7 @@ from oploop.errors import OploopError
 from oploop.warehouse import open_warehouse
 
 if TYPE_CHECKING:
-    from oploop.errors import Place
-    from oploop.project import AppBlock, Sync
+    from oploop.project import Sync
     from oploop.warehouse.base import Warehouse
     from oploop.workspace import Selection, Workspace
 
@@ -73,18 +71,9 @@ async def _app(ws: Workspace, name: str) -> Finding:
                 )
         return Finding(name, True, show.clean((await app.check()).line))
     except OploopError as e:
-        e.place = _place(block, e)
+        if e.place is None or e.place == block.place:
+            e.place = block.place_named(str(e))
         return Finding(name, False, str(e), e)
-
-
-def _place(block: AppBlock, e: OploopError) -> Place:
-    """The line of the key that the error names, a credential before others; else of the app's block."""
-    if e.place is not None and e.place != block.place:
-        return e.place
-    words = set(re.findall(r"\w+", str(e)))
-    named = [k for k in block.options.places if k in words]
-    named.sort(key=lambda k: "${" not in str(block.options[k]))
-    return block.options.places[named[0]] if named else block.place
 
 
 def _warehouse(ws: Workspace) -> Finding:

@@ -86,6 +86,12 @@ class AppBlock:
     root: Path
     variables: Variables = field(repr=False, compare=False)
 
+    def place_named(self, text: str) -> Place:
+        """The line of the key that a message names, one with a secret before others; else of the whole block."""
+        words = set(re.findall(r"\w+", text))
+        named = sorted((k for k in self.options.places if k in words), key=lambda k: "${" not in str(self.options[k]))
+        return self.options.places[named[0]] if named else self.place
+
 
 @dataclass(frozen=True, slots=True)
 class Environment:

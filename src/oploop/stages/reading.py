@@ -26,7 +26,7 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync]) -> None:
     answers = await asyncio.gather(*(ws.app(n).check() for n in names), return_exceptions=True)
     for name, answer in zip(names, answers, strict=True):
         if isinstance(answer, OploopError):
-            raise answer.at(ws.project.apps[name].place)
+            raise answer.at(ws.project.apps[name].place_named(str(answer)))
         if isinstance(answer, BaseException):
             raise answer
     targets = {(s.app, s.object) for s in syncs}
