@@ -22,7 +22,7 @@ from oploop.records import (
     Op,
     Stream,
 )
-from oploop.warehouse.base import SqlError, Warehouse, literal, quote, quote_table
+from oploop.warehouse.base import SqlError, Warehouse, literal, quote, quote_table, raw_table
 
 MODEL = "m"  #: alias of the model's table in all expressions of a BoundField's `wanted`
 RAWT = "r"  #: alias of the raw table in `now`
@@ -165,28 +165,46 @@ def bind(
     """
     binder = _Binder(sync, obj, described, warehouse, model_table, model_columns, unread)
     binder.check_mode()
-    raw = f"raw_{sync.app}.{stream.name}__all" if stream is not None else None
+    raw = raw_table(sync.app, stream.name, deleted_too=True) if stream is not None else None
     keys = tuple(binder.key(f, c, blind=stream is None) for f, c in sync.key.items())
     fields = tuple(binder.field(m, blind=stream is None) for m in sync.fields)
     _refuse_twice(sync, fields)
     for column in sync.explain:
         binder.column(column, "explain")
     checks = tuple(BoundCheck(c.name or c.sql, c.sql, c.stop) for c in sync.checks)
-    return BoundSync(
+    bound = BoundSync(
         sync, obj, stream, model_table, raw, obj.id_column, keys, fields, checks, sync.where, tuple(sync.explain)
     )
+    _refuse_incomplete(bound, described)
+    return bound
 
 
 def _refuse_twice(sync: Sync, fields: Sequence[BoundField]) -> None:
-    seen: dict[str, str] = {}
+    """A field is mapped once; names that differ only by case cannot be told apart in the columns of a warehouse."""
+    seen: dict[str, BoundField] = {}
     for f in fields:
-        if f.field.name in seen:
+        other = seen.setdefault(f.field.name.lower(), f)
+        if other is not f:
+            what = "is mapped twice (also as" if other.field.name == f.field.name else "differs only by case from"
             raise FixConfig(
-                f"field {f.label!r} is mapped twice (also as {seen[f.field.name]!r})",
+                f"field {f.label!r} {what} {other.label!r}" + (")" if "(" in what else ""),
                 mend="remove one of them",
                 place=sync.place_of("fields", f.label),
             )
-        seen[f.field.name] = f.label
+
+
+def _refuse_incomplete(bound: BoundSync, described: Mapping[str, Field]) -> None:
+    """A sync that may create records maps all that the app needs of a new one."""
+    if bound.create_op is None:
+        return
+    given = {f.field.name for f in bound.fields} | {k.field.name for k in bound.keys}
+    missing = sorted({f.name for f in described.values() if f.required and not f.read_only} - given)
+    if missing:
+        raise FixConfig(
+            f"a new record of {bound.app_object} needs {', '.join(missing)}, which the sync does not map",
+            mend="map it" if bound.update_op is None else "map it, or use mode: update",
+            place=bound.sync.place_of("fields"),
+        )
 
 
 class _Binder:

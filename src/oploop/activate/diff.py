@@ -5,6 +5,7 @@ Nothing here writes to the warehouse: the plan table is a temporary one until a 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ def look(bound: BoundSync, warehouse: Warehouse) -> sql.Known:
         warehouse.rows("SELECT 1 FROM oploop.parked WHERE sync = ? LIMIT 1", (bound.name,))
     )
     unique = bound.stream is not None and [k.field.name for k in bound.keys] == list(bound.stream.primary_key)
-    return sql.Known(bool(state), has_records, has_parked, fields, unique, vouched_until(bound, warehouse))
+    lag = bound.stream.lag if bound.stream is not None else 0.0
+    return sql.Known(bool(state), has_records, has_parked, fields, unique, vouched_until(bound, warehouse), lag)
 
 
 def vouched_until(bound: BoundSync, warehouse: Warehouse) -> datetime | None:
@@ -238,5 +240,6 @@ def _shown(value: Any, kind: FieldType) -> Any:
 
 
 def plan_table_name(sync: str, suffix: str) -> str:
-    """A name for a sync's plan table."""
-    return f"plan_{re.sub(r'[^A-Za-z0-9_]', '_', sync)}_{suffix.lower()}"
+    """A name for a sync's plan table, unlike that of any other sync ("a-b" and "a_b", "A" and "a")."""
+    own = hashlib.blake2b(sync.encode(), digest_size=4).hexdigest()
+    return f"plan_{re.sub(r'[^A-Za-z0-9_]', '_', sync)}_{own}_{suffix.lower()}"

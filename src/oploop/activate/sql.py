@@ -40,7 +40,7 @@ class Known:
     """What the warehouse has about a sync's target, so that the statement joins only what is there.
 
     `vouched`: a complete read that began (our clock) at or before this time plus the stream's lag has seen every
-    write acknowledged before it; None when there was no complete read.
+    write acknowledged before it; None when there was no complete read. `lag`: the stream's, in seconds.
     """
 
     has_state: bool
@@ -49,11 +49,12 @@ class Known:
     state_fields: frozenset[str]
     key_unique: bool
     vouched: datetime | None
+    lag: float = 0.0
 
 
 def state_table(bound: BoundSync) -> str:
     """Where the state per field of an object's records is kept."""
-    return f"oploop_state.{quote(f'{bound.sync.app}__{bound.sync.object}')}"
+    return f"oploop_state.{quote(f'{bound.sync.app}__{bound.sync.object}'.replace('.', '__'))}"
 
 
 def state_column(field_name: str, part: str) -> str:
@@ -69,6 +70,9 @@ def rules_of(bound: BoundSync) -> list[Rule]:
         rules.append(Rule(k.field.name, f"key {k.column}: {{}} is no {k.field.type.value}", f"k{i} IS NULL", f"__p{i}"))
     for i, f in enumerate(bound.fields):
         rules += _field_rules(f, i)
+        if f.field.required and not f.in_place and bound.create_op is not None:
+            says = f"{f.label}: is NULL, and a new record needs it"
+            rules.append(Rule(f.label, says, f"w{i} IS NULL AND __remote IS NULL"))
     for j, c in enumerate(bound.checks):
         rules.append(Rule("check", f"check failed: {c.name}", f"__x{j} IS FALSE", stop=c.stop))
     return rules
@@ -161,7 +165,7 @@ def diff_select(bound: BoundSync, warehouse: Warehouse, known: Known, rules: Seq
     ctes.append("twice AS (SELECT __join AS dkey FROM model WHERE __join IS NOT NULL GROUP BY 1 HAVING count(*) > 1)")
     ctes.append(f"base AS ({_base(bound, warehouse, known)}{keep})")
     ctes.append(f"compared AS ({_compared(bound, warehouse, known)})")
-    ctes.append(f"decided AS ({_decided(bound)})")
+    ctes.append(f"decided AS ({_decided(bound, warehouse)})")
     ctes.append(f"judged AS ({_judged(bound, rules)})")
     sent = "__status IN ('create', 'update')"
     number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY __status, __key) END"
@@ -208,8 +212,12 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
             joins += f" LEFT JOIN oploop.records rec ON {where}"
             joins += f" LEFT JOIN ({app_select(bound)}) a2 ON a2.__remote = rec.remote_id"
             state_key = "COALESCE(a.__remote, rec.remote_id)"
+            absent = "FALSE"
+            if known.has_state and known.vouched is not None:  # a complete read must have shown it, and did not
+                absent = f"(a2.__remote IS NULL AND {_vouched('s.acked_at', known.vouched)})"
             gone = (
-                "a.__remote IS NULL AND (a2.__deleted IS TRUE OR (rec.remote_id IS NULL AND dead.__join IS NOT NULL))"
+                f"a.__remote IS NULL AND (a2.__deleted IS TRUE OR {absent} "
+                "OR (rec.remote_id IS NULL AND dead.__join IS NOT NULL))"
             )
         cols = ["__version", "__read_at", *(f"n{i}" for i in n)]
         nows = [f"COALESCE(a.{c}, a2.{c}) AS {c}" if known.has_records else f"{pick}.{c}" for c in cols]
@@ -249,10 +257,17 @@ def _state_values(bound: BoundSync, warehouse: Warehouse, known: Known, i: int) 
 
 def superseded(known: Known) -> str:
     """Whether the app's row, as read, is news to the last acknowledgement of that record (design: §5.2)."""
-    by_read = "(__version >= COALESCE(__receipt, 0) AND __read_at > __acked)"
+    patient = f"__read_at > __acked + INTERVAL '{known.lag:f} seconds'"
+    by_read = (
+        f"CASE WHEN __receipt IS NULL THEN {patient} ELSE __version >= __receipt AND __read_at > __acked END IS TRUE"
+    )
     if known.vouched is not None:
-        by_read += f" OR __acked < TIMESTAMPTZ {literal(known.vouched.isoformat())}"
+        by_read += f" OR {_vouched('__acked', known.vouched)}"
     return f"COALESCE(__acked IS NULL OR {by_read}, FALSE)"
+
+
+def _vouched(acked: str, vouched: datetime) -> str:
+    return f"{acked} < TIMESTAMPTZ {literal(vouched.isoformat())}"
 
 
 def _compared(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
@@ -268,7 +283,7 @@ def _compared(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     return f"SELECT {', '.join(cols)} FROM base"
 
 
-def _decided(bound: BoundSync) -> str:
+def _decided(bound: BoundSync, warehouse: Warehouse) -> str:
     """Per field: send it (c), kept because somebody changed it (d), never sent before (o)."""
     cols = ["compared.*"]
     for i, f in enumerate(bound.fields):
@@ -280,9 +295,11 @@ def _decided(bound: BoundSync) -> str:
         if f.if_empty:
             differs += f" AND b{i} IS NULL"
         if f.only_create:
-            differs = f"__remote IS NULL AND w{i} IS NOT NULL"
+            differs += " AND __remote IS NULL"
         drift = f"__known{i} AND {b} IS DISTINCT FROM {t}"
         moved = f"{w} IS DISTINCT FROM {s}"
+        if f.in_place:  # what the sync itself wants is the additions, not the list that they are added to
+            moved = f"{warehouse.list_merge(f's{i}', f.add, f.remove)} IS DISTINCT FROM s{i}"
         in_drift = {"ours": "TRUE", "hold": "FALSE"}.get(f.conflict, moved)
         send = f"({differs}) AND (__remote IS NULL OR NOT __known{i} OR CASE WHEN {drift} THEN {in_drift} ELSE {moved} END)"
         cols.append(f"COALESCE({send}, FALSE) AS c{i}")
@@ -296,9 +313,13 @@ def _comparable(expr: str, form: Canonical) -> str:
 
 
 def _judged(bound: BoundSync, rules: Sequence[Rule]) -> str:
-    arms = " ".join(f"WHEN {r.condition} THEN {n}" for n, r in enumerate(rules, 1))
+    # what stops the sync is looked at first, so that no other fault of a row hides it
+    stops, arms = (
+        " ".join(f"WHEN {r.condition} THEN {n}" for n, r in enumerate(rules, 1) if r.stop is stop)
+        for stop in (True, False)
+    )
     twice, ambiguous = len(rules) + 1, len(rules) + 2
-    bad = f"CASE WHEN __twice THEN {twice} WHEN __hits > 1 THEN {ambiguous} {arms} ELSE 0 END"
+    bad = f"CASE {stops} WHEN __twice THEN {twice} WHEN __hits > 1 THEN {ambiguous} {arms} ELSE 0 END"
     any_sent = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
     any_kept = " OR ".join(f"d{i}" for i in range(len(bound.fields))) or "FALSE"
     create = "'create'" if bound.create_op is not None else "'missing'"
@@ -342,7 +363,10 @@ def json_object(members: Sequence[tuple[str, str, str | None]], as_json: frozens
     """JSON text of (name, expression, condition) members; a member whose condition is false is left out."""
     parts = []
     for name, expr, condition in members:
-        value = f"CAST({expr} AS VARCHAR)" if name in as_json else f"CAST(to_json({expr}) AS VARCHAR)"
+        value = f"CAST({expr} AS VARCHAR)"
+        if name not in as_json:  # to_json writes NaN and Infinity as they are, which is no JSON
+            json = f"CAST(to_json({expr}) AS VARCHAR)"
+            value = f"CASE WHEN regexp_matches({json}, 'NaN|Infinity') THEN CAST(to_json({value}) AS VARCHAR) ELSE {json} END"
         text = f"to_json({literal(name)})::VARCHAR || ':' || COALESCE({value}, 'null')"
         parts.append(f"CASE WHEN {condition} THEN {text} END" if condition else text)
     return f"('{{' || concat_ws(',', {', '.join(parts)}) || '}}')" if parts else "'{}'"
