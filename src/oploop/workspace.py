@@ -14,13 +14,13 @@ from types import TracebackType
 from typing import Literal
 
 from oploop.activate import ledger
-from oploop.activate.bind import AnyColumns, BoundSync, bind, prove
+from oploop.activate.bind import AnyColumns, BoundSync, bind, prove, sql_of
 from oploop.apps.base import App
 from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, RetryLater, did_you_mean
 from oploop.extract import StreamRequest, stream_states
 from oploop.model.base import Modeler, environment_table
-from oploop.project import Project, Sync
+from oploop.project import Project, Sync, check_columns
 from oploop.records import Field, Object, Op, ReadOptions, Stream
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
@@ -244,7 +244,10 @@ class Workspace:
         files = self.model_files()
         if sync.model not in files:
             raise self._unknown_model(sync, files)
-        return await self._bind(sync, sync.model, self._declared(files[sync.model]) or AnyColumns())
+        columns = self._declared(files[sync.model])
+        for name, sql, place in sql_of(sync) if columns is not None else ():
+            check_columns(sql, columns or {}, place, name)
+        return await self._bind(sync, sync.model, columns or AnyColumns())
 
     def _declared(self, path: Path) -> dict[str, str] | None:
         from oploop.model import declared_columns

@@ -96,6 +96,9 @@ async def test_what_is_wrong_with_a_model_or_its_sync_is_said_before_anything_is
         FixConfig, match=r"syncs/tickets.yml:\d+: model mart.ranked has no column 'prioritty' — did you mean 'priority'"
     ):
         await desk.turn()
+    desk.sync(TICKETS + "checks: [ticket_id > 0, prioritty is not null]\n")
+    with pytest.raises(FixConfig, match=r"syncs/tickets.yml:\d+: checks: there is no column 'prioritty'"):
+        await desk.turn()
     desk.sync(TICKETS.replace("mart.ranked", "mart.rankd"))
     with pytest.raises(
         FixConfig, match=r"syncs/tickets.yml:1: there is no model 'mart.rankd' — did you mean 'mart.ranked'"

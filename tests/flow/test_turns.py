@@ -378,6 +378,8 @@ async def test_two_syncs_on_one_field_are_refused(desk: Desk) -> None:
         ("zendesk.tickets", "zendesk.ticket", "did you mean 'tickets'"),
         ("mart.tickets", "mart.tickts", "did you mean 'mart.tickets'"),
         ("{id: ticket_id}", "{priority: ticket_id}", "cannot identify"),
+        ("fields: [priority]", "fields: [priority]\nwhere: scor > 3", "where: .*scor"),
+        ("fields: [priority]", "fields: {priority: {sql: upper(prio)}}", "fields: .*prio"),
     ],
 )
 async def test_what_a_sync_names_must_be_there(desk: Desk, old: str, new: str, says: str) -> None:
@@ -427,7 +429,7 @@ async def test_creating_needs_a_whole_read(desk: Desk) -> None:
     desk.sync(
         SYNC.replace("update", "create")
         .replace("{id: ticket_id}", "{external_id: ticket_id}")
-        .replace("[priority]", "{subject: priority}")
+        .replace("[priority]", "{subject: priority, description: priority}")
     )
     await desk.model(RANKED)
     with pytest.raises(FixConfig, match="read only since"):

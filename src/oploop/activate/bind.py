@@ -6,11 +6,11 @@ All that can be wrong with a sync file beyond its own grammar is found here, wit
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from oploop.activate.convert import convert, is_integer, shown, sure
-from oploop.errors import FixConfig, did_you_mean
+from oploop.errors import FixConfig, Place, did_you_mean
 from oploop.project import FieldMapping, Sync
 from oploop.records import (
     Canonical,
@@ -383,21 +383,28 @@ class _Binder:
             return ""
 
 
+def sql_of(sync: Sync) -> Iterator[tuple[str, str, Place]]:
+    """The SQL texts of a sync's file: the key, the text, where it stands."""
+    if sync.where:
+        yield "where", sync.where, sync.place_of("where")
+    for i, check in enumerate(sync.checks):
+        yield "checks", check.sql, sync.place_of("checks", i)
+    for m in sync.fields:
+        if m.sql is not None:
+            yield "fields", m.sql, sync.place_of("fields", m.field)
+
+
 def prove(bound: BoundSync, warehouse: Warehouse) -> None:
     """Try the sync's own SQL on its model, which must stand; FixConfig with the place of the first that is wrong."""
-    sync = bound.sync
-    written: list[tuple[str, tuple[str | int, ...]]] = [(sync.where, ("where",))] if sync.where else []
-    written += [(c.sql, ("checks", i)) for i, c in enumerate(sync.checks)]
-    written += [(m.sql, ("fields", m.field)) for m in sync.fields if m.sql is not None]
-    for expr, path in written:
+    for name, expr, place in sql_of(bound.sync):
         try:
             warehouse.rows(f"SELECT typeof({expr}) FROM {_no_row(bound.model_table)}")
         except SqlError as e:
             raise FixConfig(
-                f"{path[0]}: {expr!r} cannot be asked of {sync.model}: {e.reason}",
+                f"{name}: {expr!r} cannot be asked of {bound.sync.model}: {e.reason}",
                 mend="mend the expression",
-                place=sync.place_of(*path),
-            ) from e
+                place=place,
+            ) from None
 
 
 def _no_row(model_table: str) -> str:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from oploop.activate.diff import stream_changes
 from oploop.activate.journal import Journal
 from oploop.activate.plan import SyncPlan, batches, operation_of
 from oploop.apps.base import App
 from oploop.apps.transport import LostAnswer, Refused
-from oploop.errors import OploopError, RetryLater
+from oploop.errors import OploopError, RetryLater, SkipRecord
 from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
 from oploop.runtime import Runtime
 from oploop.state import JournalStep
@@ -27,6 +28,8 @@ from oploop.warehouse.base import Warehouse
 TRIES = 3
 #: Changes read from the plan table at once.
 READ_ROWS = 5_000
+#: No change is tried again.
+NONE: Mapping[int, Outcome] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -122,10 +125,16 @@ class Deliverer:
             yield Step(self._runtime.new_id(), self._plan.bound.name, self._plan.bound.object.name, op, part)
             start += size
 
-    async def _deliver(self, step: Step, operation: Operation, attempt: int) -> None:
-        """One step to its end: sent, journalled, tried again or halved where that is right."""
-        if self._stop is not None:
-            return  # nothing was journalled, so the change simply stays to be sent
+    async def _deliver(self, step: Step, operation: Operation, attempt: int, stands: Outcome | None = None) -> None:
+        """One step to its end: sent, journalled, tried again or halved where that is right.
+
+        `stands`: what the journal says of these changes already, if this is not their first try. UNKNOWN: an earlier
+        try may have done them, which no later "not now" makes undone.
+        """
+        if self._stop is not None:  # what was never journalled simply stays to be sent
+            if stands is not None:
+                self._count(Counter({stands: len(step.changes)}))
+            return
         entry = JournalStep(
             run_id=self._run_id,
             sync=step.sync,
@@ -137,79 +146,89 @@ class Deliverer:
             began_at=self._runtime.now(),
         )
         await self._journal.record(entry)
+        undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
         try:
             receipts = await self._app.send(step)
-        except Refused as e:
-            await self._refused(step, operation, entry, attempt, e)
+        except (Refused, SkipRecord) as e:
+            await self._refused(step, operation, entry, e, undone)
         except LostAnswer as e:
-            await self._lost(step, operation, entry, attempt, e)
+            await self._lost(step, operation, entry, e)
         except RetryLater as e:
-            await self._close(entry, Outcome.RETRY, str(e))
+            await self._close(entry, undone, str(e))
         except OploopError as e:
             self._stop = self._stop or e
-            await self._close(entry, Outcome.RETRY, str(e))
+            await self._close(entry, undone, str(e))
         else:
-            await self._answered(step, operation, entry, attempt, receipts)
+            await self._answered(step, operation, entry, receipts, undone)
 
     async def _answered(
-        self, step: Step, operation: Operation, entry: JournalStep, attempt: int, receipts: Sequence[Receipt]
+        self, step: Step, operation: Operation, entry: JournalStep, receipts: Sequence[Receipt], undone: Outcome
     ) -> None:
         by_number = {r.number: r for r in receipts}
-        again: list[Change] = []
+        again: dict[int, Outcome] = {}
         versions = [r.version for r in receipts if r.version is not None]
         entry.version = min(versions) if versions else None
         for change in step.changes:
             receipt = by_number.get(change.number) or Receipt(
                 change.number, Outcome.UNKNOWN, error="the app's answer does not name it"
             )
-            outcome = receipt.outcome
-            if outcome is Outcome.RETRY and attempt < TRIES:
-                again.append(change)
-            if outcome is Outcome.UNKNOWN and attempt < TRIES and _harmless(operation):
-                outcome = Outcome.RETRY
-                again.append(change)
+            outcome = undone if receipt.outcome is Outcome.RETRY else receipt.outcome
+            may_repeat = receipt.outcome is Outcome.RETRY or (outcome is Outcome.UNKNOWN and _harmless(operation))
+            if may_repeat and entry.attempt < TRIES:
+                again[change.number] = outcome
             if outcome is not Outcome.OK:
                 entry.exceptions.append((change.number, outcome.value, receipt.error))
             elif receipt.remote_id is not None and receipt.remote_id != change.remote_id:
                 entry.ids.append((change.number, receipt.remote_id))
-        await self._close(entry, Outcome.OK, None, retried=len(again))
+        await self._close(entry, Outcome.OK, None, again)
         if again:
-            await self._runtime.sleep(0.5 * attempt)
-            for part in _runs(again):
-                await self._deliver(Step(step.id, step.sync, step.object, step.op, part), operation, attempt + 1)
+            await self._runtime.sleep(0.5 * entry.attempt)
+            for part in _runs([c for c in step.changes if c.number in again], again):
+                follow = Step(step.id, step.sync, step.object, step.op, part)
+                await self._deliver(follow, operation, entry.attempt + 1, again[part[0].number])
 
-    async def _refused(self, step: Step, operation: Operation, entry: JournalStep, attempt: int, e: Refused) -> None:
+    async def _refused(
+        self, step: Step, operation: Operation, entry: JournalStep, e: OploopError, undone: Outcome
+    ) -> None:
         """The call as a whole was refused, nothing was done: halve it, until the bad record stands alone."""
         if len(step.changes) == 1:
             await self._close(entry, Outcome.REJECTED, str(e))
             return
-        await self._close(entry, Outcome.RETRY, str(e), retried=len(step.changes))
+        await self._close(entry, undone, str(e), _all(step, undone))
         middle = len(step.changes) // 2
         for half in (step.changes[:middle], step.changes[middle:]):
-            await self._deliver(Step(step.id, step.sync, step.object, step.op, half), operation, attempt)
+            follow = Step(step.id, step.sync, step.object, step.op, half)
+            await self._deliver(follow, operation, entry.attempt, undone)
 
-    async def _lost(self, step: Step, operation: Operation, entry: JournalStep, attempt: int, e: LostAnswer) -> None:
+    async def _lost(self, step: Step, operation: Operation, entry: JournalStep, e: LostAnswer) -> None:
         """The answer was lost: send again what may be sent twice; the rest is unknown and stays so."""
-        if attempt < TRIES and _harmless(operation):
-            await self._close(entry, Outcome.RETRY, str(e), retried=len(step.changes))
-            await self._runtime.sleep(0.5 * attempt)
-            await self._deliver(step, operation, attempt + 1)
+        if entry.attempt < TRIES and _harmless(operation):
+            await self._close(entry, Outcome.UNKNOWN, str(e), _all(step, Outcome.UNKNOWN))
+            await self._runtime.sleep(0.5 * entry.attempt)
+            await self._deliver(step, operation, entry.attempt + 1, Outcome.UNKNOWN)
             return
         await self._close(entry, Outcome.UNKNOWN, str(e))
 
-    async def _close(self, entry: JournalStep, outcome: Outcome, error: str | None, *, retried: int = 0) -> None:
-        """Write the receipt, and count what is final."""
+    async def _close(
+        self, entry: JournalStep, outcome: Outcome, error: str | None, again: Mapping[int, Outcome] = NONE
+    ) -> None:
+        """Write the receipt, and count what is final: all but the changes that are tried `again`."""
         entry.ended_at, entry.outcome, entry.error = self._runtime.now(), outcome, error
         await self._journal.record(entry)
         counts = Counter(Outcome(o) for _, o, _ in entry.exceptions)
         counts[outcome] += entry.last - entry.first + 1 - len(entry.exceptions)
-        counts[Outcome.RETRY] -= retried
-        self.result.outcomes.update(counts)
-        said = [e for _, o, e in entry.exceptions if e and o != Outcome.RETRY] + (
-            [error] if error and not retried else []
-        )
+        counts.subtract(Counter(again.values()))
+        said = [e for n, _, e in entry.exceptions if e and n not in again] + ([error] if error and not again else [])
         self.result.errors += said[: max(0, 5 - len(self.result.errors))]
-        self._progress(sum(counts.values()))
+        self._count(counts)
+
+    def _count(self, final: Counter[Outcome]) -> None:
+        self.result.outcomes.update(final)
+        self._progress(final.total())
+
+
+def _all(step: Step, outcome: Outcome) -> dict[int, Outcome]:
+    return {c.number: outcome for c in step.changes}
 
 
 def _harmless(operation: Operation) -> bool:
@@ -217,11 +236,12 @@ def _harmless(operation: Operation) -> bool:
     return operation.replay in (Replay.SAFE, Replay.KEY)
 
 
-def _runs(changes: Sequence[Change]) -> Iterator[list[Change]]:
-    """Changes in runs of consecutive numbers, since a journal row names its changes by first and last."""
+def _runs(changes: Sequence[Change], stands: Mapping[int, Outcome]) -> Iterator[list[Change]]:
+    """Changes of one standing in runs of consecutive numbers, since a journal row names its changes by first and last."""
     part: list[Change] = []
     for change in changes:
-        if part and change.number != part[-1].number + 1:
+        last = part[-1].number if part else None
+        if last is not None and (change.number != last + 1 or stands[change.number] is not stands[last]):
             yield part
             part = []
         part.append(change)

@@ -48,6 +48,7 @@ class FoldSpec:
     after: str
     careful: list[str]  #: kinds of change ("create", "update") that must not be sent a second time while it is unknown
     release: str | None = None
+    blind: bool = False  #: the records cannot be read: their state is kept by the key
 
 
 def ensure(warehouse: Warehouse) -> None:
@@ -72,6 +73,7 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         after=sql.after_json(bound),
         careful=careful,
         release=release,
+        blind=bound.blind,
     )
 
 
@@ -233,6 +235,8 @@ def _ensure_state(warehouse: Warehouse, spec: FoldSpec) -> None:
 def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str) -> None:
     """What was acknowledged is now both sent and, until a read shows otherwise, stored."""
     _ensure_state(warehouse, spec)
+    # a new record whose id was not told is found by the next read; two changes of one record leave one state, the last
+    rid = "p.__key" if spec.blind else "COALESCE(o.new_id, p.__remote)"
     sets, names, values = [], [], []
     for i, (name, _) in enumerate(spec.fields):
         for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
@@ -242,7 +246,8 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
             values.append(f"CASE WHEN d.c{i} THEN d.{new} END")
     warehouse.execute(
         f"MERGE INTO {spec.state_table} s USING (SELECT p.*, o.acked_at, o.version AS receipt, "
-        f"COALESCE(o.new_id, p.__remote, p.__key) AS rid FROM {_joined(plan_table)} WHERE o.status = 'sent') d "
+        f"{rid} AS rid FROM {_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL "
+        f"QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1) d "
         "ON s.remote_id = d.rid WHEN MATCHED THEN UPDATE SET sync = ?, run_id = ?, number = d.__number, acked_at = d.acked_at, "
         f"receipt_version = d.receipt, settled_at = NULL, {', '.join(sets)} "
         "WHEN NOT MATCHED THEN INSERT (remote_id, sync, run_id, number, acked_at, receipt_version, "

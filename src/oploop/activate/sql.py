@@ -198,6 +198,9 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         nows = [f"NULL::{warehouse.sql_type(bound.fields[i].field.type)} AS n{i}" for i in n]
         remote = "s.remote_id AS __remote" if known.has_state else "NULL::VARCHAR AS __remote"
         state_key = "m.__key"
+        if known.has_records:
+            joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound)}"
+            remote = f"COALESCE(rec.remote_id, {'s.remote_id' if known.has_state else 'NULL'}) AS __remote"
     else:
         joins += f" LEFT JOIN ({_live(bound, known)}) a ON a.__join = m.__join"
         dead = f"SELECT DISTINCT __join FROM ({app_select(bound)}) WHERE __deleted AND __join IS NOT NULL"
@@ -205,11 +208,7 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         state_key, pick, gone = "a.__remote", "a", "a.__remote IS NULL AND dead.__join IS NOT NULL"
         if known.has_records:
             # a record that we made and the read does not show yet, or whose key somebody changed in the app
-            where = (
-                f"rec.app = {literal(bound.sync.app)} AND rec.object = {literal(bound.sync.object)} "
-                f"AND rec.key_fields = {literal(bound.key_names)} AND rec.canonical_key = m.__key AND a.__remote IS NULL"
-            )
-            joins += f" LEFT JOIN oploop.records rec ON {where}"
+            joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound)} AND a.__remote IS NULL"
             joins += f" LEFT JOIN ({app_select(bound)}) a2 ON a2.__remote = rec.remote_id"
             state_key = "COALESCE(a.__remote, rec.remote_id)"
             absent = "FALSE"
@@ -232,6 +231,14 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     values = [_state_values(bound, warehouse, known, i) for i in n]
     return (
         f"SELECT m.*, twice.dkey IS NOT NULL AS __twice, {remote}, {app}, {', '.join([*nows, state, *values])} {joins}"
+    )
+
+
+def _same_record(bound: BoundSync) -> str:
+    """The join of a row to the record that we made for its key."""
+    return (
+        f"rec.app = {literal(bound.sync.app)} AND rec.object = {literal(bound.sync.object)} "
+        f"AND rec.key_fields = {literal(bound.key_names)} AND rec.canonical_key = m.__key"
     )
 
 

@@ -32,6 +32,7 @@ from oploop.project.nouns import (
     OnNull,
     Sync,
 )
+from oploop.project.sqltext import check_columns
 
 __all__ = [
     "Adopt",
@@ -55,6 +56,7 @@ __all__ = [
     "Sync",
     "WarehouseBlock",
     "WarehouseType",
+    "check_columns",
     "find_project",
     "init_project",
     "load_project",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
 
-from oploop.errors import FixConfig, Place
+from oploop.errors import FixConfig, Place, did_you_mean
 
 #: Functions that read files, the network, the process or other tables, that have effects, or that make many rows.
 _OUTSIDE = re.compile(
@@ -24,6 +25,18 @@ def check_expression(sql: str, place: Place, name: str) -> None:
     if wrong is not None:
         message, mend = wrong
         raise FixConfig(f"{name}: {message}", mend=mend, place=place)
+
+
+def check_columns(sql: str, columns: Collection[str], place: Place, name: str) -> None:
+    """FixConfig, with the place and the nearest right one, when an expression names a column that is not there."""
+    from sqlglot import exp, parse_one
+
+    known = {c.lower() for c in columns}
+    for column in parse_one(f"SELECT {sql}", read="duckdb").find_all(exp.Column):
+        if column.name.lower() not in known and not column.table:
+            raise FixConfig(
+                f"{name}: there is no column {column.name!r}", mend=did_you_mean(column.name, columns), place=place
+            )
 
 
 # -- simple expressions ---------------------------------------------------------------------------------------------
