@@ -15,7 +15,7 @@ from oploop.errors import FixConfig
 from oploop.report import RunReport, StageReport, SyncReport
 from oploop.stages.looking import verify
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
-from oploop.stages.reading import bind_all, build, extract, preflight
+from oploop.stages.reading import bind_all, build, extract, preflight, unit_tests
 from oploop.stages.sending import deliver, recover
 from oploop.workspace import Event, Selection, Tell, Workspace, nobody
 
@@ -29,6 +29,7 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
         async with stage(ws, report, "extract", tell):
             report.extracted = await extract(ws, syncs, tell, full=options.full)
         async with stage(ws, report, "build", tell):
+            report.unit_tests = await unit_tests(ws, tell)
             report.models = await build(ws, report.run_id, tell)
         bound = await bind_all(ws, syncs, report)
         async with stage(ws, report, "verify", tell):
@@ -128,5 +129,6 @@ __all__ = [
     "recover",
     "run",
     "save_plan",
+    "unit_tests",
     "verify",
 ]

@@ -88,6 +88,7 @@ class RunReport:
     stages: list[StageReport] = field(default_factory=list)
     extracted: list[StreamResult] = field(default_factory=list)
     models: list[ModelResult] = field(default_factory=list)
+    unit_tests: int = 0  #: of the models; all have passed, or nothing would have been built
     verified: list[ReadBack] = field(default_factory=list)
     syncs: list[SyncReport] = field(default_factory=list)
     recovered: list[str] = field(default_factory=list)  #: deliveries of runs that died, taken into the ledger now
@@ -119,6 +120,7 @@ class RunReport:
             "stages": [s.as_json() for s in self.stages],
             "extracted": {f"{s.app}.{s.stream}": stream_json(s) for s in self.extracted},
             "models": [model_json(m) for m in self.models],
+            "unit_tests": self.unit_tests,
             "verified": [
                 {"sync": v.sync, "run_id": v.run_id, **{s: v.count(s) for s in STATUSES}, "waiting": v.waiting}
                 for v in self.verified

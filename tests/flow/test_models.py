@@ -126,3 +126,33 @@ async def test_environments_are_apart(modelled: Desk) -> None:
         await loop.build(ws, "b1")
         assert ws.warehouse.rows("SELECT DISTINCT priority FROM mart__dev.ranked") == [("urgent",)]
         assert {p for (p,) in ws.warehouse.rows("SELECT priority FROM mart.ranked")} == {"urgent", "low"}
+
+
+UNIT_TEST = """\
+test_ranked:
+  model: mart.ranked
+  inputs:
+    raw_zendesk.tickets:
+      rows: [{id: 1, subject: 'now!'}, {id: 2, subject: 'later'}]
+  outputs:
+    query:
+      rows: [{ticket_id: 1, priority: urgent}, {ticket_id: 2, priority: WANTED}]
+"""
+
+
+async def test_unit_tests_run_before_a_build_and_again_only_when_something_changed(modelled: Desk) -> None:
+    desk = modelled
+    tests = desk.folder / "tests"
+    tests.mkdir()
+    (tests / "test_ranked.yaml").write_text(UNIT_TEST.replace("WANTED", "high"))
+    with pytest.raises(FixConfig, match="unit test test_ranked failed"):
+        await desk.turn()
+    assert desk.writes() == []
+    (tests / "test_ranked.yaml").write_text(UNIT_TEST.replace("WANTED", "low"))
+    assert (await desk.turn()).unit_tests == 1
+    passed = await desk.rows("SELECT * FROM oploop.unit_tests")
+    assert (await desk.turn()).unit_tests == 1
+    assert await desk.rows("SELECT * FROM oploop.unit_tests") == passed
+    write(desk.folder, RANKED.format(kind="VIEW").replace("'%!'", "'now%'"))
+    await desk.turn()
+    assert len(await desk.rows("SELECT * FROM oploop.unit_tests")) == 2

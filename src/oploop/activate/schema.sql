@@ -56,3 +56,5 @@ CREATE TABLE IF NOT EXISTS oploop.models (
 CREATE TABLE IF NOT EXISTS oploop.deliveries (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, plan_table VARCHAR NOT NULL, spec VARCHAR NOT NULL, noted_at TIMESTAMPTZ NOT NULL
 );
+-- Which state of models and tests in git has passed its unit tests, so that they run again only when one of them changed.
+CREATE TABLE IF NOT EXISTS oploop.unit_tests (fingerprint VARCHAR NOT NULL, tests BIGINT NOT NULL, passed_at TIMESTAMPTZ NOT NULL);

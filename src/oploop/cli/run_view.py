@@ -52,7 +52,7 @@ class RunView:
             case "build":
                 if self._ws.project.models.engine == "none":
                     return []
-                return show_run.build_lines(out, report.models, event.seconds, width)
+                return show_run.build_lines(out, report.models, event.seconds, width, report.unit_tests)
             case "verify":
                 return show_run.verify_lines(out, report.verified, event.seconds, width)
             case "sync":

@@ -40,13 +40,17 @@ def extract_lines(out: Out, results: list[StreamResult], seconds: float | None, 
     return lines + [f"    {show.clean(n)}" for r in results for n in r.notes]
 
 
-def build_lines(out: Out, models: list[ModelResult], seconds: float | None, width: int) -> list[str]:
+def build_lines(
+    out: Out, models: list[ModelResult], seconds: float | None, width: int, unit_tests: int = 0
+) -> list[str]:
     """One line for all models, and one for each that failed or was skipped, and each check that only warns."""
     from oploop.model.base import ModelStatus
 
     checks = sum(len(m.checks) for m in models)
     bad = [m for m in models if m.status in (ModelStatus.FAILED, ModelStatus.SKIPPED)]
     text = f"{show.count(len(models), 'model')}, {show.count(checks, 'check')}" if models else "no models"
+    if unit_tests:
+        text += f", {show.count(unit_tests, 'unit test')}"
     if bad:
         text += f", {len(bad)} failed or skipped"
     lines = [stage_line(out, not bad, "build", text, seconds, width)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 from oploop.activate.bind import BoundSync
@@ -51,6 +53,38 @@ async def extract(
             r.error.at(ws.project.apps[r.app].place)
             tell(Event("extract", "note", f"{r.app}.{r.stream}: {r.error}"))
     return list(results)
+
+
+async def unit_tests(ws: Workspace, tell: Tell = nobody) -> int:
+    """Run the models' unit tests, unless these models and tests have passed them already; how many there are.
+
+    Raises FixConfig that names the tests which fail: models that are not what their tests say are not built.
+    """
+    files = test_files(ws)
+    if ws.project.models.engine == "none" or not any(f.parent.name == "tests" for f in files):
+        return 0
+    fingerprint = hashlib.sha256(b"".join(str(f).encode() + f.read_bytes() for f in files)).hexdigest()
+    passed = ws.warehouse.rows("SELECT tests FROM oploop.unit_tests WHERE fingerprint = ?", (fingerprint,))
+    if passed:
+        return int(passed[0][0])
+    tell(Event("build", "tick", "unit tests"))
+    results = ws.modeler.test()
+    failed = [r for r in results if not r.ok]
+    if failed:
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise FixConfig(
+            f"unit test {failed[0].name} failed{more}: {failed[0].message}", mend="mend the model, or the test"
+        )
+    ws.warehouse.execute(
+        "INSERT INTO oploop.unit_tests VALUES (?, ?, ?)", (fingerprint, len(results), ws.runtime.now())
+    )
+    return len(results)
+
+
+def test_files(ws: Workspace) -> list[Path]:
+    """All files of the models that a unit test may depend on."""
+    folders = [ws.project.models.path / name for name in ("models", "macros", "seeds", "tests")]
+    return sorted(f for folder in folders for f in folder.rglob("*") if f.is_file() and f.suffix != ".pyc")
 
 
 async def build(ws: Workspace, run_id: str, tell: Tell = nobody, select: Sequence[str] = ()) -> list[ModelResult]:

@@ -24,28 +24,35 @@ if TYPE_CHECKING:
 def command(cli: Cli, environment: str, select: tuple[str, ...], wait: float | None) -> int:
     """Build the models and run their checks.
 
-    Brings the environment's models up to date with their files and with the raw data. A model whose blocking check
+    Brings the environment's models up to date with their files and with the raw data. The models' unit tests run first,
+    unless these models have passed them already; if one fails, nothing is built. A model whose blocking check
     fails stops its syncs, and only its, until it is mended.
     """
     cli.interrupted = lambda: "models that were finished stay built; build again for the others"
 
-    async def work(ws: Workspace) -> list[ModelResult]:
+    async def work(ws: Workspace) -> tuple[int, list[ModelResult]]:
         from oploop import loop
         from oploop.cli.progress import Progress
 
         _known(ws, select)
         with Progress(cli.out, ws.runtime.monotonic, "loading the models") as progress:
-            return await loop.build(ws, ws.runtime.new_id(), progress.tell, select)
+            tests = await loop.unit_tests(ws, progress.tell)
+            return tests, await loop.build(ws, ws.runtime.new_id(), progress.tell, select)
 
-    models = with_workspace(cli, work, environment=environment, wait=wait)
+    tests, models = with_workspace(cli, work, environment=environment, wait=wait)
     from oploop.model.base import ModelStatus
     from oploop.report import model_json
 
     bad = any(m.status in (ModelStatus.FAILED, ModelStatus.SKIPPED) for m in models)
     cli.out.data(
-        {"status": "failed" if bad else "ok", "environment": environment, "models": [model_json(m) for m in models]}
+        {
+            "status": "failed" if bad else "ok",
+            "environment": environment,
+            "models": [model_json(m) for m in models],
+            "unit_tests": tests,
+        }
     )
-    _print(cli.out, models, environment)
+    _print(cli.out, models, environment, tests)
     return 1 if bad else 0
 
 
@@ -60,7 +67,7 @@ def _known(ws: Workspace, select: tuple[str, ...]) -> None:
             raise FixConfig(f"there is no model {word!r}", mend=did_you_mean(word, known))
 
 
-def _print(out: Out, models: list[ModelResult], environment: str) -> None:
+def _print(out: Out, models: list[ModelResult], environment: str, tests: int) -> None:
     from oploop.cli import show
     from oploop.cli.out import columns
     from oploop.cli.show_run import model_complaints
@@ -80,4 +87,6 @@ def _print(out: Out, models: list[ModelResult], environment: str) -> None:
     bad = sum(1 for m in models if m.status in (ModelStatus.FAILED, ModelStatus.SKIPPED))
     checks_run = sum(len(m.checks) for m in models)
     tail = f", {bad} failed or skipped: their syncs send nothing until they are mended" if bad else ""
-    out.line(f"{show.count(len(models), 'model')} and {show.count(checks_run, 'check')} in {environment}{tail}")
+    what = [show.count(len(models), "model"), show.count(checks_run, "check")]
+    what += [show.count(tests, "unit test")] if tests else []
+    out.line(f"{', '.join(what[:-1])} and {what[-1]} in {environment}{tail}")

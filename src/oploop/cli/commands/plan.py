@@ -73,8 +73,9 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
     run = RunReport("", ws.environment)
     if given["build"]:
         began = ws.runtime.monotonic()
+        run.unit_tests = await loop.unit_tests(ws, progress.tell)
         run.models = await loop.build(ws, ws.runtime.new_id(), progress.tell)
-        lines = build_lines(cli.out, run.models, ws.runtime.monotonic() - began, 9)
+        lines = build_lines(cli.out, run.models, ws.runtime.monotonic() - began, 9, run.unit_tests)
         with progress.paused():
             cli.out.lines(lines)
     bound = await loop.bind_all(ws, syncs, run)
