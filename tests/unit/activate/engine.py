@@ -78,11 +78,12 @@ class Engine:
 
     def reset(self) -> None:
         w = self.warehouse
-        for schema in ("mart", f"raw_{APP}", "oploop", "oploop_state"):
-            w.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-            w.execute(f"CREATE SCHEMA {schema}")
-        ledger.ensure(w)
-        ensure_table(w)
+        with w.transaction():
+            for schema in ("mart", f"raw_{APP}", "oploop", "oploop_state"):
+                w.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+                w.execute(f"CREATE SCHEMA {schema}")
+            ledger.ensure(w)
+            ensure_table(w)
 
     def table(self, name: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
         """Make a table with these SQL types and rows (None is NULL)."""

@@ -260,7 +260,7 @@ def test_keys_are_the_same_by_their_canonical_form(engine: Engine, form: Canonic
 @pytest.mark.parametrize(
     ("sync", "says"),
     [
-        (a_sync(FieldMapping("f", sql="nothing + 1")), "fields: 'nothing [+] 1' cannot be asked of mart.people"),
+        (a_sync(FieldMapping("f", sql="nothing + 1")), "fields.*: 'nothing [+] 1' cannot be asked of mart.people"),
         (a_sync("f", where="tier <> 'free'"), "where: "),
         (a_sync("f", checks=(Check("f > 1"), Check("upper(g) = 'A'"))), "checks: .upper"),
     ],
