@@ -14,7 +14,7 @@ from oploop.project import Limit
 from oploop.records import FieldType, Finding, Op, Operation
 from oploop.warehouse.base import Warehouse, quote_table
 
-#: Up to so many changes, a percentage says nothing (2 of 4 is half) and is not looked at.
+#: Under so many changes, a percentage says nothing (2 of 4 is half) and is not looked at.
 SMALL = 50
 #: Seconds an API call is taken to last where nothing was measured yet.
 CALL_SECONDS = 0.15
@@ -167,8 +167,9 @@ def _over(limit: Limit, seen: int, rows: int) -> str | None:
     """What was seen against a limit, when it is over it."""
     if limit.count is not None and seen > limit.count:
         return f"{seen} > {limit.count}"
-    if limit.share is not None and seen > SMALL and rows and seen / rows > limit.share:
-        return f"{seen / rows:.0%} > {limit.share:.0%}"
+    if limit.share is not None and seen >= SMALL and rows and seen / rows > limit.share:
+        found, most = f"{seen / rows:.0%}", f"{limit.share:.0%}"
+        return f"{found} > {most}" if found != most else f"{seen / rows:.2%} > {limit.share:.2%}"
     return None
 
 
@@ -184,7 +185,7 @@ def _passes(guardrail: str, over: str, allow: Collection[str]) -> bool:
 
 def _at_most(seen: str, most: str) -> bool:
     same_kind = seen.endswith("%") == most.endswith("%")
-    return same_kind and int(seen.rstrip("%")) <= int(most.rstrip("%"))
+    return same_kind and float(seen.rstrip("%")) <= float(most.rstrip("%"))
 
 
 def pass_word(finding: Finding) -> str:

@@ -220,8 +220,7 @@ class Budget:
 
     def seconds_for(self, calls: int) -> float:
         """How long so many calls take at the least under this budget, in seconds."""
-        full = max(0, calls - self.calls)
-        return full / self.calls * self.window
+        return max(0, calls - 1) // self.calls * self.window
 
 
 class Transport:
