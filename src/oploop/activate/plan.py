@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -190,7 +191,10 @@ def _at_most(seen: str, most: str) -> bool:
 
 def pass_word(finding: Finding) -> str:
     """What lets a guardrail's finding pass once, and no further than what was seen: `first`, `changes=64%`."""
-    return f"{finding.check}={finding.message.split()[1]}" if finding.check in ("changes", "held") else finding.check
+    if finding.check not in ("changes", "held"):
+        return finding.check
+    seen = finding.message.split()[1]
+    return f"{finding.check}={math.ceil(float(seen[:-1]))}%" if seen.endswith("%") else f"{finding.check}={seen}"
 
 
 def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> FieldSummary:

@@ -12,6 +12,7 @@ from oploop.activate import deliver as delivering
 from oploop.activate import ledger
 from oploop.activate.plan import SyncPlan, as_json, batches, calls, estimate, make_plan, pass_word
 from oploop.apps.transport import Budget
+from oploop.cli.options import parse_allow
 from oploop.project import Check, FieldMapping, Limit, Limits
 from oploop.records import FieldType, Op, Operation, Replay
 from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at
@@ -150,6 +151,7 @@ def test_a_share_counts_from_fifty_changes_on_and_only_above_it(
         seen, most = plan.stops[0].message.removeprefix("changes ").split(" > ")
         assert float(seen.rstrip("%")) > float(most.rstrip("%"))
         word = pass_word(plan.stops[0])
+        assert parse_allow((f"people:{word}",), {"people"}) == {"people": {word}}
         assert planned(engine, bound, word).stops == ()
         assert planned(engine, bound, "changes").stops == ()
         assert planned(engine, bound, "changes=1%").stops != ()
