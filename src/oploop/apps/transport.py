@@ -9,9 +9,9 @@ another origin, never speaks plain http off loopback, and never puts a header th
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-from collections import deque
+import math
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
@@ -20,14 +20,18 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 import orjson
 
+from oploop.apps.budget import Budget as Budget
+from oploop.apps.budget import Quota as Quota
 from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.runtime import Runtime
 
 if TYPE_CHECKING:
     import aiohttp
+    from yarl import URL
 
 MAX_TRIES = 6
 MAX_BACKOFF = 30.0
+MAX_REDIRECTS = 5
 GZIP_FROM_BYTES = 2048
 
 
@@ -60,13 +64,8 @@ class Answer:
 
     def date_micros(self) -> int | None:
         """The server's clock from the `Date` header, microseconds since 1970 (whole seconds); None without one."""
-        value = self.headers.get("date")
-        if value is None:
-            return None
-        try:
-            return int(parsedate_to_datetime(value).timestamp()) * 1_000_000
-        except ValueError:
-            return None
+        seconds = _date(self.headers.get("date"))
+        return None if seconds is None else int(seconds) * 1_000_000
 
 
 class NotTheApi(FixConfig):
@@ -103,17 +102,12 @@ class CutError(OSError):
     """The connection broke, or timed out, after the request was sent, wholly or in part."""
 
 
+#: Headers that hold a credential; words of them so long are never repeated.
+_SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
+SECRET_FROM = 6
+
 #: Sends one request and returns its answer; raises ConnectError or CutError. Tests and the simulation hand in their own.
 Sender = Callable[[Request], Awaitable[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """What an answer's headers say of the account's limit: `remaining` calls for the next `reset` seconds."""
-
-    limit: int | None = None
-    remaining: int | None = None
-    reset: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,73 +148,24 @@ class Policy:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The `Retry-After` header in seconds; None when absent or not a number."""
+    """The `Retry-After` header in seconds, also when it is a date (by the server's clock); None without a usable one."""
     value = headers.get("retry-after")
     if value is None:
         return None
     try:
-        return max(0.0, float(value))
+        seconds = float(value)
+    except ValueError:
+        until, now = _date(value), _date(headers.get("date"))
+        return max(0.0, until - now) if until is not None and now is not None else None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _date(value: str | None) -> float | None:
+    """An HTTP date as seconds since 1970."""
+    try:
+        return None if value is None else parsedate_to_datetime(value).timestamp()
     except ValueError:
         return None
-
-
-class Budget:
-    """How many calls an account may make: `rate` a second, kept over any window of `window` seconds.
-
-    It paces by a sliding window, so a burst up to the window's allowance goes out at once, and adapts to what the
-    app's headers say: when fewer calls remain than it thinks, others use the account too, and it believes the app.
-    """
-
-    def __init__(self, runtime: Runtime, *, calls: int, window: float = 1.0, share: float = 1.0) -> None:
-        self._runtime = runtime
-        self.share = share
-        self.calls = max(1, int(calls * share))
-        self.window = window
-        self._sent: deque[float] = deque()
-        self._not_before = 0.0
-        self._lock = asyncio.Lock()
-
-    def keep_to(self, share: float) -> None:
-        """Use only this share of the account's limit; the rest is for others."""
-        self.calls = max(1, int(self.calls / self.share * share))
-        self.share = share
-
-    async def take(self) -> None:
-        """Wait until one more call is within the budget, and count it."""
-        async with self._lock:  # first come, first served
-            while True:
-                wait = self._wait()
-                if wait <= 0:
-                    break
-                await self._runtime.sleep(wait)
-            self._sent.append(self._runtime.monotonic())
-
-    def _wait(self) -> float:
-        now = self._runtime.monotonic()
-        while self._sent and self._sent[0] <= now - self.window:
-            self._sent.popleft()
-        if now < self._not_before:
-            return self._not_before - now
-        if len(self._sent) >= self.calls:
-            return self._sent[0] + self.window - now + 0.001
-        return 0.0
-
-    def pause(self, seconds: float) -> None:
-        """Let nobody call for so long: the app said so."""
-        self._not_before = max(self._not_before, self._runtime.monotonic() + seconds)
-
-    def learn(self, quota: Quota) -> None:
-        """Take over the limit that the app tells, and wait for its reset when nothing of our share is left."""
-        if quota.limit is not None and quota.limit > 0:
-            self.calls = max(1, int(quota.limit * self.share))
-        if quota.remaining is not None and quota.reset is not None and quota.limit:
-            others = quota.limit - self.calls
-            if quota.remaining - others <= 0 and quota.remaining <= 0:
-                self.pause(quota.reset)
-
-    def seconds_for(self, calls: int) -> float:
-        """How long so many calls take at the least under this budget, in seconds."""
-        return max(0, calls - 1) // self.calls * self.window
 
 
 class Transport:
@@ -257,7 +202,7 @@ class Transport:
 
     def url(self, path: str, params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None) -> str:
         """An absolute URL; a paging link may be given whole but must stay on the account's origin."""
-        url = urljoin(self.base_url, path.lstrip("/")) if "://" not in path else path
+        url = path if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) else urljoin(self.base_url, "./" + path.lstrip("/"))
         if check_origin(url) != self._origin:
             raise FixConfig(
                 f"the app's answer points to another host ({_bare(url)}); credentials are not sent there",
@@ -291,34 +236,28 @@ class Transport:
         if json is not None:
             body, content_type = orjson.dumps(json), "application/json"
         request = self._make(method, self.url(path, params), body, content_type, headers, timeout)
-        repeatable = method in ("GET", "HEAD") if idempotent is None else idempotent
+        reading = method in ("GET", "HEAD")
+        repeatable = reading if idempotent is None else idempotent
+        lost = False  # an earlier try of a write may have been done
         for attempt in range(1, MAX_TRIES + 1):
             last = attempt == MAX_TRIES
             try:
                 answer = await self._once(request)
-            except ConnectError as e:
-                if last:
-                    raise RetryLater(
-                        f"cannot reach {_bare(request.url)}: {e}", mend="is it up, is base_url right?"
-                    ) from None
-                await self._back_off(attempt, None)
-                continue
-            except CutError as e:
-                if not repeatable:
-                    raise LostAnswer(
-                        f"{method} {_bare(request.url)}: the connection broke before the answer: {e}"
-                    ) from None
-                if last:
-                    raise RetryLater(f"{method} {_bare(request.url)} kept breaking off: {e}") from None
+            except (ConnectError, CutError) as e:
+                lost = lost or (isinstance(e, CutError) and not reading)
+                if last or (lost and not repeatable):
+                    raise self._unanswered(request, e, lost) from None
                 await self._back_off(attempt, None)
                 continue
             if 200 <= answer.status < 300 or answer.status in ok:
                 return answer
             verdict = self.policy.verdict(answer)
+            maybe_done = lost or (verdict.retry and verdict.done and not reading)
             if verdict.retry and not last and (repeatable or not verdict.done):
+                lost = maybe_done
                 await self._back_off(attempt, verdict.after, shared=answer.status == 429)
                 continue
-            raise self._failure(answer, verdict, repeatable)
+            raise self._failure(answer, verdict, maybe_done)
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _make(
@@ -341,16 +280,14 @@ class Transport:
         return Request(method, url, merged, body, timeout)
 
     async def _once(self, request: Request) -> Answer:
-        if self.budget is not None:
-            await self.budget.take()
-        self.calls += 1
-        answer = await self._send(request)
-        for _ in range(5):
+        for _ in range(1 + MAX_REDIRECTS):
+            if self.budget is not None:
+                await self.budget.take()
+            self.calls += 1
+            answer = await self._send(request)
             if answer.status not in (301, 302, 307, 308) or request.method not in ("GET", "HEAD"):
                 break
-            target = self.url(urljoin(request.url, answer.headers.get("location", "")))
-            request = replace(request, url=target)
-            answer = await self._send(request)
+            request = replace(request, url=self.url(urljoin(request.url, answer.headers.get("location", ""))))
         quota = self.policy.quota(answer)
         if quota is not None and self.budget is not None:
             self.budget.learn(quota)
@@ -363,9 +300,22 @@ class Transport:
             self.budget.pause(wait)  # one caller's 429 holds all callers of the account
         await self.runtime.sleep(wait)
 
-    def _failure(self, answer: Answer, verdict: Verdict, repeatable: bool) -> OploopError:
+    def _unanswered(self, request: Request, e: OSError, lost: bool) -> OploopError:
+        why = self._discreet(str(e))
+        if lost:
+            return LostAnswer(f"{request.method} {_bare(request.url)}: the connection broke before the answer: {why}")
+        if isinstance(e, ConnectError):
+            return RetryLater(f"cannot reach {_bare(request.url)}: {why}", mend="is it up, is base_url right?")
+        return RetryLater(f"{request.method} {_bare(request.url)} kept breaking off: {why}")
+
+    def _failure(self, answer: Answer, verdict: Verdict, lost: bool) -> OploopError:
+        """What the last answer means. `lost`: it, or one before it, leaves open whether a write was done."""
         request = answer.request
         message, code = self.policy.error(answer)
+        message = self._discreet(message)
+        refused = 400 <= answer.status < 500 and answer.status not in (401, 403) and not verdict.retry
+        if lost and not refused:
+            return LostAnswer(f"{request.method} {_bare(request.url)} failed (HTTP {answer.status}): {message}")
         if answer.status in (401, 403):
             return FixConfig(
                 f"{_bare(request.url)} refused the credentials (HTTP {answer.status}: {message})",
@@ -374,11 +324,18 @@ class Transport:
         if verdict.retry and not verdict.done:
             return RetryLater(f"{_bare(request.url)} keeps refusing for now: {message}", after=verdict.after)
         if verdict.retry:
-            kind = RetryLater if repeatable else LostAnswer
-            return kind(f"{request.method} {_bare(request.url)} keeps failing (HTTP {answer.status}): {message}")
+            return RetryLater(f"{request.method} {_bare(request.url)} keeps failing (HTTP {answer.status}): {message}")
         if 300 <= answer.status < 400:
             return NotTheApi(answer)
         return Refused(answer, message, code=code)
+
+    def _discreet(self, text: str) -> str:
+        """A text of the other side without our credentials, should it repeat them."""
+        for name, value in self._headers.items():
+            if _SECRET_HEADER.search(name):
+                for word in value.split():
+                    text = text.replace(word, "…") if len(word) >= SECRET_FROM else text
+        return text
 
 
 class AiohttpSender:
@@ -393,25 +350,32 @@ class AiohttpSender:
             await self._session.close()
             self._session = None
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self, url: URL) -> aiohttp.ClientSession:
         import aiohttp
 
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=20)
             self._session = aiohttp.ClientSession(
-                connector=connector, auto_decompress=True, trust_env=True, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector,
+                auto_decompress=True,
+                proxy=proxy_of(url.scheme, url.host or ""),  # not trust_env: that adds passwords from ~/.netrc
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
+            # aiohttp would itself send a PUT or DELETE a second time when a kept connection breaks: a call that no
+            # budget, journal or receipt knows of. There is no public switch; a test holds this one.
+            self._session._retry_connection = False
         return self._session
 
     async def __call__(self, request: Request) -> Answer:
         import aiohttp
         from yarl import URL
 
-        session = self._open()
+        url = URL(request.url, encoded=True)
+        session = self._open(url)
         try:
             async with session.request(
                 request.method,
-                URL(request.url, encoded=True),
+                url,
                 data=request.body,
                 headers=dict(request.headers),
                 allow_redirects=False,
@@ -426,11 +390,22 @@ class AiohttpSender:
             raise CutError(_why(e)) from e
 
 
+def proxy_of(scheme: str, host: str) -> str | None:
+    """The environment's proxy for a host (HTTPS_PROXY, NO_PROXY); never for this machine."""
+    from urllib.request import getproxies, proxy_bypass
+
+    return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(scheme)
+
+
 def check_origin(url: str) -> tuple[str, str, int]:
     """(scheme, host, port) of a URL; FixConfig when it is no http(s) URL, or plain http to another machine."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FixConfig(f"{url!r} is no http(s) address", mend="base_url looks like https://host[:port][/path]")
+        raise FixConfig(f"{_bare(url)!r} is no http(s) address", mend="base_url looks like https://host[:port][/path]")
+    if parts.username is not None:
+        raise FixConfig(
+            f"{_bare(url)!r} has a user's name or password in it", mend="give credentials by their own keys"
+        )
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise FixConfig(
             f"plain http to {parts.hostname} would show the credentials to everyone between", mend="use https"
@@ -449,12 +424,13 @@ def is_loopback(host: str) -> bool:
 
 
 def _bare(url: str) -> str:
-    """A URL without its query, which may hold what is nobody's business."""
-    return url.split("?", 1)[0]
+    """A URL without its query and without a password, which are nobody's business."""
+    return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0].split("#", 1)[0])
 
 
 def _why(e: Exception) -> str:
-    return str(e) or type(e).__name__
+    """What an exception says, without the address: aiohttp gives it whole, with its query."""
+    return str(getattr(e, "message", "") or e).strip() or type(e).__name__
 
 
 def _what_it_is(answer: Answer) -> str:
