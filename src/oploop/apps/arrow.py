@@ -59,7 +59,8 @@ def table_from_records(
         records = [{k: v for k, v in r.items() if k not in hidden} for r in records]
     n = len(records)
     kinds = {c: k for c, k in stream.columns.items() if c not in hidden}
-    for name in sorted(set().union(*records) - kinds.keys()):  # fields that the stream does not declare
+    # fields that the stream does not declare; those that are called like our own columns stand in _raw only
+    for name in sorted(set().union(*records) - kinds.keys() - set(META_COLUMNS)):
         kinds[name] = ColumnType.JSON
     fields = [column_field(name, kind) for name, kind in kinds.items()]
     columns = [convert(_values(records, name), kind) for name, kind in kinds.items()]
@@ -114,9 +115,13 @@ def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
         case ColumnType.JSON:
             return pa.array([None if v is None else orjson.dumps(v) for v in values], pa.string())
         case ColumnType.UNIX:
-            return pc.cast(pc.cast(pa.array(values, pa.int64()), pa.timestamp("s", tz="UTC")), TIMESTAMP)
+            return _instants(values, "s", 1e6)
         case ColumnType.UNIX_MS:
-            return pc.cast(pc.cast(pa.array(values, pa.int64()), pa.timestamp("ms", tz="UTC")), TIMESTAMP)
+            return _instants(values, "ms", 1e3)
+        case ColumnType.INTEGER:
+            return pc.cast(_numbers(values), pa.int64())
+        case ColumnType.NUMBER:
+            return pc.cast(_numbers(values), pa.float64(), safe=False)
         case ColumnType.TIMESTAMP:
             return _timestamps(values)
         case ColumnType.DATE:
@@ -125,6 +130,22 @@ def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
             return _texts(values)
         case _:
             return pa.array(values, ARROW_TYPES[kind])
+
+
+def _numbers(values: list[Any]) -> pa.Array:
+    """Numbers as they are: asked for integers, Arrow would cut off fractions, and take truth values for numbers."""
+    found = pa.array(values)
+    if not (pa.types.is_integer(found.type) or pa.types.is_floating(found.type) or pa.types.is_null(found.type)):
+        raise pa.ArrowTypeError(f"no numbers: {found.type}")
+    return found
+
+
+def _instants(values: list[Any], unit: str, micros: float) -> pa.Array:
+    """Counts of `unit` since 1970, each of so many microseconds, as timestamps; fractions are kept."""
+    found = _numbers(values)
+    if pa.types.is_floating(found.type):
+        found, unit = pc.cast(pc.round(pc.multiply(found, micros)), pa.int64()), "us"
+    return pc.cast(pc.cast(pc.cast(found, pa.int64()), pa.timestamp(unit, tz="UTC")), TIMESTAMP)
 
 
 def _timestamps(values: list[Any]) -> pa.Array:
