@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -68,3 +69,21 @@ async def test_creates_are_made_once(make_desk: Callable[..., Desk], writes: int
     assert made == Counter({f"C{i}": 1 for i in range(1, 601)})
     assert await desk.rows("SELECT count(*) FROM oploop.deliveries") == [(0,)]
     assert await desk.rows("SELECT count(*) FROM duckdb_tables() WHERE table_name LIKE 'plan%'") == [(0,)]
+
+
+async def test_a_lost_state_makes_unknown_of_what_may_have_been_sent(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=1000, job_seconds=0.3)
+    desk.sync(
+        "model: mart.calls\nto: zendesk.tickets\nmode: create\nkey: {external_id: code}\n"
+        "fields: {subject: subject, description: subject}\n"
+    )
+    await desk.model("SELECT 'A-' || i AS code, 'Call ' || i AS subject FROM range(300) t(i)", "mart.calls")
+    await kill_after(desk, 2)
+    shutil.rmtree(desk.folder / ".oploop")
+    report = await desk.turn()
+    assert report.recovered
+    assert report.syncs[0].plan is not None
+    assert report.syncs[0].plan.changes == 0
+    assert await desk.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1") == [("unknown", 300)]
+    made = Counter(t["external_id"] for t in desk.sandbox.dump("tickets") if t["external_id"])
+    assert set(made.values()) <= {1}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import resources
 from itertools import pairwise
 
@@ -80,10 +80,10 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
 def _repeatable(bound: BoundSync, op: Op) -> bool:
     """Whether a later run may send such a change again although the first may have been done.
 
-    A key that names the old intent does not help then, except that an update sets the same values again.
+    A key that names the old intent does not help then, except that an update or an upsert sets the same values again.
     """
     replay = bound.object.operations[op].replay
-    return replay is Replay.SAFE or (replay is Replay.KEY and op is Op.UPDATE)
+    return replay is Replay.SAFE or (replay is Replay.KEY and op in (Op.UPDATE, Op.UPSERT))
 
 
 def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, release: str | None = None) -> str:
@@ -187,6 +187,12 @@ def spread(warehouse: Warehouse, steps: Sequence[JournalStep]) -> None:
     finally:
         for name in names:
             warehouse.unregister(name)
+
+
+def all_unknown(warehouse: Warehouse, run_id: str, sync: str, plan_table: str, at: datetime) -> list[JournalStep]:
+    """A journal that says of every change of a plan table that it may have been sent."""
+    [(last,)] = warehouse.rows(f"SELECT max(__number) FROM {quote_table(plan_table)}")
+    return [JournalStep(run_id, sync, "lost", 1, last, 1, Op.UPSERT, at)] if last else []
 
 
 def _tried_again(steps: Sequence[JournalStep]) -> bool:
@@ -324,10 +330,16 @@ def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime)
         warehouse.unregister("oploop_held_rows")
 
 
-def forget_parked(warehouse: Warehouse, app: str, object_name: str, vouched: datetime | None) -> None:
-    """Unknown creates that a complete read must have shown by now are unknown no more: the diff finds them, or not."""
-    if vouched is not None:
-        warehouse.execute(
-            "DELETE FROM oploop.parked WHERE app = ? AND object = ? AND reason = 'unknown' AND noted_at < ?",
-            (app, object_name, vouched),
-        )
+def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | None) -> None:
+    """Unknown creates that a complete read must have shown by now are unknown no more: the diff finds them, or not.
+
+    `vouched`: see `sql.Known`. What an object declares to settle later than its stream's lag waits for that; what it
+    declares `never` stays unknown until a person decides.
+    """
+    operation = bound.object.operations[bound.create_op] if bound.create_op is not None else None
+    if vouched is None or operation is None or operation.replay is Replay.NEVER:
+        return
+    settled = vouched - timedelta(seconds=operation.settle or 0.0)
+    warehouse.execute(
+        "DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ?", (bound.name, settled)
+    )

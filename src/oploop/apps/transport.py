@@ -94,6 +94,15 @@ class LostAnswer(OploopError):
     """A call was sent (or may have been) and its answer did not arrive, or says nothing: the outcome is unknown."""
 
 
+class NoAnswer(RetryLater):
+    """A call that does no harm was made again and again, and nothing answered. Often `base_url` is wrong."""
+
+    exit_code = 2  # as for NotTheApi: where a command can go no further, nothing was changed and there is something to mend
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, mend="is it up, is base_url right?")
+
+
 class ConnectError(OSError):
     """The connection could not be made; the request was certainly not received."""
 
@@ -305,8 +314,8 @@ class Transport:
         if lost:
             return LostAnswer(f"{request.method} {_bare(request.url)}: the connection broke before the answer: {why}")
         if isinstance(e, ConnectError):
-            return RetryLater(f"cannot reach {_bare(request.url)}: {why}", mend="is it up, is base_url right?")
-        return RetryLater(f"{request.method} {_bare(request.url)} kept breaking off: {why}")
+            return NoAnswer(f"cannot reach {_bare(request.url)}: {why}")
+        return NoAnswer(f"{request.method} {_bare(request.url)} kept breaking off: {why}")
 
     def _failure(self, answer: Answer, verdict: Verdict, lost: bool) -> OploopError:
         """What the last answer means. `lost`: it, or one before it, leaves open whether a write was done."""
@@ -399,7 +408,11 @@ def proxy_of(scheme: str, host: str) -> str | None:
 
 def check_origin(url: str) -> tuple[str, str, int]:
     """(scheme, host, port) of a URL; FixConfig when it is no http(s) URL, or plain http to another machine."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # a port or an IPv6 address that is none
+        parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FixConfig(f"{_bare(url)!r} is no http(s) address", mend="base_url looks like https://host[:port][/path]")
     if parts.username is not None:
@@ -410,7 +423,7 @@ def check_origin(url: str) -> tuple[str, str, int]:
         raise FixConfig(
             f"plain http to {parts.hostname} would show the credentials to everyone between", mend="use https"
         )
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
 def is_loopback(host: str) -> bool:

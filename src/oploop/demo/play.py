@@ -220,7 +220,7 @@ def try_next(played: Played, show: Show, *, keep: bool) -> None:
     rows += [
         ("oploop run --env prod", "a turn with nothing new sends nothing"),
         ("oploop plan --env prod --select customer_health", "a sync that is off, to Stripe"),
-        ("oploop lineage mart.ticket_priority.score", "where a number comes from"),
+        ("oploop lineage mart.spend.last_year", "where a number comes from, and where it goes"),
         ("oploop status --env prod", "the runs so far"),
     ]
     show.table(rows)

@@ -27,7 +27,7 @@ apps:
 #    email: ops@acme.example
 #    api_token: ${{ZENDESK_API_TOKEN}}
 #    read: {{tickets: {{since: 2025-01-01}}, users: {{}}}}
-#    budget: {{share: 50%, keep_daily: 20%}}     # of the account's quota; others use it too
+#    budget: {{share: 50%}}                      # of the account's quota; others use it too
 
 # Only prod writes to apps; elsewhere `oploop run` ends with the plan.
 environments:

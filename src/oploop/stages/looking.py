@@ -21,7 +21,7 @@ async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool)
     """Look at what the syncs' last deliveries left in the apps; by key where the reads cannot vouch for it yet."""
     results = []
     for b in bound:
-        ledger.forget_parked(ws.warehouse, b.sync.app, b.sync.object, diffing.vouched_until(b, ws.warehouse))
+        ledger.forget_unknown(ws.warehouse, b, diffing.vouched_until(b, ws.warehouse))
         target = target_of(ws, b)
         if target is None:
             continue

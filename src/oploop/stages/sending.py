@@ -15,7 +15,10 @@ def recover(ws: Workspace) -> list[str]:
     """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown."""
     done = []
     for run_id, spec, table, at in ledger.unfolded(ws.warehouse):
-        ledger.fold(ws.warehouse, run_id, spec, table, at, ws.store.steps(run_id, spec.sync), ws.runtime.now())
+        steps = ws.store.steps(run_id, spec.sync)
+        if ws.store.run(run_id) is None:  # the state was lost: anything may have been sent
+            steps = ledger.all_unknown(ws.warehouse, run_id, spec.sync, table, at)
+        ledger.fold(ws.warehouse, run_id, spec, table, at, steps, ws.runtime.now())
         ws.store.end_delivery(run_id, spec.sync)
         done.append(f"{spec.sync} of run {run_id}")
     return done
