@@ -13,6 +13,7 @@ import pytest
 
 from oploop import loop
 from oploop.activate import ledger
+from oploop.activate.bind import NOT_YET
 from oploop.apps.registry import sandbox_class
 from oploop.apps.sandbox import Fault
 from oploop.cli.main import cli
@@ -226,3 +227,10 @@ async def test_the_example_app_names_the_wrong_credential(bookshop: Path) -> Non
         async with opened(bookshop, url, token="nobody's") as ws:
             with pytest.raises(FixConfig, match="token"):
                 await ws.app("bookshop").check()
+
+
+def test_keys_that_nothing_acts_on_are_marked() -> None:
+    """What `bind` refuses today carries the mark in the page of keys, and nothing else of a sync does."""
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    table = page.split("## syncs/*.yml")[1].split("### fields")[0]
+    assert set(re.findall(r"(?m)^\| `(\w+)` † \|", table)) == set(NOT_YET)

@@ -40,7 +40,7 @@ def _tables() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for part in re.split(r"(?m)^##+ ", PAGE.read_text(encoding="utf-8"))[1:]:
         title, _, body = part.partition("\n")
-        rows = re.findall(r"(?m)^\| `(\w+)` \|(.*)\|$", body)
+        rows = re.findall(r"(?m)^\| `(\w+)`(?: †)? \|(.*)\|$", body)
         if rows:
             found[title.strip()] = {key: re.split(r"(?<!\\)\|", rest)[-1].strip() for key, rest in rows}
     return found
