@@ -38,7 +38,15 @@ def make_app(block: AppBlock, runtime: Runtime) -> App:
         raise FixConfig(
             "budget.keep_daily is not there yet", mend="remove it, or use budget: {share: 50%}", place=block.place
         )
-    app = cls(block.name, validate_block(cls.Config, block), runtime)
+    if block.options.get("base_url") == "":  # else the vendor's own address would be called
+        raise FixConfig(
+            "base_url is empty", mend="give it an address, or remove it", place=block.place_named("base_url")
+        )
+    try:
+        app = cls(block.name, validate_block(cls.Config, block), runtime)
+    except FixConfig as e:
+        named = block.place_named(str(e))
+        raise e.at(named if named != block.place else block.place_named("base_url")) from None
     if app.transport is not None and app.transport.budget is not None:
         app.transport.budget.keep_to(block.budget.share)
     return app

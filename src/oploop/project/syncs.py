@@ -45,6 +45,8 @@ def read_syncs(root: Path, apps: Collection[str], warnings: list[str]) -> dict[s
 def _files(root: Path, warnings: list[str]) -> Iterator[Path]:
     folder = root / FOLDER
     if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise FixConfig("is no folder", mend="make it one; each sync is a file in it", place=Place(FOLDER))
         return
     try:
         entries = list(folder.iterdir())
@@ -57,8 +59,8 @@ def _files(root: Path, warnings: list[str]) -> Iterator[Path]:
             continue
         if path.is_dir() and any(path.glob("*.y*ml")):
             warnings.append(f"{FOLDER}/{path.name}: syncs in folders below {FOLDER}/ are not read — move them up")
-        elif path.is_file() and path.suffix in (".yml", ".yaml"):
-            yield path
+        elif path.suffix in (".yml", ".yaml"):
+            yield path  # one that is no file too: reading it says so, where passing it over would drop a sync
 
 
 def read_sync(path: Path, shown: str, apps: Collection[str]) -> Sync:

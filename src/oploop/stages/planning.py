@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
 from oploop.activate import saved
-from oploop.activate.bind import BoundSync
+from oploop.activate.bind import BoundSync, blame
 from oploop.apps.transport import Budget
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, SyncReport
 from oploop.stages.looking import fetcher
+from oploop.warehouse.base import SqlError
 from oploop.workspace import Selection, Workspace
 
 
@@ -37,9 +38,14 @@ async def plan_sync(ws: Workspace, b: BoundSync, options: Options, run: RunRepor
             f"{b.raw_table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract"
         )
     report.stopped += gate(ws, b)
-    if run is not None and not report.stopped:
-        report.stopped += await freshen(ws, b, options, run)
-    report.plan = plan_only(ws, b, options, "" if run is None else run.run_id)
+    try:
+        if run is not None and not report.stopped:
+            report.stopped += await freshen(ws, b, options, run)
+        report.plan = plan_only(ws, b, options, "" if run is None else run.run_id)
+    except SqlError as e:  # the sync's own SQL fails on its data; the other syncs go on
+        report.error = blame(b, ws.warehouse, e)
+        report.stop(str(report.error))
+        return report
     report.stopped += [f.message for f in report.plan.stops]
     report.allow = [f"{b.name}:{planning.pass_word(f)}" for f in report.plan.stops]
     if report.stopped:
@@ -113,7 +119,8 @@ async def plan_saved(
 ) -> SyncReport:
     """Plan one sync anew, and keep of it what its saved plan has too."""
     report = await plan_sync(ws, b, replace(options, yes=True), run)
-    assert report.plan is not None
+    if report.plan is None:
+        return report
     kept, report.not_equal = saved.restrict(report.plan.diff, ws.warehouse, rows)
     report.plan = planning.make_plan(
         kept, ws.warehouse, budget=budget_of(ws, b), call_seconds=None, allow={"first", *options.allow.get(b.name, ())}

@@ -20,6 +20,7 @@ from oploop.records import Op, Outcome
 from oploop.runtime import Runtime
 
 STATE_FILE = "state.sqlite"
+MEND = "restore it, or move it away"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class StateReader:
         self._db = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        if not self.path.exists():
+        if not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0):
             db = sqlite3.connect(":memory:", check_same_thread=False)
             migrate(db)
             return db
@@ -98,8 +99,11 @@ class StateReader:
         self._db.close()
 
     def _all(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._db.execute(sql, params).fetchall()
+        try:
+            with self._lock:
+                return self._db.execute(sql, params).fetchall()
+        except sqlite3.DatabaseError as e:
+            raise FixConfig(f"the state file {self.path} cannot be read: {e}", mend=MEND) from None
 
     def runs(self, limit: int = 20) -> list[RunRow]:
         """The newest runs first."""
@@ -234,7 +238,7 @@ def open_sqlite(path: Path, target: str) -> sqlite3.Connection:
         )
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as e:
-        raise FixConfig(f"the state file {path} cannot be opened: {e}", mend="restore it, or move it away") from None
+        raise FixConfig(f"the state file {path} cannot be opened: {e}", mend=MEND) from None
     return db
 
 

@@ -1,0 +1,106 @@
+"""What is wrong with a sync's SQL, an app's address or a file that is no file: one line with its place, nothing sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from oploop.apps.sandbox import Fault
+from oploop.errors import FixConfig, OploopError
+from oploop.project import load_project
+from tests.flow.conftest import PROJECT, SYNC, Desk
+
+MODEL = "SELECT range AS ticket_id, 'urgent' AS priority, 'number ' || range AS reason FROM range(1, 11)"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("checks: [reason]", "'reason' is varchar, neither true nor false"),
+        ("where: reason", "'reason' is varchar, neither true nor false"),
+        ("checks: [\"ticket_id >= 'abc'\"]", "cannot be asked of mart.tickets"),
+    ],
+)
+async def test_a_rule_that_is_no_question_is_found_before_anything_is_read(desk: Desk, line: str, says: str) -> None:
+    desk.sync(SYNC + line + "\n")
+    await desk.model(MODEL)
+    with pytest.raises(FixConfig, match=says) as e:
+        await desk.turn()
+    assert str(e.value.place) == "syncs/tickets.yml:6"
+    assert [r for r in desk.sandbox.log if "incremental" in r.path] == []
+
+
+@pytest.mark.parametrize("line", ["checks: ['reason::INT > 0']", "where: reason::INT > 0"])
+async def test_sql_that_fails_on_a_row_stops_its_own_sync_by_file_and_line(desk: Desk, line: str) -> None:
+    desk.sync(SYNC + line + "\n", "broken")
+    desk.sync(SYNC.replace("[priority]", "{subject: reason}"), "tickets")
+    await desk.model(MODEL)
+    report = await desk.turn()
+    broken, right = report.syncs
+    assert (broken.status, right.status, report.exit_code) == ("stopped", "ok", 1)
+    assert str(broken.error).startswith("syncs/broken.yml:6: ")
+    assert "fails on a row of mart.tickets" in str(broken.error)
+    assert right.delivery is not None
+    assert right.delivery.delivered == 10
+    assert set(desk.tickets("priority").values()) == {None}
+    assert {s.sync: s.status for s in await desk.plan()} == {"broken": "stopped", "tickets": "planned"}
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("localhost:1", "is no http"),
+        ("http://127.0.0.1:99999", "is no http"),
+        ("http://shop.example", "plain http"),
+        ('""', "base_url is empty"),
+    ],
+)
+async def test_an_address_that_is_none_names_its_line(desk: Desk, address: str, says: str) -> None:
+    (desk.folder / "oploop.yml").write_text(PROJECT.replace("${ZENDESK_URL}", address))
+    await desk.model(MODEL)
+    with pytest.raises(FixConfig, match=says) as e:
+        await desk.turn()
+    assert str(e.value.place) == "oploop.yml:9"
+
+
+@pytest.mark.parametrize("action", ["html", "empty", "truncate", "cut"])
+async def test_an_app_that_does_not_answer_as_one_stops_all_with_its_line(desk: Desk, action: str) -> None:
+    desk.runtime = replace(desk.runtime, sleep=at_once)
+    await desk.model(MODEL)
+    desk.sandbox.faults.append(Fault("users/me", action, times=99))
+    with pytest.raises(OploopError) as e:
+        await desk.turn()
+    assert e.value.exit_code == 2
+    assert str(e.value.place) == "oploop.yml:9"
+    assert "base_url" in (e.value.mend or "")
+    assert {r.path for r in desk.sandbox.log} == {"/api/v2/users/me"}
+
+
+async def at_once(seconds: float) -> None:
+    """Sleeps not at all."""
+
+
+def a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to("nowhere.yml")
+
+
+@pytest.mark.parametrize("make", [a_folder, a_link_to_nothing])
+def test_a_sync_that_cannot_be_read_is_not_passed_over(desk: Desk, make: Callable[[Path], None]) -> None:
+    make(desk.folder / "syncs" / "gone.yml")
+    with pytest.raises(FixConfig, match=r"syncs/gone\.yml: cannot be read"):
+        load_project(desk.folder, {})
+
+
+def test_syncs_must_be_a_folder(desk: Desk) -> None:
+    (desk.folder / "syncs" / "tickets.yml").unlink()
+    (desk.folder / "syncs").rmdir()
+    (desk.folder / "syncs").write_text("model: mart.tickets")
+    with pytest.raises(FixConfig, match="syncs: is no folder"):
+        load_project(desk.folder, {})
