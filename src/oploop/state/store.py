@@ -155,10 +155,11 @@ class StateStore(StateReader):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # also when the commit itself failed; some errors have rolled back already
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def begin_run(self, run_id: str, environment: str, command: str) -> None:
         """Note that a run began; runs of dead processes that never finished become `interrupted`."""
@@ -249,8 +250,28 @@ def migrate(db: sqlite3.Connection) -> None:
     done = db.execute("PRAGMA user_version").fetchone()[0]
     if done > len(files):
         raise FixConfig("the state was written by a newer oploop", mend="upgrade oploop")
-    for number, file in enumerate(files[done:], done + 1):
-        db.executescript(f"BEGIN IMMEDIATE;\n{file.read_text()}\nPRAGMA user_version = {number};\nCOMMIT;")
+    for number, file in enumerate(files, 1):
+        if number > done:
+            _apply(db, number, file.read_text())
+
+
+def _apply(db: sqlite3.Connection, number: int, script: str) -> None:
+    """Run one file, all or nothing, unless another process has done it meanwhile."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if db.execute("PRAGMA user_version").fetchone()[0] < number:
+            statement = ""
+            for line in script.splitlines(keepends=True):  # executescript would commit, and let go of the lock
+                statement += line
+                if sqlite3.complete_statement(statement):
+                    db.execute(statement)
+                    statement = ""
+            db.execute(f"PRAGMA user_version = {number}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
 
 
 def _alive(pid: int) -> bool:
@@ -261,7 +282,8 @@ def _process_start(pid: int) -> str:
     """A text that differs between two processes with the same pid; empty when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as f:
-            return f.read().rsplit(b")", 1)[1].split()[19].decode()
+            fields = f.read().rsplit(b")", 1)[1].split()
+            return "" if fields[0] in b"ZX" else fields[19].decode()  # a zombie holds nothing any more
     except FileNotFoundError:
         if os.path.isdir("/proc/self"):
             return ""
