@@ -13,7 +13,7 @@ from oploop.activate.bind import BoundField, BoundSync
 from oploop.apps.transport import Budget
 from oploop.project import Limit
 from oploop.records import FieldType, Finding, Op, Operation
-from oploop.warehouse.base import Warehouse, quote_table
+from oploop.warehouse.base import Warehouse, literal, quote_table
 
 #: Under so many changes, a percentage says nothing (2 of 4 is half) and is not looked at.
 SMALL = 50
@@ -107,8 +107,8 @@ def delivered_before(bound: BoundSync, warehouse: Warehouse) -> bool:
     """Whether a delivery to the sync's object ever came to its end; one that died half-way is still the first."""
     if not warehouse.columns("oploop.sync_runs"):
         return False
-    sql = "SELECT 1 FROM oploop.sync_runs WHERE object = ? AND status = 'ok' LIMIT 1"
-    return bool(warehouse.rows(sql, (bound.app_object,)))
+    sql = f"SELECT 1 FROM oploop.sync_runs WHERE object = {literal(bound.app_object)} AND status = 'ok' LIMIT 1"
+    return bool(warehouse.rows(sql))
 
 
 def batches(operation: Operation, records: int) -> list[int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from oploop.apps.base import App
-from oploop.apps.sandbox import Sandbox
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import AppBlock, validate_block
 from oploop.runtime import Runtime
+
+if TYPE_CHECKING:
+    from oploop.apps.sandbox import Sandbox
 
 GROUP = "oploop.apps"
 SANDBOX_GROUP = "oploop.sandboxes"

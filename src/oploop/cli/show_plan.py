@@ -45,9 +45,11 @@ def header(ws: Workspace, reports: Sequence[SyncReport]) -> str:
 
 def built_at(ws: Workspace) -> datetime | None:
     """When the environment's models were last built; None when never, or when others build them."""
+    from oploop.warehouse.base import literal
+
     if not ws.warehouse.columns("oploop.models"):
         return None
-    rows = ws.warehouse.rows("SELECT max(noted_at) FROM oploop.models WHERE environment = ?", (ws.environment,))
+    rows = ws.warehouse.rows(f"SELECT max(noted_at) FROM oploop.models WHERE environment = {literal(ws.environment)}")
     at: datetime | None = rows[0][0]
     return at
 

@@ -62,15 +62,19 @@ _TEST = (
     rf"(?:\s*(?:<=|>=|<>|!=|=|<|>)\s*{_SUM}|\s+is\s+(?:not\s+)?null\b|\s+(?:not\s+)?between\s+{_SUM}\s+and\s+{_SUM}"
     rf"|\s+(?:not\s+)?in\s*\({_CONSTANT}(?:,\s*{_CONSTANT})*\)|\s+(?:not\s+)?like\s+'[^']*')"
 )
-_SIMPLE = re.compile(
-    rf"(?:{_SUM}|(?:not\s+)?{_SUM}{_TEST}(?:\s+(?:and|or)\s+(?:not\s+)?{_SUM}{_TEST}){{0,8}})", re.I | re.ASCII
-)
+_SIMPLE = rf"(?:{_SUM}|(?:not\s+)?{_SUM}{_TEST}(?:\s+(?:and|or)\s+(?:not\s+)?{_SUM}{_TEST}){{0,8}})"
 _LONGEST = 300
 
 
 def is_simple(sql: str) -> bool:
     """Whether the text is so simple that it is known to be right: columns, constants, comparisons, `and`, `or`."""
-    return len(sql) <= _LONGEST and _SIMPLE.fullmatch(sql.strip()) is not None
+    return len(sql) <= _LONGEST and _simple().fullmatch(sql.strip()) is not None
+
+
+@lru_cache(maxsize=1)
+def _simple() -> re.Pattern[str]:
+    """The grammar, made when it is first needed: that takes as long as reading a small project."""
+    return re.compile(_SIMPLE, re.IGNORECASE | re.ASCII)
 
 
 # -- all others -----------------------------------------------------------------------------------------------------

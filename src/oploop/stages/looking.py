@@ -43,7 +43,15 @@ def target_of(ws: Workspace, b: BoundSync) -> Target | None:
         if f.now is not None and f.field.name in known.state_fields
     )
     return Target(
-        b.name, b.sync.app, b.sync.object, b.raw_table, b.id_column, sql.state_table(b), watched, known.vouched
+        b.name,
+        b.sync.app,
+        b.sync.object,
+        b.raw_table,
+        b.id_column,
+        sql.state_table(b),
+        watched,
+        known.vouched,
+        known.lag,
     )
 
 

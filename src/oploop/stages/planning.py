@@ -13,7 +13,7 @@ from oploop.apps.transport import Budget
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, SyncReport
 from oploop.stages.looking import fetcher
-from oploop.warehouse.base import SqlError
+from oploop.warehouse.base import SqlError, literal
 from oploop.workspace import Selection, Workspace
 
 
@@ -78,8 +78,8 @@ def gate(ws: Workspace, b: BoundSync) -> list[str]:
     if not ws.warehouse.columns("oploop.models"):
         return []
     rows = ws.warehouse.rows(
-        "SELECT status, message FROM oploop.models WHERE environment = ? AND model = ? AND status IN ('failed', 'skipped')",
-        (ws.environment, b.sync.model),
+        f"SELECT status, message FROM oploop.models WHERE environment = {literal(ws.environment)} "
+        f"AND model = {literal(b.sync.model)} AND status IN ('failed', 'skipped')"
     )
     return [
         f"model {b.sync.model} {status}: {message or 'something that it depends on failed'}" for status, message in rows

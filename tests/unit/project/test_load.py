@@ -248,7 +248,7 @@ def test_init_with_the_examples_taken_in(tmp_path: Path) -> None:
     path.write_text(re.sub(r"(?m)^#(?=  )", "", path.read_text()))
     project = load_project(tmp_path, {})
     assert set(project.apps) == {"stripe", "zendesk"}
-    assert project.apps["zendesk"].budget == Budget(0.5, 0.2)
+    assert project.apps["zendesk"].budget == Budget(0.5, 0.0)
     assert project.warnings == []
 
 
