@@ -182,7 +182,8 @@ def last_line(out: Out, report: RunReport) -> str:
     """ "run 01JD8…  1 sync ok, 1 stopped, exit 1"."""
     ok = sum(1 for s in report.syncs if went_well(s))
     stopped = sum(1 for s in report.syncs if s.status == "stopped")
-    failed = len(report.syncs) - ok - stopped
+    partly = sum(1 for s in report.syncs if s.status != "stopped" and s.not_equal and not s.error)
+    failed = len(report.syncs) - ok - stopped - partly
     parts = [f"{show.count(ok, 'sync')} ok"] if ok or not report.syncs else []
-    parts += [f"{n} {word}" for n, word in ((stopped, "stopped"), (failed, "failed")) if n]
+    parts += [f"{n} {word}" for n, word in ((stopped, "stopped"), (partly, "not as saved"), (failed, "failed")) if n]
     return f"run {out.bold(report.run_id)}  {', '.join(parts)}, {show.seconds(report.seconds)}, exit {report.exit_code}"
