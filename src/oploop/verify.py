@@ -1,8 +1,8 @@
 """Read-back: what the app holds now of what we sent. Confirmed, altered, drifted, ignored or gone, per record.
 
 A record is looked at once a read supersedes its acknowledgement (`activate.sql.superseded`). The first such look
-settles it: what the app made of our value (trimmed, lower-cased, rounded) becomes `stored` and is no difference from
-then on. A later look that shows something else than `stored` is drift: somebody changed it.
+settles what its last change sent: what the app made of our value (trimmed, lower-cased, rounded) becomes `stored` and
+is no difference from then on. A later look that shows something else than `stored` is drift: somebody changed it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: Fetches records by the app's own ids and loads them into the raw table; handed in by the loop.
 Fetch: TypeAlias = Callable[[Sequence[str]], Awaitable[Batch]]
+
+#: From so many characters on, a text that begins like ours is taken for ours, cut off by the app.
+CUT_FROM = 20
 
 STATUSES = ("confirmed", "altered", "ignored", "drifted", "gone")
 
@@ -36,7 +39,7 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is looked at: one sync's records in one object of an app. `vouched`: see `activate.sql.Known`."""
+    """What is looked at: one sync's records in one object of an app. `vouched` and `lag`: see `activate.sql.Known`."""
 
     sync: str
     app: str
@@ -46,6 +49,7 @@ class Target:
     state_table: str
     fields: tuple[Watched, ...]
     vouched: datetime | None
+    lag: float = 0.0
 
 
 @dataclass(slots=True)
@@ -118,85 +122,122 @@ def settle(target: Target, warehouse: Warehouse, *, now: datetime, within_run: b
     confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
     with warehouse.transaction():
         warehouse.execute(
-            "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.sync, l.number, o.seq + 1, l.status, l.message, NULL, "
-            f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l JOIN (SELECT run_id, sync, number, max(seq) AS seq, "
-            "arg_max(status, seq) AS status FROM oploop.change_outcomes GROUP BY 1, 2, 3) o ON o.run_id = l.run_id "
-            "AND o.sync = l.sync AND o.number = l.number WHERE l.status IS NOT NULL AND l.status <> o.status"
+            "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.sync, l.number, l.seq + 1, l.status, NULL, NULL, "
+            f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l WHERE l.status <> l.before_status"
         )
-        _store(target, warehouse, at)
+        _store(target, warehouse, at, within_run=within_run)
         _park_ignored(target, warehouse, at)
 
 
 def _look(target: Target, *, within_run: bool) -> str:
     """One row a record: its status (NULL: no read has shown it yet) and what it holds."""
-    table, fields = target.state_table, target.fields
-    nows = ", ".join(f"{f.now} AS n{i}" for i, f in enumerate(fields))
-    app = f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._version, r._extracted_at, r._deleted, {nows} FROM {quote_table(target.raw_table)} AS r"
-    seen = "(a._version >= COALESCE(s.receipt_version, 0) AND a._extracted_at > s.acked_at)"
-    if target.vouched is not None:
-        seen = f"({seen} OR s.acked_at < TIMESTAMPTZ {literal(target.vouched.isoformat())})"
-    seen = f"COALESCE({seen}, FALSE)"
-
-    def known(f: Watched) -> str:
-        return f"s.{quote(f.name + '.at')} IS NOT NULL"
-
-    def some(test: Callable[[int, Watched], str]) -> str:
-        return "(" + (" OR ".join(f"({known(f)} AND {test(i, f)})" for i, f in enumerate(fields)) or "FALSE") + ")"
-
-    unlike_sent = some(lambda i, f: f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')}")
-    unlike_stored = some(lambda i, f: f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.stored')}")
-    by_a_person = some(
-        lambda i, f: (
-            f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')} "
-            f"AND NOT COALESCE({_alike(f'a.n{i}', 's.' + quote(f.name + '.sent'))}, FALSE)"
-        )
+    nows = ", ".join(f"{f.now} AS n{i}" for i, f in enumerate(target.fields))
+    app = (
+        f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._version, r._extracted_at, r._deleted"
+        f"{', ' if nows else ''}{nows} FROM {quote_table(target.raw_table)} AS r"
     )
-    ignored = (
-        some(lambda i, f: f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')}")
-        + " AND NOT "
-        + some(
-            lambda i, f: (
-                f"a.n{i} IS DISTINCT FROM s.{quote(f.name + '.sent')} AND CAST(a.n{i} AS VARCHAR) IS DISTINCT FROM "
-                f"(CAST(l.before AS JSON) ->> {literal('$.' + chr(34) + f.label + chr(34))})"
-            )
-        )
-    )
-    first = f"WHEN {unlike_stored} AND NOT {by_a_person} THEN 'altered'"
-    if within_run:
-        first = f"WHEN {unlike_stored} AND ({ignored}) THEN 'ignored' WHEN {unlike_stored} THEN 'altered'"
-    status = (
-        f"CASE WHEN NOT {seen} THEN NULL WHEN a._deleted THEN 'gone' "
-        f"WHEN s.settled_at IS NULL THEN CASE WHEN NOT {unlike_sent} THEN 'confirmed' {first} ELSE 'drifted' END "
-        f"WHEN {unlike_stored} THEN 'drifted' WHEN {unlike_sent} THEN 'altered' ELSE 'confirmed' END"
-    )
-    cols = ", ".join(f"a.n{i}" for i in range(len(fields)))
+    cols = "".join(f", a.n{i}" for i in range(len(target.fields)))
     return (
-        f"SELECT s.remote_id, s.sync, s.run_id, s.number, s.settled_at, {status} AS status, NULL::VARCHAR AS message, "
-        f"l.key, l.after, {cols} FROM {table} s LEFT JOIN ({app}) a ON a.rid = s.remote_id "
+        f"SELECT s.remote_id, s.sync, s.run_id, s.number, {_status(target, within_run=within_run)} AS status, "
+        f"o.status AS before_status, o.seq, l.key, l.after{cols} "
+        f"FROM {target.state_table} s LEFT JOIN ({app}) a ON a.rid = s.remote_id "
         "LEFT JOIN oploop.change_log l ON l.run_id = s.run_id AND l.sync = s.sync AND l.number = s.number "
+        "LEFT JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status "
+        "FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
+        "ON o.run_id = s.run_id AND o.sync = s.sync AND o.number = s.number "
         f"WHERE s.sync = {literal(target.sync)}"
     )
 
 
-def _alike(a: str, b: str) -> str:
-    """What an app makes of a value by itself: other case, trimmed blanks, a cut end, a rounded number."""
-    x, y = (f"lower(trim(CAST({v} AS VARCHAR)))" for v in (a, b))
-    return f"({x} = {y} OR (length({x}) > 0 AND starts_with({y}, {x})) OR round(TRY_CAST({a} AS DOUBLE), 2) = round(TRY_CAST({b} AS DOUBLE), 2))"
+def _status(target: Target, *, within_run: bool) -> str:
+    def some(test: Callable[[int, Watched], str]) -> str:
+        return (
+            "(" + (" OR ".join(f"COALESCE({test(i, f)}, FALSE)" for i, f in enumerate(target.fields)) or "FALSE") + ")"
+        )
+
+    def altered(i: int, f: Watched) -> str:
+        return f"{_here(f)} AND {_unlike(i, f, 'sent')}"
+
+    changed = some(lambda i, f: f"s.{quote(f.name + '.at')} IS NOT NULL AND {_unlike(i, f, 'stored')}")
+    if within_run:  # nobody else has had the time: a difference is the app's own doing
+        touched = some(lambda i, f: f"{altered(i, f)} AND a.n{i} IS DISTINCT FROM {_before(f)}")
+        first = f"WHEN NOT {some(altered)} THEN 'confirmed' WHEN {touched} THEN 'altered' ELSE 'ignored'"
+    else:
+        elsewhere = some(lambda i, f: f"NOT {_here(f)} AND {_unlike(i, f, 'stored')}")
+        by_a_person = some(lambda i, f: f"{altered(i, f)} AND NOT {_alike(i, f)}")
+        first = f"WHEN {elsewhere} OR {by_a_person} THEN 'drifted' WHEN {some(altered)} THEN 'altered' ELSE 'confirmed'"
+    return (
+        f"CASE WHEN NOT {_seen(target)} THEN NULL WHEN a.rid IS NULL OR a._deleted THEN 'gone' "
+        f"WHEN s.settled_at IS NULL THEN CASE {first} END WHEN {changed} THEN 'drifted' "
+        f"WHEN {some(altered)} THEN CASE WHEN o.status = 'ignored' THEN 'ignored' ELSE 'altered' END ELSE 'confirmed' END"
+    )
 
 
-def _store(target: Target, warehouse: Warehouse, at: str) -> None:
-    """The first look settles a record: `stored` is what the app shows."""
-    sets = ", ".join(
-        f"{quote(f.name + '.stored')} = CASE WHEN s.{quote(f.name + '.at')} IS NOT NULL THEN l.n{i} ELSE s.{quote(f.name + '.stored')} END"
-        for i, f in enumerate(target.fields)
+def _seen(target: Target) -> str:
+    """Whether what was read is news to the acknowledgement: the rule of `activate.sql.superseded`."""
+    patient = f"a._extracted_at > s.acked_at + INTERVAL '{target.lag:f} seconds'"
+    seen = (
+        f"CASE WHEN s.receipt_version IS NULL THEN {patient} "
+        "ELSE a._version >= s.receipt_version AND a._extracted_at > s.acked_at END IS TRUE"
     )
+    if target.vouched is not None:
+        seen += f" OR s.acked_at < TIMESTAMPTZ {literal(target.vouched.isoformat())}"
+    return f"COALESCE({seen}, FALSE)"
+
+
+def _here(f: Watched) -> str:
+    """Whether the record's last change sent the field."""
+    return f"COALESCE(s.{quote(f.name + '.at')} = s.acked_at, FALSE)"
+
+
+def _unlike(i: int, f: Watched, part: str) -> str:
+    """Whether the app holds something else than was `sent`, or than it `stored`."""
+    now, then = (_comparable(e, f.canonical) for e in (f"a.n{i}", f"s.{quote(f'{f.name}.{part}')}"))
+    return f"{now} IS DISTINCT FROM {then}"
+
+
+def _comparable(expr: str, form: Canonical) -> str:
+    return {Canonical.LOWER: f"lower(trim({expr}))", Canonical.TRIM: f"trim({expr})"}.get(form, expr)
+
+
+def _before(f: Watched) -> str:
+    """What the app held before the record's last change, from the ledger."""
+    pointer = literal("/" + f.label.replace("~", "~0").replace("/", "~1"))
+    if f.type in (FieldType.LIST, FieldType.JSON):
+        return f"NULLIF(CAST(json_extract(CAST(l.before AS JSON), {pointer}) AS VARCHAR), 'null')"
+    return f"TRY_CAST((CAST(l.before AS JSON) ->> {pointer}) AS {f.sql_type})"
+
+
+def _alike(i: int, f: Watched) -> str:
+    """What an app makes of a value by itself: other case, trimmed blanks, a cut end, a rounded number or time."""
+    now, sent = f"a.n{i}", f"s.{quote(f.name + '.sent')}"
+    match f.type:
+        case FieldType.TEXT:
+            x, y = (f"lower(trim({v}))" for v in (now, sent))
+            number = f"round(TRY_CAST({now} AS DOUBLE), 2) = round(TRY_CAST({sent} AS DOUBLE), 2)"
+            alike = f"{x} = {y} OR (length({x}) >= {CUT_FROM} AND starts_with({y}, {x})) OR {number}"
+        case FieldType.NUMBER:
+            alike = f"round({now}, 2) = round({sent}, 2)"
+        case FieldType.TIMESTAMP:
+            alike = f"date_trunc('minute', {now}) = date_trunc('minute', {sent})"
+        case FieldType.LIST:
+            x, y = (f"list_sort(TRY_CAST(TRY_CAST(lower({v}) AS JSON) AS VARCHAR[]))" for v in (now, sent))
+            alike = f"{x} = {y}"
+        case _:
+            alike = f"{now} = {sent}"
+    return f"COALESCE({alike}, FALSE)"
+
+
+def _store(target: Target, warehouse: Warehouse, at: str, *, within_run: bool) -> None:
+    """The first look settles a record: what the app made of the fields that were sent is `stored`."""
+    sets = [f"settled_at = {at}"]
+    for i, f in enumerate(target.fields):
+        stored = quote(f.name + ".stored")
+        own = _here(f) if within_run else f"{_here(f)} AND {_alike(i, f)}"
+        sets.append(f"{stored} = CASE WHEN a.status <> 'gone' AND {own} THEN a.n{i} ELSE s.{stored} END")
     warehouse.execute(
-        f"UPDATE {target.state_table} AS s SET settled_at = {at}, {sets} FROM oploop_looked l WHERE l.remote_id = s.remote_id "
-        "AND l.sync = s.sync AND s.settled_at IS NULL AND l.status IN ('confirmed', 'altered', 'ignored')"
-    )
-    warehouse.execute(
-        f"UPDATE {target.state_table} AS s SET settled_at = {at} FROM oploop_looked l WHERE l.remote_id = s.remote_id "
-        "AND l.sync = s.sync AND s.settled_at IS NULL AND l.status IN ('drifted', 'gone')"
+        f"UPDATE {target.state_table} AS s SET {', '.join(sets)} FROM oploop_looked a WHERE a.remote_id = s.remote_id "
+        "AND a.sync = s.sync AND s.settled_at IS NULL AND a.status IS NOT NULL"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -243,7 +243,9 @@ def _seen(ws: Workspace, b: BoundSync, record: Record, state: Mapping[str, Any])
     if acked is None:
         return True
     vouched = diffing.vouched_until(b, ws.warehouse)
-    by_read = record.version >= (state.get("receipt_version") or 0) and record.read_at > acked
+    receipt = state.get("receipt_version")
+    lag = timedelta(seconds=0.0 if receipt is not None or b.stream is None else b.stream.lag)
+    by_read = record.version >= (receipt or 0) and record.read_at > acked + lag
     return by_read or (vouched is not None and acked < vouched)
 
 
