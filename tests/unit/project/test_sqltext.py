@@ -149,4 +149,4 @@ def test_the_grammar_does_not_hang() -> None:
     began = time.perf_counter()
     for sql in ("a " * 140, "a=" * 149, "not " * 70, "'" * 299, "a || " * 59, "a between 1 and " * 18, "a and " * 49):
         assert not is_simple(sql)
-    assert time.perf_counter() - began < 1
+    assert time.perf_counter() - began < 10  # a grammar that backtracks takes minutes
