@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from oploop import loop
 from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig, OploopError
 from oploop.project import load_project
@@ -104,3 +106,16 @@ def test_syncs_must_be_a_folder(desk: Desk) -> None:
     (desk.folder / "syncs").write_text("model: mart.tickets")
     with pytest.raises(FixConfig, match="syncs: is no folder"):
         load_project(desk.folder, {})
+
+
+@pytest.mark.parametrize("name", ["", "a-pipe"])
+async def test_a_plan_is_saved_to_a_file_or_not_at_all(desk: Desk, tmp_path: Path, name: str) -> None:
+    """A device or a pipe stays what it is: a file in its place would harm the machine."""
+    path = Path(name)
+    if name:
+        path = tmp_path / name
+        os.mkfifo(path)
+    async with desk.workspace() as ws:
+        with pytest.raises(FixConfig, match="it is no file"):
+            loop.save_plan(ws, [], path)
+    assert not name or path.is_fifo()

@@ -40,6 +40,8 @@ def save(
     path: Path, project: str, environment: str, now: datetime, plans: list[SyncPlan], warehouse: Warehouse
 ) -> None:
     """Write plans to a file of mode 0600; an existing file is replaced at once or not at all."""
+    if not path.name or (path.exists() and not path.is_file()):  # a device would be replaced by a file
+        raise FixConfig(f"cannot write the plan to {str(path)!r}: it is no file", mend="choose another file")
     syncs: dict[str, Any] = {}
     for plan in plans:
         rows = warehouse.rows(
