@@ -97,7 +97,8 @@ class LostAnswer(OploopError):
 class NoAnswer(RetryLater):
     """A call that does no harm was made again and again, and nothing answered. Often `base_url` is wrong."""
 
-    exit_code = 2  # as for NotTheApi: where a command can go no further, nothing was changed and there is something to mend
+    #: As for NotTheApi: where a command can go no further, nothing was changed and there is something to mend.
+    exit_code = 2
 
     def __init__(self, message: str) -> None:
         super().__init__(message, mend="is it up, is base_url right?")
