@@ -199,8 +199,9 @@ def pass_word(finding: Finding) -> str:
 
 def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> FieldSummary:
     table, sent = quote_table(diff_.table), f"__number IS NOT NULL AND c{i}"
+    held = "FALSE" if f.in_place else f"b{i} IS NOT NULL AND CAST(b{i} AS VARCHAR) <> '[]'"  # adding overwrites nothing
     row = warehouse.rows(
-        f"SELECT count(*), count(*) FILTER (o{i} AND b{i} IS NOT NULL), count(DISTINCT w{i}) FROM {table} WHERE {sent}"
+        f"SELECT count(*), count(*) FILTER (o{i} AND {held}), count(DISTINCT w{i}) FROM {table} WHERE {sent}"
     )[0]
     count, overwrites, distinct = row
     median: tuple[float | None, ...] | None = None

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from oploop.activate import diff as diffing
 from oploop.cli import show
 from oploop.cli.out import Out, columns, cut
+from oploop.records import FieldType
 
 if TYPE_CHECKING:
     from oploop.activate.plan import FieldSummary, SyncPlan
@@ -101,7 +104,8 @@ def _what(f: FieldSummary, plan: SyncPlan) -> str:
         before, after = (None if m is None else show.number(m) for m in f.median)
         parts.append(f"median {before} → {after}" if before is not None else f"median {after}")
     if f.moves and (f.count <= 3 or f.moves[0][2] > 1):  # values that are all different say nothing
-        moves = [f"{_text(a)} → {_text(b)} {n:,}" for a, b, n in f.moves[:3]]
+        lists = bound.field.type is FieldType.LIST
+        moves = [f"{_text(a, lists)} → {_text(b, lists)} {n:,}" for a, b, n in f.moves[:3]]
         parts.append(", ".join(moves) + (", …" if len(f.moves) > 3 else ""))
     if bound.if_empty:
         parts.append("only where empty")
@@ -110,8 +114,9 @@ def _what(f: FieldSummary, plan: SyncPlan) -> str:
     return "   ".join(parts)
 
 
-def _text(v: str) -> str:
-    return show.value(v, 24)
+def _text(v: str, a_list: bool) -> str:
+    """A value as the plan has it: a list is JSON there."""
+    return show.value(orjson.loads(v) if a_list and v.startswith("[") else v, 24)
 
 
 def _held(plan: SyncPlan) -> list[str]:

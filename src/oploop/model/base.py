@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from oploop.errors import Place
+
 
 class ModelStatus(StrEnum):
     OK = "ok"
@@ -64,6 +66,7 @@ class UnitTestResult:
     name: str
     ok: bool
     message: str = ""
+    place: Place | None = None
 
 
 class Modeler(Protocol):

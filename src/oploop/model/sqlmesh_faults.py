@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from sqlmesh.core.linter.rules.builtin import AmbiguousOrInvalidColumn
 from sqlmesh.utils.errors import NodeAuditsErrors
 
 from oploop.errors import FixConfig, OploopError, Place, did_you_mean, nearest
+from oploop.model.base import UnitTestResult
 from oploop.warehouse.base import Warehouse
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -97,6 +100,62 @@ def failure(error: BaseException) -> str:
         return "; ".join(f"{e.audit_name}: {rows(e.count)}" for e in error.errors)
     deepest = [*_causes(error)][-1]
     return one_line(deepest) or type(deepest).__name__
+
+
+def failed_test(test: Any, error: object, root: Path) -> UnitTestResult:
+    """A unit test that failed: what was expected and what came, and where the test stands."""
+    text = _ANSI.sub("", str(error))
+    message = _moved(text) or _lists_of_rows(text) or one_line(error)
+    place = _place(test.path, root, line_of(test.path, test.test_name))
+    return UnitTestResult(test.test_name, False, message, place)
+
+
+def whole_tables() -> AbstractContextManager[None]:
+    """While it is open, SQLMesh's tables of differences (pandas writes them) are neither cut nor wrapped."""
+    import pandas  # type: ignore[import-untyped]
+
+    cuts = ("display.max_columns", "display.max_rows", "display.max_colwidth")
+    whole: AbstractContextManager[None] = pandas.option_context(
+        "display.expand_frame_repr", False, *(word for cut in cuts for word in (cut, None))
+    )
+    return whole
+
+
+def _moved(text: str) -> str:
+    """SQLMesh's table of the values that differ, two columns each (exp, act), as a sentence; empty if it is none."""
+    title, _, table = text.partition("\n\n")
+    lines = table.splitlines()
+    if not title.endswith("(exp: expected, act: actual)") or len(lines) < 3 or len(lines[1].split()) % 2:
+        return ""
+    said = []
+    for line in lines[2:]:
+        row, n = _cells(line, lines[1]), int(line.split()[0]) + 1
+        pairs = zip(_cells(lines[0], lines[1])[::2], row[::2], row[1::2], strict=True)
+        said += [f"row {n}: {name} should be {wanted}, is {got}" for name, wanted, got in pairs if wanted != got]
+    return _some(said)
+
+
+def _lists_of_rows(text: str) -> str:
+    """SQLMesh's lists of rows that are missing or too many, as a sentence; empty if they are none."""
+    said = []
+    for title, table in re.findall(r"(Missing|Unexpected) rows:\n\n(.*?)(?:\n\n|$)", text, re.DOTALL):
+        head, *lines = table.splitlines()
+        for line in lines:
+            row = ", ".join(f"{n} {v}" for n, v in zip(head.split(), _cells(line, head), strict=True))
+            said.append(f"{'no row with' if title == 'Missing' else 'a row too many:'} {row}")
+    return _some(said)
+
+
+def _some(said: list[str]) -> str:
+    more = len(said) - 3
+    return "; ".join(said[:3]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _cells(line: str, head: str) -> list[str]:
+    """The cells of a line of a table whose columns end where the words of `head` end; without the row's number."""
+    ends = [m.end() for m in re.finditer(r"\S+", head)]
+    line = re.sub(r"^\d+", lambda m: " " * len(m[0]), line)
+    return [line[a:b].strip() for a, b in pairwise([0, *ends])]
 
 
 def rows(count: int) -> str:

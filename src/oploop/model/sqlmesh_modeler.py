@@ -16,7 +16,7 @@ from oploop.errors import FixConfig, OploopError, did_you_mean
 from oploop.model import fields, sqlmesh_faults
 from oploop.model.base import ColumnSource, ModelInfo, ModelResult, UnitTestResult
 from oploop.model.sqlmesh_build import Build
-from oploop.model.sqlmesh_faults import display, one_line
+from oploop.model.sqlmesh_faults import display
 from oploop.model.sqlmesh_import import quietly
 from oploop.model.sqlmesh_setup import Ears, make_adapter, make_context
 from oploop.runtime import Runtime
@@ -68,11 +68,12 @@ class SqlmeshModeler:
         """Run the unit tests, in an in-memory database of SQLMesh's."""
         with self._loaded() as context, _json_as_text(context):
             try:
-                result = context.test(stream=io.StringIO())
+                with sqlmesh_faults.whole_tables():
+                    result = context.test(stream=io.StringIO())
             except SQLMeshError as e:
                 raise sqlmesh_faults.from_loading(e, self._root) from e
             bad = [*result.original_failures, *result.original_errors]
-            failed = [UnitTestResult(test.test_name, False, one_line(error[1])) for test, error in bad]
+            failed = [sqlmesh_faults.failed_test(test, error[1], self._root) for test, error in bad]
             passed = [UnitTestResult(test.test_name, True) for test in result.successes]
             return sorted(failed + passed, key=lambda r: r.name)
 

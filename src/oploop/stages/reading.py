@@ -73,7 +73,9 @@ async def unit_tests(ws: Workspace, tell: Tell = nobody) -> int:
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise FixConfig(
-            f"unit test {failed[0].name} failed{more}: {failed[0].message}", mend="mend the model, or the test"
+            f"unit test {failed[0].name} failed{more}: {failed[0].message}",
+            mend="mend the model, or the test",
+            place=failed[0].place,
         )
     ws.warehouse.execute(
         "INSERT INTO oploop.unit_tests VALUES (?, ?, ?)", (fingerprint, len(results), ws.runtime.now())

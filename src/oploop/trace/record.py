@@ -162,8 +162,8 @@ def _sync(ws: Workspace, b: BoundSync, record: Record | None, key: str) -> Trace
         t = TracedField(f.label, _shown(now[i], f), _shown(wanted[i], f) if row else None)
         t.sent, t.stored = (_shown(state.get(f"{f.field.name}.{part}"), f) for part in ("sent", "stored"))
         t.sent_at = state.get(f"{f.field.name}.at")
-        if plan and f.in_place:
-            t.wanted = _shown(plan[f"w{i}"], f)
+        if f.in_place:  # no plan's row: what the app holds has all that is to be added already
+            t.wanted = _shown(plan[f"w{i}"], f) if plan else t.now if inside else None
         t.why = _why(ws, f, t, plan.get(f"c{i}"), plan.get(f"d{i}"), status, seen=seen, inside=inside)
         traced.fields.append(t)
     return traced

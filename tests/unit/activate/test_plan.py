@@ -230,3 +230,15 @@ def test_a_summary_says_what_moves(engine: Engine) -> None:
         "fields": {"tier": {"before": "z", "after": None}, "n": {"before": 3, "after": 30}},
     }
     assert (shown["same"], shown["planned"]) == (1, {"create": 0, "update": 3, "remove": 0})
+
+
+def test_what_is_added_to_a_list_and_what_fills_an_empty_one_overwrites_nothing(engine: Engine) -> None:
+    engine.model({"email": "VARCHAR", "tags": "VARCHAR[]"}, [("a", ["x"]), ("b", ["x"])])
+    engine.records(
+        {"email": "VARCHAR", "tags": "JSON"},
+        [("1", "a", '["old"]', 0, at(0), False), ("2", "b", "[]", 0, at(0), False)],
+    )
+    obj = an_object(a_field("tags", FieldType.LIST))
+    [whole] = planned(engine, engine.bind(a_sync(FieldMapping("tags", column="tags")), obj)).fields
+    [added] = planned(engine, engine.bind(a_sync(FieldMapping("tags", add=("x",))), obj)).fields
+    assert ((whole.count, whole.overwrites), (added.count, added.overwrites)) == ((2, 1), (2, 0))

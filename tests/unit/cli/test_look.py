@@ -162,6 +162,16 @@ def test_trace_after_it_was_sent_and_after_somebody_changed_it(read: Path, zende
     assert "priority normal urgent changed in the app since: left alone (conflict: theirs)" in drifted.words
 
 
+def test_a_list_that_is_added_to_is_shown_as_a_list_and_traced_as_sent(read: Path) -> None:
+    with (read / "syncs" / "ticket_priority.yml").open("a", encoding="utf-8") as sync:
+        sync.write("where: ticket_id < 103\n")
+    path = read / "syncs" / "ticket_priority.yml"
+    path.write_text(path.read_text().replace("explain:", "  tags: {add: [vip]}\nexplain:"), encoding="utf-8")
+    assert "tags 2 none → vip 2 e.g." in run("plan", folder=read).words
+    run("run", "--yes", folder=read)
+    assert "tags vip same sent just now, and it stayed" in run("trace", "zendesk.tickets", "101", folder=read).words
+
+
 def change_by_hand(zendesk: ZendeskSandbox, ticket: int) -> None:
     """What an agent does on the ticket's page."""
     import base64

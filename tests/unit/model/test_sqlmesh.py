@@ -127,8 +127,30 @@ def test_unit_tests_run(life: Life) -> None:
     right, wrong = life.modeler.test()
     assert (right.name, right.ok) == ("test_adds_up", True)
     assert (wrong.name, wrong.ok) == ("test_is_wrong", False)
-    assert wrong.message
-    assert "\n" not in wrong.message
+    assert wrong.message == "row 1: total should be 2.0, is 1.0"
+    assert str(wrong.place) == "tests/test_spend.yaml:12"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("{customer: bee, total: 2}", "row 1: customer should be bee, is a"),
+        ("{customer: a, total: 1}\n        - {customer: b, total: 1}", "no row with customer b, total 1"),
+        (
+            f"{{customer: {'a' * 90}1, total: 7}}",
+            f"row 1: customer should be {'a' * 90}1, is a; row 1: total should be 7.0, is 1.0",
+        ),
+    ],
+)
+def test_what_a_failed_unit_test_says(life: Life, rows: str, said: str) -> None:
+    path = life.root / "tests" / "test_spend.yaml"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before.replace("{customer: a, total: 2}", rows), encoding="utf-8")
+    try:
+        [message] = [r.message for r in life.modeler.test() if not r.ok]
+    finally:
+        path.write_text(before, encoding="utf-8")
+    assert said in message
 
 
 def test_a_failed_audit_that_does_not_block_is_told(life: Life) -> None:
