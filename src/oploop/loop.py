@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from oploop.activate import saved
-from oploop.errors import FixConfig
+from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, StageReport, SyncReport
 from oploop.stages.looking import verify
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
@@ -91,6 +91,9 @@ async def recorded(ws: Workspace) -> AsyncIterator[RunReport]:
     try:
         yield report
     except BaseException as e:
+        if isinstance(e, OploopError) and e.exit_code == FixConfig.exit_code and not report.stages:
+            ws.store.forget_run(report.run_id)  # a mistake that was found before anything began changes nothing
+            raise
         status = "failed" if isinstance(e, Exception) else "interrupted"  # Ctrl-C is nobody's failure
         ws.store.end_run(report.run_id, status, report.as_json())
         raise

@@ -79,6 +79,8 @@ async def test_an_app_that_does_not_answer_as_one_stops_all_with_its_line(desk: 
     assert str(e.value.place) == "oploop.yml:9"
     assert "base_url" in (e.value.mend or "")
     assert {r.path for r in desk.sandbox.log} == {"/api/v2/users/me"}
+    async with desk.workspace() as ws:
+        assert ws.state.runs() == []  # what never began is no run
 
 
 async def at_once(seconds: float) -> None:

@@ -127,4 +127,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """What the `oploop` script calls."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us (`>&-`)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open as long as the process is
     cli.main()

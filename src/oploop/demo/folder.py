@@ -31,6 +31,8 @@ def check(folder: Path) -> None:
         raise FixConfig(f"{folder} is no folder", mend="choose another with --folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
+    if [p.name for p in folder.iterdir()] == [".oploop"] and not (folder / ".oploop" / "state.sqlite").exists():
+        return  # a demo was interrupted while it filled its sandboxes
     made = _made(folder)
     if made is None:
         raise FixConfig(f"{folder} is not empty, and no demo's folder", mend="choose another with --folder")

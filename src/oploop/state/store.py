@@ -181,6 +181,11 @@ class StateStore(StateReader):
                 (status, self._runtime.now().isoformat(), orjson.dumps(summary).decode(), run_id),
             )
 
+    def forget_run(self, run_id: str) -> None:
+        """Take back that a run began."""
+        with self._writing() as db:
+            db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+
     def begin_delivery(self, run_id: str, sync: str, plan_table: str) -> None:
         """Note that the changes in `plan_table` are about to be sent."""
         with self._writing() as db:

@@ -126,6 +126,12 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_closed_output_is_no_defect(tmp_path: Path) -> None:
+    code = f"{sys.executable} -m oploop apps >&- 2>&-"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- what `guarded` makes of errors --------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,11 @@ def made(at: Path) -> Path:
     return at
 
 
+def test_a_demo_that_was_interrupted_early_can_be_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "acme" / ".oploop" / "sandboxes").mkdir(parents=True)
+    assert folders.is_demo(made(tmp_path / "acme"))
+
+
 def test_the_folder_is_a_whole_project(tmp_path: Path) -> None:
     folder = made(tmp_path / "acme")
     project = load_project(folder)
