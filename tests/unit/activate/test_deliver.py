@@ -232,6 +232,15 @@ async def test_a_lost_create_under_a_key_is_never_said_to_be_undone(post: Any) -
             assert office.engine.diff(office.bound).counts == {"parked": 1}
 
 
+async def test_a_stop_while_a_lost_create_waits_leaves_it_unknown(post: Any) -> None:
+    office: Post = post(operation(Replay.KEY, batch=1), creates=2, updates=0)
+    app = ScriptedApp(["lost+", "fix"], office.runtime)
+    result = await office.deliver(app)
+    assert len(app.steps) == 2  # the second was under way when the first waited
+    assert (result.unknown, result.failed) == (1, 1)
+    assert office.statuses() == {1: "unknown", 2: "failed"}
+
+
 async def test_a_lost_create_under_a_key_is_sent_again_at_once(post: Any) -> None:
     office: Post = post(operation(Replay.KEY, batch=1), creates=1, updates=0)
     app = ScriptedApp(["lost+", "ok"], office.runtime)

@@ -316,3 +316,18 @@ def test_making_our_tables_twice_changes_nothing(engine: Engine) -> None:
     before = engine.warehouse.tables()
     ledger.ensure(engine.warehouse)
     assert engine.warehouse.tables() == before
+
+
+def test_a_fold_that_fails_leaves_all_as_it_was(engine: Engine) -> None:
+    bound = world(engine)
+    _, table = kept(engine, bound)
+    engine.warehouse.execute("ALTER TABLE oploop.parked RENAME TO elsewhere")
+    with pytest.raises(FixData):
+        fold(engine, bound, table, [step(1, 4), step(5, 8)])
+    engine.warehouse.execute("ALTER TABLE oploop.elsewhere RENAME TO parked")
+    for left in ("oploop.change_log", "oploop.change_outcomes", "oploop.records"):
+        assert engine.warehouse.rows(f"SELECT count(*) FROM {left}") == [(0,)]
+    assert not engine.warehouse.columns(sql.state_table(bound).replace('"', ""))
+    ((run_id, spec, found, begun),) = ledger.unfolded(engine.warehouse)
+    ledger.fold(engine.warehouse, run_id, spec, found, begun, [step(1, 4), step(5, 8)], at(9))
+    assert engine.warehouse.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1") == [("sent", 8)]
