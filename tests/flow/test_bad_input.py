@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oploop import loop
+from oploop.activate import saved
 from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig, OploopError
 from oploop.project import load_project
@@ -121,3 +122,14 @@ async def test_a_plan_is_saved_to_a_file_or_not_at_all(desk: Desk, tmp_path: Pat
         with pytest.raises(FixConfig, match="it is no file"):
             loop.save_plan(ws, [], path)
     assert not name or path.is_fifo()
+
+
+@pytest.mark.parametrize("changes", ['"abc"', "[[1]]", '[["1", "update", {}]]', "3"])
+def test_a_plan_that_was_tampered_with_is_no_plan(tmp_path: Path, changes: str) -> None:
+    file = tmp_path / "friday.plan"
+    file.write_text(
+        '{"format": 1, "project": "acme", "environment": "prod", "saved_at": "2025-01-01T00:00:00Z", '
+        f'"syncs": {{"tickets": {{"changes": {changes}}}}}}}'
+    )
+    with pytest.raises(FixConfig, match="is no saved plan"):
+        saved.load(file)

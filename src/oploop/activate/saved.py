@@ -73,6 +73,9 @@ def load(path: Path) -> SavedPlan:
         if data["format"] != FORMAT:
             raise FixConfig(f"{path} was saved by another version of oploop", mend="plan again")
         syncs = {name: s["changes"] for name, s in data["syncs"].items()}
+        for rows in syncs.values():
+            if not all(len(row) == 3 and all(isinstance(text, str) for text in row) for row in rows):
+                raise TypeError("a change is three texts")
         return SavedPlan(data["project"], data["environment"], datetime.fromisoformat(data["saved_at"]), syncs)
     except OSError as e:
         raise FixConfig(
