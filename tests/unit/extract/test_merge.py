@@ -204,9 +204,12 @@ def test_fields_that_nobody_declared_are_kept_under_their_names(warehouse: Wareh
     one(warehouse, {"id": "a", "amount": 1})
     one(warehouse, {"id": "a", **{name: [name] for name in ODD}})
     columns = warehouse.columns("raw_shop.charges")
-    renamed = {"ID": "ID__2", "Amount": "Amount__2", "_version": "_version__2", "_RAW": "_RAW__2", "": "_"}
+    renamed = {"ID": "ID__2", "Amount": "Amount__2", "_RAW": "_RAW__2", "": "_"}
     for name in ODD:
         column = renamed.get(name, name)
+        if name == "_version":  # called like one of our own: it stands in _raw only
+            assert warehouse.rows("SELECT _raw ->> '$._version[0]' FROM raw_shop.charges") == [(name,)]
+            continue
         assert columns[column] == "JSON"
         assert warehouse.rows(f"SELECT {quote(column)} ->> '$[0]' FROM raw_shop.charges") == [(name,)]
     one(warehouse, {"id": "b", "Amount": 7}, {"id": "c", "ID": 8})
