@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
+import urllib.request
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -155,8 +155,8 @@ def test_it_listens_on_loopback_only_and_stops() -> None:
     with shelf.running() as url:
         port = int(url.rsplit(":", 1)[1])
         assert url == f"http://127.0.0.1:{port}"
-        with contextlib.closing(socket.create_connection(("127.0.0.1", port), 2)):
-            pass
+        with urllib.request.urlopen(f"{url}/_sandbox/log", timeout=5) as answer:
+            assert answer.read() == b"[]"
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", port), 2)
     shelf.stop()
