@@ -61,7 +61,7 @@ class Selection:
         for word in self.select:
             hits = [s for s in project.syncs.values() if matches(s, word)]
             if not hits:
-                raise FixConfig(f"--select {word!r} selects no sync", mend=did_you_mean(word, project.syncs))
+                raise FixConfig(f"{word!r} selects no sync", mend=did_you_mean(word, project.syncs))
             chosen += [s for s in hits if s not in chosen]
         return sorted((s for s in chosen if not any(matches(s, w) for w in self.exclude)), key=lambda s: s.name)
 

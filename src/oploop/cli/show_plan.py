@@ -171,7 +171,7 @@ def _seen(limit: Limit, seen: int, rows: int) -> str:
     from oploop.activate.plan import SMALL
 
     if limit.share is not None and seen > SMALL:
-        return f"{show.percent(seen, rows)} of {limit.share:.0%}"
+        return f"{show.percent(seen, rows)} (limit {limit.share:.0%})"
     return f"{seen:,} of {limit.count:,}" if limit.count is not None and seen else ""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,7 +102,7 @@ async def play(
     began = runtime.monotonic()
     folders.check(folder)
     folders.clear(folder)
-    async with Sandboxes(folder, runtime) as sandboxes:
+    async with _running(Sandboxes(folder, runtime), show) as sandboxes:
         company = await set_up(folder, sandboxes, show, runtime, scale)
         played = Played(folder, company)
         await first_turn(played, show, runtime)
@@ -119,6 +119,17 @@ async def play(
         if keep:
             await asyncio.Event().wait()
     return played
+
+
+@asynccontextmanager
+async def _running(sandboxes: Sandboxes, show: Show) -> AsyncIterator[Sandboxes]:
+    """Sandboxes, started and ended in sight: each takes seconds with a filled one."""
+    async with AsyncExitStack() as stack:
+        with show.busy("starting the sandboxes"):
+            await stack.enter_async_context(sandboxes)
+        yield sandboxes
+        with show.busy("putting away what the sandboxes hold"):
+            await stack.aclose()
 
 
 async def set_up(folder: Path, sandboxes: Sandboxes, show: Show, runtime: Runtime, scale: float) -> Company:
@@ -182,7 +193,7 @@ async def second_turn(played: Played, show: Show, runtime: Runtime) -> None:
 def _move(before: str | None, after: str | None) -> str:
     if after is None:
         return "same priority"
-    return f"{before or 'new'} → {after}"
+    return f"{before or 'empty'} → {after}"
 
 
 def _most_telling(played: Played, sent: list[str]) -> str:
@@ -231,7 +242,7 @@ def try_next(played: Played, show: Show, *, keep: bool) -> None:
 
 async def serve(folder: Path, *, show: Show, runtime: Runtime) -> None:
     """Start the sandboxes of a demo's folder again, with all that they held, until Ctrl-C."""
-    async with Sandboxes(folder, runtime, folders.ports(folder)) as sandboxes:
+    async with _running(Sandboxes(folder, runtime, folders.ports(folder)), show) as sandboxes:
         show.table([(app.title(), url) for app, url in sandboxes.urls.items()])
         show.line("they run until Ctrl-C, and keep what they hold")
         await asyncio.Event().wait()

@@ -40,7 +40,7 @@ class SegmentSandbox(Sandbox):
     Besides the tracking API and what every sandbox has: POST /_sandbox/flush writes what waits as a log file now.
     """
 
-    title = "segment"
+    title = "Segment"
 
     def __init__(
         self,

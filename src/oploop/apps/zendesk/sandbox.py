@@ -44,7 +44,7 @@ class ZendeskSandbox(Sandbox):
     Any e-mail address goes with the API token, so that different people can act.
     """
 
-    title = "zendesk"
+    title = "Zendesk"
 
     def __init__(
         self,
