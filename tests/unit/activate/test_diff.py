@@ -169,7 +169,7 @@ def worlds(draw: st.DrawFn) -> World:
     of_records += [draw(st.sampled_from(KEYS)) for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2])))]
     for i, k in enumerate(of_records):
         second = draw(st.sampled_from(SECONDS))
-        version = draw(st.sampled_from([0, micros(second)]))
+        version = draw(st.sampled_from([0, micros(second), micros(second + 1000)]))
         records.append(Record(f"r{i}", k, some(names), version, at(second), draw(st.integers(0, 7)) == 0))
     ids = [f"r{i}" for i in range(len(records) + 2)]  # two that no read has shown
     states = [draw(a_state(i, pools)) for i in ids if draw(st.integers(0, 3))]
@@ -505,3 +505,29 @@ def test_additions_to_a_list_that_the_app_stores_otherwise_are_not_sent_again(en
     assert engine.diff(bound).counts == {}
     more = engine.bind(a_sync(replace(tags, add=("Very VIP", "new"))), an_object(a_field("tags", FieldType.LIST)))
     assert engine.changes(engine.diff(more))[0].fields == {"tags": ["Very VIP", "new", "very", "vip"]}
+
+
+@pytest.mark.parametrize(
+    ("version", "read_at", "receipt", "lag", "read", "news"),
+    [
+        (11, 11, 10, 0, None, True),
+        (10, 11, 10, 0, None, True),  # the version that our own write made
+        (9, 11, 10, 0, None, False),  # read later, but as it was before
+        (11, 10, 10, 0, None, False),  # the read began before our write was acknowledged
+        (11, 9, 10, 60, 80, True),  # 80: a complete read that began so late has seen it
+        (11, 9, 10, 60, 70, False),
+        (0, 69, None, 60, None, False),
+        (0, 71, None, 60, None, True),
+    ],
+)
+def test_a_read_is_news_by_its_version_and_its_time(
+    engine: Engine, version: int, read_at: int, receipt: int | None, lag: int, read: int | None, news: bool
+) -> None:
+    engine.model({"email": "VARCHAR", "tier": "VARCHAR"}, [("a", "gold")])
+    engine.records({"email": "VARCHAR", "tier": "VARCHAR"}, [("1", "a", "old", micros(version), at(read_at), False)])
+    bound = engine.bind(a_sync(FieldMapping("tier", column="tier", conflict="ours")), an_object(TIER), a_stream(lag))  # type: ignore[arg-type]
+    state = {"remote_id": "1", "acked_at": at(10), "receipt_version": None if receipt is None else micros(receipt)}
+    engine.state(bound, [{**state, "fields": {"tier": ("gold", "gold")}}])
+    if read is not None:
+        engine.complete_read(at(read))
+    assert engine.diff(bound).counts == ({"update": 1} if news else {})
