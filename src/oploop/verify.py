@@ -106,6 +106,8 @@ async def read_back(
                 await fetch(ids)
         except OploopError as e:
             result.error = e
+    if not within_run:
+        acknowledge(target, warehouse, now=now)
     settle(target, warehouse, now=now, within_run=within_run)
     rows = warehouse.rows(
         f"SELECT COALESCE(status, 'waiting'), count(*) FROM oploop_looked WHERE run_id = {literal(result.run_id)} GROUP BY 1"
@@ -113,6 +115,46 @@ async def read_back(
     result.counts = dict(rows)
     result.waiting = result.counts.pop("waiting", 0)
     return result
+
+
+def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
+    """Unknown updates that the app shows as done were done: they are what we sent last, as if the answer had come.
+
+    Otherwise the app's value would pass for a person's edit, and be left alone for ever once the model goes back.
+    """
+    nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
+    held = " AND ".join(f"(NOT {_sent_in(f)} OR NOT ({_unlike_noted(i, f)}))" for i, f in enumerate(target.fields))
+    warehouse.execute(
+        "CREATE OR REPLACE TEMP TABLE oploop_arrived AS SELECT l.run_id, l.sync, l.number, l.key, l.after, o.seq, o.sent_at, a.* "
+        "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, "
+        "max(remote_id) AS remote_id, max(sent_at) AS sent_at FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
+        "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
+        f"JOIN {target.state_table} s ON s.remote_id = o.remote_id AND s.sync = l.sync AND s.run_id < l.run_id "
+        f"JOIN (SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid{nows} FROM {quote_table(target.raw_table)} AS r "
+        "WHERE NOT r._deleted) a ON a.rid = o.remote_id "
+        f"WHERE l.sync = {literal(target.sync)} AND l.op = 'update' AND o.status = 'unknown' AND {held or 'FALSE'} "
+        "QUALIFY row_number() OVER (PARTITION BY o.remote_id ORDER BY l.run_id DESC) = 1"
+    )
+    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
+    sets = []
+    for i, f in enumerate(target.fields):
+        for part, value in (("sent", f"l.n{i}"), ("stored", f"l.n{i}"), ("at", "l.sent_at")):
+            column = quote(f"{f.name}.{part}")
+            sets.append(f"{column} = CASE WHEN {_sent_in(f)} THEN {value} ELSE s.{column} END")
+    with warehouse.transaction():
+        warehouse.execute(
+            "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, 'confirmed', NULL, NULL, rid, NULL, "
+            f"{at}, {at} FROM oploop_arrived"
+        )
+        warehouse.execute(
+            f"UPDATE {target.state_table} AS s SET run_id = l.run_id, number = l.number, acked_at = l.sent_at, "
+            f"receipt_version = NULL, settled_at = {at}, {', '.join(sets) or 'sync = l.sync'} "
+            "FROM oploop_arrived l WHERE l.rid = s.remote_id AND l.sync = s.sync"
+        )
+        warehouse.execute(
+            "DELETE FROM oploop.parked WHERE reason = 'unknown' AND EXISTS "
+            "(SELECT 1 FROM oploop_arrived l WHERE l.sync = parked.sync AND l.key = parked.key)"
+        )
 
 
 def settle(target: Target, warehouse: Warehouse, *, now: datetime, within_run: bool) -> None:
@@ -202,10 +244,29 @@ def _comparable(expr: str, form: Canonical) -> str:
 
 def _before(f: Watched) -> str:
     """What the app held before the record's last change, from the ledger."""
-    pointer = literal("/" + f.label.replace("~", "~0").replace("/", "~1"))
+    return _noted(f, "before")
+
+
+def _noted(f: Watched, side: str) -> str:
+    """A field's value in the ledger's row `l`: `before` or `after` the change, in the field's type."""
     if f.type in (FieldType.LIST, FieldType.JSON):
-        return f"NULLIF(CAST(json_extract(CAST(l.before AS JSON), {pointer}) AS VARCHAR), 'null')"
-    return f"TRY_CAST((CAST(l.before AS JSON) ->> {pointer}) AS {f.sql_type})"
+        return f"NULLIF(CAST(json_extract(CAST(l.{side} AS JSON), {_pointer(f)}) AS VARCHAR), 'null')"
+    return f"TRY_CAST((CAST(l.{side} AS JSON) ->> {_pointer(f)}) AS {f.sql_type})"
+
+
+def _pointer(f: Watched) -> str:
+    return literal("/" + f.label.replace("~", "~0").replace("/", "~1"))
+
+
+def _unlike_noted(i: int, f: Watched) -> str:
+    """Whether the app holds something else than the change `l` sent."""
+    now, then = (_comparable(e, f.canonical) for e in (f"a.n{i}", _noted(f, "after")))
+    return f"{now} IS DISTINCT FROM {then}"
+
+
+def _sent_in(f: Watched) -> str:
+    """Whether the change `l` sent the field."""
+    return f"json_exists(CAST(l.after AS JSON), {_pointer(f)})"
 
 
 def _alike(i: int, f: Watched) -> str:

@@ -173,6 +173,26 @@ async def test_a_lost_answer_to_an_update_is_sent_again_within_the_run(make_desk
     assert await desk.rows("SELECT key, status, attempts FROM oploop.changes") == [("1", "confirmed", 2)]
 
 
+async def test_an_unknown_update_that_arrived_is_ours_and_no_persons(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=10)
+    high = "SELECT i AS ticket_id, 'high' AS priority FROM range(1, 11) t(i)"
+    await desk.model(high)
+    await desk.turn()
+    desk.sandbox.advance(120)
+    await desk.model(high.replace("high", "urgent"))
+    lost = [Fault("PUT", "lose", times=99), Fault("job_statuses", "cut", times=99)]
+    desk.sandbox.faults += lost
+    assert only(await desk.turn()).delivery.unknown == 10  # type: ignore[union-attr]
+    desk.sandbox.faults.clear()
+    assert set(desk.tickets("priority").values()) == {"urgent"}
+    desk.sandbox.advance(120)
+    await desk.model(high)
+    assert planned(only(await desk.turn())) == (0, 10)
+    assert set(desk.tickets("priority").values()) == {"high"}
+    rows = await desk.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1")
+    assert rows == [("confirmed", 30)]
+
+
 async def test_a_lost_answer_to_a_create_makes_no_second_record(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk(tickets=1)
     desk.sync(
