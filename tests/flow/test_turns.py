@@ -347,6 +347,15 @@ async def test_key_and_limit_send_part_of_a_plan(desk: Desk) -> None:
     assert all(desk.tickets("priority").values())
 
 
+@pytest.mark.parametrize("key", ["nope", "", "'; drop table x; --", "251"])
+async def test_a_key_that_no_row_has_counts_no_row(desk: Desk, key: str) -> None:
+    await desk.model(RANKED)
+    await desk.turn()
+    [report] = await desk.plan(key=key)
+    assert report.plan is not None
+    assert (report.plan.diff.rows, report.plan.changes) == (0, 0)
+
+
 async def test_elsewhere_than_prod_a_run_ends_with_the_plan_unless_the_app_is_here(desk: Desk) -> None:
     await desk.model(RANKED)
     async with desk.workspace(env="dev") as ws:

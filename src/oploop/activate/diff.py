@@ -97,7 +97,7 @@ def diff(
     where = f" WHERE {bound.where}" if bound.where else ""
     rows = warehouse.rows(f"SELECT count(*) FROM {quote_table(bound.model_table)} AS m{where}")[0][0]
     if only is not None:
-        rows = sum(counts.values()) or 1
+        rows = warehouse.rows(f"SELECT count(*) FROM ({sql.model_select(bound)}) WHERE __key = {literal(only)}")[0][0]
     return Diff(bound, table, tuple(rules), rows, counts)
 
 
@@ -105,7 +105,8 @@ def canonical_key(bound: BoundSync, key: str, warehouse: Warehouse) -> str:
     """A key as the user writes it (several fields separated by commas) in its canonical form."""
     parts = key.split(",") if len(bound.keys) > 1 else [key]
     forms = [canonical(literal(p.strip()), key_form(k.field)) for p, k in zip(parts, bound.keys, strict=False)]
-    return str(warehouse.rows("SELECT " + " || chr(31) || ".join(forms))[0][0])
+    found = warehouse.rows("SELECT " + " || chr(31) || ".join(forms))[0][0]
+    return "" if found is None else str(found)
 
 
 def stopping(diff_: Diff, warehouse: Warehouse) -> list[tuple[str, int]]:

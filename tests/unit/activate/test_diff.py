@@ -105,13 +105,15 @@ VALUES: dict[FieldType, st.SearchStrategy[Any]] = {
     FieldType.JSON: json_texts,
 }
 SPECIAL = {
-    "Mail Alias": st.sampled_from(["jo@x.com", "Jo@X.com ", " ", "", "x" * 12, "x" * 13, "ÀÉ"]),
-    "tier": st.sampled_from(["low", "it's", "50%", "Low", ""]),
+    "Mail Alias": st.sampled_from(["jo@x.com", "Jo@X.com ", " ", "", "a@b", "x" * 12, "x" * 13, "ÀÉ", "àé"]),
+    "tier": st.sampled_from(["low", "low", "it's", "it's", "50%", "50%", "Low"]),
 }
 
 
-def values_of(name: str) -> st.SearchStrategy[Any]:
-    return st.none() | SPECIAL.get(name, VALUES[FIELDS[name].type])
+def pool_of(name: str) -> st.SearchStrategy[list[Any]]:
+    """A few values of a field, so that equal ones meet; NULL among them now and then."""
+    some = st.lists(SPECIAL.get(name, VALUES[FIELDS[name].type]), min_size=3, max_size=3)
+    return st.tuples(some, st.sampled_from([[], [None]])).map(lambda x: x[0] + x[1])
 
 
 @st.composite
@@ -136,17 +138,24 @@ def specs(draw: st.DrawFn, name: str) -> Spec:
 
 
 KEYS = [None, "", "jo@x.com", "Jo@X.com", " jo@x.com", "it's", "a\nb", "100%", "🚀", "b", "c"]
+DISTINCT = ["jo@x.com", "it's", "a\nb", "100%", "🚀", "b", "c"]
 SECONDS = [-50.0, 0.0, 5.0, 30.0, 50.0, 70.0, 100.0]
 
 
+def like(key: str, form: Canonical) -> str:
+    """The same key in another form."""
+    return {Canonical.LOWER: f" {key.upper()}", Canonical.TRIM: f"{key}  "}.get(form, key)
+
+
 @st.composite
-def a_state(draw: st.DrawFn, remote_id: str, pools: Mapping[str, list[Any]]) -> State:
+def a_state(draw: st.DrawFn, remote_id: str, pools: Mapping[str, list[Any]], wanted: Mapping[str, Any]) -> State:
+    """A state of any values; often of those that the model still wants, so that only the app has moved."""
     acked = draw(st.sampled_from(SECONDS))
     receipt = draw(st.sampled_from([None, micros(acked), micros(acked - 1)]))
     fields = {}
     for n, pool in pools.items():
         if draw(st.integers(0, 4)):
-            sent = draw(st.sampled_from(pool))
+            sent = draw(st.sampled_from([wanted.get(n), wanted.get(n), *pool]))
             fields[n] = (sent, draw(st.just(sent) | st.sampled_from(pool)))
     return State(remote_id, at(acked), receipt, fields)
 
@@ -156,23 +165,25 @@ def worlds(draw: st.DrawFn) -> World:
     names = draw(st.lists(st.sampled_from(list(FIELDS)), min_size=1, max_size=4, unique=True))
     fields = [draw(specs(n)) for n in names]
     form = draw(st.sampled_from([Canonical.EXACT, Canonical.LOWER, Canonical.TRIM]))
-    pools = {n: draw(st.lists(values_of(n), min_size=3, max_size=3)) for n in names}
+    pools = {n: draw(pool_of(n)) for n in names}
 
     def some(of: list[str]) -> dict[str, Any]:
         return {n: draw(st.sampled_from(pools[n])) for n in of}
 
-    pool = draw(st.permutations(KEYS))[: draw(st.integers(1, 7))]
+    pool = draw(st.permutations(DISTINCT))[: draw(st.integers(1, 6))]
     rows = [Row(k, some(names)) for k in pool if draw(st.integers(0, 7))]
     rows += [Row(draw(st.sampled_from(KEYS)), some(names)) for _ in range(draw(st.sampled_from([0, 0, 0, 1])))]
     records = []
-    of_records = [k for k in pool if draw(st.integers(0, 3))]
+    of_records = [draw(st.sampled_from([k, k, like(k, form)])) for k in pool if draw(st.integers(0, 5))]
     of_records += [draw(st.sampled_from(KEYS)) for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2])))]
     for i, k in enumerate(of_records):
         second = draw(st.sampled_from(SECONDS))
         version = draw(st.sampled_from([0, micros(second), micros(second + 1000)]))
-        records.append(Record(f"r{i}", k, some(names), version, at(second), draw(st.integers(0, 7)) == 0))
+        records.append(Record(f"r{i}", k, some(names), version, at(second), draw(st.integers(0, 9)) == 0))
     ids = [f"r{i}" for i in range(len(records) + 2)]  # two that no read has shown
-    states = [draw(a_state(i, pools)) for i in ids if draw(st.integers(0, 3))]
+    values = {r.key: r.values for r in rows}
+    wants = [values.get(r.key) or values.get(r.key and r.key.strip().lower(), {}) for r in records] + [{}, {}]
+    states = [draw(a_state(i, pools, w)) for i, w in zip(ids, wants, strict=True) if draw(st.integers(0, 3))]
     known_keys = sorted({k for k in (key_text(x, form) for x in KEYS) if k})
     identities = draw(st.dictionaries(st.sampled_from(known_keys), st.sampled_from(ids), max_size=2))
     began = draw(st.none() | st.sampled_from(SECONDS).map(at))
