@@ -89,7 +89,7 @@ def test_there_are_commands_to_look_at() -> None:
 def test_printed_command_lines_parse(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     words = words[: words.index("&")] if "&" in words else words
-    context = click.Context(cli, info_name="oploop")
+    context = click.Context(cli, info_name="oploop", **cli.context_settings)
     command = cli.get_command(context, words[0])
     assert command is not None, words[0]
     command.make_context(words[0], words[1:], parent=context)
@@ -97,7 +97,7 @@ def test_printed_command_lines_parse(page: str, line: str) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorial.md", "docs/how-a-sync-works.md", "docs/README.md"])
 def test_commands_named_in_prose_exist(name: str) -> None:
-    context = click.Context(cli)
+    context = click.Context(cli, **cli.context_settings)
     named = set(re.findall(r"`oploop (\w+)", prose(ROOT / name)))
     assert {n for n in named if cli.get_command(context, n) is None} == set()
 
