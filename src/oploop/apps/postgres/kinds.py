@@ -97,9 +97,7 @@ _SIMPLE: Mapping[str, Kind] = {
     "money": Kind(ColumnType.TEXT, "{}::numeric::text", "CAST(CAST({} AS numeric) AS money)"),
     "date": Kind(ColumnType.DATE, "CASE WHEN {0} BETWEEN '0001-01-01' AND '9999-12-31' THEN {0} END", "{}", "date"),
     "timestamptz": Kind(ColumnType.TIMESTAMP, f"{_TIME} END", "{}", "timestamptz"),
-    "timestamp": Kind(
-        ColumnType.TIMESTAMP, f"{_TIME} AT TIME ZONE 'UTC' END", "{} AT TIME ZONE 'UTC'", "timestamptz"
-    ),
+    "timestamp": Kind(ColumnType.TIMESTAMP, f"{_TIME} AT TIME ZONE 'UTC' END", "{} AT TIME ZONE 'UTC'", "timestamptz"),
     "json": _json("json"),
     "jsonb": _json("jsonb"),
     "bytea": Kind(ColumnType.TEXT, "translate(encode({}, 'base64'), E'\\n', '')", "decode({}, 'base64')"),

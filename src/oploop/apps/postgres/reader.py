@@ -6,8 +6,8 @@ A read is one REPEATABLE READ transaction, so that what it shows was all true at
   read's snapshot, so nothing that was committed later is lost; or
 - by a cursor column, with an overlap for what was committed late.
 
-Rows that were deleted leave no trace. A digest of all keys tells whether any can be gone; only then all keys are
-listed. The cursor:
+Rows that were deleted leave no trace. A digest of all keys tells whether any can be gone; only then, and after a
+delivery of our own, all keys are listed. The cursor:
 
     {"fingerprint": text, "xmin": int, "digest": [rows, low, high], "value": text|null, "relisted": bool}
 
@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from oploop.apps.arrow import ARROW_TYPES, TIMESTAMP, column_field, empty_table
 from oploop.apps.base import micros
-from oploop.apps.postgres.catalog import PgColumn, Table, stream_of
+from oploop.apps.postgres.catalog import STEPS, PgColumn, Table, stream_of
 from oploop.apps.postgres.kinds import literal, quote
 from oploop.apps.postgres.server import SETTINGS, Server
 from oploop.errors import FixConfig, OploopError
@@ -245,7 +245,7 @@ class _Reading:
             return self._after(self._table.by_name[self._table.cursor], cursor["value"])
         if not 0 <= snapshot.xmax - cursor["xmin"] < XID_HORIZON:
             return None
-        return f"age(t.xmin) <= age('{cursor['xmin'] % 2**32}'::xid)"
+        return _written_since(cursor["xmin"])
 
     def _after(self, column: PgColumn, value: str | None) -> str | None:
         if value is None:
@@ -278,7 +278,17 @@ class _Reading:
         the same and those of rows that are all new."""
         assert self._cursor is not None
         before = Digest(*self._cursor["digest"])
-        return total not in (before, before + new)
+        return total not in (before, before + new) or self._wrote(self._cursor["xmin"])
+
+    def _wrote(self, since: int) -> bool:
+        """Whether we may have delivered something since: what was fetched back then is known, though no read showed it."""
+        if not any(c.writable for c in self._table.columns):
+            return False
+        if not self._table.keeps_steps or not 0 <= self._snapshot.xmax - since < XID_HORIZON:
+            return True
+        if not self._row(f"SELECT COALESCE(has_table_privilege(to_regclass('{STEPS}'), 'SELECT'), false)")[0]:
+            return False  # the table of steps is made with the first delivery
+        return bool(self._row(f"SELECT EXISTS (SELECT 1 FROM {STEPS} AS t WHERE {_written_since(since)})")[0])
 
     # -- rows as Arrow -------------------------------------------------------------------------------------------------
 
@@ -348,6 +358,11 @@ class _Reading:
         if len(key) > 1:
             found[self._table.id_column] = pa.array(list(ids), pa.string())
         return self._meta(found, pa.nulls(len(ids), pa.string()), len(ids), deleted=True)
+
+
+def _written_since(xmin: int) -> str:
+    """The condition that a transaction from `xmin` on wrote a row of `t`."""
+    return f"age(t.xmin) <= age('{xmin % 2**32}'::xid)"
 
 
 def _finite(column: PgColumn) -> str | None:
