@@ -32,13 +32,15 @@ class Batch:
     `table` has the stream's columns and the four META_COLUMNS; a later row of a key supersedes an earlier one
     of the same version. `cursor` may be stored once this batch and all before it are in the raw table (None: no
     safe point here). `complete`: the reader has caught up; for a stream whose deletes show by absence only, every
-    live record has now been seen since the read began.
+    live record has now been seen since the read began. `keys_only`: the rows tell just that records with these keys are
+    there; they change nothing, and one that is not known yet makes the next read a whole one.
     """
 
     stream: str
     table: pa.Table
     cursor: Cursor | None = None
     complete: bool = False
+    keys_only: bool = False
 
 
 class Op(StrEnum):
@@ -241,6 +243,7 @@ class Object:
     dynamic: Mapping[str, Field] = field(default_factory=dict)
     lookup_batch: int = 100  #: records a fetch by key brings in one call
     description: str = ""
+    unique: tuple[frozenset[str], ...] = ()  #: the sets of fields that identify a record, if not each key field does
 
 
 class ColumnType(StrEnum):

@@ -166,6 +166,7 @@ def bind(
     binder = _Binder(sync, obj, described, warehouse, model_table, model_columns, unread)
     binder.check_mode()
     raw = raw_table(sync.app, stream.name, deleted_too=True) if stream is not None else None
+    binder.check_key()
     keys = tuple(binder.key(f, c, blind=stream is None) for f, c in sync.key.items())
     fields = tuple(binder.field(m, blind=stream is None) for m in sync.fields)
     _refuse_twice(sync, fields)
@@ -276,6 +277,21 @@ class _Binder:
                 place=self.sync.place_of(*where),
             )
         return f"{MODEL}.{quote(column)}"
+
+    def check_key(self) -> None:
+        """Of an object that tells which sets of fields identify a record, the key must be one of them."""
+        names = frozenset(self.app_field(label, "key").name for label in self.sync.key)
+        if (
+            self.obj.unique
+            and names not in self.obj.unique
+            and all(self.app_field(n, "key").key for n in self.sync.key)
+        ):
+            able = "; ".join(", ".join(sorted(u)) for u in self.obj.unique)
+            raise FixConfig(
+                f"{', '.join(sorted(names))} alone does not identify a record of {self.sync.app}.{self.sync.object}",
+                mend=f"use {able}",
+                place=self.sync.place_of("key"),
+            )
 
     def key(self, label: str, column: str, *, blind: bool) -> BoundKey:
         field = self.app_field(label, "key")

@@ -54,7 +54,8 @@ class Known:
 
 def state_table(bound: BoundSync) -> str:
     """Where the state per field of an object's records is kept."""
-    return f"oploop_state.{quote(f'{bound.sync.app}__{bound.sync.object}'.replace('.', '__'))}"
+    name = bound.sync.object.replace(".", "__").replace('"', "_")  # Postgres: public.accounts
+    return f"oploop_state.{quote(f'{bound.sync.app}__{name}')}"
 
 
 def state_column(field_name: str, part: str) -> str:

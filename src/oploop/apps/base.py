@@ -13,11 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from oploop.apps.transport import Transport
+from oploop.apps.transport import Budget
 from oploop.records import Batch, Cursor, Field, Object, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
@@ -41,6 +41,15 @@ class Account:
     name: str | None = None
 
 
+class Wire(Protocol):
+    """What is asked of an account's connection: a `transport.Transport`, or an app's own for what is no HTTP."""
+
+    calls: int  #: calls that went out, retries included
+    budget: Budget | None
+
+    async def aclose(self) -> None: ...
+
+
 class App(ABC):
     """An outside system. Built once per run and account; reader and writer share its transport.
 
@@ -51,14 +60,15 @@ class App(ABC):
     type: ClassVar[str]  #: the name in `oploop.yml` and of the folder
     title: ClassVar[str]  #: the vendor's name for people
     Config: ClassVar[builtins.type[AppConfig]] = AppConfig
-    streams: ClassVar[Mapping[str, Stream]] = {}
-    objects: ClassVar[Mapping[str, Object]] = {}
+    #: Of an app that learns them from the account, an instance sets its own (and the class has none).
+    streams: Mapping[str, Stream] = {}
+    objects: Mapping[str, Object] = {}
 
     def __init__(self, name: str, config: Any, runtime: Runtime) -> None:
         self.name = name  #: the name used in the project; raw tables are `raw_<name>.<stream>`
         self.config = config
         self.runtime = runtime
-        self.transport: Transport | None = None
+        self.transport: Wire | None = None
 
     @abstractmethod
     async def check(self) -> Account:

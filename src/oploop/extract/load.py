@@ -9,9 +9,10 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from oploop.apps.arrow import empty_table
 from oploop.errors import OploopError
 from oploop.extract import cursors
-from oploop.extract.merge import Merge, mark_absent, may_repeat, merge, refresh, repeated
+from oploop.extract.merge import Merge, mark_absent, mark_seen, may_repeat, merge, refresh, repeated
 from oploop.extract.nouns import StreamRequest
 from oploop.extract.raw import ensure_raw_table, evolve
 from oploop.extract.shape import SEQUENCE, Shaped, shape
@@ -67,6 +68,7 @@ class Loader:
         self._warehouse = warehouse
         self._runtime = runtime
         self._staging = staging
+        self._unknown: set[str] = set()  #: streams in which keys came alone that the raw table does not hold
 
     def prepare(self, requests: Sequence[StreamRequest]) -> dict[tuple[str, str], cursors.StreamState]:
         """Make the raw tables, throw away what a killed load left behind; the streams' states."""
@@ -121,18 +123,33 @@ class Loader:
                 types = evolve(self._warehouse, app, stream, rows.fresh.columns)
                 job = Merge(app, stream, rows.fresh.columns, types, source, excluded)
                 deleted = merge(self._warehouse, job, deletes=rows.fresh.any_deleted())
+            if not self._see(part):
+                self._unknown.add(part.request.name)
             deleted += self._note(part)
         return Loaded(rows.fresh.table.num_rows, deleted)
+
+    def _see(self, part: Part) -> bool:
+        """Note of the keys that came alone that their records are there; whether all of them are known."""
+        app, stream = part.request.app.name, part.request.stream
+        tables = [b.table for b in part.batches if b.keys_only and b.table.num_rows]
+        if not tables:
+            return True
+        types = self._warehouse.columns(raw_table(app, stream.name, deleted_too=True))
+        shaped = shape(stream, tables, types)
+        with _shown(self._warehouse, app, stream, shaped) as job:
+            seen = mark_seen(self._warehouse, job)
+        return seen >= int(shaped.table.num_rows)
 
     def _note(self, part: Part) -> int:
         """Store how far the stream is; of a complete read that saw every record, mark the absent ones. Their number."""
         app, stream, last = part.request.app.name, part.request.stream, part.batches[-1]
         if last.complete:
+            cursor = None if part.request.name in self._unknown else last.cursor  # None: the next read is a whole one
             relisted = bool(last.cursor and last.cursor.get("relisted"))
             whole = relisted or stream.deletes is Deletes.ABSENCE
             gone = mark_absent(self._warehouse, app, stream, part.read_began) if whole else 0
             ended = self._runtime.now()
-            cursors.store_complete(self._warehouse, app, stream.name, last.cursor, part.read_began, ended)
+            cursors.store_complete(self._warehouse, app, stream.name, cursor, part.read_began, ended)
             return gone
         safe = [b.cursor for b in part.batches if b.cursor is not None]
         if safe:
@@ -159,7 +176,7 @@ def _sort(warehouse: Warehouse, part: Part) -> _Sorted:
     """Shape a part's rows and find those that the raw table holds already."""
     app, stream = part.request.app.name, part.request.stream
     types = warehouse.columns(raw_table(app, stream.name, deleted_too=True))
-    shaped = shape(stream, [b.table for b in part.batches], types)
+    shaped = shape(stream, [b.table for b in part.batches if not b.keys_only] or [empty_table(stream)], types)
     nothing = shaped.only(pa.array([], pa.int64()))
     if not shaped.table.num_rows or any(types.get(name) != kind for name, kind in shaped.columns):
         return _Sorted(shaped, nothing)

@@ -110,6 +110,14 @@ def mark_absent(warehouse: Warehouse, app: str, stream: Stream, began: datetime)
     )
 
 
+def mark_seen(warehouse: Warehouse, job: Merge) -> int:
+    """Note of live records, of which the source has just the keys, that they are there; the number of them."""
+    return warehouse.execute(
+        f"UPDATE {job.table} AS t SET {quote(EXTRACTED_AT)} = {_seen(job)} FROM ({job.rows()}) AS s "
+        f"WHERE {job.same_key} AND NOT t.{quote(DELETED)}"
+    )
+
+
 def may_repeat(warehouse: Warehouse, job: Merge) -> bool:
     """Whether any row might be one that the raw table holds; much cheaper to ask than which, as `_raw` is not read."""
     found = warehouse.rows(

@@ -1,0 +1,100 @@
+"""Postgres: any table of a database, read in one snapshot and written by set-based statements."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+
+from oploop.apps.base import Account, App, AppConfig
+from oploop.apps.postgres.catalog import STEPS, Catalog, Objects, Streams
+from oploop.apps.postgres.reader import TableReader
+from oploop.apps.postgres.server import Server, parse_dsn
+from oploop.apps.postgres.writer import TableWriter
+from oploop.records import Batch, Cursor, Object, ReadOptions, Receipt, Step, Stream
+from oploop.runtime import Runtime
+
+
+class PostgresConfig(AppConfig):
+    """Keys of a Postgres app in `oploop.yml`."""
+
+    dsn: SecretStr
+    schema_: str = Field(default="public", alias="schema", min_length=1)
+    #: table: the column by which it is read on; without one it is read on by xmin
+    cursor: dict[str, str] = {}
+    #: table: the columns that identify a row, where it has no primary key
+    key: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    #: seconds by which a read goes back before the newest value of a cursor that tells the time
+    overlap: float = Field(default=600.0, ge=0)
+
+    @field_validator("dsn")
+    @classmethod
+    def _an_address(cls, value: SecretStr) -> SecretStr:
+        parse_dsn(value.get_secret_value())
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("is not for a database: dsn is its address")
+        return value
+
+
+class PostgresApp(App):
+    """A Postgres database, both directions. Its streams and objects are the user's tables."""
+
+    type = "postgres"
+    title = "PostgreSQL"
+    Config = PostgresConfig
+
+    def __init__(self, name: str, config: PostgresConfig, runtime: Runtime) -> None:
+        self.server = Server(name, config.dsn.get_secret_value())
+        super().__init__(name, config.model_copy(update={"base_url": self.server.base_url}), runtime)
+        self.transport = self.server
+        self.catalog = Catalog(self.server, config.schema_, config.key, config.cursor)
+        self.streams: Mapping[str, Stream] = Streams(self.catalog)
+        self.objects: Mapping[str, Object] = Objects(self.catalog)
+        self._reader = TableReader(self.server, runtime, config.overlap)
+        self._writer = TableWriter(self.server, runtime)
+
+    async def check(self) -> Account:
+        """See App.check. Names which part of the dsn is wrong."""
+        import psycopg
+
+        try:
+            async with self.server.connection() as connection:
+                row = await (
+                    await connection.execute(
+                        "SELECT current_setting('server_version'), current_user, current_database(), "
+                        "pg_is_in_recovery(), to_regclass(%s) IS NOT NULL OR has_database_privilege(current_database(), 'CREATE')",
+                        (STEPS,),
+                    )
+                ).fetchone()
+                await connection.rollback()
+        except (psycopg.Error, OSError) as e:
+            raise self.server.explain(e) from None
+        assert row is not None
+        version, user, database, replica, keeps = row
+        said = f"PostgreSQL {version.split()[0]}, {database} on {self.server.host} as {user}"
+        said += ", a replica: it can only be read" if replica else "" if keeps else f", without {STEPS}"
+        return Account(said, f"{self.server.host}/{database}")
+
+    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+        """See App.read and reader.py."""
+        async with aclosing(self._reader.read(self.catalog.table(stream), cursor, options)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
+        """See App.fetch."""
+        return await self._reader.fetch(self.catalog.table(object_name), remote_ids)
+
+    async def send(self, step: Step) -> list[Receipt]:
+        """See App.send and writer.py."""
+        return await self._writer.send(self.catalog.table(step.object), step)
+
+
+__all__ = ["PostgresApp", "PostgresConfig"]

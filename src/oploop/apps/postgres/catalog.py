@@ -1,0 +1,370 @@
+"""Tables as the database's own catalog describes them, asked when they are first named: streams and objects.
+
+A table is named with its schema (`public.accounts`); without one it is of the configured schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from oploop.apps.postgres.kinds import FIELD_TYPES, Kind, PgType, as_text, kind_of, quote
+from oploop.apps.postgres.server import Server
+from oploop.errors import FixConfig, did_you_mean
+from oploop.records import (
+    META_COLUMNS,
+    Canonical,
+    Column,
+    ColumnType,
+    Deletes,
+    Field,
+    Object,
+    Op,
+    Operation,
+    Replay,
+    Stream,
+)
+
+STEPS = "oploop.oploop_steps"  #: where the ids of delivered steps are kept, in the target database
+BATCH = 10_000
+IN_FLIGHT = 2
+
+_TABLES = """
+SELECT n.nspname, c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND n.nspname <> 'oploop'
+AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%%' AND has_schema_privilege(n.oid, 'USAGE')
+AND has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE') ORDER BY n.nspname <> %s, 1, 2
+"""
+
+_TABLE = """
+SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
+  has_table_privilege(c.oid, 'DELETE'),
+  has_database_privilege(current_database(), 'CREATE') OR COALESCE(has_table_privilege(to_regclass(%s), 'INSERT, SELECT'), false)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+
+# A domain is followed to its base type, step by step; what it adds on the way (NOT NULL, a default) counts.
+_COLUMNS = """
+WITH RECURSIVE typed AS (
+  SELECT a.attnum, a.atttypid AS typid, a.atttypmod AS typmod, a.attnotnull AS required, a.atthasdef AS filled
+  FROM pg_attribute a WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+  SELECT d.attnum, t.typbasetype, t.typtypmod, d.required OR t.typnotnull, d.filled OR t.typdefault IS NOT NULL
+  FROM typed d JOIN pg_type t ON t.oid = d.typid WHERE t.typtype = 'd'
+)
+SELECT a.attname, t.typname, t.typtype::text, t.typcategory::text, d.typmod, format_type(t.oid, -1),
+  d.required, d.filled, a.attidentity = 'a' OR a.attgenerated <> '' AS made, a.attidentity <> '' AS numbered,
+  (SELECT array_agg(e.enumlabel ORDER BY e.enumsortorder)::text[] FROM pg_enum e WHERE e.enumtypid = t.oid),
+  col_description(%(oid)s, a.attnum),
+  has_column_privilege(%(oid)s, a.attnum, 'SELECT'),
+  has_column_privilege(%(oid)s, a.attnum, 'INSERT') OR has_column_privilege(%(oid)s, a.attnum, 'UPDATE')
+FROM pg_attribute a JOIN typed d ON d.attnum = a.attnum JOIN pg_type t ON t.oid = d.typid
+WHERE a.attrelid = %(oid)s AND t.typtype <> 'd' ORDER BY a.attnum
+"""
+
+# Indexes that keep columns unique for all rows: neither partial ones nor ones over expressions.
+_UNIQUE = """
+SELECT i.indisprimary, i.indimmediate, (
+  SELECT array_agg(a.attname ORDER BY k.place)::text[] FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place)
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.place <= i.indnkeyatts)
+FROM pg_index i WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class PgColumn:
+    """A column. `raw` is its name in the raw table, where names that differ only by case cannot stand side by side."""
+
+    name: str
+    raw: str
+    type: PgType
+    kind: Kind
+    required: bool  #: NOT NULL
+    filled: bool  #: has a default, or a number of its own
+    made: bool  #: computed by the database, or numbered always: never written
+    enum: tuple[str, ...] | None
+    comment: str | None
+    readable: bool
+    writable: bool
+
+    @property
+    def sql(self) -> str:
+        return quote(self.name)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the catalog has it. `key`: the columns that identify a row; `unique`: all sets that do, with whether
+    `ON CONFLICT` can go by them."""
+
+    schema: str
+    name: str
+    oid: int
+    relkind: str
+    comment: str | None
+    columns: tuple[PgColumn, ...]
+    key: tuple[str, ...]
+    unique: Mapping[frozenset[str], bool]
+    removable: bool
+    keeps_steps: bool
+    cursor: str | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def sql(self) -> str:
+        return f"{quote(self.schema)}.{quote(self.name)}"
+
+    @cached_property
+    def by_name(self) -> Mapping[str, PgColumn]:
+        return {c.name: c for c in self.columns}
+
+    @property
+    def key_columns(self) -> list[PgColumn]:
+        return [self.by_name[k] for k in self.key]
+
+    @property
+    def has_xmin(self) -> bool:
+        """Whether rows carry the transaction that wrote them (views and foreign tables do not show it)."""
+        return self.relkind in ("r", "p", "m")
+
+    @cached_property
+    def id_column(self) -> str:
+        """The raw column with the row's id: the key's, or one of our own where the key has several columns."""
+        if len(self.key) == 1:
+            return self.by_name[self.key[0]].raw
+        name, taken = "_key", {c.raw.lower() for c in self.columns}
+        while name in taken:
+            name += "_"
+        return name
+
+    def id_sql(self, alias: str) -> str:
+        """The row's id as text, over a table alias."""
+        texts = [c.kind.read.format(f"{alias}.{c.sql}") for c in self.key_columns]
+        return f"({texts[0]})::text" if len(texts) == 1 else f"jsonb_build_array({', '.join(texts)})::text"
+
+
+class Catalog:
+    """The tables of one database, each described once, when it is first asked for."""
+
+    def __init__(
+        self, server: Server, schema: str, keys: Mapping[str, Sequence[str]], cursors: Mapping[str, str]
+    ) -> None:
+        self._server, self._schema = server, schema
+        self._keys = {self._full(k): tuple(v) for k, v in keys.items()}
+        self._cursors = {self._full(k): v for k, v in cursors.items()}
+        self._names: dict[str, str] | None = None
+        self._tables: dict[str, Table | None] = {}
+
+    def names(self) -> Mapping[str, str]:
+        """All tables and views that the user may use and their pg_class.relkind, those of the configured schema first."""
+        if self._names is None:
+            with self._server.short() as connection:
+                rows = connection.execute(_TABLES, (self._schema,)).fetchall()
+            self._names = {f"{schema}.{name}": relkind for schema, name, relkind in rows}
+        return self._names
+
+    def has(self, name: str) -> bool:
+        return self._look(self._full(name)) is not None
+
+    def table(self, name: str) -> Table:
+        """A table by name; FixConfig, with the nearest right one, when there is none."""
+        full = self._full(name)
+        found = self._look(full)
+        if found is None:
+            near = did_you_mean(full, self.names())
+            raise FixConfig(f"{self._server.place} has no table {full!r}", mend=near)
+        return found
+
+    def _full(self, name: str) -> str:
+        return name if "." in name else f"{self._schema}.{name}"
+
+    def _look(self, full: str) -> Table | None:
+        if full not in self._tables:
+            with self._server.short() as connection, connection.transaction():
+                connection.execute("SET LOCAL search_path = pg_catalog")  # so that types come with their schema
+                self._tables[full] = self._describe(connection, full)
+        return self._tables[full]
+
+    def _describe(self, connection: Any, full: str) -> Table | None:
+        schema, _, name = full.partition(".")
+        head = connection.execute(_TABLE, (STEPS, schema, name)).fetchone()
+        if head is None:
+            return None
+        oid, relkind, comment, removable, keeps_steps = head
+        rows = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
+        indexes = connection.execute(_UNIQUE, (oid,)).fetchall()
+        not_null = {row[0] for row in rows if row[6]}
+        key = self._key(full, [r[0] for r in rows], indexes, not_null)
+        columns = tuple(_columns(rows, key))
+        unique: dict[frozenset[str], bool] = {}
+        for _, immediate, names in indexes:
+            unique[frozenset(names)] = unique.get(frozenset(names), False) or immediate
+        cursor = self._cursor(full, columns)
+        return Table(schema, name, oid, relkind, comment, columns, key, unique, removable, keeps_steps, cursor)
+
+    def _key(self, full: str, columns: Sequence[str], indexes: Sequence[Any], not_null: set[str]) -> tuple[str, ...]:
+        """The configured key, else the primary key, else a unique index without NULLs; empty when there is none."""
+        if full in self._keys:
+            for name in self._keys[full]:
+                if name not in columns:
+                    raise FixConfig(f"key: {full} has no column {name!r}", mend=did_you_mean(name, columns))
+            return self._keys[full]
+        for primary, _, names in indexes:
+            if primary or not_null.issuperset(names):
+                return tuple(names)
+        return ()
+
+    def _cursor(self, full: str, columns: Sequence[PgColumn]) -> str | None:
+        name = self._cursors.get(full)
+        if name is None:
+            return None
+        found = next((c for c in columns if c.name == name), None)
+        if found is None:
+            raise FixConfig(
+                f"cursor: {full} has no column {name!r}", mend=did_you_mean(name, [c.name for c in columns])
+            )
+        if found.type.name not in ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric"):
+            raise FixConfig(
+                f"cursor: {full}.{name} is a {found.type.name}, by which nothing can be read on",
+                mend="name a timestamp or a growing number, or leave cursor out: rows are then read on by xmin",
+            )
+        return name
+
+
+def _columns(rows: Sequence[Any], key: Sequence[str]) -> Iterator[PgColumn]:
+    taken = set(META_COLUMNS)
+    for (
+        name,
+        typname,
+        typtype,
+        category,
+        modifier,
+        cast,
+        required,
+        filled,
+        made,
+        numbered,
+        enum,
+        comment,
+        see,
+        put,
+    ) in rows:
+        of = PgType(typname, typtype, category, modifier, cast)
+        kind = as_text(kind_of(of), of) if name in key else kind_of(of)
+        raw, number = name, 2
+        while raw.lower() in taken:
+            raw, number = f"{name}__{number}", number + 1
+        taken.add(raw.lower())
+        labels = tuple(enum) if enum else None
+        yield PgColumn(name, raw, of, kind, required, filled or numbered, made, labels, comment, see, put and not made)
+
+
+def stream_of(table: Table) -> Stream:
+    """What is read of a table; FixConfig when nothing identifies its rows."""
+    if not table.key:
+        raise FixConfig(
+            f"{table.label} has no primary key, so its rows cannot be told apart",
+            mend=f"name the columns that identify a row: `key: {{{table.label}: [...]}}`",
+        )
+    columns = {c.raw: c.kind.column for c in table.columns if c.readable}
+    if table.id_column not in columns:
+        columns[table.id_column] = ColumnType.TEXT
+    goes_on = table.cursor is not None or table.has_xmin
+    return Stream(
+        table.label,
+        tuple(c.raw for c in table.key_columns),
+        columns,
+        incremental=goes_on,
+        deletes=Deletes.MARKED if goes_on else Deletes.ABSENCE,
+        description=table.comment or "",
+    )
+
+
+def object_of(table: Table) -> Object:
+    """What is written to a table. Its operations are those that the user may do there."""
+    replay = Replay.SAFE if table.keeps_steps else Replay.LOOKUP
+    again = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE)
+    arbiters = sorted({name for names, usable in table.unique.items() if usable for name in names})
+    upsert = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE, keys=tuple(arbiters))
+    create = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=replay, settle=0.0)
+    operations = {Op.CREATE: create, Op.UPDATE: again}
+    if arbiters:
+        operations[Op.UPSERT] = upsert
+    if table.removable:
+        operations[Op.REMOVE] = again
+    fields = {c.name: field_of(table, c) for c in table.columns}
+    return Object(
+        table.label,
+        operations,
+        stream=table.label if table.key else None,
+        id_column=table.id_column,
+        fields=fields,
+        lookup_batch=BATCH,
+        description=table.comment or "",
+        unique=tuple(table.unique),
+    )
+
+
+def field_of(table: Table, column: PgColumn) -> Field:
+    """A column as a field of its object."""
+    keys = {name for names in table.unique for name in names} | set(table.key)
+    kind = column.kind
+    return Field(
+        column.name,
+        FIELD_TYPES[kind.column],
+        source=Column(column.raw) if column.readable and table.key else None,
+        key=column.name in keys,
+        required=column.required and not column.filled and not column.made,
+        read_only=not column.writable,
+        max_length=kind.max_length,
+        enum=column.enum,
+        canonical=kind.canonical if column.enum is None else Canonical.EXACT,
+        nullable=not column.required,
+        description=column.comment or "",
+    )
+
+
+class _Lazy:
+    """The names of a catalog's tables; a table is described when its entry is asked for."""
+
+    _relkinds = "rpvmf"
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._catalog.has(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, relkind in self._catalog.names().items() if relkind in self._relkinds)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Streams(_Lazy, Mapping[str, Stream]):
+    """All tables and views, as streams."""
+
+    def __getitem__(self, name: str) -> Stream:
+        return stream_of(self._catalog.table(name))
+
+
+class Objects(_Lazy, Mapping[str, Object]):
+    """All tables, as objects; a view, or a table of another server, is not written to."""
+
+    _relkinds = "rp"
+
+    def __getitem__(self, name: str) -> Object:
+        table = self._catalog.table(name)
+        if table.relkind not in self._relkinds:
+            raise FixConfig(
+                f"{table.label} is no table of this database, so nothing is written to it", mend="write to a table"
+            )
+        return object_of(table)

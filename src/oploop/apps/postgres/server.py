@@ -1,0 +1,217 @@
+"""One database's connections: made as its address says, pooled for writing, and their errors in words with a mend.
+
+The address (`dsn`) holds a password, so no message quotes it, nor what a driver says of a malformed one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from oploop.apps.transport import Answer, Budget, LostAnswer, Refused, Request, is_loopback
+from oploop.errors import FixConfig, OploopError, RetryLater
+
+if TYPE_CHECKING:
+    import adbc_driver_manager.dbapi
+    import psycopg
+
+CONNECT_SECONDS = 10
+#: What every transaction of ours begins with: texts of values do not depend on the server's settings.
+SETTINGS = (
+    "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; "
+    "SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL standard_conforming_strings = on"
+)
+
+
+class RowsRefused(Refused):
+    """Postgres refused a statement for what its rows hold, and did nothing."""
+
+    def __init__(self, table: str, message: str, code: str | None) -> None:
+        super().__init__(Answer(400, {}, b"", Request("COPY", table)), message, code=code)
+
+
+def parse_dsn(dsn: str) -> dict[str, str]:
+    """An address as libpq's parameters; ValueError, without the address in it, when it is none."""
+    from psycopg import conninfo
+
+    try:
+        found = {k: str(v) for k, v in conninfo.conninfo_to_dict(dsn).items() if v is not None}
+    except Exception:
+        raise ValueError("dsn is no address of a Postgres database") from None
+    if not found:
+        raise ValueError("dsn is empty")
+    return found
+
+
+class Server:
+    """Where the database is, and the connections to it. `calls` counts steps sent, reads begun and fetches."""
+
+    budget: Budget | None = None  #: a database of one's own has no quota
+
+    def __init__(self, app: str, dsn: str) -> None:
+        self.app = app
+        self.calls = 0
+        given = parse_dsn(dsn)
+        self.host = given.get("host", "localhost")
+        self.port = given.get("port", "5432")
+        self.user = given.get("user", "")
+        self.database = given.get("dbname", self.user)
+        params = {
+            "connect_timeout": str(CONNECT_SECONDS),
+            "application_name": "oploop",
+            "keepalives_idle": "30",
+        } | given
+        if not self.local:
+            params.setdefault("sslmode", "require")  # libpq would fall back to plain text without a word
+        self._params: Mapping[str, str] = params
+        self._idle: list[psycopg.AsyncConnection[Any]] = []
+
+    @property
+    def local(self) -> bool:
+        """Whether the database is on this machine."""
+        return self.host.startswith("/") or is_loopback(self.host)
+
+    @property
+    def place(self) -> str:
+        """Database and host, as messages name them."""
+        return f"{self.database} on {self.host}" + ("" if self.host.startswith("/") else f":{self.port}")
+
+    @property
+    def base_url(self) -> str:
+        """The address without user and password."""
+        return f"postgresql://{'localhost' if self.host.startswith('/') else self.host}:{self.port}/{self.database}"
+
+    # -- connections ---------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def short(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection for some questions of the catalog, each on its own."""
+        import psycopg
+
+        try:
+            with psycopg.connect(self._conninfo(), autocommit=True) as connection:
+                yield connection
+        except psycopg.Error as e:
+            raise self.explain(e) from None
+
+    def arrow(self) -> adbc_driver_manager.dbapi.Connection:
+        """A connection that answers in Arrow, in a transaction; drivers raise their own errors (see `explain`)."""
+        from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+
+        connection: adbc_driver_manager.dbapi.Connection = dbapi.connect(self._conninfo())
+        return connection
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        """A connection of the pool; one that broke, or is in the middle of something, does not go back."""
+        import psycopg
+        from psycopg.pq import TransactionStatus
+
+        connection = self._idle.pop() if self._idle else None
+        if connection is None or connection.closed:
+            connection = await psycopg.AsyncConnection.connect(self._conninfo())
+        try:
+            yield connection
+        finally:
+            if connection.info.transaction_status == TransactionStatus.IDLE:
+                self._idle.append(connection)
+            else:
+                await connection.close()
+
+    async def aclose(self) -> None:
+        """Close the pool; safe to call twice."""
+        while self._idle:
+            await self._idle.pop().close()
+
+    def _conninfo(self) -> str:
+        from psycopg import conninfo
+
+        return conninfo.make_conninfo("", **self._params)
+
+    # -- errors --------------------------------------------------------------------------------------------------------
+
+    def explain(self, e: BaseException) -> OploopError:
+        """A driver's error as ours, named by its remedy; never with the password."""
+        said, code = one_line(e), getattr(e, "sqlstate", None)
+        if not code:
+            return self._unconnected(said)
+        if code.startswith("28") or code == "3D000":
+            return self._unconnected(said)
+        if code == "42501":
+            return FixConfig(f"{self.place}: {said}", mend=f"GRANT it to the user {self.user} of {self.app}.dsn")
+        if code == "25006":
+            return FixConfig(f"{self.place} takes no writes: {said}", mend="let dsn name the primary server")
+        if code[:2] in ("08", "53", "57", "58") or code in TRANSIENT:
+            return RetryLater(f"{self.place} cannot do it now: {said}")
+        return FixConfig(f"{self.place} refused a statement: {said}", mend="was the table changed? run again")
+
+    def _unconnected(self, said: str) -> OploopError:
+        """Why there is no connection: which part of the address is wrong, by what libpq and the server say."""
+        low = said.lower()
+        if "password" in low:
+            what = "has no password" if "no password" in low else "is refused: wrong user or password"
+            return FixConfig(
+                f"dsn: user {self.user!r} {what} ({self.place})", mend=f"check user and password in {self.app}.dsn"
+            )
+        if f'role "{self.user}' in said or "peer authentication" in low or "ident authentication" in low:
+            return FixConfig(
+                f"dsn: there is no user {self.user!r} at {self.host}", mend=f"check the user in {self.app}.dsn"
+            )
+        if f'database "{self.database}' in said and "does not exist" in low:
+            return FixConfig(
+                f"dsn: there is no database {self.database!r} at {self.host}",
+                mend=f"check the database in {self.app}.dsn",
+            )
+        if "pg_hba.conf" in low:
+            return FixConfig(
+                f"dsn: the server lets {self.user!r} not in from here: {said}", mend="check pg_hba.conf, sslmode"
+            )
+        if any(w in low for w in ("resolve", "translate host name", "name or service", "nodename")):
+            return FixConfig(f"dsn: there is no host {self.host!r}", mend=f"check the host in {self.app}.dsn")
+        if "ssl" in low:
+            return FixConfig(f"dsn: no encrypted connection to {self.place}: {said}", mend="set sslmode in the dsn")
+        return RetryLater(
+            f"cannot reach {self.place}: {said}", mend=f"is it up? are host and port in {self.app}.dsn right?"
+        )
+
+
+#: Serialization failure, deadlock, lock not to be had in time: nothing was done, and the next try may succeed.
+TRANSIENT = frozenset({"40001", "40P01", "55P03", "40003"})
+
+
+def one_line(e: BaseException) -> str:
+    """What a driver said, in one line of at most 300 characters, with the detail where there is one."""
+    diag = getattr(e, "diag", None)
+    primary = getattr(diag, "message_primary", None)
+    if diag is not None and primary:
+        text = says(primary, diag.message_detail)
+    else:
+        text = re.split(r"\n(?:LINE \d|HINT:|Query was:)|\. Query was:", re.sub(r"^[\s\S]*?ERROR: +", "", str(e)))[0]
+        text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def says(message: str, detail: str | None) -> str:
+    """A message and its detail as one text of at most 300 characters."""
+    text = " ".join((f"{message}: {detail}" if detail else message).split())
+    return text if len(text) <= 300 else text[:299] + "…"
+
+
+def about_rows(code: str | None) -> bool:
+    """Whether an error lies in what the rows hold, so that other rows may pass: bad values, constraints, triggers."""
+    return code is not None and (code[:2] in ("22", "23", "44", "P0") or code in ("21000", "54000", "27000"))
+
+
+__all__ = [
+    "SETTINGS",
+    "TRANSIENT",
+    "LostAnswer",
+    "RowsRefused",
+    "Server",
+    "about_rows",
+    "one_line",
+    "parse_dsn",
+    "says",
+]

@@ -1,0 +1,219 @@
+"""The whole loop on a Postgres table: bad rows among ten thousand, people's edits, a kill between commit and receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oploop import loop
+from oploop.errors import FixConfig
+from oploop.loop import Options
+from oploop.project import load_project
+from oploop.report import RunReport
+from oploop.runtime import Runtime
+from oploop.workspace import Workspace
+from tests.apps.postgres.conftest import Database
+
+ROOT = Path(__file__).parents[3]
+PROJECT = """\
+name: acme
+warehouse: {type: duckdb, database: warehouse.duckdb}
+models: {engine: none}
+apps:
+  crm: {type: postgres, dsn: "${CRM_DSN}"}
+"""
+SYNC = """\
+model: mart.accounts
+to: crm.public.accounts
+mode: upsert
+key: {email: email}
+fields: [name, score, plan, since, amount, note]
+"""
+TABLE = """
+CREATE TABLE accounts (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL UNIQUE, name text,
+  score int CHECK (score < 1000000), plan varchar(8), since timestamptz, amount numeric(20,4), note text)
+"""
+MODEL = """
+SELECT 'u' || i || '@acme.example' AS email, 'Jürgen O''Neil 👋 ' || i AS name, i AS score,
+  CASE WHEN i % 2 = 0 THEN 'free' ELSE 'pro' END AS plan, TIMESTAMPTZ '2024-01-01 00:00:00+02' + to_seconds(i) AS since,
+  CASE WHEN i % 3 > 0 THEN i * 1.25::DECIMAL(20,4) END AS amount, CASE WHEN i % 5 = 0 THEN '' ELSE 'x' END AS note
+FROM range(1, {n} + 1) t(i)
+"""
+
+
+@dataclass
+class Office:
+    """A project on one database."""
+
+    folder: Path
+    db: Database
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def sync(self, text: str) -> None:
+        (self.folder / "syncs").mkdir(exist_ok=True)
+        (self.folder / "syncs" / "accounts.yml").write_text(text)
+
+    def workspace(self) -> Workspace:
+        project = load_project(self.folder, {"CRM_DSN": self.db.dsn})
+        return Workspace(project, "prod", self.runtime, "test")
+
+    async def model(self, select: str) -> None:
+        async with self.workspace() as ws:
+            ws.warehouse.execute("CREATE SCHEMA IF NOT EXISTS mart")
+            ws.warehouse.execute(f"CREATE OR REPLACE TABLE mart.accounts AS {select}")
+
+    async def turn(self, **options: Any) -> RunReport:
+        async with self.workspace() as ws:
+            return await loop.run(ws, Options(yes=True, **options))
+
+    async def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        async with self.workspace() as ws:
+            return ws.warehouse.rows(sql)
+
+
+@pytest.fixture
+def office(tmp_path: Path, db: Database) -> Office:
+    (tmp_path / "oploop.yml").write_text(PROJECT)
+    made = Office(tmp_path, db)
+    made.sync(SYNC)
+    db.sql(TABLE)
+    return made
+
+
+async def test_bad_rows_are_listed_and_the_others_arrive(office: Office) -> None:
+    await office.model(MODEL.format(n=10_000))
+    await office.rows(
+        "UPDATE mart.accounts SET score = 1000000 + score WHERE score % 50 = 0"
+    )  # 2% break the constraint
+    report = await office.turn()
+    (sync,) = report.syncs
+    assert sync.delivery is not None, report.as_json()
+    assert (sync.delivery.delivered, sync.delivery.rejected, sync.delivery.unknown) == (9_800, 200, 0)
+    assert sync.delivery.calls == 2
+    assert office.db.sql("SELECT count(*), sum(score), count(amount) FROM accounts") == [(9_800, 49_000_000, 6_533)]
+    errors = await office.rows(
+        "SELECT count(*), min(error) FROM oploop.changes WHERE status = 'rejected' AND error LIKE '%accounts_score_check%'"
+    )
+    assert errors[0][0] == 200
+    read_back = sync.read_back
+    assert read_back is not None
+    assert read_back.count("confirmed") == 1_000
+    second = await office.turn()
+    assert second.status == "ok"
+    assert second.syncs[0].plan is not None
+    assert second.syncs[0].plan.changes == 0
+    assert second.syncs[0].plan.diff.count("parked") == 200
+    names = office.db.sql("SELECT name, since::text, note FROM accounts WHERE email = 'u5@acme.example'")
+    assert names[0][0] == "Jürgen O'Neil 👋 5"
+    statuses = dict(await office.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1"))
+    assert statuses == {"confirmed": 9_800, "rejected": 200}
+
+
+async def test_a_change_by_hand_is_kept_and_a_row_that_is_gone_stays_gone(office: Office) -> None:
+    await office.model(MODEL.format(n=20))
+    await office.turn()
+    office.db.sql("UPDATE accounts SET plan = 'gold' WHERE email = 'u3@acme.example'")
+    office.db.sql("DELETE FROM accounts WHERE email = 'u4@acme.example'")
+    office.db.sql("INSERT INTO accounts (email) VALUES ('more@acme.example')")
+    report = await office.turn()
+    plan = report.syncs[0].plan
+    assert plan is not None
+    assert (plan.changes, plan.diff.count("kept"), plan.diff.count("gone")) == (0, 1, 1)
+    await office.rows("UPDATE mart.accounts SET plan = 'team' WHERE score IN (3, 5)")
+    await office.turn()
+    found = office.db.sql("SELECT email, plan FROM accounts WHERE plan IN ('team', 'gold') ORDER BY 1")
+    assert found == [("u3@acme.example", "team"), ("u5@acme.example", "team")]
+    assert office.db.sql("SELECT count(*) FROM accounts WHERE email = 'u4@acme.example'") == [(0,)]
+    assert await office.rows("SELECT count(*) FROM raw_crm.public__accounts") == [(20,)]
+    assert await office.rows("SELECT email FROM raw_crm.public__accounts__all WHERE _deleted") == [("u4@acme.example",)]
+
+
+async def test_a_first_sync_to_a_filled_table_sends_true_differences_only(office: Office) -> None:
+    await office.model(MODEL.format(n=30))
+    office.db.sql(
+        "INSERT INTO accounts (email, name, score, plan, since, amount, note) SELECT 'u' || i || '@acme.example', "
+        "'Jürgen O''Neil 👋 ' || i, i, CASE WHEN i % 2 = 0 THEN 'free' ELSE 'pro' END, "
+        "'2024-01-01 00:00:00+02'::timestamptz + i * interval '1 second', CASE WHEN i % 3 > 0 THEN i * 1.25 END, "
+        "CASE WHEN i % 5 = 0 THEN '' ELSE 'x' END FROM generate_series(1, 30) i"
+    )
+    office.db.sql("UPDATE accounts SET score = 0 WHERE score = 7")
+    report = await office.turn()
+    assert report.syncs[0].plan is not None
+    assert (report.syncs[0].plan.create, report.syncs[0].plan.update) == (0, 1)
+    assert office.db.sql("SELECT count(*) FROM accounts WHERE score = 0") == [(0,)]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_kill_around_the_commit_doubles_nothing(office: Office, when: str) -> None:
+    """Append-like creates into a table without a unique key to hide behind would show any second row."""
+    office.db.sql("CREATE TABLE seen (email text); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+                  "$$ BEGIN INSERT INTO seen VALUES (NEW.email); RETURN NEW; END $$")  # fmt: skip
+    office.db.sql("CREATE TRIGGER note AFTER INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION note()")
+    await office.model(MODEL.format(n=25_000))
+    words = [sys.executable, "-m", "tests.apps.postgres.killed", str(office.folder), office.db.dsn, when]
+    process = await asyncio.create_subprocess_exec(*words, cwd=ROOT)
+    assert await process.wait() == -signal.SIGKILL
+    committed = office.db.sql("SELECT count(*) FROM accounts")[0][0]
+    assert committed == (10_000 if when == "after" else 0)
+    for _ in range(2):
+        report = await office.turn()
+        assert report.status == "ok", report.as_json()
+    assert office.db.sql("SELECT count(*), count(DISTINCT email) FROM accounts") == [(25_000, 25_000)]
+    assert office.db.sql("SELECT count(*) FROM seen") == [(25_000,)]
+    assert report.syncs[0].plan is not None
+    assert report.syncs[0].plan.changes == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("key: {email: email}", "key: {name: name}", r"field 'name' cannot identify a record of crm\.public\.accounts"),
+        ("crm.public.accounts", "crm.public.acounts", r"no object 'public\.acounts' — did you mean 'public\.accounts'"),
+        ("fields: [name,", "fields: [nam,", "no field 'nam' — did you mean 'name'"),
+        ("fields: [name,", "fields: [{id: score}, name,", "field 'id' is read-only"),
+    ],
+)
+async def test_what_is_wrong_with_a_sync_is_said_with_its_place(office: Office, old: str, new: str, says: str) -> None:
+    await office.model(MODEL.format(n=1))
+    office.sync(SYNC.replace(old, new))
+    with pytest.raises(FixConfig, match=says) as e:
+        await office.turn()
+    assert e.value.place is not None
+    assert e.value.place.file == "syncs/accounts.yml"
+
+
+async def test_a_part_of_a_key_is_no_key(office: Office) -> None:
+    office.db.sql("CREATE TABLE stock (shop text, sku text, n int, PRIMARY KEY (shop, sku))")
+    await office.model("SELECT 'a' AS shop, 'b' AS sku, 1 AS n")
+    text = "model: mart.accounts\nto: crm.public.stock\nmode: upsert\nkey: {}\nfields: [n]\n"
+    office.sync(text.replace("{}", "{shop: shop}"))
+    with pytest.raises(FixConfig, match=r"shop alone does not identify a record of crm\.public\.stock — use shop, sku"):
+        await office.turn()
+    office.sync(text.replace("{}", "{shop: shop, sku: sku}"))
+    for _ in range(2):
+        report = await office.turn()
+    assert report.syncs[0].plan is not None
+    assert (report.syncs[0].plan.changes, report.syncs[0].plan.diff.same) == (0, 1)
+    assert office.db.sql("SELECT * FROM stock") == [("a", "b", 1)]
+
+
+async def test_a_row_that_a_cursor_cannot_find_is_read_the_next_time(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "oploop.yml").write_text(
+        PROJECT.replace('"${CRM_DSN}"', '"${CRM_DSN}", cursor: {public.accounts: since}, read: [public.accounts]')
+    )
+    await office.model(MODEL.format(n=5))
+    await office.turn()
+    await office.turn()
+    office.db.sql("INSERT INTO accounts (email, since) VALUES ('old@acme.example', '1999-01-01Z')")
+    office.db.sql("DELETE FROM accounts WHERE email = 'u1@acme.example'")
+    seen = []
+    for _ in range(2):
+        await office.turn()
+        seen.append(await office.rows("SELECT count(*), count(since) FROM raw_crm.public__accounts"))
+    assert seen == [[(4, 4)], [(5, 5)]]
