@@ -100,8 +100,13 @@ def test_sandbox_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         url = first.split()[-1]
         with urllib.request.urlopen(f"{url}/_sandbox/dump?kind=tickets", timeout=10) as answer:
             assert answer.read() == b"[]"
+        out = ""
+        while "ZENDESK_API_TOKEN=" not in out:  # all that it has to say, before it is told to end
+            line = process.stdout.readline()
+            assert line, out
+            out += line
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert f"base_url: {url}" in out
     assert "api_token: ${ZENDESK_API_TOKEN}" in out
