@@ -1,31 +1,19 @@
-"""Changes as the CSV that `COPY` takes: column by column into Arrow, which writes it without the interpreter."""
+"""Changes as the rows that `COPY` takes, made column by column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
 import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pcsv
 
-from oploop.apps.arrow import TIMESTAMP
 from oploop.apps.postgres.catalog import PgColumn, Table
 from oploop.apps.postgres.statements import Shape
 from oploop.errors import FixConfig
 from oploop.records import Change, ColumnType, Op
 
-_STAGED: Mapping[str, pa.DataType] = {
-    "text": pa.string(),
-    "int8": pa.int64(),
-    "float8": pa.float64(),
-    "bool": pa.bool_(),
-    "timestamptz": TIMESTAMP,
-    "date": pa.date32(),
-}
 ZERO = "a text holds the character U+0000, which Postgres cannot"
 
 
@@ -35,7 +23,7 @@ class Group:
 
     shape: Shape
     changes: Sequence[Change]
-    csv: bytes = b""
+    rows: list[tuple[Any, ...]]
     bad: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -64,22 +52,22 @@ def _by(changes: Sequence[Change], form: Callable[[Change], Any]) -> list[list[C
 def _alike(table: Table, changes: Sequence[Change]) -> list[list[Change]]:
     """New rows by what they do not send, as far as that matters: a column with a default of its own gets that, and
     where another row clears a column, "not sent" must not look like "cleared"."""
-    names = _names(changes)
-    matters = [
-        n for n in names if _column(table, n).filled or any(n in c.fields and c.fields[n] is None for c in changes)
-    ]
-    if not matters or all(len(c.fields) == len(names) for c in changes):
+    _, some = _names(changes)
+    matters = [n for n in sorted(some) if _column(table, n).filled or any(c.fields.get(n, "") is None for c in changes)]
+    if not matters:
         return [list(changes)]
     return _by(changes, lambda c: tuple(n in c.fields for n in matters))
 
 
-def _names(changes: Sequence[Change]) -> list[str]:
-    """All fields that any of the changes sends, in order."""
-    names: dict[str, None] = {}
+def _names(changes: Sequence[Change]) -> tuple[list[str], frozenset[str]]:
+    """All fields that any of the changes sends, in order, and of them those that not all send."""
+    names, every = dict.fromkeys(changes[0].fields), changes[0].fields.keys()
+    some: set[str] = set()
     for change in changes:
-        if change.fields.keys() - names.keys():
+        if change.fields.keys() != every:
+            some |= change.fields.keys() ^ every
             names.update(dict.fromkeys(change.fields))
-    return list(names)
+    return list(names), frozenset(some)
 
 
 def _column(table: Table, name: str) -> PgColumn:
@@ -95,8 +83,7 @@ def _changing(table: Table, op: Op, changes: Sequence[Change]) -> Shape:
     columns = tuple(table.by_name[n] for n in find)
     if op is Op.REMOVE:
         return Shape(table, op, columns)
-    names = _names(changes)
-    partial = frozenset(n for n in names if any(n not in c.fields for c in changes))
+    names, partial = _names(changes)
     return Shape(table, op, columns, tuple(_column(table, n) for n in names), partial)
 
 
@@ -108,33 +95,26 @@ def _making(table: Table, op: Op, changes: Sequence[Change]) -> Shape:
             f"{table.label} has no unique index on {', '.join(changes[0].key)} to upsert by",
             mend="make one, or use the columns of one as the sync's key",
         )
-    names = _names(changes)
-    keep = frozenset(n for n in names if any(n not in c.fields for c in changes))
+    names, keep = _names(changes)
     return Shape(table, op, find, tuple(_column(table, n) for n in names), keep_null=keep)
 
 
 def _stage(shape: Shape, changes: Sequence[Change]) -> Group:
     """Put changes into a group; those that Postgres could not even take as text are left out, with the reason."""
-    columns = {"n": pa.array([c.number for c in changes], pa.int64())}
-    for i, texts in enumerate(_finds(shape, changes)):
-        columns[f"k{i}"] = pa.array(texts, pa.string())
-    for i, v in enumerate(shape.values):
-        values = [c.fields.get(v.name) for c in changes]
-        columns[f"c{i}"] = _array(v, values)
-    for i, v in enumerate(shape.values):
-        if v.name in shape.partial:
-            columns[f"m{i}"] = pa.array([v.name in c.fields for c in changes], pa.bool_())
-    table = pa.table(columns)
-    group = Group(shape, changes)
-    zero = _with_zero(table)
-    if zero is not None:
-        group.bad = dict.fromkeys(table["n"].filter(zero).to_pylist(), ZERO)
-        table = table.filter(pc.invert(zero))
-        group.changes = [c for c in changes if c.number not in group.bad]
-    sink = pa.BufferOutputStream()
-    pcsv.write_csv(table, sink, pcsv.WriteOptions(include_header=False))
-    group.csv = sink.getvalue().to_pybytes()
-    return group
+    columns: list[Sequence[Any]] = [[c.number for c in changes], *_finds(shape, changes)]
+    for v in shape.values:
+        name = v.name
+        columns.append(_staged(v, [c.fields.get(name) for c in changes]))
+    columns += [[v.name in c.fields for c in changes] for v in shape.values if v.name in shape.partial]
+    bad = dict.fromkeys(sorted(set().union(*map(_with_zero, columns))), ZERO)
+    rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True)
+    if not bad:
+        return Group(shape, changes, list(rows))
+    good = [i for i in range(len(changes)) if i not in bad]
+    listed = list(rows)
+    return Group(
+        shape, [changes[i] for i in good], [listed[i] for i in good], {changes[i].number: why for i, why in bad.items()}
+    )
 
 
 def _finds(shape: Shape, changes: Sequence[Change]) -> Iterator[list[str | None]]:
@@ -151,20 +131,16 @@ def _finds(shape: Shape, changes: Sequence[Change]) -> Iterator[list[str | None]
         yield [text_of(c.key.get(column.name)) for c in changes]
 
 
-def _array(column: PgColumn, values: list[Any]) -> pa.Array:
-    """Values of one field in the type in which they are staged."""
+def _staged(column: PgColumn, values: list[Any]) -> list[Any]:
+    """Values of one field as they are staged: of the one Python type that the staging column takes."""
     kind = column.kind
     if kind.array:
-        return pa.array([None if v is None else array_literal(v) for v in values], pa.string())
+        return [None if v is None else array_literal(v) for v in values]
     if kind.column is ColumnType.JSON:
-        return pa.array([None if v is None else orjson.dumps(v).decode() for v in values], pa.string())
-    wanted = _STAGED[kind.staged]
-    try:
-        return pa.array(values, wanted)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, OverflowError):
-        if wanted != pa.string():
-            raise
-        return pa.array([text_of(v) for v in values], pa.string())
+        return [None if v is None else orjson.dumps(v).decode() for v in values]
+    if kind.staged == "text" and not set(map(type, values)) <= {str, type(None)}:
+        return [text_of(v) for v in values]
+    return values
 
 
 def text_of(value: Any) -> str | None:
@@ -197,12 +173,9 @@ def _element(value: Any) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _with_zero(table: pa.Table) -> pa.ChunkedArray | None:
-    """Which rows hold the character that Postgres cannot; None when none does, as is usual."""
-    found = None
-    for column in table.columns:
-        if pa.types.is_string(column.type):
-            has = pc.fill_null(pc.match_substring(column, "\0"), False)
-            if pc.any(has).as_py():
-                found = has if found is None else pc.or_(found, has)
-    return found
+def _with_zero(column: Sequence[Any]) -> set[int]:
+    """The places of texts with the character that Postgres cannot hold; none, as is usual."""
+    texts = [v for v in column if type(v) is str]
+    if not texts or "\0" not in "".join(texts):
+        return set()
+    return {i for i, v in enumerate(column) if type(v) is str and "\0" in v}

@@ -62,7 +62,7 @@ def make_stage(shape: Shape) -> str:
 
 
 def copy_stage() -> str:
-    return f"COPY {STAGE} FROM STDIN (FORMAT csv)"
+    return f"COPY {STAGE} FROM STDIN (FORMAT binary)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _insert(shape: Shape, rows: str) -> Statement:
     made_id = f", {shape.table.id_sql('t')} AS id" if shape.table.key else ", NULL::text AS id"
     do = (
         f"WITH done AS (INSERT INTO {shape.table.sql} AS t ({columns}) SELECT {values} FROM {STAGE} AS s WHERE {rows} "
-        f"ORDER BY s.n {conflict}RETURNING {returned}{made_id})"
+        f"{conflict}RETURNING {returned}{made_id})"
     )
     # fewer than were staged: a trigger kept some out; as many, but not to be found: a trigger changed their key
     short = f"(SELECT count(*) FROM done) < (SELECT count(*) FROM {STAGE} AS s WHERE {rows})"

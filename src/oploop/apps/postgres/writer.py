@@ -7,7 +7,7 @@ id is written first, so that a second try waits for the end of a first one that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -154,7 +154,8 @@ class TableWriter:
                 f"UPDATE {STEPS} SET refused = %s::jsonb WHERE step_id = %s AND first = %s AND last = %s",
                 (orjson.dumps(refused).decode(), *_name(step)),
             )
-        return [_receipt(table, step, c, answers.get(c.number), version) for c in step.changes]
+        given = _given_id(table) if step.op in (Op.CREATE, Op.UPSERT) else None
+        return [_receipt(c, answers.get(c.number), given, version) for c in step.changes]
 
     async def _begin_step(
         self, connection: psycopg.AsyncConnection[Any], step: Step, keeps: bool
@@ -180,7 +181,9 @@ class TableWriter:
     async def _stage(self, connection: psycopg.AsyncConnection[Any], group: Group) -> None:
         await connection.execute(sql.make_stage(group.shape))
         async with connection.cursor() as cursor, cursor.copy(sql.copy_stage()) as copy:
-            await copy.write(group.csv)
+            copy.set_types([kind for _, kind in group.shape.stage_columns()])
+            for row in group.rows:
+                await copy.write_row(row)
         if len(group.changes) >= ANALYZE_FROM and group.shape.op in (Op.UPDATE, Op.REMOVE):
             keys = ", ".join(f"k{i}" for i in range(len(group.shape.find)))
             await connection.execute(f"ANALYZE {sql.STAGE} ({keys})")
@@ -277,18 +280,18 @@ def _name(step: Step) -> tuple[str, int, int]:
     return step.id, min(numbers), max(numbers)
 
 
-def _receipt(
-    table: Table, step: Step, change: Change, answer: tuple[str | None, str | None] | None, version: int
-) -> Receipt:
-    made, why = answer or (None, None)
-    if why is not None:
-        return Receipt(change.number, Outcome.REJECTED, change.remote_id, why)
-    remote = change.remote_id or made
-    if remote is None and step.op in (Op.CREATE, Op.UPSERT):
-        remote = _given_id(table, change.fields)
-    return Receipt(change.number, Outcome.OK, remote, version=version)
+def _receipt(change: Change, answer: tuple[str | None, str | None] | None, given: str | None, version: int) -> Receipt:
+    """`given`: the field whose value is the id of a new row that the database did not tell (see Shape.id_known)."""
+    remote = change.remote_id
+    if answer is not None:
+        made, why = answer
+        if why is not None:
+            return Receipt(change.number, Outcome.REJECTED, remote, why)
+        remote = remote or made
+    if remote is None and given is not None:
+        remote = text_of(change.fields.get(given))
+    return Receipt(change.number, Outcome.OK, remote, None, version)
 
 
-def _given_id(table: Table, fields: Mapping[str, Any]) -> str | None:
-    """The id of a row that was made with the key that we gave it (see Shape.id_known)."""
-    return text_of(fields.get(table.key[0])) if len(table.key) == 1 else None
+def _given_id(table: Table) -> str | None:
+    return table.key[0] if len(table.key) == 1 else None
