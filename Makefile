@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types layers unit bench lock format clean
@@ -26,7 +27,7 @@ demo: $(READY) ## run the whole loop on a made-up company: three sandboxes, two 
 	@$(BIN)/oploop demo
 
 test: $(READY) lint types layers ## everything CI runs: lint, types, layers, all tests
-	@$(BIN)/pytest tests
+	@$(BIN)/pytest tests -n $(JOBS) --dist worksteal
 
 unit: $(READY) ## the quick tests only
 	@$(BIN)/pytest tests/unit
