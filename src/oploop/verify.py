@@ -124,15 +124,16 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
     """
     nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
     held = " AND ".join(f"(NOT {_sent_in(f)} OR NOT ({_unlike_noted(i, f)}))" for i, f in enumerate(target.fields))
+    own = literal(target.sync)
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_arrived AS SELECT l.run_id, l.sync, l.number, l.key, l.after, o.seq, o.sent_at, a.* "
         "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, "
         "max(remote_id) AS remote_id, max(sent_at) AS sent_at FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
-        f"JOIN {target.state_table} s ON s.remote_id = o.remote_id AND s.sync = l.sync AND s.run_id < l.run_id "
+        f"JOIN {target.state_table} s ON s.remote_id = o.remote_id AND s.sync = {own} AND s.run_id < l.run_id "
         f"JOIN (SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid{nows} FROM {quote_table(target.raw_table)} AS r "
         "WHERE NOT r._deleted) a ON a.rid = o.remote_id "
-        f"WHERE l.sync = {literal(target.sync)} AND l.op = 'update' AND o.status = 'unknown' AND {held or 'FALSE'} "
+        f"WHERE l.sync IN ({own}, s.log_sync) AND l.op = 'update' AND o.status = 'unknown' AND {held or 'FALSE'} "
         "QUALIFY row_number() OVER (PARTITION BY o.remote_id ORDER BY l.run_id DESC) = 1"
     )
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
@@ -148,12 +149,12 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
         )
         warehouse.execute(
             f"UPDATE {target.state_table} AS s SET run_id = l.run_id, number = l.number, acked_at = l.sent_at, "
-            f"receipt_version = NULL, settled_at = {at}, {', '.join(sets) or 'sync = l.sync'} "
-            "FROM oploop_arrived l WHERE l.rid = s.remote_id AND l.sync = s.sync"
+            f"receipt_version = NULL, settled_at = {at}, {', '.join([*sets, 'log_sync = NULLIF(l.sync, s.sync)'])} "
+            f"FROM oploop_arrived l WHERE l.rid = s.remote_id AND s.sync = {own}"
         )
         warehouse.execute(
-            "DELETE FROM oploop.parked WHERE reason = 'unknown' AND EXISTS "
-            "(SELECT 1 FROM oploop_arrived l WHERE l.sync = parked.sync AND l.key = parked.key)"
+            f"DELETE FROM oploop.parked WHERE reason = 'unknown' AND sync = {own} AND EXISTS "
+            "(SELECT 1 FROM oploop_arrived l WHERE l.key = parked.key)"
         )
 
 
@@ -164,7 +165,7 @@ def settle(target: Target, warehouse: Warehouse, *, now: datetime, within_run: b
     confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
     with warehouse.transaction():
         warehouse.execute(
-            "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.sync, l.number, l.seq + 1, l.status, NULL, NULL, "
+            "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.log_sync, l.number, l.seq + 1, l.status, NULL, NULL, "
             f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l WHERE l.status <> l.before_status"
         )
         _store(target, warehouse, at, within_run=within_run)
@@ -179,14 +180,15 @@ def _look(target: Target, *, within_run: bool) -> str:
         f"{', ' if nows else ''}{nows} FROM {quote_table(target.raw_table)} AS r"
     )
     cols = "".join(f", a.n{i}" for i in range(len(target.fields)))
+    logged = "COALESCE(s.log_sync, s.sync)"  # the sync's file may have been renamed since
     return (
-        f"SELECT s.remote_id, s.sync, s.run_id, s.number, {_status(target, within_run=within_run)} AS status, "
+        f"SELECT s.remote_id, s.sync, {logged} AS log_sync, s.run_id, s.number, {_status(target, within_run=within_run)} AS status, "
         f"o.status AS before_status, o.seq, l.key, l.after{cols} "
         f"FROM {target.state_table} s LEFT JOIN ({app}) a ON a.rid = s.remote_id "
-        "LEFT JOIN oploop.change_log l ON l.run_id = s.run_id AND l.sync = s.sync AND l.number = s.number "
+        f"LEFT JOIN oploop.change_log l ON l.run_id = s.run_id AND l.sync = {logged} AND l.number = s.number "
         "LEFT JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status "
         "FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
-        "ON o.run_id = s.run_id AND o.sync = s.sync AND o.number = s.number "
+        f"ON o.run_id = s.run_id AND o.sync = {logged} AND o.number = s.number "
         f"WHERE s.sync = {literal(target.sync)}"
     )
 

@@ -267,6 +267,7 @@ class Workspace:
             table,
             columns,
             unread=read.exclude if read is not None else (),
+            others=self.project.syncs,
         )
         if bound.create_op is Op.CREATE and read is not None and read.since is not None:
             raise FixConfig(

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from oploop.activate import ledger, sql
+from oploop.activate import ledger, states
 from oploop.activate.plan import make_plan
 from oploop.errors import RetryLater
 from oploop.project import FieldMapping
@@ -137,7 +137,7 @@ class Office:
             "people",
             self.bound.raw_table,
             "id",
-            sql.state_table(self.bound),
+            states.state_table(self.bound),
             watched,
             self.vouched,
             self.lag,
@@ -158,7 +158,7 @@ class Office:
         return [r[0] for r in rows]
 
     def stored(self, name: str) -> Any:
-        return self.w.rows(f"SELECT {sql.state_column(name, 'stored')} FROM {sql.state_table(self.bound)}")[0][0]
+        return self.w.rows(f"SELECT {states.state_column(name, 'stored')} FROM {states.state_table(self.bound)}")[0][0]
 
     @property
     def diff(self) -> dict[str, int]:

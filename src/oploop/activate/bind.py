@@ -111,6 +111,7 @@ class BoundSync:
     checks: tuple[BoundCheck, ...]
     where: str | None
     explain: tuple[str, ...]
+    others: frozenset[str] = frozenset()  #: the names of the project's other syncs
 
     @property
     def name(self) -> str:
@@ -157,10 +158,12 @@ def bind(
     model_table: str,
     model_columns: Mapping[str, str],
     unread: Collection[str] = (),
+    others: Collection[str] = (),
 ) -> BoundSync:
     """Bind a sync to its object, as the account describes it, and to its model's columns.
 
-    `unread`: columns of the stream that the project excludes from reading. Raises FixConfig, with the place in the sync's file, for an unknown field or column, a field that cannot be
+    `unread`: columns of the stream that the project excludes from reading; `others`: the names of the project's syncs.
+    Raises FixConfig, with the place in the sync's file, for an unknown field or column, a field that cannot be
     written, a key that cannot identify, a mode that the object does not take.
     """
     binder = _Binder(sync, obj, described, warehouse, model_table, model_columns, unread)
@@ -173,8 +176,9 @@ def bind(
     for column in sync.explain:
         binder.column(column, "explain")
     checks = tuple(BoundCheck(c.name or c.sql, c.sql, c.stop) for c in sync.checks)
+    known = frozenset(others) - {sync.name}
     bound = BoundSync(
-        sync, obj, stream, model_table, raw, obj.id_column, keys, fields, checks, sync.where, tuple(sync.explain)
+        sync, obj, stream, model_table, raw, obj.id_column, keys, fields, checks, sync.where, tuple(sync.explain), known
     )
     _refuse_incomplete(bound, described)
     return bound

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from oploop.activate import sql
+from oploop.activate import sql, states
 from oploop.activate.bind import BoundSync, canonical, key_form
 from oploop.records import Change, FieldType, Op
 from oploop.warehouse.base import Warehouse, literal, quote_table
@@ -45,19 +45,23 @@ class Diff:
 
 def look(bound: BoundSync, warehouse: Warehouse) -> sql.Known:
     """What the warehouse has about the sync's target."""
-    state = warehouse.columns(sql.state_table(bound).replace('"', ""))
+    state = warehouse.columns(states.state_table(bound).replace('"', ""))
     fields = frozenset(f.field.name for f in bound.fields if f"{f.field.name}.at" in state)
     has_records = bool(warehouse.columns("oploop.records")) and bool(
         warehouse.rows(
             f"SELECT 1 FROM oploop.records WHERE app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)} LIMIT 1"
         )
     )
+    former = states.former_names(bound, warehouse, state)
+    names = (bound.name, *states.gone_names(bound, former))
     has_parked = bool(warehouse.columns("oploop.parked")) and bool(
-        warehouse.rows(f"SELECT 1 FROM oploop.parked WHERE sync = {literal(bound.name)} LIMIT 1")
+        warehouse.rows(f"SELECT 1 FROM oploop.parked WHERE sync IN ({', '.join(map(literal, names))}) LIMIT 1")
     )
     unique = bound.stream is not None and [k.field.name for k in bound.keys] == list(bound.stream.primary_key)
     lag = bound.stream.lag if bound.stream is not None else 0.0
-    return sql.Known(bool(state), has_records, has_parked, fields, unique, vouched_until(bound, warehouse), lag)
+    relation = states.source(bound, sorted(fields), former) if state else ""
+    vouched = vouched_until(bound, warehouse)
+    return sql.Known(bool(state), has_records, has_parked, fields, unique, vouched, lag, relation, names)
 
 
 def vouched_until(bound: BoundSync, warehouse: Warehouse) -> datetime | None:

@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from oploop.activate import diff as d
-from oploop.activate import sql
+from oploop.activate import sql, states
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import SyncPlan
 from oploop.apps.arrow import TIMESTAMP
@@ -67,7 +67,7 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         app=bound.sync.app,
         object=bound.sync.object,
         key_fields=bound.key_names,
-        state_table=sql.state_table(bound),
+        state_table=states.state_table(bound),
         fields=[(f.field.name, warehouse.sql_type(f.field.type)) for f in bound.fields],
         before=sql.before_json(bound),
         after=sql.after_json(bound),
@@ -226,27 +226,15 @@ def _append(
     )
 
 
-def _ensure_state(warehouse: Warehouse, spec: FoldSpec) -> None:
-    warehouse.execute(
-        f"CREATE TABLE IF NOT EXISTS {spec.state_table} (remote_id VARCHAR NOT NULL, sync VARCHAR, run_id VARCHAR, number BIGINT, "
-        "acked_at TIMESTAMPTZ, receipt_version BIGINT, settled_at TIMESTAMPTZ)"
-    )
-    present = warehouse.columns(spec.state_table.replace('"', ""))
-    for name, sql_type in spec.fields:
-        for part, kind in (("sent", sql_type), ("stored", sql_type), ("at", "TIMESTAMPTZ")):
-            if f"{name}.{part}" not in present:
-                warehouse.execute(f"ALTER TABLE {spec.state_table} ADD COLUMN {sql.state_column(name, part)} {kind}")
-
-
 def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str) -> None:
     """What was acknowledged is now both sent and, until a read shows otherwise, stored."""
-    _ensure_state(warehouse, spec)
+    states.ensure_state(warehouse, spec.state_table, spec.fields)
     # a new record whose id was not told is found by the next read; two changes of one record leave one state, the last
     rid = "p.__key" if spec.blind else "COALESCE(o.new_id, p.__remote)"
     sets, names, values = [], [], []
     for i, (name, _) in enumerate(spec.fields):
         for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
-            column = sql.state_column(name, part)
+            column = states.state_column(name, part)
             sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
             names.append(column)
             values.append(f"CASE WHEN d.c{i} THEN d.{new} END")
@@ -254,8 +242,8 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
         f"MERGE INTO {spec.state_table} s USING (SELECT p.*, o.acked_at, o.version AS receipt, "
         f"{rid} AS rid FROM {_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL "
         f"QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1) d "
-        "ON s.remote_id = d.rid WHEN MATCHED THEN UPDATE SET sync = ?, run_id = ?, number = d.__number, acked_at = d.acked_at, "
-        f"receipt_version = d.receipt, settled_at = NULL, {', '.join(sets)} "
+        "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
+        f"acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL, {', '.join(sets)} "
         "WHEN NOT MATCHED THEN INSERT (remote_id, sync, run_id, number, acked_at, receipt_version, "
         f"{', '.join(names)}) VALUES (d.rid, ?, ?, d.__number, d.acked_at, d.receipt, {', '.join(values)})",
         (spec.sync, run_id, spec.sync, run_id),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from oploop.activate.bind import MODEL, RAWT, BoundField, BoundSync, canonical
+from oploop.activate.states import state_column
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, FieldType
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
@@ -41,6 +42,7 @@ class Known:
 
     `vouched`: a complete read that began (our clock) at or before this time plus the stream's lag has seen every
     write acknowledged before it; None when there was no complete read. `lag`: the stream's, in seconds.
+    `state`: the relation that holds the sync's state, one row a record; `names`: the sync's, and those it had before.
     """
 
     has_state: bool
@@ -50,17 +52,8 @@ class Known:
     key_unique: bool
     vouched: datetime | None
     lag: float = 0.0
-
-
-def state_table(bound: BoundSync) -> str:
-    """Where the state per field of an object's records is kept."""
-    name = bound.sync.object.replace(".", "__").replace('"', "_")  # Postgres: public.accounts
-    return f"oploop_state.{quote(f'{bound.sync.app}__{name}')}"
-
-
-def state_column(field_name: str, part: str) -> str:
-    """A column of the state table: the value `sent` or `stored`, or `at`: when it was last acknowledged."""
-    return quote(f"{field_name}.{part}")
+    state: str = ""
+    names: tuple[str, ...] = ()
 
 
 def rules_of(bound: BoundSync) -> list[Rule]:
@@ -214,7 +207,8 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
             state_key = "COALESCE(a.__remote, rec.remote_id)"
             absent = "FALSE"
             if known.has_state and known.vouched is not None:  # a complete read must have shown it, and did not
-                absent = f"(a2.__remote IS NULL AND {_vouched('s.acked_at', known.vouched)})"
+                acked = "COALESCE(s.acked_at, rec.known_since)"  # another sync made it, this one never wrote it
+                absent = f"(a2.__remote IS NULL AND {_vouched(acked, known.vouched)})"
             gone = (
                 f"a.__remote IS NULL AND (a2.__deleted IS TRUE OR {absent} "
                 "OR (rec.remote_id IS NULL AND dead.__join IS NOT NULL))"
@@ -227,7 +221,7 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         remote = f"{state_key} AS __remote"
     state = "NULL::TIMESTAMPTZ AS __acked, NULL::BIGINT AS __receipt"
     if known.has_state:
-        joins += f" LEFT JOIN {state_table(bound)} s ON s.remote_id = {state_key}"
+        joins += f" LEFT JOIN {known.state} s ON s.remote_id = {state_key}"
         state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
     values = [_state_values(bound, warehouse, known, i) for i in n]
     return (
@@ -344,7 +338,8 @@ def _parked(bound: BoundSync, known: Known) -> str:
         return "SELECT * FROM judged"
     after = after_json(bound)
     same = (
-        f"p.sync = {literal(bound.name)} AND p.key = j.__key AND j.__status IN ('create', 'update') "
+        f"p.sync IN ({', '.join(map(literal, known.names))}) AND p.app = {literal(bound.sync.app)} "
+        f"AND p.object = {literal(bound.sync.object)} AND p.key = j.__key AND j.__status IN ('create', 'update') "
         f"AND (p.wanted IS NULL OR p.wanted = {after})"
     )
     return (

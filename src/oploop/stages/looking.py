@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oploop.activate import diff as diffing
-from oploop.activate import ledger, sql
+from oploop.activate import ledger, states
 from oploop.activate.bind import BoundSync
 from oploop.apps.base import App
 from oploop.extract import load_fetched
@@ -48,7 +48,7 @@ def target_of(ws: Workspace, b: BoundSync) -> Target | None:
         b.sync.object,
         b.raw_table,
         b.id_column,
-        sql.state_table(b),
+        states.state_table(b),
         watched,
         known.vouched,
         known.lag,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from oploop.activate import states
 from oploop.activate.bind import BoundSync
 from oploop.errors import FixConfig, OploopError
 from oploop.extract import StreamRequest, StreamResult
@@ -121,7 +122,10 @@ async def bind_all(ws: Workspace, syncs: Sequence[Sync], report: RunReport) -> l
     broken = {m.model: m for m in report.models if m.status in (ModelStatus.FAILED, ModelStatus.SKIPPED)}
     for sync in syncs:
         try:
-            bound.append(await ws.bound(sync))
+            b = await ws.bound(sync)
+            if not ws.read_only:
+                states.claim(ws.warehouse, b)
+            bound.append(b)
         except FixConfig as e:
             if sync.model not in broken:
                 raise

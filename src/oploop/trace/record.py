@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import orjson
 
 from oploop.activate import diff as diffing
-from oploop.activate import sql
 from oploop.activate.bind import BoundField, BoundSync, canonical, key_form
 from oploop.errors import FixConfig, OploopError, did_you_mean
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, Field, FieldType
@@ -218,11 +217,11 @@ def _plan_row(ws: Workspace, b: BoundSync, key: str | None) -> dict[str, Any]:
 
 def _state(ws: Workspace, b: BoundSync, record: Record | None) -> dict[str, Any]:
     """What is kept of the record: sent, stored and when, per field."""
-    table = sql.state_table(b)
-    if record is None or not ws.warehouse.columns(table.replace('"', "")):
+    known = diffing.look(b, ws.warehouse)
+    if record is None or not known.has_state:
         return {}
     rows = ws.warehouse.query(
-        f"SELECT * FROM {table} WHERE remote_id = ? AND sync = ?", (record.remote_id, b.name)
+        f"SELECT * FROM {known.state} AS s WHERE remote_id = {literal(record.remote_id)}"
     ).to_pylist()
     return dict(rows[0]) if rows else {}
 

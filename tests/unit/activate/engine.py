@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from oploop.activate import diff as diffing
-from oploop.activate import ledger, sql
+from oploop.activate import ledger, states
 from oploop.activate.bind import BoundSync, bind
 from oploop.errors import Place
 from oploop.extract.cursors import ensure_table
@@ -137,7 +137,7 @@ class Engine:
     def state(self, bound: BoundSync, rows: Sequence[Mapping[str, Any]]) -> None:
         """State rows: remote_id, acked_at, receipt_version, and per field `name: (sent, stored)`."""
         spec = ledger.spec_of(bound, self.warehouse, None)
-        ledger._ensure_state(self.warehouse, spec)
+        states.ensure_state(self.warehouse, spec.state_table, spec.fields)
         names = [f.field.name for f in bound.fields]
         for row in rows:
             columns, values = ["remote_id", "sync", "acked_at", "receipt_version"], []
@@ -146,10 +146,10 @@ class Engine:
                 if name in row.get("fields", {}):
                     sent, stored = row["fields"][name]
                     for part, value in (("sent", sent), ("stored", stored), ("at", row["acked_at"])):
-                        columns.append(sql.state_column(name, part))
+                        columns.append(states.state_column(name, part))
                         values.append(value)
             self.warehouse.execute(
-                f"INSERT INTO {sql.state_table(bound)} ({', '.join(columns)}) VALUES ({', '.join('?' * len(values))})",
+                f"INSERT INTO {states.state_table(bound)} ({', '.join(columns)}) VALUES ({', '.join('?' * len(values))})",
                 values,
             )
 

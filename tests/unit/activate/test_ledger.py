@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from oploop.activate import ledger, sql
+from oploop.activate import ledger, states
 from oploop.activate.plan import SyncPlan, delivered_before, make_plan
 from oploop.errors import FixData
 from oploop.project import FieldMapping
@@ -128,7 +128,7 @@ def compare(engine: Engine, bound: Any, wanted: dict[int, tuple[str, str | None,
     assert rows("SELECT count(*) FROM oploop.changes") == [(len(wanted),)]
     sent = {n: new for n, (s, _, new) in wanted.items() if s == "sent"}
     ids = {n: new if n <= CREATES else f"r{n - CREATES - 1}" for n, new in sent.items()}
-    state = rows(f"SELECT number, remote_id, acked_at, settled_at FROM {sql.state_table(bound)} ORDER BY 1")
+    state = rows(f"SELECT number, remote_id, acked_at, settled_at FROM {states.state_table(bound)} ORDER BY 1")
     assert state == [(n, i, at(5), None) for n, i in sorted(ids.items()) if i is not None]
     records = rows("SELECT canonical_key, remote_id, created_by FROM oploop.records ORDER BY 1")
     assert records == [(f"c{n - 1}", new, "r1") for n, new in sorted(sent.items()) if new is not None]
@@ -173,7 +173,7 @@ def test_the_ledger_shows_fields_before_and_after_and_the_why(engine: Engine) ->
 
 def state_of(engine: Engine, bound: Any, remote_id: str) -> dict[str, Any]:
     (row,) = engine.warehouse.query(
-        f"SELECT * FROM {sql.state_table(bound)} WHERE remote_id = '{remote_id}'"
+        f"SELECT * FROM {states.state_table(bound)} WHERE remote_id = '{remote_id}'"
     ).to_pylist()
     return dict(row)
 
@@ -210,7 +210,7 @@ def test_two_creates_that_the_app_took_for_one_record_leave_one_state(engine: En
     bound = world(engine)
     _, table = kept(engine, bound)
     fold(engine, bound, table, [step(1, 4, ids=[(1, "same"), (2, "same"), (3, "new3"), (4, "new4")])])
-    assert engine.warehouse.rows(f"SELECT remote_id, number FROM {sql.state_table(bound)} ORDER BY 2") == [
+    assert engine.warehouse.rows(f"SELECT remote_id, number FROM {states.state_table(bound)} ORDER BY 2") == [
         ("same", 2),
         ("new3", 3),
         ("new4", 4),
@@ -223,7 +223,7 @@ def test_a_new_record_whose_id_was_not_told_has_no_state_under_another_records_i
     bound = world(engine)
     _, table = kept(engine, bound)
     fold(engine, bound, table, [step(1, 4)])
-    assert engine.warehouse.rows(f"SELECT count(*) FROM {sql.state_table(bound)}") == [(0,)]
+    assert engine.warehouse.rows(f"SELECT count(*) FROM {states.state_table(bound)}") == [(0,)]
     assert engine.warehouse.rows("SELECT DISTINCT status FROM oploop.changes") == [("sent",)]
 
 
@@ -327,7 +327,7 @@ def test_a_fold_that_fails_leaves_all_as_it_was(engine: Engine) -> None:
     engine.warehouse.execute("ALTER TABLE oploop.elsewhere RENAME TO parked")
     for left in ("oploop.change_log", "oploop.change_outcomes", "oploop.records"):
         assert engine.warehouse.rows(f"SELECT count(*) FROM {left}") == [(0,)]
-    assert not engine.warehouse.columns(sql.state_table(bound).replace('"', ""))
+    assert not engine.warehouse.columns(states.state_table(bound).replace('"', ""))
     ((run_id, spec, found, begun),) = ledger.unfolded(engine.warehouse)
     ledger.fold(engine.warehouse, run_id, spec, found, begun, [step(1, 4), step(5, 8)], at(9))
     assert engine.warehouse.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1") == [("sent", 8)]
