@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -227,6 +228,15 @@ async def test_the_example_app_names_the_wrong_credential(bookshop: Path) -> Non
         async with opened(bookshop, url, token="nobody's") as ws:
             with pytest.raises(FixConfig, match="token"):
                 await ws.app("bookshop").check()
+
+
+def test_the_example_app_passes_the_suite(bookshop: Path) -> None:
+    """The page's test file, as its reader would run it."""
+    module = importlib.import_module("test_bookshop")
+    tests = [name for name in dir(module.TestBookshop) if name.startswith("test_")]
+    assert len(tests) > 15
+    for name in tests:
+        getattr(module.TestBookshop(), name)()
 
 
 def test_keys_that_nothing_acts_on_are_marked() -> None:

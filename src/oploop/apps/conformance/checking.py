@@ -1,0 +1,93 @@
+"""Credentials and declarations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+
+from oploop.apps.conformance.cases import Suite, run
+from oploop.apps.sandbox import Fault
+from oploop.errors import FixConfig, OploopError
+from oploop.records import Batch, Column, Op, ReadOptions, Replay
+
+
+class Checking(Suite):
+    """`check` says who we are, or which key is wrong; what is declared fits together."""
+
+    def test_good_credentials_say_whose_account_it_is(self) -> None:
+        async def work() -> None:
+            async with self.bench() as bench:
+                account = await bench.app.check()
+                assert account.line
+
+        run(work)
+
+    def test_each_wrong_credential_is_named(self) -> None:
+        async def work() -> None:
+            for key, value in self.wrong_credentials.items():
+                async with self.bench(**{key: value}) as bench:
+                    said = await _refusal(bench.app.check())
+                    assert isinstance(said, FixConfig), f"{key} is wrong, and check said {said!r}"
+                    assert key in str(said), f"{key} is wrong, and the message does not name it: {said}"
+                    assert value not in str(said), f"the message repeats the credential {key}"
+
+        run(work)
+
+    def test_what_is_no_api_is_said_to_be_none(self) -> None:
+        async def work() -> None:
+            for action in ("html", "truncate", "empty"):
+                async with self.bench() as bench:
+                    bench.sandbox.faults.append(Fault(".*", action, times=99))
+                    said = await _refusal(bench.app.check())
+                    assert isinstance(said, FixConfig), f"{action}: check said {said!r}"
+
+        run(work)
+
+    def test_declarations_fit_together(self) -> None:
+        async def work() -> None:
+            async with self.bench() as bench:
+                app = bench.app
+                for stream in app.streams.values():
+                    missing = set(stream.primary_key) - set(stream.columns)
+                    assert not missing, f"{stream.name}: key columns {missing} are no columns"
+                for name, obj in app.objects.items():
+                    assert obj.operations, f"{name} takes no operation"
+                    assert obj.stream is None or obj.stream in app.streams, f"{name}: no stream {obj.stream!r}"
+                    for field_name, field in (await app.describe(name)).items():
+                        if isinstance(field.source, Column) and obj.stream is not None:
+                            columns = app.streams[obj.stream].columns
+                            assert field.source.name in columns, f"{name}.{field_name}: no column {field.source.name}"
+                    for op, operation in obj.operations.items():
+                        assert operation.batch >= 1, f"{name} {op}: batch"
+                        assert operation.replay is not Replay.KEY or operation.ttl, f"{name} {op}: a key without ttl"
+                        assert operation.replay is not Replay.LOOKUP or op is not Op.UPDATE or obj.stream, (
+                            f"{name} {op}: cannot be looked up"
+                        )
+
+        run(work)
+
+    def test_credentials_that_expire_in_mid_run_stop_it_and_are_named(self) -> None:
+        async def work() -> None:
+            for case in self.streams:
+                if case.calls is None:
+                    continue
+                async with self.bench() as bench:
+                    bench.sandbox.load(case.kind, [case.record(i) for i in range(case.count)])
+                    bench.sandbox.faults.append(Fault(case.calls, "status", status=401, body="{}", times=99))
+                    said = await _refusal(_drain(bench.app.read(case.stream, None, ReadOptions())))
+                    assert isinstance(said, FixConfig), f"{case.stream}: a 401 in mid-read was {said!r}"
+
+        run(work)
+
+
+async def _drain(batches: AsyncIterator[Batch]) -> None:
+    async for _ in batches:
+        pass
+
+
+async def _refusal(work: Awaitable[object]) -> OploopError | None:
+    """The error that an awaitable raises; None when it goes well."""
+    try:
+        await work
+    except OploopError as e:
+        return e
+    return None

@@ -1,0 +1,147 @@
+"""Every stream, full and incremental: nothing lost, nothing invented, whatever happens on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oploop.apps.conformance.cases import Bench, Raw, StreamCase, Suite, run
+from oploop.apps.sandbox import Fault
+from oploop.records import EXTRACTED_AT, RAW, VERSION, Deletes, Stream
+
+
+class Reading(Suite):
+    """Streams over a sandbox that holds `StreamCase.count` records."""
+
+    def test_a_full_read_brings_every_record_with_its_columns(self) -> None:
+        async def work() -> None:
+            for case in self.streams:
+                async with self.bench() as bench:
+                    raw = await _filled(bench, case)
+                    await raw.read(bench.app)
+                    expected = _keys(case, raw.stream)
+                    assert expected <= set(raw.live()), f"{case.stream}: lost {expected - set(raw.live())}"
+                    for row in raw.rows.values():
+                        lost = set(raw.stream.columns) - set(row)
+                        assert not lost, f"{case.stream}: declared columns {lost} do not come"
+                        assert isinstance(row[VERSION], int)
+                        assert row[EXTRACTED_AT] is not None
+                        assert row[RAW]
+
+        run(work)
+
+    def test_a_second_read_with_nothing_new_brings_nothing_lost(self) -> None:
+        async def work() -> None:
+            for case in self.streams:
+                async with self.bench() as bench:
+                    raw = await _filled(bench, case)
+                    await raw.read(bench.app)
+                    before = set(raw.live())
+                    bench.sandbox.advance(raw.stream.lag + 1)
+                    await raw.read(bench.app)
+                    assert set(raw.live()) == before, f"{case.stream}: a second read changed what is there"
+
+        run(work)
+
+    def test_a_read_may_be_broken_off_after_any_batch(self) -> None:
+        async def work() -> None:
+            for case in self.streams:
+                async with self.bench() as bench:
+                    whole = await _filled(bench, case)
+                    await whole.read(bench.app)
+                    for stop in range(1, len(whole.batches) + 1):
+                        part = Raw(whole.stream)
+                        await part.read(bench.app, stop_after=stop)
+                        await part.read(bench.app)
+                        lost = set(whole.live()) - set(part.live())
+                        assert not lost, f"{case.stream}: broken off after batch {stop}, {len(lost)} records are lost"
+
+        run(work)
+
+    def test_changes_and_deletes_come_with_the_next_read(self) -> None:
+        async def work() -> None:
+            for case in self.streams:
+                async with self.bench() as bench:
+                    raw = await _filled(bench, case)
+                    await raw.read(bench.app)
+                    keys = sorted(_keys(case, raw.stream), key=str)
+                    before = {k: raw.live()[k] for k in keys}
+                    bench.sandbox.advance(2)
+                    if case.change is not None:
+                        case.change(bench.sandbox, keys[0])
+                    if case.delete is not None:
+                        case.delete(bench.sandbox, keys[1])
+                    bench.sandbox.advance(raw.stream.lag + 2)
+                    await raw.read(bench.app)
+                    if case.change is not None:
+                        assert raw.live()[keys[0]][RAW] != before[keys[0]][RAW], (
+                            f"{case.stream}: the change is not seen"
+                        )
+                    if case.delete is not None and raw.stream.deletes is not Deletes.NEVER:
+                        assert keys[1] not in raw.live(), f"{case.stream}: the deleted record is still there"
+                    lost = set(keys[2:]) - set(raw.live())
+                    assert not lost, f"{case.stream}: lost {lost}"
+
+        run(work)
+
+    def test_a_record_that_changes_while_paging_is_not_lost(self) -> None:
+        async def work() -> None:
+            for case in self.streams:
+                if case.change is None:
+                    continue
+                async with self.bench() as bench:
+                    raw = await _filled(bench, case)
+                    keys = sorted(_keys(case, raw.stream), key=str)
+                    await raw.read(bench.app, stop_after=1)
+                    for key in (keys[0], keys[-1]):
+                        case.change(bench.sandbox, key)
+                    await raw.read(bench.app)
+                    bench.sandbox.advance(raw.stream.lag + 2)
+                    await raw.read(bench.app)
+                    assert set(keys) <= set(raw.live()), f"{case.stream}: lost {set(keys) - set(raw.live())}"
+                    fresh = Raw(raw.stream)
+                    await fresh.read(bench.app)
+                    for key in (keys[0], keys[-1]):
+                        assert _shown(raw, key) == _shown(fresh, key), f"{case.stream}: {key} is not as it is now"
+
+        run(work)
+
+    def test_limits_and_broken_connections_lose_nothing(self) -> None:
+        async def work() -> None:
+            faults = [
+                Fault("", "cut"),
+                Fault("", "status", status=429, headers={"Retry-After": "0"}, body="{}", skip=1),
+                Fault("", "status", status=503, headers={"Retry-After": "0"}, body="{}", skip=1),
+            ]
+            for case in self.streams:
+                if case.calls is None:
+                    continue
+                async with self.bench() as bench:
+                    raw = await _filled(bench, case)
+                    for f in faults:
+                        bench.sandbox.faults.append(
+                            Fault(case.calls, f.action, f.status, dict(f.headers), f.body, skip=f.skip)
+                        )
+                    await raw.read(bench.app)
+                    lost = _keys(case, raw.stream) - set(raw.live())
+                    assert not lost, f"{case.stream}: lost {len(lost)} records"
+
+        run(work)
+
+
+async def _filled(bench: Bench, case: StreamCase) -> Raw:
+    """The sandbox with the case's records in it, a while ago; an empty raw table."""
+    bench.sandbox.load(case.kind, [case.record(i) for i in range(case.count)])
+    stream = bench.app.streams[case.stream]
+    bench.sandbox.advance(stream.lag + 2)
+    return Raw(stream)
+
+
+def _keys(case: StreamCase, stream: Stream) -> set[Any]:
+    records = [case.record(i) for i in range(case.count)]
+    if len(stream.primary_key) == 1:
+        return {r[stream.primary_key[0]] for r in records}
+    return {tuple(r[k] for k in stream.primary_key) for r in records}
+
+
+def _shown(raw: Raw, key: Any) -> Any:
+    return raw.live()[key][RAW]

@@ -1,0 +1,217 @@
+"""Every object in every operation that it declares: batches, bad records, refusals, lost answers, and what stands there afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from oploop.apps.conformance.cases import Bench, ObjectCase, Suite, alike, readable, run, value_in
+from oploop.apps.sandbox import Fault
+from oploop.records import Field, Op, Outcome, Receipt, Replay
+
+#: So many records at the most are written where an object takes larger batches.
+MOST = 1_200
+
+
+class Writing(Suite):
+    """Objects over an empty sandbox."""
+
+    def test_what_was_written_can_be_read_back(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    ids = await _make(bench, case, 3)
+                    if _making(bench, case) is not None:
+                        await _check_back(bench, case, {i: case.fields(n) for n, i in enumerate(ids)})
+                    if case.changed is not None and Op.UPDATE in bench.app.objects[case.object].operations:
+                        await _change(bench, case, ids)
+                        await _check_back(bench, case, {i: case.changed(n) for n, i in enumerate(ids)})
+
+        run(work)
+
+    def test_the_largest_batch_and_one_more(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    op = _making(bench, case)
+                    if op is None:
+                        continue
+                    size = min(MOST, bench.app.objects[case.object].operations[op].batch + 1)
+                    before = case.stored(bench.sandbox)
+                    receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(size)])
+                    assert len(receipts) == size, f"{case.object}: {size} changes, {len(receipts)} receipts"
+                    bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
+                    assert not bad, f"{case.object}: {bad[0]}"
+                    assert case.stored(bench.sandbox) - before == size
+
+        run(work)
+
+    def test_one_bad_record_stops_no_other(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    op, records = await _trial(bench, case, 7)
+                    if case.bad is None or op is None:
+                        continue
+                    records[3]["fields"] = {**records[3]["fields"], **case.bad}
+                    receipts = list((await bench.deliver(case, op, records)).values())
+                    outcomes = [r.outcome for r in sorted(receipts, key=lambda r: r.number)]
+                    expected = [Outcome.OK] * 3 + [Outcome.REJECTED] + [Outcome.OK] * 3
+                    assert outcomes == expected, f"{case.object}: {outcomes}"
+                    [refused] = [r for r in receipts if r.outcome is Outcome.REJECTED]
+                    assert refused.error, f"{case.object}: a refusal without the app's words"
+
+        run(work)
+
+    def test_a_limit_delays_and_doubles_nothing(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    op, records = await _trial(bench, case, 4)
+                    if op is None:
+                        continue
+                    before = case.stored(bench.sandbox)
+                    fault = Fault(case.calls, "status", status=429, headers={"Retry-After": "0"}, body="{}", times=2)
+                    bench.sandbox.faults.append(fault)
+                    receipts = await bench.deliver(case, op, records)
+                    assert [r.outcome for r in receipts.values()] == [Outcome.OK] * 4, f"{case.object}: {receipts}"
+                    assert case.stored(bench.sandbox) - before == (0 if op is Op.UPDATE else 4)
+
+        run(work)
+
+    def test_a_lost_answer_is_unknown_or_done_once(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    op = _making(bench, case)
+                    if op is None:
+                        continue
+                    before = case.stored(bench.sandbox)
+                    bench.sandbox.faults.append(Fault(case.calls, "lose"))
+                    receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(2)])
+                    made = case.stored(bench.sandbox) - before
+                    known = sum(r.outcome is Outcome.OK for r in receipts.values())
+                    assert made <= 2, f"{case.object}: an answer was lost, and {made} records stand there for 2"
+                    assert known <= made, f"{case.object}: {known} acknowledged, {made} made"
+                    replay = bench.app.objects[case.object].operations[op].replay
+                    if replay in (Replay.LOOKUP, Replay.NEVER):
+                        missing = 2 - made
+                        unsaid = sum(r.outcome in (Outcome.REJECTED, Outcome.RETRY) for r in receipts.values())
+                        assert unsaid <= missing, f"{case.object}: done, and said to be not"
+
+        run(work)
+
+    def test_a_step_with_an_idempotency_key_is_done_once(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    op = _making(bench, case)
+                    if op is None or bench.app.objects[case.object].operations[op].replay is not Replay.KEY:
+                        continue
+                    before = case.stored(bench.sandbox)
+                    again = await _twice(bench, case, op)
+                    assert case.stored(bench.sandbox) - before == 1, f"{case.object}: the same step made two records"
+                    assert again.outcome is Outcome.OK
+
+        run(work)
+
+    def test_removing_is_done_and_may_be_said_twice(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    if Op.REMOVE not in bench.app.objects[case.object].operations or _making(bench, case) is None:
+                        continue
+                    ids = await _make(bench, case, 3)
+                    gone = [{"fields": {}, "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids[:2])]
+                    for _ in range(2):
+                        receipts = await bench.deliver(case, Op.REMOVE, gone)
+                        assert all(r.outcome is Outcome.OK for r in receipts.values()), f"{case.object}: {receipts}"
+                    if readable(bench.app.objects[case.object]):
+                        assert set(await _rows(bench, case, ids)) == {ids[2]}, f"{case.object}: not gone"
+
+        run(work)
+
+
+def _making(bench: Bench, case: ObjectCase) -> Op | None:
+    """The operation that makes records of the case: the one whose key the app itself knows, where it has one."""
+    operations = bench.app.objects[case.object].operations
+    upsert = operations.get(Op.UPSERT)
+    if upsert is not None and (Op.CREATE not in operations or set(case.key) <= set(upsert.keys)):
+        return Op.UPSERT
+    return Op.CREATE if Op.CREATE in operations else None
+
+
+async def _trial(bench: Bench, case: ObjectCase, count: int) -> tuple[Op | None, list[dict[str, Any]]]:
+    """An operation to try, and records for it: new ones, or changes of those that are there."""
+    op = _making(bench, case)
+    if op is not None:
+        return op, [{"fields": case.fields(n)} for n in range(count)]
+    ids = await _make(bench, case, count)
+    if not ids or case.changed is None:
+        return None, []
+    return Op.UPDATE, [{"fields": case.changed(n), "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids)]
+
+
+async def _make(bench: Bench, case: ObjectCase, count: int) -> list[str]:
+    op = _making(bench, case)
+    if op is None:
+        return case.existing(bench.sandbox, count) if case.existing is not None else []
+    receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(count)])
+    bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
+    assert not bad, f"{case.object}: {bad[0]}"
+    return [_id(receipts[n]) for n in sorted(receipts)]
+
+
+async def _change(bench: Bench, case: ObjectCase, ids: list[str]) -> None:
+    assert case.changed is not None
+    changes = [{"fields": case.changed(n), "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids)]
+    receipts = await bench.deliver(case, Op.UPDATE, changes)
+    assert all(r.outcome is Outcome.OK for r in receipts.values()), f"{case.object}: {receipts}"
+
+
+async def _twice(bench: Bench, case: ObjectCase, op: Op) -> Receipt:
+    from oploop.records import Change, Step
+
+    fields = case.fields(0)
+    change = Change(1, op, {k: fields.get(k) for k in case.key}, fields)
+    step = Step(bench.app.runtime.new_id(), "conformance", case.object, op, [change])
+    await bench.send(step)
+    return (await bench.send(step))[1]
+
+
+def _id(receipt: Receipt) -> str:
+    return receipt.remote_id or ""
+
+
+async def _rows(bench: Bench, case: ObjectCase, ids: list[str]) -> dict[str, dict[str, Any]]:
+    """The live records with these ids, as the app shows them now."""
+    obj = bench.app.objects[case.object]
+    table = (await bench.app.fetch(case.object, ids)).table
+    return {str(r[obj.id_column]): r for r in table.to_pylist() if not r["_deleted"]}
+
+
+async def _check_back(bench: Bench, case: ObjectCase, expected: Mapping[str, Mapping[str, Any]]) -> None:
+    obj = bench.app.objects[case.object]
+    if not readable(obj) or not expected:
+        return
+    assert all(expected), f"{case.object}: a new record's id was not told"
+    described = await bench.app.describe(case.object)
+    rows = await _rows(bench, case, list(expected))
+    for remote_id, fields in expected.items():
+        for name, sent in fields.items():
+            field = described.get(name) or _dynamic(bench, case, name)
+            if field is not None and field.source is not None:
+                held = value_in(rows[remote_id], field.source)
+                assert alike(sent, held, field.type), f"{case.object}.{name}: {sent!r} was sent, {held!r} stands there"
+
+
+def _dynamic(bench: Bench, case: ObjectCase, name: str) -> Field | None:
+    from dataclasses import replace
+
+    from oploop.records import JsonPath
+
+    for prefix, template in bench.app.objects[case.object].dynamic.items():
+        if name.startswith(prefix) and isinstance(template.source, JsonPath):
+            path = (*template.source.path, name.removeprefix(prefix))
+            return replace(template, name=name, source=JsonPath(template.source.column, path))
+    return None

@@ -1,0 +1,196 @@
+"""Our own apps before the suite that every app must pass."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from oploop.apps.conformance import AppSuite, ObjectCase, StreamCase
+from oploop.apps.sandbox import Sandbox
+from oploop.apps.segment import SegmentApp, SegmentSandbox
+from oploop.apps.stripe import StripeApp, StripeSandbox
+from oploop.apps.zendesk import ZendeskApp, ZendeskSandbox
+from oploop.runtime import Runtime
+
+SECOND = 1_760_000_000
+
+
+# -- Stripe -----------------------------------------------------------------------------------------------------------
+
+
+def _customer(i: int) -> dict[str, Any]:
+    text = {"name": f"Kündin {i} 🌻", "description": "it's O'Hara" if i % 3 else None}
+    return {"id": f"cus_{i:014}", "created": SECOND + i // 120, "email": f"c{i}@acme.example", **text}
+
+
+def _charge(i: int) -> dict[str, Any]:
+    return {"id": f"ch_{i:024}", "created": SECOND + i // 120, "amount": 100 + i, "currency": "eur"}
+
+
+def _stripe_change(kind: str, field: str, sandbox: Sandbox, key: Any) -> None:
+    assert isinstance(sandbox, StripeSandbox)
+    sandbox.books.update(kind, key, {field: "geändert"})
+
+
+def _stripe_delete(sandbox: Sandbox, key: Any) -> None:
+    assert isinstance(sandbox, StripeSandbox)
+    sandbox.books.delete("customers", key)
+
+
+class TestStripe(AppSuite):
+    app_class = StripeApp
+    wrong_credentials = {"api_key": "sk_test_nobodys"}
+    streams = [
+        StreamCase(
+            "customers",
+            "customers",
+            _customer,
+            "GET /v1/customers",
+            change=partial(_stripe_change, "customers", "description"),
+            delete=_stripe_delete,
+        ),
+        StreamCase(
+            "charges", "charges", _charge, "GET /v1/charges", change=partial(_stripe_change, "charges", "description")
+        ),
+    ]
+    objects = [
+        ObjectCase(
+            "customers",
+            fields=lambda i: {
+                "email": f"new{i}@acme.example",
+                "name": f"Neu {i} 'n' Söhne 🌻",
+                "metadata.plan": f"p{i}",
+            },
+            changed=lambda i: {"name": f"Umbenannt {i}", "description": None, "metadata.plan": "pro"},
+            bad={"email": "x" * 600},
+            calls="POST /v1/customers",
+            stored=lambda box: len(box.dump("customers")),
+            key=("email",),
+        )
+    ]
+
+    def sandbox(self, runtime: Runtime) -> Sandbox:
+        return StripeSandbox(runtime=runtime)
+
+    def config(self, sandbox: Sandbox) -> dict[str, Any]:
+        return {"base_url": sandbox.url, "api_key": "sk_test_oploop", "rate_limit": 100_000}
+
+
+# -- Zendesk ----------------------------------------------------------------------------------------------------------
+
+
+def _zendesk_record(base: dict[str, Any], name: str, i: int) -> dict[str, Any]:
+    at = f"2026-01-01T00:{i // 120:02}:00Z"
+    return {"id": 1000 + i, name: f"Drücker {i} 🔥 it's", "created_at": at, "updated_at": at, **base}
+
+
+def _zendesk_user(i: int) -> dict[str, Any]:
+    return _zendesk_record({"email": f"u{i}@acme.example" if i % 5 else None}, "name", i)
+
+
+def _zendesk_change(kind: str, field: str, sandbox: Sandbox, key: Any) -> None:
+    assert isinstance(sandbox, ZendeskSandbox)
+    sandbox.store.update(kind, key, {field: f"geändert {key}"})
+
+
+def _zendesk_delete(kind: str, sandbox: Sandbox, key: Any) -> None:
+    assert isinstance(sandbox, ZendeskSandbox)
+    sandbox.store.delete(kind, key)
+
+
+def _zendesk_stream(kind: str, field: str, record: Any, calls: str) -> StreamCase:
+    return StreamCase(
+        kind, kind, record, calls, change=partial(_zendesk_change, kind, field), delete=partial(_zendesk_delete, kind)
+    )
+
+
+class TestZendesk(AppSuite):
+    app_class = ZendeskApp
+    wrong_credentials = {"api_token": "nobodys-token"}
+    streams = [
+        _zendesk_stream(
+            "tickets", "subject", partial(_zendesk_record, {}, "subject"), "GET /api/v2/incremental/tickets"
+        ),
+        _zendesk_stream("users", "name", _zendesk_user, "GET /api/v2/incremental/users"),
+        _zendesk_stream(
+            "organizations", "name", partial(_zendesk_record, {}, "name"), "GET /api/v2/incremental/organizations"
+        ),
+    ]
+    objects = [
+        ObjectCase(
+            "tickets",
+            fields=lambda i: {
+                "external_id": f"E-{i}",
+                "subject": f"Neu {i} 🔥",
+                "description": "it's new",
+                "tags": ["vip", f"t{i}"],
+            },
+            changed=lambda i: {"subject": f"Anders {i}", "priority": "high", "tags": []},
+            bad={"priority": "asap"},
+            calls="POST /api/v2/tickets",
+            stored=lambda box: len(box.dump("tickets")),
+            key=("external_id",),
+        ),
+        ObjectCase(
+            "users",
+            fields=lambda i: {"email": f"new{i}@acme.example", "name": f"Neu {i} 'n' Co"},
+            changed=lambda i: {"name": f"Anders {i} 🌻"},
+            bad={"role": "king"},
+            calls="POST /api/v2/users/create_or_update",
+            stored=lambda box: len(box.dump("users")),
+            key=("email",),
+        ),
+        ObjectCase(
+            "organizations",
+            fields=lambda i: {"external_id": f"O-{i}", "name": f"Neu {i} GmbH"},
+            changed=lambda i: {"notes": f"Anders {i} 🌻"},
+            calls="POST /api/v2/organizations",
+            stored=lambda box: len(box.dump("organizations")),
+            key=("external_id",),
+        ),
+    ]
+
+    def sandbox(self, runtime: Runtime) -> Sandbox:
+        return ZendeskSandbox(runtime=runtime, job_seconds=0.01, export_limit=100_000)
+
+
+# -- Segment ----------------------------------------------------------------------------------------------------------
+
+
+def _segment_event(i: int) -> dict[str, Any]:
+    at = f"2026-01-01T00:{i // 120:02}:00.000Z"
+    return {"messageId": f"m{i}", "userId": f"ü{i}", "event": "Signed In", "timestamp": at, "receivedAt": at}
+
+
+class TestSegment(AppSuite):
+    app_class = (
+        SegmentApp  # any write key is answered 200, and logs are files: no credential to get wrong, no call to break
+    )
+    streams = [StreamCase("track", "track", _segment_event, calls=None)]
+    objects = [
+        ObjectCase(
+            "track",
+            fields=lambda i: {"userId": f"ü{i}", "event": "Upgraded", "properties.plan": "pro", "properties.n": i},
+            bad={"event": ""},
+            calls="POST /v1/batch",
+            stored=lambda box: len(box.dump("track")),
+            key=("userId",),
+        ),
+        ObjectCase(
+            "identify",
+            fields=lambda i: {"userId": f"ü{i}", "traits.plan": f"p{i}"},
+            bad={"userId": ""},
+            calls="POST /v1/batch",
+            stored=lambda box: len(box.dump("identify")),
+            key=("userId",),
+        ),
+    ]
+
+    def sandbox(self, runtime: Runtime) -> Sandbox:
+        return SegmentSandbox(runtime=runtime, logs=Path(mkdtemp(prefix="oploop-segment-")))
+
+    def config(self, sandbox: Sandbox) -> dict[str, Any]:
+        assert isinstance(sandbox, SegmentSandbox)
+        return dict(SegmentSandbox.default_config(sandbox.url, sandbox.logs or ""))
