@@ -5,12 +5,12 @@ All that can be wrong with a sync file beyond its own grammar is found here, wit
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from oploop.activate.convert import convert, is_integer, shown, sure
-from oploop.errors import FixConfig, FixData, OploopError, Place, did_you_mean
+from oploop.activate.convert import canonical, convert, is_integer, key_form
+from oploop.activate.mapping import Mapper
+from oploop.errors import FixConfig, did_you_mean
 from oploop.project import FieldMapping, Sync
 from oploop.records import (
     Canonical,
@@ -22,9 +22,8 @@ from oploop.records import (
     Op,
     Stream,
 )
-from oploop.warehouse.base import SqlError, Warehouse, literal, quote, quote_table, raw_table
+from oploop.warehouse.base import Warehouse, raw_table
 
-MODEL = "m"  #: alias of the model's table in all expressions of a BoundField's `wanted`
 RAWT = "r"  #: alias of the raw table in `now`
 
 SUPPORTED_MODES = ("create", "update", "upsert")
@@ -174,7 +173,7 @@ def bind(
     fields = tuple(binder.field(m, blind=stream is None) for m in sync.fields)
     _refuse_twice(sync, fields)
     for column in sync.explain:
-        binder.column(column, "explain")
+        binder.mapper.column(column, "explain")
     checks = tuple(BoundCheck(c.name or c.sql, c.sql, c.stop) for c in sync.checks)
     known = frozenset(others) - {sync.name}
     bound = BoundSync(
@@ -226,8 +225,8 @@ class _Binder:
         unread: Collection[str],
     ) -> None:
         self.sync, self.obj, self.described = sync, obj, described
-        self.warehouse, self.columns, self.unread = warehouse, columns, unread
-        self.model_table = model_table
+        self.warehouse, self.unread = warehouse, unread
+        self.mapper = Mapper(sync, warehouse, model_table, columns)
 
     def check_mode(self) -> None:
         mode, ops = str(self.sync.mode), self.obj.operations
@@ -272,16 +271,6 @@ class _Binder:
             place=self.sync.place_of(*where, label),
         )
 
-    def column(self, column: str, *where: str) -> str:
-        """The quoted model column of that name."""
-        if column not in self.columns:
-            raise FixConfig(
-                f"model {self.sync.model} has no column {column!r}",
-                mend=did_you_mean(column, self.columns),
-                place=self.sync.place_of(*where),
-            )
-        return f"{MODEL}.{quote(column)}"
-
     def check_key(self) -> None:
         """Of an object that tells which sets of fields identify a record, the key must be one of them."""
         names = frozenset(self.app_field(label, "key").name for label in self.sync.key)
@@ -306,7 +295,7 @@ class _Binder:
                 mend=f"use one of {', '.join(able)}" if able else "this object has no key field",
                 place=self.sync.place_of("key", label),
             )
-        column_sql, kind = self.column(column, "key", label), self.columns[column].upper()
+        column_sql, kind = self.mapper.column(column, "key", label), self.mapper.columns[column].upper()
         if not blind and field.source is None:
             raise FixConfig(f"key field {label!r} cannot be read back", place=self.sync.place_of("key", label))
         now, native, form = "", None, key_form(field)
@@ -337,167 +326,25 @@ class _Binder:
             raise FixConfig(
                 f"field {m.field!r} is no list: add and remove do not fit it", mend="use column or value", place=place
             )
-        wanted, source, unmapped, fits = self.value(m, field)
+        value = self.mapper.value(m, field)
         now = None
         if not blind and field.source is not None:
             now = self.warehouse.field_value(field.source, field.type, RAWT)
         return BoundField(
             label=m.field,
             field=field,
-            source=source,
-            unmapped=unmapped,
-            wanted=wanted,
+            source=value.source,
+            unmapped=value.unmapped,
+            wanted=value.wanted,
             now=now,
             conflict=str(m.conflict or self.sync.conflict),
             on_null=str(m.on_null or self.sync.on_null),
             if_empty=bool(m.if_empty),
             only_create=m.only == "create",
-            fits=fits,
+            fits=value.fits,
             add=tuple(m.add or ()),
             remove=tuple(m.remove or ()),
         )
-
-    def value(self, m: FieldMapping, field: Field) -> tuple[str, str, str | None, bool]:
-        """A mapping's value over MODEL: converted, as it is shown, what its `map` could not translate, whether it fits."""
-        if m.add or m.remove:
-            return "NULL", "NULL", None, True
-        if m.column is None and m.sql is None:
-            constant = self.constant(m.set_ if m.set_ is not None else m.value, m, field)
-            return constant, constant, None, True
-        if m.column is not None:
-            expr, kind = self.column(m.column, "fields", m.field), self.columns[m.column].upper()
-        else:
-            expr, kind = f"({m.sql})", self.kind(f"({m.sql})")
-        if m.map:
-            text = f"CAST({expr} AS VARCHAR)"
-            arms = " ".join(f"WHEN {literal(str(k))} THEN {self.constant(v, m, field)}" for k, v in m.map.items())
-            known = ", ".join(literal(str(k)) for k in m.map)
-            return f"(CASE {text} {arms} END)", text, f"CASE WHEN {text} NOT IN ({known}) THEN {text} END", True
-        return (
-            f"({convert(expr, kind, field.type, self.warehouse)})",
-            shown(expr, kind, self.warehouse),
-            None,
-            sure(kind, field.type),
-        )
-
-    def constant(self, value: object, m: FieldMapping, field: Field) -> str:
-        """A constant of the file in the field's type; FixConfig, with its place, when it is none."""
-        expr = sql_value(list(value) if isinstance(value, tuple) else value)
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if finite:
-            kind = str(self.warehouse.rows(f"SELECT typeof({expr})")[0][0])
-            typed = f"CAST({convert(expr, kind, field.type, self.warehouse)} AS {self.warehouse.sql_type(field.type)})"
-            if value is None or self.warehouse.rows(f"SELECT {typed}")[0][0] is not None:
-                return typed
-        raise FixConfig(
-            f"field {m.field!r}: {value!r} is no {field.type.value}",
-            mend=f"give a value that is {'an' if field.type is FieldType.INTEGER else 'a'} {field.type.value}",
-            place=self.sync.place_of("fields", m.field),
-        )
-
-    def kind(self, expr: str) -> str:
-        """The SQL type of an expression over the model; empty before the model is built (`prove` finds its faults)."""
-        try:
-            return str(self.warehouse.rows(f"SELECT typeof({expr}) FROM {_no_row(self.model_table)}")[0][0]).upper()
-        except SqlError:
-            return ""
-
-
-def sql_of(sync: Sync) -> Iterator[tuple[str, str, Place]]:
-    """The SQL texts of a sync's file: the key, the text, where it stands."""
-    if sync.where:
-        yield "where", sync.where, sync.place_of("where")
-    for i, check in enumerate(sync.checks):
-        yield "checks", check.sql, sync.place_of("checks", i)
-    for m in sync.fields:
-        if m.sql is not None:
-            yield "fields", m.sql, sync.place_of("fields", m.field)
-
-
-#: The types of SQL that can be asked whether they are true.
-YES_OR_NO = frozenset(
-    ("BOOLEAN", '"NULL"', "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
-)
-
-
-def prove(bound: BoundSync, warehouse: Warehouse) -> None:
-    """Try the sync's own SQL on its model, which must stand; FixConfig with the place of the first that is wrong."""
-    for name, expr, place in sql_of(bound.sync):
-        try:
-            [(kind, _)] = warehouse.rows(f"SELECT typeof({expr}), ({expr}) FROM {_no_row(bound.model_table)}")
-        except SqlError as e:
-            raise FixConfig(
-                f"{name}: {expr!r} cannot be asked of {bound.sync.model}: {e.reason}",
-                mend="mend the expression",
-                place=place,
-            ) from None
-        if name != "fields" and str(kind) not in YES_OR_NO:
-            raise FixConfig(
-                f"{name}: {expr!r} is {str(kind).lower()}, neither true nor false",
-                mend="compare it with something, like `score > 0`",
-                place=place,
-            )
-
-
-def blame(bound: BoundSync, warehouse: Warehouse, error: SqlError) -> OploopError:
-    """An error of a sync's statement as one of the line whose SQL fails on some row; the error itself when none does."""
-    for name, expr, place in sql_of(bound.sync):
-        try:
-            warehouse.rows(f"SELECT count({expr}) FROM {quote_table(bound.model_table)} AS {MODEL}")
-        except SqlError as e:
-            return FixData(
-                f"{name}: {expr!r} fails on a row of {bound.sync.model}: {e.reason}",
-                mend="mend the expression, with try_cast where it converts",
-                place=place,
-            )
-    return error
-
-
-def _no_row(model_table: str) -> str:
-    """The model without its rows, in one row of NULLs: expressions over it have a type, and cost nothing."""
-    return f"(SELECT 1) LEFT JOIN (SELECT * FROM {quote_table(model_table)} LIMIT 0) AS {MODEL} ON TRUE"
-
-
-def key_form(field: Field) -> Canonical:
-    """The canonical form of a key: what the field declares; numbers as numbers."""
-    if field.canonical is Canonical.EXACT and field.type in (FieldType.INTEGER, FieldType.NUMBER):
-        return Canonical.NUMBER
-    return field.canonical
-
-
-def canonical(expr: str, form: Canonical) -> str:
-    """An expression for the canonical text of `expr`; an empty text is no key and becomes NULL."""
-    text = f"CAST({expr} AS VARCHAR)"
-    match form:
-        case Canonical.LOWER:
-            return f"NULLIF(lower(trim({text})), '')"
-        case Canonical.TRIM:
-            return f"NULLIF(trim({text}), '')"
-        case Canonical.NUMBER:
-            number = f"TRY_CAST({expr} AS DECIMAL(38, 0))"
-            return f"CASE WHEN TRY_CAST({expr} AS DOUBLE) = {number} THEN CAST({number} AS VARCHAR) ELSE NULLIF({text}, '') END"
-        case _:
-            return f"NULLIF({text}, '')"
-
-
-def sql_value(value: object) -> str:
-    """A constant of a sync file as SQL."""
-    match value:
-        case None:
-            return "NULL"
-        case bool():
-            return "TRUE" if value else "FALSE"
-        case int() | float():
-            return repr(value)
-        case list() | tuple():
-            return sql_list([str(v) for v in value])
-        case _:
-            return literal(str(value))
-
-
-def sql_list(values: Sequence[str]) -> str:
-    """A list of texts as SQL."""
-    return f"[{', '.join(literal(v) for v in values)}]::VARCHAR[]"
 
 
 def source_column(field: Field) -> str | None:

@@ -6,7 +6,7 @@ is no date, the integer 2^53 + 1 is no double.
 
 from __future__ import annotations
 
-from oploop.records import FieldType
+from oploop.records import Canonical, Field, FieldType
 from oploop.warehouse.base import Warehouse
 
 _INTEGERS = frozenset({"BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT"})
@@ -112,3 +112,25 @@ def _json(source: str, kind: str, warehouse: Warehouse) -> str:
 def _digits(kind: str) -> int:
     """How many digits a DECIMAL type has; more than any for other types."""
     return int(kind[8:].split(",")[0]) if kind.startswith("DECIMAL(") else 1_000
+
+
+def key_form(field: Field) -> Canonical:
+    """The canonical form of a key: what the field declares; numbers as numbers."""
+    if field.canonical is Canonical.EXACT and field.type in (FieldType.INTEGER, FieldType.NUMBER):
+        return Canonical.NUMBER
+    return field.canonical
+
+
+def canonical(expr: str, form: Canonical) -> str:
+    """An expression for the canonical text of `expr`; an empty text is no key and becomes NULL."""
+    text = f"CAST({expr} AS VARCHAR)"
+    match form:
+        case Canonical.LOWER:
+            return f"NULLIF(lower(trim({text})), '')"
+        case Canonical.TRIM:
+            return f"NULLIF(trim({text}), '')"
+        case Canonical.NUMBER:
+            number = f"TRY_CAST({expr} AS DECIMAL(38, 0))"
+            return f"CASE WHEN TRY_CAST({expr} AS DOUBLE) = {number} THEN CAST({number} AS VARCHAR) ELSE NULLIF({text}, '') END"
+        case _:
+            return f"NULLIF({text}, '')"

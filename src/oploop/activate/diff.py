@@ -17,7 +17,8 @@ import orjson
 import pyarrow as pa
 
 from oploop.activate import sql, states
-from oploop.activate.bind import BoundSync, canonical, key_form
+from oploop.activate.bind import BoundSync
+from oploop.activate.convert import canonical, key_form
 from oploop.records import Change, FieldType, Op
 from oploop.warehouse.base import Warehouse, literal, quote_table
 

@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from oploop.activate.bind import MODEL, RAWT, BoundField, BoundSync, canonical
+from oploop.activate.bind import RAWT, BoundField, BoundSync
+from oploop.activate.convert import canonical
+from oploop.activate.mapping import MODEL
 from oploop.activate.states import state_column
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, FieldType
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
 from oploop.activate import saved
-from oploop.activate.bind import BoundSync, blame
+from oploop.activate.bind import BoundSync
+from oploop.activate.proving import blame
 from oploop.apps.transport import Budget
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, SyncReport

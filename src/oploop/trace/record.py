@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from oploop.activate import diff as diffing
-from oploop.activate.bind import BoundField, BoundSync, canonical, key_form
+from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.convert import canonical, key_form
 from oploop.errors import FixConfig, OploopError, did_you_mean
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, Field, FieldType
 from oploop.trace.nouns import Past, Trace, TracedField, TracedSync

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oploop.activate.bind import prove
+from oploop.activate.proving import prove
 from oploop.errors import FixConfig
 from oploop.project import Check, FieldMapping
 from oploop.records import Canonical, FieldType
