@@ -12,7 +12,7 @@ from oploop.extract import StreamResult
 from oploop.model.base import ModelResult, ModelStatus
 from oploop.verify import STATUSES, ReadBack
 
-SyncStatus = Literal["ok", "stopped", "failed", "planned", "nothing"]
+SyncStatus = Literal["ok", "stopped", "failed", "planned", "nothing", "paused"]
 
 
 @dataclass(slots=True)
@@ -28,11 +28,12 @@ class SyncReport:
     stopped: list[str] = field(default_factory=list)
     allow: list[str] = field(default_factory=list)  #: what would let it pass once, for the message
     error: OploopError | None = None
+    paused: str | None = None  #: why it sends nothing although nothing stops it
     not_equal: list[str] = field(default_factory=list)  #: `apply`: keys whose change is no longer the saved one
 
     @property
     def ok(self) -> bool:
-        return self.status in ("ok", "planned", "nothing") and not self.not_equal
+        return self.status in ("ok", "planned", "nothing", "paused") and not self.not_equal
 
     def stop(self, why: str) -> None:
         """Keep it from being sent."""
@@ -60,6 +61,8 @@ class SyncReport:
             out["read_back"] = {s: self.read_back.count(s) for s in STATUSES}
         if self.stopped:
             out["stopped"] = self.stopped
+        if self.paused is not None:
+            out["paused"] = self.paused
         if self.error is not None:
             out["error"] = str(self.error)
         if self.not_equal:

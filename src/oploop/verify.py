@@ -307,7 +307,8 @@ def _store(target: Target, warehouse: Warehouse, at: str, *, within_run: bool) -
 def _park_ignored(target: Target, warehouse: Warehouse, at: str) -> None:
     """A value that the app keeps ignoring is not sent again until the model wants another."""
     warehouse.execute(
-        f"INSERT INTO oploop.parked SELECT l.sync, ?, ?, l.key, 'ignored', l.after, 'the app keeps its own value', l.run_id, {at} "
+        f"INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) "
+        f"SELECT l.sync, ?, ?, l.key, 'ignored', l.after, 'the app keeps its own value', l.run_id, {at} "
         "FROM oploop_looked l WHERE l.status = 'ignored' AND l.key IS NOT NULL AND NOT EXISTS "
         "(SELECT 1 FROM oploop.parked p WHERE p.sync = l.sync AND p.key = l.key)",
         (target.app, target.object),

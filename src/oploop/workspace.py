@@ -250,6 +250,10 @@ class Workspace:
             check_columns(sql, columns or {}, place, name)
         return await self._bind(sync, sync.model, columns or AnyColumns())
 
+    async def bound_alone(self, sync: Sync) -> BoundSync:
+        """A sync bound to its app's object, whether or not its model stands: for what asks nothing of the model."""
+        return await self._bind(sync, sync.model, AnyColumns())
+
     def _declared(self, path: Path) -> dict[str, str] | None:
         from oploop.model import declared_columns
 

@@ -62,7 +62,19 @@ def look(bound: BoundSync, warehouse: Warehouse) -> sql.Known:
     lag = bound.stream.lag if bound.stream is not None else 0.0
     relation = states.source(bound, sorted(fields), former) if state else ""
     vouched = vouched_until(bound, warehouse)
-    return sql.Known(bool(state), has_records, has_parked, fields, unique, vouched, lag, relation, names)
+    parked_fields = has_parked and "field" in warehouse.columns("oploop.parked")
+    undone = _undone(bound, warehouse, names) if parked_fields else frozenset()
+    return sql.Known(
+        bool(state), has_records, has_parked, fields, unique, vouched, lag, relation, names, parked_fields, undone
+    )
+
+
+def _undone(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> frozenset[str]:
+    """Labels of the sync's fields that an undo put back in some record."""
+    rows = warehouse.rows(
+        f"SELECT DISTINCT field FROM oploop.parked WHERE reason = 'undone' AND sync IN ({', '.join(map(literal, names))})"
+    )
+    return frozenset(r[0] for r in rows) & {f.label for f in bound.fields}
 
 
 def vouched_until(bound: BoundSync, warehouse: Warehouse) -> datetime | None:

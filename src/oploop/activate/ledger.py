@@ -8,7 +8,7 @@ sync's file has changed meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from importlib import resources
 from itertools import pairwise
@@ -20,6 +20,7 @@ from oploop.activate import diff as d
 from oploop.activate import sql, states
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import SyncPlan
+from oploop.activate.waiting import SAID_SENT
 from oploop.apps.arrow import TIMESTAMP
 from oploop.records import Op, Outcome, Replay
 from oploop.state import JournalStep
@@ -49,6 +50,7 @@ class FoldSpec:
     careful: list[str]  #: kinds of change ("create", "update") that must not be sent a second time while it is unknown
     release: str | None = None
     blind: bool = False  #: the records cannot be read: their state is kept by the key
+    labels: list[str] = field(default_factory=list)  #: the fields as the user calls them, by position
 
 
 def ensure(warehouse: Warehouse) -> None:
@@ -74,6 +76,7 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         careful=careful,
         release=release,
         blind=bound.blind,
+        labels=[f.label for f in bound.fields],
     )
 
 
@@ -262,11 +265,17 @@ def _merge_records(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table
 
 def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
     """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, until it is known."""
-    keys = f"SELECT p.__key FROM {_joined(plan_table)}"
-    warehouse.execute(f"DELETE FROM oploop.parked WHERE sync = ? AND key IN ({keys})", (spec.sync,))
+    # of what an undo took back only the fields that are sent, as only of those the model wants something else
+    arms = " ".join(f"WHEN {literal(label)} THEN p.c{i}" for i, label in enumerate(spec.labels))
+    its = f"CASE parked.field {arms} ELSE FALSE END" if arms else "FALSE"
+    warehouse.execute(
+        "DELETE FROM oploop.parked WHERE sync = ? AND app = ? AND object = ? AND EXISTS (SELECT 1 FROM "
+        f"{_joined(plan_table)} WHERE p.__key = parked.key AND (parked.field IS NULL OR {its}))",
+        (spec.sync, spec.app, spec.object),
+    )
     careful = ", ".join(literal(kind) for kind in spec.careful) or "NULL"
     warehouse.execute(
-        f"INSERT INTO oploop.parked SELECT ?, ?, ?, p.__key, o.status, CASE WHEN o.status = 'rejected' THEN {spec.after} END, "
+        f"INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) SELECT ?, ?, ?, p.__key, o.status, CASE WHEN o.status = 'rejected' THEN {spec.after} END, "
         f"o.error, ?, ? FROM {_joined(plan_table)} WHERE o.status = 'rejected' "
         f"OR (o.status = 'unknown' AND p.__status IN ({careful}))",
         (spec.sync, spec.app, spec.object, run_id, now),
@@ -322,12 +331,13 @@ def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | N
     """Unknown creates that a complete read must have shown by now are unknown no more: the diff finds them, or not.
 
     `vouched`: see `sql.Known`. What an object declares to settle later than its stream's lag waits for that; what it
-    declares `never` stays unknown until a person decides.
+    declares `never` stays unknown until a person decides; then the next such read tells who it is.
     """
     operation = bound.object.operations[bound.create_op] if bound.create_op is not None else None
-    if vouched is None or operation is None or operation.replay is Replay.NEVER:
+    if vouched is None or operation is None:
         return
+    said = f" AND message LIKE '{SAID_SENT}%'" if operation.replay is Replay.NEVER else ""
     settled = vouched - timedelta(seconds=operation.settle or 0.0)
     warehouse.execute(
-        "DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ?", (bound.name, settled)
+        f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ?{said}", (bound.name, settled)
     )

@@ -28,10 +28,17 @@ CREATE TABLE IF NOT EXISTS oploop.records (
     app VARCHAR NOT NULL, object VARCHAR NOT NULL, key_fields VARCHAR NOT NULL, canonical_key VARCHAR NOT NULL,
     remote_id VARCHAR NOT NULL, created_by VARCHAR, known_since TIMESTAMPTZ NOT NULL
 );
--- Changes that are not sent again until something changes. `wanted` NULL: whatever the model wants.
+-- Changes that are not sent again until something changes. `wanted` NULL: whatever the model wants; `field`: only that one.
 CREATE TABLE IF NOT EXISTS oploop.parked (
     sync VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL, key VARCHAR NOT NULL, reason VARCHAR NOT NULL,
-    wanted VARCHAR, message VARCHAR, run_id VARCHAR, noted_at TIMESTAMPTZ NOT NULL
+    wanted VARCHAR, message VARCHAR, run_id VARCHAR, noted_at TIMESTAMPTZ NOT NULL, field VARCHAR
+);
+ALTER TABLE oploop.parked ADD COLUMN IF NOT EXISTS field VARCHAR;
+-- Syncs that send nothing until they are resumed.
+CREATE TABLE IF NOT EXISTS oploop.paused (sync VARCHAR NOT NULL, run_id VARCHAR, reason VARCHAR, since TIMESTAMPTZ NOT NULL);
+-- Which run took back which.
+CREATE TABLE IF NOT EXISTS oploop.undone (
+    run_id VARCHAR NOT NULL, undid VARCHAR NOT NULL, sync VARCHAR NOT NULL, noted_at TIMESTAMPTZ NOT NULL
 );
 -- Rows that a rule kept back, at each run of their sync.
 CREATE TABLE IF NOT EXISTS oploop.held_log (

@@ -56,6 +56,8 @@ class Known:
     lag: float = 0.0
     state: str = ""
     names: tuple[str, ...] = ()
+    parked_fields: bool = False  #: `oploop.parked` tells fields, which that of an earlier release does not
+    undone: frozenset[str] = frozenset()  #: labels of fields that an undo put back in some record
 
 
 def rules_of(bound: BoundSync) -> list[Rule]:
@@ -161,8 +163,8 @@ def diff_select(bound: BoundSync, warehouse: Warehouse, known: Known, rules: Seq
     ctes.append("twice AS (SELECT __join AS dkey FROM model WHERE __join IS NOT NULL GROUP BY 1 HAVING count(*) > 1)")
     ctes.append(f"base AS ({_base(bound, warehouse, known)}{keep})")
     ctes.append(f"compared AS ({_compared(bound, warehouse, known)})")
-    ctes.append(f"decided AS ({_decided(bound, warehouse)})")
-    ctes.append(f"judged AS ({_judged(bound, rules)})")
+    ctes.append(f"decided AS ({_decided(bound, warehouse, known)})")
+    ctes.append(f"judged AS ({_judged(bound, rules, known)})")
     sent = "__status IN ('create', 'update')"
     number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY __status, __key) END"
     n = range(len(bound.fields))
@@ -226,6 +228,9 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         joins += f" LEFT JOIN {known.state} s ON s.remote_id = {state_key}"
         state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
     values = [_state_values(bound, warehouse, known, i) for i in n]
+    if known.undone:
+        joins += f" LEFT JOIN ({_undone(bound, known)}) und ON und.key = m.__key"
+        values += [f"und.u{i} AS __u_{i}" for i, f in enumerate(bound.fields) if f.label in known.undone]
     return (
         f"SELECT m.*, twice.dkey IS NOT NULL AS __twice, {remote}, {app}, {', '.join([*nows, state, *values])} {joins}"
     )
@@ -287,8 +292,34 @@ def _compared(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     return f"SELECT {', '.join(cols)} FROM base"
 
 
-def _decided(bound: BoundSync, warehouse: Warehouse) -> str:
-    """Per field: send it (c), kept because somebody changed it (d), never sent before (o)."""
+def _undone(bound: BoundSync, known: Known) -> str:
+    """Per key and field the value, as JSON text, that an undo took back."""
+    picks = [
+        f"any_value(wanted) FILTER (WHERE field = {literal(f.label)}) AS u{i}"
+        for i, f in enumerate(bound.fields)
+        if f.label in known.undone
+    ]
+    return (
+        f"SELECT key, {', '.join(picks)} FROM oploop.parked WHERE reason = 'undone' AND field IS NOT NULL "
+        f"AND {_parked_here(bound, known)} GROUP BY key"
+    )
+
+
+def _parked_here(bound: BoundSync, known: Known) -> str:
+    names = ", ".join(map(literal, known.names))
+    return f"sync IN ({names}) AND app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)}"
+
+
+def _wants_back(bound: BoundSync, i: int) -> str:
+    """Whether the model wants just the value that an undo took back; of a list that is added to, any."""
+    f = bound.fields[i]
+    if f.in_place:
+        return f"__u_{i} IS NOT NULL"
+    return f"COALESCE(__u_{i} = {json_member(f'w{i}', as_json=f.label in _lists(bound))}, FALSE)"
+
+
+def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
+    """Per field: send it (c), kept because somebody changed it (d), never sent before (o), not sent as undone (e)."""
     cols = ["compared.*"]
     for i, f in enumerate(bound.fields):
         form = f.field.canonical
@@ -306,6 +337,10 @@ def _decided(bound: BoundSync, warehouse: Warehouse) -> str:
             moved = f"{warehouse.list_merge(f's{i}', f.add, f.remove)} IS DISTINCT FROM s{i}"
         in_drift = {"ours": "TRUE", "hold": "FALSE"}.get(f.conflict, moved)
         send = f"({differs}) AND (__remote IS NULL OR NOT __known{i} OR CASE WHEN {drift} THEN {in_drift} ELSE {moved} END)"
+        if f.label in known.undone:
+            back = f"(__remote IS NOT NULL AND {_wants_back(bound, i)})"
+            cols.append(f"COALESCE({send} AND {back}, FALSE) AS e{i}")
+            send = f"{send} AND NOT {back}"
         cols.append(f"COALESCE({send}, FALSE) AS c{i}")
         cols.append(f"COALESCE(({differs}) AND {drift} AND NOT ({in_drift}), FALSE) AS d{i}")
         cols.append(f"NOT __known{i} AS o{i}")
@@ -316,7 +351,7 @@ def _comparable(expr: str, form: Canonical) -> str:
     return expr if form is Canonical.EXACT else canonical(expr, form)
 
 
-def _judged(bound: BoundSync, rules: Sequence[Rule]) -> str:
+def _judged(bound: BoundSync, rules: Sequence[Rule], known: Known) -> str:
     # what stops the sync is looked at first, so that no other fault of a row hides it
     stops, arms = (
         " ".join(f"WHEN {r.condition} THEN {n}" for n, r in enumerate(rules, 1) if r.stop is stop)
@@ -327,7 +362,9 @@ def _judged(bound: BoundSync, rules: Sequence[Rule]) -> str:
     any_sent = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
     any_kept = " OR ".join(f"d{i}" for i in range(len(bound.fields))) or "FALSE"
     create = "'create'" if bound.create_op is not None else "'missing'"
-    update = f"WHEN {any_sent} THEN 'update' WHEN {any_kept} THEN 'kept'" if bound.update_op is not None else ""
+    any_undone = " OR ".join(f"e{i}" for i, f in enumerate(bound.fields) if f.label in known.undone)
+    undone = f"WHEN {any_undone} THEN 'parked' " if any_undone else ""
+    update = f"WHEN {any_sent} THEN 'update' {undone}WHEN {any_kept} THEN 'kept'" if bound.update_op is not None else ""
     return (
         f"SELECT *, CASE WHEN __bad > 0 THEN 'held' WHEN __dead THEN 'gone' WHEN __remote IS NULL THEN {create} "
         f"{update} ELSE 'same' END AS __status FROM (SELECT *, {bad} AS __bad FROM decided)"
@@ -339,14 +376,12 @@ def _parked(bound: BoundSync, known: Known) -> str:
     if not known.has_parked:
         return "SELECT * FROM judged"
     after = after_json(bound)
-    same = (
-        f"p.sync IN ({', '.join(map(literal, known.names))}) AND p.app = {literal(bound.sync.app)} "
-        f"AND p.object = {literal(bound.sync.object)} AND p.key = j.__key AND j.__status IN ('create', 'update') "
-        f"AND (p.wanted IS NULL OR p.wanted = {after})"
-    )
+    column = "field IS NULL AND " if known.parked_fields else ""
+    whole = f"SELECT * FROM oploop.parked WHERE {column}{_parked_here(bound, known)}"
+    same = f"p.key = j.__key AND j.__status IN ('create', 'update') AND (p.wanted IS NULL OR p.wanted = {after})"
     return (
         "SELECT j.* REPLACE (CASE WHEN p.key IS NOT NULL THEN 'parked' ELSE j.__status END AS __status) "
-        f"FROM judged j LEFT JOIN oploop.parked p ON {same}"
+        f"FROM judged j LEFT JOIN ({whole}) p ON {same}"
     )
 
 
@@ -368,10 +403,17 @@ def json_object(members: Sequence[tuple[str, str, str | None]], as_json: frozens
     """JSON text of (name, expression, condition) members; a member whose condition is false is left out."""
     parts = []
     for name, expr, condition in members:
-        value = f"CAST({expr} AS VARCHAR)"
-        if name not in as_json:  # to_json writes NaN and Infinity as they are, which is no JSON
-            json = f"CAST(to_json({expr}) AS VARCHAR)"
-            value = f"CASE WHEN regexp_matches({json}, 'NaN|Infinity') THEN CAST(to_json({value}) AS VARCHAR) ELSE {json} END"
-        text = f"to_json({literal(name)})::VARCHAR || ':' || COALESCE({value}, 'null')"
+        text = f"to_json({literal(name)})::VARCHAR || ':' || {json_member(expr, as_json=name in as_json)}"
         parts.append(f"CASE WHEN {condition} THEN {text} END" if condition else text)
     return f"('{{' || concat_ws(',', {', '.join(parts)}) || '}}')" if parts else "'{}'"
+
+
+def json_member(expr: str, *, as_json: bool) -> str:
+    """JSON text of one value; `as_json`: it is JSON text already."""
+    value = f"CAST({expr} AS VARCHAR)"
+    if not as_json:  # to_json writes NaN and Infinity as they are, which is no JSON
+        json = f"CAST(to_json({expr}) AS VARCHAR)"
+        value = (
+            f"CASE WHEN regexp_matches({json}, 'NaN|Infinity') THEN CAST(to_json({value}) AS VARCHAR) ELSE {json} END"
+        )
+    return f"COALESCE({value}, 'null')"

@@ -30,6 +30,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "plan": "Show what a run would send; send nothing.",
         "apply": "Send a plan that was saved with plan --save.",
     },
+    "Decide": {
+        "pause": "Let a sync send nothing until it is resumed.",
+        "resume": "Let a paused sync send again.",
+        "retry": "Release parked changes, so that the next run sends them if the model still wants them.",
+    },
     "Look": {
         "status": "Show the last runs, reads and deliveries.",
         "held": "List rows that are held back, and why.",

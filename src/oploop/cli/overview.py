@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from oploop.activate import waiting
 from oploop.errors import OploopError
 from oploop.warehouse.base import quote_table, raw_table
 
@@ -114,7 +115,7 @@ def _syncs(ws: Workspace, warehouse: Warehouse) -> list[dict[str, Any]]:
         )
         last = {r[0]: r for r in rows}
         parked = dict(warehouse.rows("SELECT sync, count(*) FROM oploop.parked GROUP BY 1"))
-    out = []
+    pauses, out = waiting.paused(warehouse), []
     for sync in ws.project.syncs.values():
         r = last.get(sync.name, (sync.name, None, None, 0, 0, 0, 0, None))
         out.append(
@@ -129,6 +130,7 @@ def _syncs(ws: Workspace, warehouse: Warehouse) -> list[dict[str, Any]]:
                 "unknown": r[5],
                 "held": r[6],
                 "parked": parked.get(sync.name, 0),
+                "paused": pauses[sync.name].since if sync.name in pauses else None,
             }
         )
     return out
@@ -138,7 +140,9 @@ def _syncs_of_runs(ws: Workspace, runs: list[RunRow]) -> list[dict[str, Any]]:
     out = []
     for sync in ws.project.syncs.values():
         row: dict[str, Any] = {"sync": sync.name, "object": f"{sync.app}.{sync.object}", "status": None, "at": None}
-        row |= dict.fromkeys(("run_id",)) | dict.fromkeys(("delivered", "rejected", "unknown", "held", "parked"), 0)
+        row |= dict.fromkeys(("run_id", "paused")) | dict.fromkeys(
+            ("delivered", "rejected", "unknown", "held", "parked"), 0
+        )
         for r in runs:
             found = next((s for s in (r.summary or {}).get("syncs", []) if s["sync"] == sync.name), None)
             if found is not None:

@@ -156,6 +156,8 @@ def _limits(report: SyncReport, plan: SyncPlan, out: Out) -> list[str]:
         if (said := _seen(limit, seen, plan.diff.rows)) and not (name == "changes" and _is_first(plan)):
             parts.append(f"{name} {said} {out.style('over', fg='red') if name in stops else 'ok'}")
     lines = [f"limits  {' · '.join(parts)}"] if parts else []
+    if report.paused is not None:
+        lines.append(f"{out.mark(None)} {show.clean(report.paused)}   go on: oploop resume {report.sync}")
     firsts = {f.message for f in plan.stops if f.check == "first"}
     return lines + [
         f"{out.mark(None if why in firsts else False)} {show.clean(why)}{_allow(report, why)}" for why in report.stopped

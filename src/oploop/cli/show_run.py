@@ -101,6 +101,8 @@ def sync_lines(out: Out, s: SyncReport, environment: str, width: int) -> list[st
     lines = [f"{out.mark(mark)} {pad(pad(s.sync, width) + '  ' + text, THIRD)}{calls}".rstrip()]
     if s.status == "stopped":
         lines += _how_on(s, environment)
+    if s.paused is not None:
+        lines.append(f"    go on: oploop resume {s.sync}")
     if s.delivery is not None:
         lines += [f"    {show.value(e, 140)}" for e in s.delivery.errors]
     if s.error is not None and s.status == "failed":
@@ -112,6 +114,8 @@ def sync_lines(out: Out, s: SyncReport, environment: str, width: int) -> list[st
 
 
 def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
+    if s.paused is not None:
+        return None, f"{show.clean(s.paused)}; nothing sent"
     if s.status == "stopped":
         return False, f"STOPPED  {show.clean('; '.join(s.stopped))}{_mostly(s)}"
     parts = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
-from oploop.activate import saved
+from oploop.activate import saved, waiting
 from oploop.activate.bind import BoundSync
 from oploop.activate.proving import blame
 from oploop.apps.transport import Budget
@@ -39,6 +39,7 @@ async def plan_sync(ws: Workspace, b: BoundSync, options: Options, run: RunRepor
             f"{b.raw_table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract"
         )
     report.stopped += gate(ws, b)
+    pause = _pause(ws, b)
     try:
         if run is not None and not report.stopped:
             report.stopped += await freshen(ws, b, options, run)
@@ -46,6 +47,10 @@ async def plan_sync(ws: Workspace, b: BoundSync, options: Options, run: RunRepor
     except SqlError as e:  # the sync's own SQL fails on its data; the other syncs go on
         report.error = blame(b, ws.warehouse, e)
         report.stop(str(report.error))
+        return report
+    if pause is not None:
+        report.paused = f"paused since {pause.since:%Y-%m-%d %H:%M} UTC{f': {pause.reason}' if pause.reason else ''}"
+        report.status = "paused"
         return report
     report.stopped += [f.message for f in report.plan.stops]
     report.allow = [f"{b.name}:{planning.pass_word(f)}" for f in report.plan.stops]
@@ -58,6 +63,13 @@ async def plan_sync(ws: Workspace, b: BoundSync, options: Options, run: RunRepor
         else:
             report.status = "stopped"
     return report
+
+
+def _pause(ws: Workspace, b: BoundSync) -> waiting.Pause | None:
+    """The sync's pause; also one of a name that its file had before."""
+    found = waiting.paused(ws.warehouse)
+    names = diffing.look(b, ws.warehouse).names if found else ()
+    return next((found[n] for n in names if n in found), None)
 
 
 def plan_only(ws: Workspace, b: BoundSync, options: Options, run_id: str) -> planning.SyncPlan:

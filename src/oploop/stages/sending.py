@@ -27,6 +27,8 @@ def recover(ws: Workspace) -> list[str]:
 async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = nobody) -> None:
     """Send one planned sync, fold it into the ledger, and read back what it sent."""
     plan = report.plan
+    if report.status == "paused":
+        return
     if plan is None or report.status == "stopped":
         if plan is not None:
             ledger.note_sync_run(ws.warehouse, plan, run_id, "stopped", {}, ws.runtime.now())

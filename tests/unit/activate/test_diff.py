@@ -428,7 +428,7 @@ def test_key_and_limit_take_part_of_a_plan(engine: Engine) -> None:
 
 def parked(engine: Engine, key: str, wanted: str | None, reason: str = "rejected", sync: str = "people") -> None:
     engine.warehouse.execute(
-        "INSERT INTO oploop.parked VALUES (?, 'crm', 'people', ?, ?, ?, NULL, 'r1', ?)",
+        "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) VALUES (?, 'crm', 'people', ?, ?, ?, NULL, 'r1', ?)",
         (sync, key, reason, wanted, at(0)),
     )
 

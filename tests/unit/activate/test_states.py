@@ -118,7 +118,7 @@ async def test_a_renamed_sync_keeps_its_state_in_the_plan_and_after_the_next_run
 def test_what_was_parked_stays_parked_under_the_new_name(world: World) -> None:
     world.sends(world.sync("old", "tier"), 10)
     world.w.execute(
-        "INSERT INTO oploop.parked VALUES ('old', 'crm', 'people', 'a@x', 'rejected', '{\"tier\":\"lead\"}', 'no', 'r1', ?)",
+        "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) VALUES ('old', 'crm', 'people', 'a@x', 'rejected', '{\"tier\":\"lead\"}', 'no', 'r1', ?)",
         (at(10),),
     )
     world.wants(("lead", 1, ""), ("iron", 2, ""))

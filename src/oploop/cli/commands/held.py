@@ -46,6 +46,7 @@ def _held(ws: Workspace, names: list[str], limit: int) -> dict[str, Any]:
     out: dict[str, Any] = {"held": [], "parked": [], "counts": {n: {"held": 0, "parked": 0} for n in names}}
     if not ws.warehouse.columns("oploop.held"):
         return out
+    has_field = "field" in ws.warehouse.columns("oploop.parked")  # not in a file that an earlier release made
     for name in names:
         for kind, select in (
             (
@@ -54,11 +55,11 @@ def _held(ws: Workspace, names: list[str], limit: int) -> dict[str, Any]:
             ),
             (
                 "parked",
-                "SELECT key, reason, message, run_id, noted_at FROM oploop.parked WHERE sync = ? ORDER BY noted_at DESC, key",
+                f"SELECT key, reason, message, run_id, noted_at, {'field' if has_field else 'NULL AS field'} FROM oploop.parked WHERE sync = ? ORDER BY noted_at DESC, key",
             ),
         ):
             head, *_ = select.partition(" FROM ")
-            words = ["sync", *(w.strip() for w in head.removeprefix("SELECT ").split(","))]
+            words = ["sync", *(w.split()[-1] for w in head.removeprefix("SELECT ").split(","))]
             rows = ws.warehouse.rows(f"{select} LIMIT {limit}", (name,))
             out[kind] += [dict(zip(words, (name, *r), strict=True)) for r in rows]
             total = ws.warehouse.rows(f"SELECT count(*) FROM oploop.{kind} WHERE sync = ?", (name,))
@@ -86,6 +87,8 @@ def _print(cli: Cli, ws: Workspace, found: dict[str, Any], limit: int) -> None:
             )
             out.line(f"{out.bold(name)}   {counts[kind]:,} {kind} {when}")
             out.lines(columns([_row(r, kind, now) for r in rows], indent=2))
+            if kind == "parked":
+                out.lines(f"  send again: {line}" for line in _helps(name, rows))
             if counts[kind] > limit:
                 out.line(f"  … and {counts[kind] - limit:,} more: --limit {counts[kind]}")
     if not shown:
@@ -97,7 +100,18 @@ WAITS = {
     "rejected": "the app refused it; waits until the model wants another value",
     "ignored": "the app keeps its own value; waits until the model wants another one",
     "unknown": "may or may not have arrived; waits until a read shows it",
+    "undone": "an undo took it back; waits until the model wants another value",
+    "conflict": "somebody changed it in the app; waits for a decision",
+    "tug-of-war": "sent three times running, and changed back each time; waits for a decision",
 }
+#: What releases it, after the sync's name.
+HELPS = {"unknown": "--reason unknown --not-sent (or --sent)"}
+
+
+def _helps(sync: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The command that releases what is parked, for each reason of these rows."""
+    reasons = sorted({r["reason"] for r in rows})
+    return [f"oploop retry {sync} {HELPS.get(r, f'--reason {r}')}" for r in reasons]
 
 
 def _row(r: dict[str, Any], kind: str, now: Any) -> list[str]:
@@ -107,4 +121,6 @@ def _row(r: dict[str, Any], kind: str, now: Any) -> list[str]:
     if kind == "held":
         return [key, show.value(r["reason"], 110)]
     said = f": {show.value(r['message'], 90)}" if r["message"] else ""
+    if r["field"]:
+        said = f" {show.value(r['field'], 40)}{said}"
     return [key, f"{r['reason']}{said}", show.ago(r["noted_at"], now), WAITS.get(r["reason"], "")]

@@ -103,7 +103,7 @@ def _json(cli: Cli, ws: Workspace, reports: list[SyncReport], stopped: bool, eve
     syncs = []
     for r in reports:
         body = planning.as_json(r.plan, ws.warehouse, all_changes=every) if r.plan is not None else r.as_json()
-        syncs.append({**body, "status": r.status, "stopped": r.stopped, "allow": r.allow})
+        syncs.append({**body, "status": r.status, "stopped": r.stopped, "allow": r.allow, "paused": r.paused})
     cli.out.data(
         {"run_id": None, "environment": ws.environment, "status": "stopped" if stopped else "ok", "syncs": syncs}
     )

@@ -94,8 +94,20 @@ def _syncs(cli: Cli, o: Overview, now: Any) -> list[list[str]]:
         counts = [f"{s[k]:,} {word}" for k, word in _COUNTS if s[k]]
         when = show.ago(s["at"], now) if s["at"] is not None else ""
         status = {"nothing": "nothing to send", None: "never ran"}.get(s["status"], s["status"])
-        rows.append([f"{cli.out.mark(ok)} {s['sync']}", s["object"], status, when, " · ".join(counts)])
+        helps = _helps(s, now)
+        rows.append([f"{cli.out.mark(ok)} {s['sync']}", s["object"], status, when, " · ".join(counts), helps])
     return rows
+
+
+def _helps(s: dict[str, Any], now: Any) -> str:
+    """What a person can do about it."""
+    from oploop.cli import show
+
+    if s["paused"] is not None:
+        return f"paused {show.ago(s['paused'], now)}: oploop resume {s['sync']}"
+    if s["held"] or s["parked"]:
+        return f"look: oploop held {s['sync']}"
+    return ""
 
 
 _COUNTS = (

@@ -1,0 +1,112 @@
+"""What a person decides between runs: pause, resume, retry; and where the other commands say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from oploop.apps.sandbox import Fault
+from oploop.apps.zendesk.sandbox import ZendeskSandbox
+from tests.unit.cli.support import run, write_model
+from tests.unit.cli.test_turns import priorities
+
+SYNC = "ticket_priority"
+CREATES = """\
+model: mart.ticket_priority
+to: zendesk.tickets
+mode: create
+key: {external_id: ticket_id}
+fields: {subject: reason, description: reason}
+"""
+
+
+def test_a_paused_sync_is_planned_and_shown_and_sends_nothing(read: Path, zendesk: ZendeskSandbox) -> None:
+    paused = run("pause", SYNC, "--reason", "looks wrong", folder=read)
+    assert (paused.code, paused.words) == (0, f"{SYNC} is paused go on: oploop resume {SYNC}")
+    plan = run("plan", "--env", "prod", "--detailed-exitcode", folder=read)
+    assert ": looks wrong go on: oploop resume ticket_priority" in plan.words
+    assert "2 update" in plan.words
+    turned = run("run", "--env", "prod", "--yes", folder=read)
+    assert (turned.code, priorities(zendesk)[101]) == (0, "low")
+    assert ": looks wrong; nothing sent go on: oploop resume ticket_priority" in turned.words
+    assert run("run", "--env", "prod", "--yes", "-o", "json", folder=read).json["syncs"][0]["status"] == "paused"
+    assert "paused just now: oploop resume ticket_priority" in run("status", folder=read).words
+    assert run("pause", SYNC, folder=read).words.startswith(f"{SYNC} is paused already")
+
+    assert run("resume", SYNC, folder=read).words == f"{SYNC} is on again; it was paused just now"
+    assert run("resume", SYNC, folder=read).words == f"{SYNC} is not paused"
+    assert run("run", "--env", "prod", "--yes", folder=read).code == 0
+    assert priorities(zendesk)[101] == "urgent"
+
+
+def test_an_unknown_sync_is_named(read: Path) -> None:
+    for command in ("pause", "resume", "retry"):
+        done = run(command, "ticket_prio", folder=read)
+        assert (done.code, "did you mean 'ticket_priority'?" in done.err) == (2, True)
+
+
+def test_a_rejected_change_waits_until_it_is_retried(read: Path, zendesk: ZendeskSandbox) -> None:
+    zendesk.load(
+        "tickets", [{"id": 104, "subject": "closed", "status": "closed", "priority": "low", "requester_id": 1}]
+    )
+    zendesk.advance(120)
+    write_model(read, [(104, "urgent", "x", 1.0)])
+    assert run("run", "--env", "prod", "--yes", folder=read).code == 1
+    assert "send again: oploop retry ticket_priority --reason rejected" in run("held", folder=read).words
+    assert "look: oploop held ticket_priority" in run("status", folder=read).words
+    assert "1 parked" in run("run", "--env", "prod", folder=read).words
+    assert "nothing of that is parked" in run("retry", SYNC, "--reason", "ignored", folder=read).words
+    assert "nothing of that is parked" in run("retry", "--key", "105", folder=read).words
+    zendesk.load(
+        "tickets", [{"id": 104, "subject": "open again", "status": "open", "priority": "low", "requester_id": 1}]
+    )
+    done = run("retry", SYNC, "--key", "104", folder=read)
+    assert (done.code, "ticket_priority released 1 rejected" in done.words) == (0, True)
+    assert run("run", "--env", "prod", folder=read).code == 0
+    assert priorities(zendesk)[104] == "urgent"
+
+
+@pytest.fixture
+def unknown(read: Path, zendesk: ZendeskSandbox) -> Path:
+    """A create whose answer was lost although it was done."""
+    (read / "syncs" / f"{SYNC}.yml").write_text(CREATES)
+    write_model(read, [(7, "low", "made", 0.0)])
+    zendesk.faults.append(Fault("POST /api/v2/tickets$", "lose"))
+    done = run("run", "--env", "prod", "--yes", folder=read)
+    assert (done.code, "1 unknown" in done.words) == (1, True)
+    return read
+
+
+def statuses(folder: Path) -> list[tuple[str, str | None]]:
+    with duckdb.connect(str(folder / "warehouse.duckdb")) as db:
+        return db.execute("SELECT status, error FROM oploop.changes ORDER BY run_id, key").fetchall()
+
+
+def made(zendesk: ZendeskSandbox) -> int:
+    return sum(1 for t in zendesk.dump("tickets") if t["subject"] == "made")
+
+
+def test_of_an_unknown_create_a_person_must_say_what_became_of_it(unknown: Path, zendesk: ZendeskSandbox) -> None:
+    done = run("retry", SYNC, folder=unknown)
+    assert (done.code, "say --not-sent (the next run sends them) or --sent" in done.err) == (2, True)
+    assert run("retry", "--sent", "--not-sent", folder=unknown).code == 2
+    said = run("retry", SYNC, "--sent", folder=unknown)
+    assert (said.code, "1 change waits until a read shows the record" in said.words) == (0, True)
+    assert [s for s, _ in statuses(unknown)] == ["sent"]
+    assert "1 parked" in run("run", "--env", "prod", folder=unknown).words  # the export withholds its last minute
+    zendesk.advance(300)
+    assert "nothing to send" in run("run", "--env", "prod", folder=unknown).words
+    assert made(zendesk) == 1
+
+
+def test_one_that_was_not_sent_is_sent_by_the_next_run(read: Path, zendesk: ZendeskSandbox) -> None:
+    (read / "syncs" / f"{SYNC}.yml").write_text(CREATES)
+    write_model(read, [(7, "low", "made", 0.0)])
+    zendesk.faults.append(Fault("POST /api/v2/tickets$", "cut"))
+    assert run("run", "--env", "prod", "--yes", folder=read).code == 1
+    assert run("retry", SYNC, "--not-sent", folder=read).words.startswith("ticket_priority released 1 unknown")
+    assert statuses(read) == [("failed", "not sent, as a person said")]
+    assert run("run", "--env", "prod", "--yes", folder=read).code == 0
+    assert made(zendesk) == 1
