@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import signal
 
+from tests.postgres import cluster
+
+__all__ = ["cluster"]
+
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt a process of their
 # own would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +15,13 @@ from oploop.activate.plan import make_plan
 from oploop.errors import RetryLater
 from oploop.project import FieldMapping
 from oploop.records import Canonical, Field, FieldType, JsonPath, Op, Outcome
-from oploop.runtime import Runtime
 from oploop.state import JournalStep
 from oploop.verify import ReadBack, Target, Watched, read_back, to_fetch
-from oploop.warehouse import Warehouse, open_warehouse
+from oploop.warehouse import Warehouse
 from tests.unit.activate.engine import Engine, a_field, a_stream, a_sync, an_object, at, micros
+from tests.warehouses import warehouse
+
+__all__ = ["warehouse"]
 
 TEXT, NUMBER, LIST, JSON = FieldType.TEXT, FieldType.NUMBER, FieldType.LIST, FieldType.JSON
 SENT_AT, RECEIPT = 10.0, 10.0  #: seconds on the tests' clock
@@ -58,13 +60,6 @@ MODEL = {
     "mail": "VARCHAR",
     'it\'s "odd"/~.x': "VARCHAR",
 }
-
-
-@pytest.fixture(scope="module")
-def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
-    opened = open_warehouse(tmp_path_factory.mktemp("w") / "w.duckdb", read_only=False, runtime=Runtime())
-    yield opened
-    opened.close()
 
 
 class Office:

@@ -113,8 +113,8 @@ def _field_rules(f: BoundField, i: int) -> list[Rule]:
 def model_select(bound: BoundSync) -> str:
     """The sync's view of its model: keys, wanted values, checks; before anything of the app is known."""
     native = native_key(bound)
-    cols = [f"{_joined([k.wanted for k in bound.keys])} AS __key"]
-    cols.append(f"{native[0]} AS __join" if native else "__key AS __join")
+    key = _joined([k.wanted for k in bound.keys])
+    cols = [f"{key} AS __key", f"{native[0] if native else key} AS __join"]
     for i, k in enumerate(bound.keys):
         cols += [f"{k.wanted} AS __p{i}", f"{k.value} AS k{i}"]
     for i, f in enumerate(bound.fields):

@@ -1,21 +1,14 @@
-"""One warehouse file for all tests of a module; each test begins with empty tables."""
+"""All tests run on each kind of warehouse: one for all tests of a module; each test begins with empty tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from oploop.runtime import Runtime
-from oploop.warehouse import Warehouse, open_warehouse
+from oploop.warehouse import Warehouse
 from tests.unit.activate.engine import Engine
+from tests.warehouses import warehouse
 
-
-@pytest.fixture(scope="module")
-def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
-    opened = open_warehouse(tmp_path_factory.mktemp("w") / "w.duckdb", read_only=False, runtime=Runtime())
-    yield opened
-    opened.close()
+__all__ = ["warehouse"]
 
 
 @pytest.fixture

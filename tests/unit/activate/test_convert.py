@@ -153,6 +153,8 @@ def sent(engine: Engine, expression: str, kind: FieldType, m: FieldMapping, **mo
 def test_a_value_is_converted_without_loss_or_held(
     engine: Engine, expression: str, kind: FieldType, wanted: Any, by: str
 ) -> None:
+    if engine.warehouse.dialect == "postgres" and "chr(0)" in expression:  # no text of Postgres holds it
+        expression, wanted = expression.replace(" || chr(0)", ""), wanted.replace("\0", "")
     mapping = FieldMapping("f", column="v") if by == "column" else FieldMapping("f", sql="m.v")
     got = sent(engine, expression, kind, mapping)
     assert (got, type(got)) == (wanted, type(wanted))

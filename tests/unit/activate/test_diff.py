@@ -473,7 +473,8 @@ def test_a_value_that_is_no_number_does_not_break_the_why(engine: Engine) -> Non
     )
     engine.records({"email": "VARCHAR", "tier": "VARCHAR"}, [])
     found = engine.diff(engine.bind(a_sync("tier", explain=("k", "tier", "l")), an_object(TIER)))
-    assert orjson.loads(engine.plan_rows(found)[0]["__why"]) == {"k": "nan", "tier": "it's", "l": "[inf]"}
+    texts = {"k": "NaN", "l": "{Infinity}"} if engine.warehouse.dialect == "postgres" else {"k": "nan", "l": "[inf]"}
+    assert orjson.loads(engine.plan_rows(found)[0]["__why"]) == {"tier": "it's", **texts}
 
 
 @pytest.mark.parametrize(("a", "b"), [("a-b", "a_b"), ("Ab", "ab"), ("a", "a-")])

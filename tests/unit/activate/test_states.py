@@ -88,7 +88,7 @@ async def test_two_syncs_on_one_object_judge_their_own_changes(world: World) -> 
     assert (await world.looks(notes)).waiting == 2
     assert world.counts(tiers) == {"kept": 1}
     assert world.counts(notes) == {}
-    rows = world.w.rows(f"SELECT sync, run_id, settled_at IS NULL FROM {states.state_table(tiers)} ORDER BY ALL")
+    rows = world.w.rows(f"SELECT sync, run_id, settled_at IS NULL FROM {states.state_table(tiers)} ORDER BY 1, 2, 3")
     assert rows == [("notes", "r2", True)] * 2 + [("tiers", "r1", False)] * 2
 
 

@@ -1,0 +1,300 @@
+"""Postgres as a warehouse: a server that many processes may use; statements are translated from DuckDB's dialect."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+from psycopg.pq import TransactionStatus
+from psycopg.types.string import TextLoader
+
+from oploop.errors import FixConfig
+from oploop.records import FieldSource, FieldType
+from oploop.warehouse import postgres_copy, postgres_values
+from oploop.warehouse.base import SqlError, quote
+from oploop.warehouse.postgres_server import Address, connect, one_line, unreachable
+from oploop.warehouse.postgres_sql import FUNCTIONS, Translated, short, translate
+
+#: What every session begins with. Our joins are over whole tables, by equality: a nested loop is never right where a
+#: temporary table's size is guessed wrong, and compiling a statement of thousands of expressions takes seconds.
+SETTINGS = (
+    "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1; "
+    "SET bytea_output = 'hex'; SET standard_conforming_strings = on; SET client_min_messages = warning; SET jit = off; "
+    "SET enable_nestloop = off; SET work_mem = '64MB'"
+)
+#: Statements kept translated.
+KEPT = 2_000
+#: Rows from which on a registered table is analysed.
+ANALYSED = 10_000
+OLDEST = 16
+
+
+class Columns(dict[str, str]):
+    """A table's columns by name; a name that is too long for Postgres is found under its short form."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(short(name))
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(short(name))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(short(name), default)
+
+
+class PostgresWarehouse:
+    """A session with a Postgres database. Made by `open_postgres`."""
+
+    dialect = "postgres"
+
+    def __init__(self, connection: psycopg.Connection[Any], address: Address, *, read_only: bool) -> None:
+        self._connection, self._address = connection, address
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._kept: OrderedDict[str, Translated] = OrderedDict()
+        self.read_only = read_only
+        self.label = address.place
+        for kind in ("json", "jsonb"):
+            connection.adapters.register_loader(kind, TextLoader)
+        connection.execute(SETTINGS)
+        if read_only:
+            connection.execute("SET default_transaction_read_only = on")
+
+    @property
+    def connection(self) -> psycopg.Connection[Any]:
+        """The driver's connection. Whoever uses it must not do so while others use this object."""
+        return self._connection
+
+    # -- statements --------------------------------------------------------------------------------------------------
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        with self._run(sql, params) as done:
+            return done.rowcount
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
+        with self._run(sql, params) as done:
+            described = done.description or []
+            return postgres_copy.arrow_of(
+                [c.name for c in described], [c.type_code for c in described], done.fetchall()
+            )
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._run(sql, params) as done:
+            return done.fetchall()
+
+    def stream(self, sql: str, params: Sequence[Any] = (), *, batch_rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+        """Over ADBC, which brings rows column by column as COPY gives them."""
+        from adbc_driver_manager import Error
+        from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+
+        with self._lock:
+            text = self._translated(sql).sql
+        try:
+            with dbapi.connect(self._address.conninfo, autocommit=True) as own, own.cursor() as cursor:
+                cursor.execute("SET timezone = 'UTC'")
+                cursor.execute(text, list(params) or None)
+                yield from postgres_copy.slices(iter(cursor.fetch_record_batch()), batch_rows)
+        except Error as e:
+            raise SqlError(one_line(e)) from e
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. A transaction inside another is part of it."""
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            self._send("BEGIN", ())
+            self._depth += 1
+            try:
+                yield
+                self._depth -= 1
+                self._send("COMMIT", ())
+            except BaseException:
+                self._depth = 0
+                self._rollback()
+                raise
+
+    # -- catalog -----------------------------------------------------------------------------------------------------
+
+    def columns(self, table: str) -> dict[str, str]:
+        with self._lock:
+            found = self._send(
+                "SELECT a.attname, a.t FROM (SELECT attname, attnum, "
+                f"{FUNCTIONS}.duckdb_name(format_type(atttypid, atttypmod)) AS t FROM pg_attribute "
+                "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped) a ORDER BY a.attnum",
+                (self._name(table),),
+            ).fetchall()
+        return Columns(found)
+
+    def _name(self, table: str) -> str:
+        parts = [short(p) for p in table.replace('"', "").split(".")]
+        if len(parts) == 3 and parts[0] == self._address.database:
+            parts = parts[1:]
+        return ".".join(quote(p) for p in parts)
+
+    def tables(self) -> list[str]:
+        with self._lock:
+            found = self._send(
+                "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE c.relkind IN ('r', 'v', 'm', 'p', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') "
+                "AND n.nspname NOT LIKE 'pg\\_t%' ORDER BY 1",
+                (),
+            ).fetchall()
+        return [name for (name,) in found]
+
+    def register(self, name: str, table: pa.Table) -> None:
+        """As a temporary table, filled by COPY."""
+        quoted = quote(short(name))
+        made = f"DROP TABLE IF EXISTS pg_temp.{quoted}; {postgres_copy.made(quoted, table.schema)}"
+        with self._lock:
+            self._temporarily(made, ())
+            try:
+                postgres_copy.copy_in(self._connection, quoted, table)
+            except psycopg.Error as e:
+                raise SqlError(one_line(e)) from e
+            if table.num_rows >= ANALYSED:
+                self._temporarily(f"ANALYZE {quoted}", ())
+
+    def unregister(self, name: str) -> None:
+        with self._lock:
+            if self._connection.info.transaction_status == TransactionStatus.INERROR:
+                return  # what the transaction made goes with it
+            self._temporarily(f"DROP TABLE IF EXISTS pg_temp.{quote(short(name))}", ())
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def sql_type(self, kind: FieldType) -> str:
+        return postgres_values.SQL_TYPES[kind]
+
+    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
+        return postgres_values.field_value(source, kind, alias)
+
+    def typed_value(self, expression: str, kind: FieldType) -> str:
+        return postgres_values.typed_value(expression, kind)
+
+    def list_value(self, expr: str) -> str:
+        return postgres_values.typed_value(expr, FieldType.LIST)
+
+    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
+        return postgres_values.list_merge(expr, add, remove)
+
+    def close(self) -> None:
+        """Let go of the session. Safe to call twice."""
+        with self._lock:
+            self._connection.close()
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _run(self, sql: str, params: Sequence[Any]) -> Iterator[psycopg.Cursor[Any]]:
+        with self._lock:
+            found = self._translated(sql)
+            send = self._temporarily if found.temporary else self._send
+            try:
+                yield send(found.sql, params)
+            except psycopg.Error as e:  # while rows are fetched
+                raise SqlError(one_line(e)) from e
+
+    def _translated(self, sql: str) -> Translated:
+        found = self._kept.get(sql)
+        if found is None:
+            found = translate(sql, lambda table: list(self.columns(table)))
+            if found.fixed:
+                self._kept[sql] = found
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(sql)
+        return found
+
+    def _send(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
+        cursor = psycopg.RawCursor(self._connection)
+        try:
+            return cursor.execute(sql, list(params) or None, prepare=False)
+        except psycopg.Error as e:
+            if self._connection.closed or self._connection.broken:
+                raise unreachable(self._address, e) from None
+            raise SqlError(one_line(e)) from e
+
+    def _temporarily(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
+        """Run what touches temporary tables only, also in a session that may write nothing else."""
+        if not self.read_only or self._depth:
+            return self._parts(sql, params)
+        self._send("BEGIN READ WRITE", ())
+        try:
+            done = self._parts(sql, params)
+            self._send("COMMIT", ())
+            return done
+        except BaseException:
+            self._rollback()
+            raise
+
+    def _parts(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
+        """Statements with parameters go one by one, as Postgres takes them."""
+        if params and sql.startswith("DROP TABLE IF EXISTS "):
+            drop, _, sql = sql.partition("; ")
+            self._send(drop, ())
+        return self._send(sql, params)
+
+    def _rollback(self) -> None:
+        with contextlib.suppress(psycopg.Error, SqlError, OSError):
+            self._send("ROLLBACK", ())
+
+
+def open_postgres(dsn: str, *, read_only: bool) -> PostgresWarehouse:
+    """See `oploop.warehouse.open_warehouse`."""
+    address = Address.of(dsn)
+    connection = connect(address)
+    try:
+        if connection.info.server_version < OLDEST * 10_000:
+            raise FixConfig(
+                f"{address.place} runs Postgres {connection.info.server_version // 10_000}",
+                mend=f"a warehouse needs Postgres {OLDEST} or later",
+            )
+        _ensure_functions(connection, address, read_only=read_only)
+        return PostgresWarehouse(connection, address, read_only=read_only)
+    except psycopg.Error as e:
+        connection.close()
+        raise FixConfig(f"{address.place}: {one_line(e)}", mend="see warehouse.dsn in oploop.yml") from None
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _ensure_functions(connection: psycopg.Connection[Any], address: Address, *, read_only: bool) -> None:
+    """Make our functions where they are missing or of another version; the schema's comment tells which it is."""
+    import hashlib
+
+    script = resources.files("oploop.warehouse").joinpath("postgres_functions.sql").read_text()
+    version = hashlib.blake2b(script.encode(), digest_size=8).hexdigest()
+    asked = "SELECT obj_description(to_regnamespace(%s)::oid, 'pg_namespace')"
+    if _first(connection, asked, (FUNCTIONS,)) == version:
+        return
+    if read_only:
+        raise FixConfig(f"no warehouse yet at {address.place}", mend="run oploop extract")
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('oploop functions'))")
+        if _first(connection, asked, (FUNCTIONS,)) == version:
+            return
+        connection.execute("SET LOCAL check_function_bodies = off")
+        connection.execute(f"DROP SCHEMA IF EXISTS {FUNCTIONS} CASCADE")
+        connection.execute(f"CREATE SCHEMA {FUNCTIONS}")
+        connection.execute(
+            psycopg.sql.SQL(script.replace("{fn}", FUNCTIONS).replace("{", "{{").replace("}", "}}")).format()
+        )
+        connection.execute(f"COMMENT ON SCHEMA {FUNCTIONS} IS '{version}'")
+
+
+def _first(connection: psycopg.Connection[Any], sql: Any, params: Sequence[Any]) -> Any:
+    row = connection.execute(sql, params).fetchone()
+    return row[0] if row else None
+
+
+__all__ = ["Columns", "Mapping", "PostgresWarehouse", "open_postgres"]
