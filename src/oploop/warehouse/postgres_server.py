@@ -36,7 +36,11 @@ class Address:
             raise FixConfig(
                 "warehouse.dsn is no address of a Postgres database", mend="postgres://USER:PASSWORD@HOST/DB"
             )
-        params = {"connect_timeout": CONNECT_SECONDS, "application_name": "oploop", "keepalives_idle": 30} | dict(given)
+        params: dict[str, Any] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "oploop",
+            "keepalives_idle": 30,
+        } | dict(given)
         host, user = str(given.get("host", "localhost")), str(given.get("user", ""))
         if not host.startswith("/") and host not in LOOPBACK:
             params.setdefault("sslmode", "require")  # libpq would fall back to plain text without a word

@@ -28,10 +28,10 @@ NAME_BYTES = 63
 Columns: TypeAlias = Callable[[str], Sequence[str]]
 
 
-class Dialect(DuckDB):
+class Dialect(DuckDB):  # type: ignore[misc]
     """DuckDB's, but a DECIMAL without digits has as many as its values."""
 
-    class Parser(DuckDB.Parser):
+    class Parser(DuckDB.Parser):  # type: ignore[misc]
         TYPE_CONVERTERS: Mapping[Any, Any] = {}
 
 
@@ -133,7 +133,9 @@ def _qualify(select: exp.Select) -> None:
     if qualify is None:
         return
     names = [item.alias_or_name for item in select.expressions]
-    starred = any(isinstance(item.this if isinstance(item, exp.Column) else item, exp.Star) for item in select.expressions)
+    starred = any(
+        isinstance(item.this if isinstance(item, exp.Column) else item, exp.Star) for item in select.expressions
+    )
     inner = exp.Select(**{k: v for k, v in select.args.items() if k not in ("qualify", "with_")})
     inner.append("expressions", exp.alias_(exp.Paren(this=qualify.this), "__qualify"))
     for key in list(select.args):
@@ -141,7 +143,9 @@ def _qualify(select: exp.Select) -> None:
             select.set(key, None)
     shown = [exp.Star()] if starred else [exp.column(exp.to_identifier(n, quoted=True)) for n in names]
     select.set("expressions", shown)
-    select.set("from_", exp.From(this=exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier("__qualified")))))
+    select.set(
+        "from_", exp.From(this=exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier("__qualified"))))
+    )
     select.set("where", exp.Where(this=exp.column("__qualify")))
 
 

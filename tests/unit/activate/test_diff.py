@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import HealthCheck, Phase, assume, event, given, settings
 from hypothesis import strategies as st
 
 from oploop.activate import diff as diffing
@@ -281,6 +281,7 @@ class _Undo(Exception):
 
 
 def check(engine: Engine, world: World) -> None:
+    assume(engine.warehouse.dialect != "postgres" or "\\x00" not in repr(world))  # no text of Postgres holds it
     with contextlib.suppress(_Undo), engine.warehouse.transaction():
         compare(engine, world)
         raise _Undo
