@@ -14,7 +14,8 @@ from oploop.cli.main import cli
 from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.project import load_project
 from oploop.runtime import Runtime
-from tests.apps.postgres.conftest import PASSWORD, Cluster, Database, free_port
+from tests.apps.postgres.conftest import Database
+from tests.postgres import PASSWORD, Cluster, free_port
 
 PAGE = (Path(__file__).parents[3] / "docs" / "apps" / "postgres.md").read_text(encoding="utf-8")
 
