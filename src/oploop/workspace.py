@@ -7,6 +7,7 @@ their own.
 from __future__ import annotations
 
 import fnmatch
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from oploop.project import Project, Sync, check_columns
 from oploop.records import Field, Object, Op, ReadOptions, Stream
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
-from oploop.warehouse import open_warehouse
+from oploop.warehouse import open_server, open_session, open_warehouse
 from oploop.warehouse.base import Warehouse
 
 WAREHOUSE_LEASE = "warehouse"
@@ -118,11 +119,12 @@ class Workspace:
         """Close apps, warehouse and state; safe to call twice."""
         for app in self._apps.values():
             await app.aclose()
+        held = self._warehouse is not None or self.project.warehouse.server
         if self._warehouse is not None:
             self._warehouse.close()
             self._warehouse = None
-            if not self.read_only:
-                self.store.drop_lease(WAREHOUSE_LEASE)
+        if held and not self.read_only and self._state is not None:
+            self.store.drop_lease(WAREHOUSE_LEASE)
         if self._state is not None:
             self._state.close()
             self._state = None
@@ -133,11 +135,24 @@ class Workspace:
     def state(self) -> StateReader:
         """The state, to read."""
         if self._state is None:
-            if self.read_only:
+            if self.project.warehouse.server:
+                self._state = self._server_state()
+            elif self.read_only:
                 self._state = StateReader(self.project.state_dir)
             else:
                 self._state = StateStore(self.project.state_dir, self.runtime)
         return self._state
+
+    def _server_state(self) -> StateReader:
+        """The state in the warehouse, so that a runner that is thrown away leaves nothing behind."""
+        from oploop.state.postgres import PostgresReader, PostgresStore
+        from oploop.state.store import make_private
+
+        block = self.project.warehouse
+        if self.read_only:
+            return PostgresReader(lambda: open_session(block), "the warehouse")
+        make_private(self.project.state_dir)  # for what the loader and the models' engine keep for a while
+        return PostgresStore(lambda: open_session(block), self.runtime, "the warehouse")
 
     @property
     def store(self) -> StateStore:
@@ -150,18 +165,43 @@ class Workspace:
     def warehouse(self) -> Warehouse:
         """The warehouse, opened at the first use; made ready when it may be written."""
         if self._warehouse is None:
-            self._warehouse = open_warehouse(
-                self.project.warehouse.database,
-                read_only=self.read_only,
-                runtime=self.runtime,
-                wait=self.wait,
-                holder=self._holder,
-                on_wait=self.on_wait,
-            )
+            if self.project.warehouse.server:
+                self._warehouse = self._server()
+            else:
+                self._warehouse = open_warehouse(
+                    self.project.warehouse.database,
+                    read_only=self.read_only,
+                    runtime=self.runtime,
+                    wait=self.wait,
+                    holder=self._holder,
+                    on_wait=self.on_wait,
+                )
+                if not self.read_only:
+                    self.store.take_lease(WAREHOUSE_LEASE, self.command)
             if not self.read_only:
-                self.store.take_lease(WAREHOUSE_LEASE, self.command)
                 ledger.ensure(self._warehouse)
         return self._warehouse
+
+    def _server(self) -> Warehouse:
+        """A warehouse that many may read at once, and one process write: whoever holds the lease."""
+        if not self.read_only:
+            until, told = self.runtime.monotonic() + (self.wait or 0.0), False
+            while True:
+                try:
+                    self.store.take_lease(WAREHOUSE_LEASE, self.command)
+                    break
+                except RetryLater as e:
+                    holder, left = self._holder(), until - self.runtime.monotonic()
+                    if holder is not None and left <= 0:
+                        mend = "let it finish, or wait for it with --wait SECONDS"
+                        raise FixConfig(f"the warehouse is held by {holder}", mend=mend) from None
+                    if holder is None and left <= 0:
+                        raise
+                    if not told:
+                        self.on_wait(f"{e.message}, waiting up to {self.wait:g} s")
+                        told = True
+                    time.sleep(min(0.2, left))
+        return open_server(self.project.warehouse, read_only=self.read_only)
 
     def _holder(self) -> str | None:
         lease = self.state.lease(WAREHOUSE_LEASE)

@@ -77,13 +77,16 @@ async def _app(ws: Workspace, name: str) -> Finding:
 
 
 def _warehouse(ws: Workspace) -> Finding:
-    path = ws.project.warehouse.database
-    if not path.exists():
-        return Finding("warehouse", None, f"{path.name} is not there yet; oploop extract makes it")
+    block = ws.project.warehouse
+    if not block.server and not block.database.exists():
+        return Finding("warehouse", None, f"{block.database.name} is not there yet; oploop extract makes it")
     try:
+        name = ws.warehouse.label if block.server else block.database.name
         tables = [t for t in ws.warehouse.tables() if not t.startswith("oploop") and not t.endswith("__all")]
-        return Finding("warehouse", True, f"{path.name}, {show.count(len(tables), 'table')}")
+        return Finding("warehouse", True, f"{name}, {show.count(len(tables), 'table')}")
     except OploopError as e:
+        if e.message.startswith("no warehouse yet"):
+            return Finding("warehouse", None, f"{e.message}; oploop extract makes it")
         return Finding("warehouse", False, str(e), e.at(ws.project.warehouse.place))
 
 
@@ -91,6 +94,8 @@ def _state(ws: Workspace) -> Finding:
     from oploop.errors import FixConfig
 
     folder = ws.project.state_dir
+    if ws.project.warehouse.server:
+        return _server_state(ws)
     if not folder.exists():
         return Finding("state", None, f"{folder.name}/ is not there yet; the first run makes it")
     mode = stat.S_IMODE(folder.stat().st_mode)
@@ -103,6 +108,15 @@ def _state(ws: Workspace) -> Finding:
         return Finding("state", False, str(e), e)
     last = f", last run {show.ago(runs[0].started_at, ws.runtime.now())}" if runs else ""
     return Finding("state", True, f"{folder.name}/, mode {mode:04o}{last}")
+
+
+def _server_state(ws: Workspace) -> Finding:
+    try:
+        runs = ws.state.runs(1)
+    except OploopError as e:
+        return Finding("state", False, str(e), e)
+    last = f", last run {show.ago(runs[0].started_at, ws.runtime.now())}" if runs else ""
+    return Finding("state", True, f"in the warehouse{last}")
 
 
 @contextmanager

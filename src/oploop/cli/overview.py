@@ -57,11 +57,13 @@ def look(ws: Workspace, limit: int, environment: str | None = None) -> Overview:
 
 
 def _open(ws: Workspace, o: Overview) -> Warehouse | None:
-    if not ws.project.warehouse.database.exists():
+    if not ws.project.warehouse.server and not ws.project.warehouse.database.exists():
         return None
     try:
         return ws.warehouse
     except OploopError as e:
+        if e.message.startswith("no warehouse yet"):
+            return None
         if "is held by" not in e.message:
             raise
         lease = ws.state.lease("warehouse")

@@ -27,6 +27,7 @@ class WarehouseType(StrEnum):
     """Kinds of warehouses."""
 
     DUCKDB = "duckdb"
+    POSTGRES = "postgres"
 
 
 class Engine(StrEnum):
@@ -39,11 +40,23 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WarehouseBlock:
-    """Where the data is kept. `database` is an absolute path."""
+    """Where the data is kept: `database`, the absolute path of a file, or a server's `dsn`, as written."""
 
     type: WarehouseType
     database: Path
     place: Place | None = None
+    dsn: str | None = field(default=None, repr=False)
+    variables: Variables | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def server(self) -> bool:
+        """Whether it is a server, which many processes may use at once."""
+        return self.dsn is not None
+
+    def address(self) -> str:
+        """The server's address with its secrets; FixConfig, with the place, when a variable is not set."""
+        assert self.dsn is not None
+        return self.variables.fill(self.dsn, self.place) if self.variables is not None else self.dsn
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +162,8 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
     named = taken.get("apps", Block(block.place))
     apps = {n: _app(n, b, named.places[n], root, variables) for n, b in named.items()}
     warnings = [w for app in apps.values() for w in looks_secret(app.name, app.options)]
+    if isinstance(block.get("warehouse"), Block):
+        warnings += looks_secret("warehouse", block["warehouse"])
     syncs = read_syncs(root, apps, warnings)
     return Project(
         name=taken["name"],
@@ -200,7 +215,7 @@ PROJECT_KEYS: dict[str, Read] = {
     "apps": _named,
     "environments": _environments,
 }
-WAREHOUSE_KEYS: dict[str, Read] = {"type": choice(WarehouseType), "database": text}
+WAREHOUSE_KEYS: dict[str, Read] = {"type": choice(WarehouseType), "database": text, "dsn": text}
 MODELS_KEYS: dict[str, Read] = {"engine": choice(Engine), "project": text}
 ENVIRONMENT_KEYS: dict[str, Read] = {"description": text}
 STREAM_KEYS: dict[str, Read] = {"since": moment, "exclude": texts, "every": duration}
@@ -215,6 +230,12 @@ def _warehouse(inner: Block | None, block: Block, root: Path, variables: Variabl
     if inner is None:
         return WarehouseBlock(WarehouseType.DUCKDB, root / "warehouse.duckdb")
     taken = take(inner, WAREHOUSE_KEYS, "warehouse")
+    if taken.get("type") is WarehouseType.POSTGRES:
+        return _server(taken, inner, block, root, variables)
+    if "dsn" in taken:
+        raise FixConfig(
+            "warehouse.dsn is for a server", mend="add `type: postgres`, or remove it", place=inner.places["dsn"]
+        )
     database = taken.get("database", "warehouse.duckdb")
     place = inner.places.get("database", block.places["warehouse"])
     if re.match(r":|\w{2,}:", database):
@@ -223,6 +244,17 @@ def _warehouse(inner: Block | None, block: Block, root: Path, variables: Variabl
         )
     path = _path(root, variables.fill(database, place))
     return WarehouseBlock(taken.get("type", WarehouseType.DUCKDB), path, place)
+
+
+def _server(taken: Mapping[str, Any], inner: Block, block: Block, root: Path, variables: Variables) -> WarehouseBlock:
+    """A warehouse that is a server."""
+    if "database" in taken:
+        raise FixConfig(
+            "warehouse.database is for type: duckdb", mend="name the database in dsn", place=inner.places["database"]
+        )
+    if "dsn" not in taken:
+        raise FixConfig("warehouse has no 'dsn'", mend="add `dsn: ${WAREHOUSE_DSN}`", place=block.places["warehouse"])
+    return WarehouseBlock(taken["type"], root, inner.places["dsn"], taken["dsn"], variables)
 
 
 def _models(inner: Block | None, block: Block, root: Path, variables: Variables) -> ModelsBlock:

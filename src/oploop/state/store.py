@@ -69,15 +69,16 @@ class JournalStep:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who holds something: a process of this machine, what it was started as, since when."""
+    """Who holds something: a process, what it was started as, since when. `where`: "on HOST, " for another machine's."""
 
     name: str
     pid: int
     command: str
     since: datetime
+    where: str = ""
 
     def __str__(self) -> str:
-        return f"{self.command} (pid {self.pid}) since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.command} ({self.where}pid {self.pid}) since {self.since:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class StateReader:
@@ -107,12 +108,15 @@ class StateReader:
 
     def runs(self, limit: int = 20) -> list[RunRow]:
         """The newest runs first."""
-        return [_run(r) for r in self._all("SELECT * FROM runs ORDER BY run_id DESC LIMIT ?", (limit,))]
+        return [
+            run_row(r, alive=_alive(r[3]))
+            for r in self._all("SELECT * FROM runs ORDER BY run_id DESC LIMIT ?", (limit,))
+        ]
 
     def run(self, run_id: str) -> RunRow | None:
         """A run by its id or the beginning of it."""
         rows = self._all("SELECT * FROM runs WHERE run_id LIKE ? ORDER BY run_id DESC LIMIT 1", (run_id + "%",))
-        return _run(rows[0]) if rows else None
+        return run_row(rows[0], alive=_alive(rows[0][3])) if rows else None
 
     def open_deliveries(self) -> list[Delivery]:
         """Deliveries that were begun and not folded: of a run that is under way, or that died."""
@@ -123,13 +127,15 @@ class StateReader:
 
     def steps(self, run_id: str, sync: str) -> list[JournalStep]:
         """A delivery's journal, in the order in which the steps began."""
-        rows = self._all("SELECT * FROM steps WHERE run_id = ? AND sync = ? ORDER BY rowid", (run_id, sync))
-        return [_step(r) for r in rows]
+        return self._steps("SELECT * FROM steps WHERE run_id = ? AND sync = ? ORDER BY rowid", (run_id, sync))
+
+    def _steps(self, sql: str, params: Sequence[Any]) -> list[JournalStep]:
+        return [_step(r) for r in self._all(sql, params)]
 
     def lease(self, name: str) -> Lease | None:
         """Who holds `name`; None when nobody, or a process that is no more."""
         rows = self._all("SELECT name, pid, started, command, since FROM leases WHERE name = ?", (name,))
-        if not rows or _process_start(rows[0][1]) != rows[0][2]:
+        if not rows or process_start(rows[0][1]) != rows[0][2]:
             return None
         return Lease(rows[0][0], rows[0][1], rows[0][3], datetime.fromisoformat(rows[0][4]))
 
@@ -205,7 +211,7 @@ class StateStore(StateReader):
 
     def write_steps(self, steps: Iterable[JournalStep]) -> None:
         """Write intents and receipts, all in one commit."""
-        rows = [_step_row(s) for s in steps]
+        rows = [step_row(s) for s in steps]
         with self._writing() as db:
             db.executemany(f"INSERT OR REPLACE INTO steps VALUES ({', '.join('?' * 14)})", rows)
 
@@ -213,12 +219,12 @@ class StateStore(StateReader):
         """Hold `name` for this process; RetryLater that says who holds it already."""
         with self._writing() as db:
             row = db.execute("SELECT pid, started, command, since FROM leases WHERE name = ?", (name,)).fetchone()
-            if row is not None and row[0] != os.getpid() and _process_start(row[0]) == row[1]:
+            if row is not None and row[0] != os.getpid() and process_start(row[0]) == row[1]:
                 holder = Lease(name, row[0], row[2], datetime.fromisoformat(row[3]))
                 raise RetryLater(f"{name} is held by {holder}", mend="wait for it, or use --wait")
             db.execute(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
-                (name, os.getpid(), _process_start(os.getpid()), command, self._runtime.now().isoformat()),
+                (name, os.getpid(), process_start(os.getpid()), command, self._runtime.now().isoformat()),
             )
 
     def drop_lease(self, name: str) -> None:
@@ -280,10 +286,10 @@ def _apply(db: sqlite3.Connection, number: int, script: str) -> None:
 
 
 def _alive(pid: int) -> bool:
-    return _process_start(pid) != ""
+    return process_start(pid) != ""
 
 
-def _process_start(pid: int) -> str:
+def process_start(pid: int) -> str:
     """A text that differs between two processes with the same pid; empty when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as f:
@@ -303,17 +309,19 @@ def _process_start(pid: int) -> str:
     return "?"
 
 
-def _run(r: tuple[Any, ...]) -> RunRow:
+def run_row(r: tuple[Any, ...], *, alive: bool) -> RunRow:
+    """A row of `runs`; one that is running and whose process is no more was interrupted."""
     finished = datetime.fromisoformat(r[5]) if r[5] else None
     status = r[6]
-    if status == "running" and not _alive(r[3]):
+    if status == "running" and not alive:
         status = "interrupted"
     return RunRow(
         r[0], r[1], r[2], r[3], datetime.fromisoformat(r[4]), finished, status, orjson.loads(r[7]) if r[7] else None
     )
 
 
-def _step_row(s: JournalStep) -> tuple[Any, ...]:
+def step_row(s: JournalStep) -> tuple[Any, ...]:
+    """A step as the columns of `steps`, in order."""
     return (
         s.run_id,
         s.sync,

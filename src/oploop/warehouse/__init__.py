@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from oploop.runtime import Runtime
 from oploop.warehouse.base import SqlError, Warehouse
+
+if TYPE_CHECKING:
+    from oploop.project import WarehouseBlock
 
 
 def open_warehouse(
@@ -36,4 +40,25 @@ def open_warehouse(
     )
 
 
-__all__ = ["SqlError", "Warehouse", "open_warehouse"]
+def open_server(block: WarehouseBlock, *, read_only: bool) -> Warehouse:
+    """Open a warehouse that is a server, making our helper functions there unless `read_only`.
+
+    Raises FixConfig for an address that leads nowhere, RetryLater when the server does not answer.
+    """
+    from oploop.errors import OploopError
+    from oploop.warehouse.postgres import open_postgres
+
+    try:
+        return open_postgres(block.address(), read_only=read_only)
+    except OploopError as e:
+        raise e.at(block.place) from None
+
+
+def open_session(block: WarehouseBlock) -> Any:
+    """Another session with the server, for the state that stands in it; a connection of the driver's."""
+    from oploop.warehouse.postgres_server import Address, connect
+
+    return connect(Address.of(block.address()))
+
+
+__all__ = ["SqlError", "Warehouse", "open_server", "open_session", "open_warehouse"]

@@ -98,6 +98,20 @@ def test_the_whole_of_oploop_yml(write: Write) -> None:
     assert (salesforce.type, salesforce.options, salesforce.read) == ("salesforce", {}, {})
 
 
+def test_a_server_is_named_by_its_address_whose_secrets_are_not_needed_to_load(write: Write) -> None:
+    project = load_project(write("name: a\nwarehouse:\n  type: postgres\n  dsn: ${W}\n"), {})
+    assert project.warehouse.server
+    assert not project.warnings
+    with pytest.raises(FixConfig, match=r"oploop.yml:4: environment variable W is not set"):
+        project.warehouse.address()
+    filled = load_project(project.root, {"W": "postgres://u:p4ss@h/d"}).warehouse
+    assert filled.address() == "postgres://u:p4ss@h/d"
+    assert "p4ss" not in repr(filled)
+    written = load_project(write("name: a\nwarehouse: {type: postgres, dsn: 'postgres://u:p4ss@h/d'}\n"), {})
+    assert len(written.warnings) == 1
+    assert "p4ss" not in written.warnings[0] + repr(written.warehouse)
+
+
 def test_defaults(write: Write) -> None:
     root = write(one=SYNC)
     project = load_project(root, {})

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 
@@ -20,8 +19,7 @@ from oploop.records import Op, Outcome
 from oploop.runtime import Runtime
 from oploop.state import JournalStep, StateReader, StateStore
 from oploop.state.store import migrate, open_sqlite
-
-NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+from tests.unit.state.conftest import NOON, Kind
 
 
 @pytest.fixture
@@ -134,13 +132,13 @@ def test_a_reader_reads_what_is_not_there_as_empty_and_never_writes(folder: Path
     reader.close()
 
 
-def test_runs_come_newest_first_and_are_found_by_their_beginning(store: StateStore) -> None:
+def test_runs_come_newest_first_and_are_found_by_their_beginning(both: StateStore) -> None:
     for run_id in ("01A", "01C", "01B"):
-        store.begin_run(run_id, "prod", "oploop run")
-    store.end_run("01C", "ok", {"seconds": 1.5, "é": None})
-    assert [(r.run_id, r.status) for r in store.runs()] == [("01C", "ok"), ("01B", "running"), ("01A", "running")]
-    assert [r.run_id for r in store.runs(limit=1)] == ["01C"]
-    found = store.run("01C")
+        both.begin_run(run_id, "prod", "oploop run")
+    both.end_run("01C", "ok", {"seconds": 1.5, "é": None})
+    assert [(r.run_id, r.status) for r in both.runs()] == [("01C", "ok"), ("01B", "running"), ("01A", "running")]
+    assert [r.run_id for r in both.runs(limit=1)] == ["01C"]
+    found = both.run("01C")
     assert found is not None
     assert (found.summary, found.finished_at, found.started_at, found.pid) == (
         {"seconds": 1.5, "é": None},
@@ -148,7 +146,7 @@ def test_runs_come_newest_first_and_are_found_by_their_beginning(store: StateSto
         NOON,
         os.getpid(),
     )
-    assert store.run("02") is None
+    assert both.run("02") is None
 
 
 def dead_process() -> int:
@@ -171,37 +169,49 @@ def test_runs_of_dead_processes_were_interrupted(store: StateStore) -> None:
     db.close()
 
 
-def test_a_lease_is_held_by_one_living_process(store: StateStore, folder: Path) -> None:
-    code = (
-        "import sys, pathlib; from oploop.state import StateStore; from oploop.runtime import Runtime\n"
-        "StateStore(pathlib.Path(sys.argv[1]), Runtime()).take_lease('warehouse', 'oploop run'); print('held', flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def holder(kind: Kind) -> subprocess.Popen[bytes]:
+    """Another process that holds the warehouse and is in the middle of a run."""
+    words = [sys.executable, "-m", "tests.unit.state.holder", kind.name, kind.address]
+    other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout is not None
-    assert other.stdin is not None
     assert other.stdout.readline() == b"held\n"
-    with pytest.raises(RetryLater, match=rf"warehouse is held by oploop run \(pid {other.pid}\) since"):
-        store.take_lease("warehouse", "oploop plan")
-    lease = store.lease("warehouse")
-    assert lease is not None
-    assert lease.pid == other.pid
-    store.drop_lease("warehouse")  # not ours to drop
-    assert store.lease("warehouse") is not None
-    other.kill()
-    until = time.monotonic() + 5
-    while store.lease("warehouse") is not None and time.monotonic() < until:
-        time.sleep(0.01)
-    assert store.lease("warehouse") is None  # dead, although nobody has waited for it: a zombie
-    store.take_lease("warehouse", "oploop plan")
+    return other
+
+
+def end(other: subprocess.Popen[bytes]) -> None:
     other.wait()
+    assert other.stdin is not None
+    assert other.stdout is not None
     other.stdin.close()
     other.stdout.close()
-    mine = store.lease("warehouse")
+
+
+def test_a_lease_is_held_by_one_living_process(both: StateStore, kind: Kind) -> None:
+    other = holder(kind)
+    with pytest.raises(RetryLater, match=rf"warehouse is held by oploop run \(pid {other.pid}\) since"):
+        both.take_lease("warehouse", "oploop plan")
+    lease = both.lease("warehouse")
+    assert lease is not None
+    assert lease.pid == other.pid
+    both.drop_lease("warehouse")  # not ours to drop
+    assert both.lease("warehouse") is not None
+    assert [r.status for r in both.runs()] == ["running"]
+    other.kill()
+    until = time.monotonic() + 5
+    while both.lease("warehouse") is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert both.lease("warehouse") is None  # dead, although nobody has waited for it: a zombie
+    assert [r.status for r in both.runs()] == ["interrupted"]
+    both.begin_run("ours", "prod", "oploop run")
+    assert [(r.run_id, r.status) for r in both.runs()] == [("ours", "running"), ("other", "interrupted")]
+    both.take_lease("warehouse", "oploop plan")
+    end(other)
+    mine = both.lease("warehouse")
     assert mine is not None
     assert (mine.pid, mine.since) == (os.getpid(), NOON)
-    store.take_lease("warehouse", "oploop plan")  # one's own may be taken again
-    store.drop_lease("warehouse")
-    assert store.lease("warehouse") is None
+    both.take_lease("warehouse", "oploop plan")  # one's own may be taken again
+    both.drop_lease("warehouse")
+    assert both.lease("warehouse") is None
 
 
 def test_a_pid_that_was_given_to_another_process_holds_nothing(store: StateStore) -> None:
@@ -219,7 +229,7 @@ def step(n: int, **more: object) -> JournalStep:
     return JournalStep("r1", "people", f"s{n}", n, n + 3, **fields)  # type: ignore[arg-type]
 
 
-def test_a_journal_comes_back_as_it_was_written(store: StateStore) -> None:
+def test_a_journal_comes_back_as_it_was_written(both: StateStore) -> None:
     steps = [
         step(1),
         step(
@@ -232,29 +242,29 @@ def test_a_journal_comes_back_as_it_was_written(store: StateStore) -> None:
         ),
         step(9, attempt=2, outcome=Outcome.UNKNOWN, ended_at=NOON, error="cut", op=Op.UPDATE),
     ]
-    store.write_steps(steps)
-    store.write_steps([JournalStep("r1", "other", "s1", 1, 1, 1, Op.UPDATE, NOON)])
-    assert store.steps("r1", "people") == steps
-    assert store.steps("r2", "people") == []
+    both.write_steps(steps)
+    both.write_steps([JournalStep("r1", "other", "s1", 1, 1, 1, Op.UPDATE, NOON)])
+    assert both.steps("r1", "people") == steps
+    assert both.steps("r2", "people") == []
 
 
-def test_receipts_replace_intents_and_the_last_to_be_written_comes_last(store: StateStore) -> None:
+def test_receipts_replace_intents_and_the_last_to_be_written_comes_last(both: StateStore) -> None:
     first, second = step(1), step(1, attempt=2)
-    store.write_steps([first])
+    both.write_steps([first])
     first.outcome, first.ended_at = Outcome.RETRY, NOON
-    store.write_steps([first])
-    store.write_steps([second])
-    assert [(s.attempt, s.outcome) for s in store.steps("r1", "people")] == [(1, Outcome.RETRY), (2, None)]
+    both.write_steps([first])
+    both.write_steps([second])
+    assert [(s.attempt, s.outcome) for s in both.steps("r1", "people")] == [(1, Outcome.RETRY), (2, None)]
 
 
-def test_a_delivery_is_open_until_it_is_folded(store: StateStore) -> None:
-    store.begin_delivery("r1", "people", "plan_1")
-    store.write_steps([step(1)])
-    (open_,) = store.open_deliveries()
+def test_a_delivery_is_open_until_it_is_folded(both: StateStore) -> None:
+    both.begin_delivery("r1", "people", "plan_1")
+    both.write_steps([step(1)])
+    (open_,) = both.open_deliveries()
     assert (open_.run_id, open_.sync, open_.plan_table, open_.began_at) == ("r1", "people", "plan_1", NOON)
-    store.end_delivery("r1", "people")
-    assert store.open_deliveries() == []
-    assert store.steps("r1", "people") == []
+    both.end_delivery("r1", "people")
+    assert both.open_deliveries() == []
+    assert both.steps("r1", "people") == []
 
 
 def test_a_full_disk_is_said_and_the_store_goes_on_when_there_is_room(store: StateStore) -> None:

@@ -1,0 +1,22 @@
+-- The state in a server: as in sql/*.sql, but that a lease is kept up by its holder, as a process of another machine cannot
+-- be asked whether it lives.
+CREATE SCHEMA IF NOT EXISTS oploop_journal;
+CREATE TABLE IF NOT EXISTS oploop_journal.runs (
+    run_id TEXT PRIMARY KEY, environment TEXT NOT NULL, command TEXT NOT NULL, pid BIGINT NOT NULL, started_at TEXT NOT NULL,
+    finished_at TEXT, status TEXT NOT NULL DEFAULT 'running', summary TEXT
+);
+CREATE TABLE IF NOT EXISTS oploop_journal.deliveries (
+    run_id TEXT NOT NULL, sync TEXT NOT NULL, plan_table TEXT NOT NULL, began_at TEXT NOT NULL, folded_at TEXT,
+    PRIMARY KEY (run_id, sync)
+);
+CREATE TABLE IF NOT EXISTS oploop_journal.steps (
+    run_id TEXT NOT NULL, sync TEXT NOT NULL, step_id TEXT NOT NULL, first BIGINT NOT NULL, last BIGINT NOT NULL,
+    attempt BIGINT NOT NULL, op TEXT NOT NULL, began_at TEXT NOT NULL, ended_at TEXT, outcome TEXT, error TEXT, version BIGINT,
+    exceptions TEXT, ids TEXT, written BIGINT GENERATED ALWAYS AS IDENTITY,
+    PRIMARY KEY (run_id, sync, step_id, first, last, attempt)
+);
+-- `owner` names a process; `beat_at`, by the server's clock, when it last said that it lives.
+CREATE TABLE IF NOT EXISTS oploop_journal.leases (
+    name TEXT PRIMARY KEY, owner TEXT NOT NULL, host TEXT NOT NULL, pid BIGINT NOT NULL, started TEXT NOT NULL,
+    command TEXT NOT NULL, since TEXT NOT NULL, beat_at TIMESTAMPTZ NOT NULL
+);
