@@ -14,6 +14,7 @@ from oploop.activate import saved
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, StageReport, SyncReport
 from oploop.stages.looking import verify
+from oploop.stages.ordering import waves
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
 from oploop.stages.reading import bind_all, build, extract, preflight, unit_tests
 from oploop.stages.sending import deliver, recover
@@ -34,11 +35,12 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
         bound = await bind_all(ws, syncs, report)
         async with stage(ws, report, "verify", tell):
             report.verified = await verify(ws, bound, within_run=False)
-        async with stage(ws, report, "plan", tell):
-            plans = [await plan_sync(ws, b, options, report) for b in bound]
-        report.syncs += plans
         report.sends = all(ws.delivers(b.sync.app) for b in bound)
-        await deliver_all(ws, report, plans, tell)
+        for wave in waves(bound) or [[]]:
+            async with stage(ws, report, "plan", tell):
+                plans = [await plan_sync(ws, b, options, report, report.syncs) for b in wave]
+            report.syncs += plans
+            await deliver_all(ws, report, plans, tell)
     return report
 
 
@@ -134,4 +136,5 @@ __all__ = [
     "save_plan",
     "unit_tests",
     "verify",
+    "waves",
 ]

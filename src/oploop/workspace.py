@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import Literal
 
 from oploop.activate import ledger
-from oploop.activate.bind import AnyColumns, BoundSync, bind
+from oploop.activate.bind import AnyColumns, BoundSync, Referenced, bind
 from oploop.activate.proving import prove, sql_of
 from oploop.apps.base import App
 from oploop.apps.registry import make_app
-from oploop.errors import FixConfig, OploopError, RetryLater, did_you_mean
+from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mean
 from oploop.extract import StreamRequest, stream_states
 from oploop.model.base import Modeler, environment_table
 from oploop.project import Project, Sync, check_columns
@@ -225,7 +225,8 @@ class Workspace:
         return self._modeler
 
     def stream_requests(self, syncs: Sequence[Sync], *, full: bool = False) -> list[StreamRequest]:
-        """The streams to read: those that the project asks for and that are due, and those that show what the syncs write."""
+        """The streams to read: those that the project asks for and that are due, and those that show what the syncs write or
+        refer to."""
         wanted: dict[tuple[str, str], ReadOptions] = {}
         for block in self.project.apps.values():
             app = self.app(block.name)
@@ -238,11 +239,14 @@ class Workspace:
                     )
                 since, exclude = options.since, frozenset(options.exclude)
                 wanted[block.name, name] = ReadOptions(since=since, exclude=exclude)
+        shown: set[tuple[str, str]] = set()
         for sync in syncs:
             stream = self.target(sync)[1]
             if stream is not None:
-                wanted.setdefault((sync.app, stream.name), ReadOptions())
-        shown = {(s.app, self.app(s.app).objects[s.object].stream) for s in syncs}
+                shown.add((sync.app, stream.name))
+            shown |= {(app_name, of.name) for app_name, _, _, of in self.referenced(sync) if of is not None}
+        for target in sorted(shown):
+            wanted.setdefault(target, ReadOptions())
         due = [name for name in wanted if full or name in shown or self._due(*name)]
         return [StreamRequest(self.app(a), self.app(a).streams[s], wanted[a, s], full) for a, s in due]
 
@@ -258,14 +262,23 @@ class Workspace:
 
     def target(self, sync: Sync) -> tuple[Object, Stream | None]:
         """A sync's object and the stream that shows it (None: blind)."""
-        app = self.app(sync.app)
-        if sync.object not in app.objects:
-            raise FixConfig(
-                f"{sync.app} has no object {sync.object!r}",
-                mend=did_you_mean(sync.object, app.objects),
-                place=sync.place_of("to"),
-            )
-        obj = app.objects[sync.object]
+        return self._object(sync.app, sync.object, sync.place_of("to"))
+
+    def referenced(self, sync: Sync) -> list[tuple[str, str, Object, Stream | None]]:
+        """The objects that a sync's fields refer to: (app, object's name, the object, the stream that shows it)."""
+        found = {}
+        for m in sync.fields:
+            if m.ref is not None:
+                app, _, name = m.ref.partition(".")
+                found[m.ref] = (app, name, *self._object(app, name, sync.place_of("fields", m.field, "ref")))
+        return list(found.values())
+
+    def _object(self, app_name: str, name: str, place: Place) -> tuple[Object, Stream | None]:
+        app = self.app(app_name)
+        if name not in app.objects:
+            mend = did_you_mean(name, app.objects)
+            raise FixConfig(f"{app_name} has no object {name!r}", mend=mend, place=place)
+        obj = app.objects[name]
         return obj, app.streams[obj.stream] if obj.stream is not None else None
 
     async def bound(self, sync: Sync) -> BoundSync:
@@ -307,12 +320,13 @@ class Workspace:
             sync,
             obj,
             stream,
-            await self._describe(sync),
+            await self._describe(sync.app, sync.object),
             self.warehouse,
             table,
             columns,
             unread=read.exclude if read is not None else (),
             others=self.project.syncs,
+            referenced=await self.references(sync),
         )
         if bound.create_op is Op.CREATE and read is not None and read.since is not None:
             raise FixConfig(
@@ -322,14 +336,23 @@ class Workspace:
             )
         return bound
 
-    async def _describe(self, sync: Sync) -> Mapping[str, Field]:
+    async def references(self, sync: Sync) -> dict[str, Referenced]:
+        """The objects that a sync's fields refer to, by `app.object`, as their accounts describe them."""
+        found = {}
+        for app, name, obj, stream in self.referenced(sync):
+            read = self.project.apps[app].read.get(obj.stream or "")
+            unread = read.exclude if read is not None else ()
+            found[f"{app}.{name}"] = Referenced(app, obj, stream, await self._describe(app, name), unread)
+        return found
+
+    async def _describe(self, app: str, object_name: str) -> Mapping[str, Field]:
         """The object's fields, asked for once."""
-        name = (sync.app, sync.object)
+        name = (app, object_name)
         if name not in self._described:
             try:
-                self._described[name] = await self.app(sync.app).describe(sync.object)
+                self._described[name] = await self.app(app).describe(object_name)
             except OploopError as e:
-                raise e.at(self.project.apps[sync.app].place) from None
+                raise e.at(self.project.apps[app].place) from None
         return self._described[name]
 
     def model_table(self, sync: Sync) -> str:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from oploop.activate.convert import canonical, convert, is_integer, key_form
 from oploop.activate.mapping import Mapper
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import FieldMapping, Sync
 from oploop.records import (
+    DELETED,
     Canonical,
     Column,
     Field,
@@ -22,7 +24,7 @@ from oploop.records import (
     Op,
     Stream,
 )
-from oploop.warehouse.base import Warehouse, raw_table
+from oploop.warehouse.base import Warehouse, quote, quote_table, raw_table
 
 RAWT = "r"  #: alias of the raw table in `now`
 
@@ -63,6 +65,33 @@ class BoundKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Referenced:
+    """An object to which a sync's fields refer, as its app and account describe it. `unread`: excluded columns."""
+
+    app: str
+    object: Object
+    stream: Stream | None
+    described: Mapping[str, Field]
+    unread: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRef:
+    """Where a field's value is looked up: the referenced object's records, by the canonical text of one field."""
+
+    target: str  #: app.object
+    app: str
+    object: str
+    stream: Stream
+    by: Field
+    raw_table: str
+    id_column: str
+    key: str  #: what is looked up, over MODEL
+    held: str  #: what the records have, over RAWT
+    on_miss: str
+
+
+@dataclass(frozen=True, slots=True)
 class BoundField:
     """One mapped field. SQL expressions are of the warehouse's type for `field.type`."""
 
@@ -79,6 +108,7 @@ class BoundField:
     fits: bool = False  #: the conversion cannot fail: a constant, or a column of a type that always fits
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    ref: BoundRef | None = None
 
     @property
     def in_place(self) -> bool:
@@ -158,14 +188,16 @@ def bind(
     model_columns: Mapping[str, str],
     unread: Collection[str] = (),
     others: Collection[str] = (),
+    referenced: Mapping[str, Referenced] = MappingProxyType({}),
 ) -> BoundSync:
     """Bind a sync to its object, as the account describes it, and to its model's columns.
 
-    `unread`: columns of the stream that the project excludes from reading; `others`: the names of the project's syncs.
+    `unread`: columns of the stream that the project excludes from reading; `others`: the names of the project's syncs;
+    `referenced`: the objects that its fields refer to, by `app.object`.
     Raises FixConfig, with the place in the sync's file, for an unknown field or column, a field that cannot be
     written, a key that cannot identify, a mode that the object does not take.
     """
-    binder = _Binder(sync, obj, described, warehouse, model_table, model_columns, unread)
+    binder = _Binder(sync, obj, described, warehouse, model_table, model_columns, unread, referenced)
     binder.check_mode()
     raw = raw_table(sync.app, stream.name, deleted_too=True) if stream is not None else None
     binder.check_key()
@@ -223,9 +255,10 @@ class _Binder:
         model_table: str,
         columns: Mapping[str, str],
         unread: Collection[str],
+        referenced: Mapping[str, Referenced],
     ) -> None:
         self.sync, self.obj, self.described = sync, obj, described
-        self.warehouse, self.unread = warehouse, unread
+        self.warehouse, self.unread, self.referenced = warehouse, unread, referenced
         self.mapper = Mapper(sync, warehouse, model_table, columns)
 
     def check_mode(self) -> None:
@@ -316,17 +349,12 @@ class _Binder:
             raise FixConfig(
                 f"field {m.field!r} is read-only in {self.sync.app}.{self.sync.object}", mend="remove it", place=place
             )
-        if m.ref is not None:
-            raise FixConfig(
-                f"references (ref) of field {m.field!r} are not there yet",
-                mend="map a column that holds the id",
-                place=place,
-            )
         if (m.add or m.remove) and field.type is not FieldType.LIST:
             raise FixConfig(
                 f"field {m.field!r} is no list: add and remove do not fit it", mend="use column or value", place=place
             )
-        value = self.mapper.value(m, field)
+        ref = self.reference(m, field) if m.ref is not None else None
+        value = self.mapper.looked_up(m) if ref is not None else self.mapper.value(m, field)
         now = None
         if not blind and field.source is not None:
             now = self.warehouse.field_value(field.source, field.type, RAWT)
@@ -335,7 +363,7 @@ class _Binder:
             field=field,
             source=value.source,
             unmapped=value.unmapped,
-            wanted=value.wanted,
+            wanted=value.wanted if ref is None else found_id(ref, field, self.warehouse),
             now=now,
             conflict=str(m.conflict or self.sync.conflict),
             on_null=str(m.on_null or self.sync.on_null),
@@ -344,7 +372,57 @@ class _Binder:
             fits=value.fits,
             add=tuple(m.add or ()),
             remove=tuple(m.remove or ()),
+            ref=ref,
         )
+
+    def reference(self, m: FieldMapping, field: Field) -> BoundRef:
+        """Where a field's value is looked up."""
+        assert m.ref is not None
+        assert m.by is not None
+        found, place = self.referenced[m.ref], self.sync.place_of("fields", m.field, "by")
+        by = found.described.get(m.by)
+        if by is None:
+            raise FixConfig(f"{m.ref} has no field {m.by!r}", mend=did_you_mean(m.by, found.described), place=place)
+        if found.stream is None or by.source is None:
+            what = f"field {m.by!r} of {m.ref}" if found.stream is not None else m.ref
+            raise FixConfig(
+                f"{what} cannot be read, so nothing is found by it",
+                mend="map a column that holds the id",
+                place=place,
+            )
+        if source_column(by) in found.unread:
+            raise FixConfig(
+                f"records of {m.ref} are looked up by {m.by!r}, but {source_column(by)!r} is excluded from reading",
+                mend=f"remove it from apps.{found.app}.read.{found.stream.name}.exclude",
+                place=place,
+            )
+        if m.on_miss == "clear" and not field.nullable:
+            raise FixConfig(
+                f"field {m.field!r} cannot be cleared, so on_miss: clear does not fit it",
+                mend="use hold or keep",
+                place=self.sync.place_of("fields", m.field, "on_miss"),
+            )
+        return BoundRef(
+            target=m.ref,
+            app=found.app,
+            object=found.object.name,
+            stream=found.stream,
+            by=by,
+            raw_table=raw_table(found.app, found.stream.name, deleted_too=True),
+            id_column=found.object.id_column,
+            key=canonical(self.mapper.looked_up(m).wanted, key_form(by)),
+            held=canonical(self.warehouse.field_value(by.source, by.type, RAWT), key_form(by)),
+            on_miss=str(m.on_miss),
+        )
+
+
+def found_id(ref: BoundRef, field: Field, warehouse: Warehouse) -> str:
+    """The id that a row's reference means, over MODEL, from the raw table alone; for a single row, as `trace` looks."""
+    rid = f"CAST({RAWT}.{quote(ref.id_column)} AS VARCHAR)"
+    one = f"CASE WHEN count(DISTINCT {rid}) = 1 THEN min({rid}) END"
+    where = f"NOT {RAWT}.{DELETED} AND {ref.held} = {ref.key}"
+    found = f"(SELECT {one} FROM {quote_table(ref.raw_table)} AS {RAWT} WHERE {where})"
+    return warehouse.typed_value(found, field.type) if field.type is not FieldType.TEXT else found
 
 
 def source_column(field: Field) -> str | None:

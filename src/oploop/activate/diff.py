@@ -16,10 +16,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from oploop.activate import sql, states
+from oploop.activate import references, sql, states
 from oploop.activate.bind import BoundSync
 from oploop.activate.convert import canonical, key_form
-from oploop.records import Change, FieldType, Op
+from oploop.records import Change, FieldType, Op, Stream
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
 #: Statuses of a plan table's rows that are sent.
@@ -44,8 +44,11 @@ class Diff:
         return self.counts.get(status, 0)
 
 
-def look(bound: BoundSync, warehouse: Warehouse) -> sql.Known:
-    """What the warehouse has about the sync's target."""
+def look(bound: BoundSync, warehouse: Warehouse, before: Sequence[Diff] = ()) -> sql.Known:
+    """What the warehouse has about the sync's target and about what its fields refer to.
+
+    `before`: the diffs of syncs that go first, whose new records are waited for.
+    """
     state = warehouse.columns(states.state_table(bound).replace('"', ""))
     fields = frozenset(f.field.name for f in bound.fields if f"{f.field.name}.at" in state)
     has_records = bool(warehouse.columns("oploop.records")) and bool(
@@ -65,8 +68,35 @@ def look(bound: BoundSync, warehouse: Warehouse) -> sql.Known:
     parked_fields = has_parked and "field" in warehouse.columns("oploop.parked")
     undone = _undone(bound, warehouse, names) if parked_fields else frozenset()
     return sql.Known(
-        bool(state), has_records, has_parked, fields, unique, vouched, lag, relation, names, parked_fields, undone
+        bool(state),
+        has_records,
+        has_parked,
+        fields,
+        unique,
+        vouched,
+        lag,
+        relation,
+        names,
+        parked_fields,
+        undone,
+        _look_at_refs(bound, warehouse, before),
     )
+
+
+def _look_at_refs(bound: BoundSync, warehouse: Warehouse, before: Sequence[Diff]) -> dict[int, references.RefKnown]:
+    """What the warehouse has about each reference of the sync."""
+    found = {}
+    for i, f in enumerate(bound.fields):
+        if f.ref is not None:
+            makers = tuple(
+                f"(SELECT __key FROM {quote_table(x.table)} WHERE __status IN ('create', 'waiting'))"
+                for x in before
+                if x.bound.app_object == f.ref.target and x.bound.key_names == f.ref.by.name
+            )
+            made = bool(warehouse.columns("oploop.records"))
+            vouched = _vouched(warehouse, f.ref.app, f.ref.stream)
+            found[i] = references.RefKnown(made, vouched, makers)
+    return found
 
 
 def _undone(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> frozenset[str]:
@@ -79,31 +109,43 @@ def _undone(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> fro
 
 def vouched_until(bound: BoundSync, warehouse: Warehouse) -> datetime | None:
     """All writes acknowledged before this time were seen by the last complete read of the target's stream."""
-    began = read_began(bound, warehouse)
-    if began is None or bound.stream is None:
-        return None
-    return began - timedelta(seconds=bound.stream.lag)
+    return _vouched(warehouse, bound.sync.app, bound.stream) if bound.stream is not None else None
+
+
+def _vouched(warehouse: Warehouse, app: str, stream: Stream) -> datetime | None:
+    began = _read_began(warehouse, app, stream)
+    return None if began is None else began - timedelta(seconds=stream.lag)
 
 
 def read_began(bound: BoundSync, warehouse: Warehouse) -> datetime | None:
     """When the last complete read of the target's stream began; None when there was none."""
-    if bound.stream is None or not warehouse.columns("oploop.streams"):
+    return _read_began(warehouse, bound.sync.app, bound.stream) if bound.stream is not None else None
+
+
+def _read_began(warehouse: Warehouse, app: str, stream: Stream) -> datetime | None:
+    if not warehouse.columns("oploop.streams"):
         return None
     rows = warehouse.rows(
-        f"SELECT complete_began FROM oploop.streams WHERE app = {literal(bound.sync.app)} AND stream = {literal(bound.stream.name)}"
+        f"SELECT complete_began FROM oploop.streams WHERE app = {literal(app)} AND stream = {literal(stream.name)}"
     )
     return rows[0][0] if rows else None
 
 
 def diff(
-    bound: BoundSync, warehouse: Warehouse, *, table: str, key: str | None = None, limit: int | None = None
+    bound: BoundSync,
+    warehouse: Warehouse,
+    *,
+    table: str,
+    key: str | None = None,
+    limit: int | None = None,
+    before: Sequence[Diff] = (),
 ) -> Diff:
     """Run the statement into the temporary table `table`.
 
     `key`: only the row with this key (as the user writes it); `limit`: only the first so many changes, the others are
-    left for a later run.
+    left for a later run; `before`: see `look`.
     """
-    known = look(bound, warehouse)
+    known = look(bound, warehouse, before)
     rules = sql.rules_of(bound)
     only = canonical_key(bound, key, warehouse) if key is not None else None
     select = sql.diff_select(bound, warehouse, known, rules, only)

@@ -55,6 +55,14 @@ class Mapper:
         wanted = f"({convert(expr, kind, field.type, self.warehouse)})"
         return Value(wanted, shown(expr, kind, self.warehouse), fits=sure(kind, field.type))
 
+    def looked_up(self, m: FieldMapping) -> Value:
+        """What a reference looks up, as text."""
+        if m.map or (m.column is None and m.sql is None):
+            return self.value(m, Field("", FieldType.TEXT))
+        expr, kind = self.source(m)
+        text = shown(expr, kind, self.warehouse)
+        return Value(text, text)
+
     def source(self, m: FieldMapping) -> tuple[str, str]:
         """A mapping's column or SQL, and its SQL type."""
         if m.column is not None:

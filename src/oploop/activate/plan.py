@@ -233,6 +233,7 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
         "missing": plan.diff.count("missing"),
         "gone": plan.diff.count("gone"),
         "parked": plan.diff.count("parked"),
+        "waiting": plan.diff.count("waiting"),
         "blind": plan.bound.blind,
         "findings": [{"check": f.check, "message": f.message, "stop": f.stop} for f in plan.findings],
         "changes": d.shown_changes(plan.diff, warehouse, None if all_changes else 1000),

@@ -5,7 +5,7 @@ Columns of the plan table that it makes (one row for each model row that is not 
     __number   order of sending, from 1; NULL where nothing is to be sent
     __key      the key's canonical text; k0, k1 ... the key's values in the app's types
     __remote   the app's id, where the record is known
-    __status   create | update | kept | held | gone | missing | parked
+    __status   create | update | kept | held | gone | missing | parked | waiting (for a record that this run makes)
     __bad      which rule holds the row (an index into `Diff.rules`), 0 for none
     __value    the value that broke the rule, as text
     w0, w1 ..  wanted values; b0, b1 .. what the app holds; c0, c1 .. whether the field is to be sent;
@@ -15,13 +15,15 @@ Columns of the plan table that it makes (one row for each model row that is not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from oploop.activate import references
 from oploop.activate.bind import RAWT, BoundField, BoundSync
 from oploop.activate.convert import canonical
 from oploop.activate.mapping import MODEL
+from oploop.activate.references import RefKnown
 from oploop.activate.states import state_column
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, FieldType
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
@@ -58,6 +60,7 @@ class Known:
     names: tuple[str, ...] = ()
     parked_fields: bool = False  #: `oploop.parked` tells fields, which that of an earlier release does not
     undone: frozenset[str] = frozenset()  #: labels of fields that an undo put back in some record
+    refs: Mapping[int, RefKnown] = field(default_factory=dict)  #: of the fields that are references, by position
 
 
 def rules_of(bound: BoundSync) -> list[Rule]:
@@ -91,6 +94,11 @@ def _field_rules(f: BoundField, i: int) -> list[Rule]:
         return rules
     if f.unmapped is not None:
         rules.append(Rule(f.label, f"{f.label}: map has no entry for {{}}", f"__u{i} IS NOT NULL", f"__u{i}"))
+    if f.ref is not None:
+        rules += [Rule(f.label, *rule) for rule in references.rules(f, i)]
+        if f.on_null == "clear" and not field.nullable:
+            rules.append(Rule(f.label, f"{f.label}: is NULL and cannot be cleared", f"__r{i} IS NULL"))
+        return rules
     if field.type is not FieldType.TEXT and not f.fits:
         says = f"{f.label}: {{}} is no {field.type.value}"
         rules.append(Rule(f.label, says, f"w{i} IS NULL AND __s{i} IS NOT NULL", f"__s{i}"))
@@ -118,7 +126,9 @@ def model_select(bound: BoundSync) -> str:
     for i, k in enumerate(bound.keys):
         cols += [f"{k.wanted} AS __p{i}", f"{k.value} AS k{i}"]
     for i, f in enumerate(bound.fields):
-        if not f.in_place:
+        if f.ref is not None:
+            cols += references.model_columns(f, i)
+        elif not f.in_place:
             cols.append(f"{f.wanted} AS w{i}")
             if f.field.type is not FieldType.TEXT and not f.fits:
                 cols.append(f"{f.source} AS __s{i}")
@@ -227,7 +237,9 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     if known.has_state:
         joins += f" LEFT JOIN {known.state} s ON s.remote_id = {state_key}"
         state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
-    values = [_state_values(bound, warehouse, known, i) for i in n]
+    joins += references.joins(bound, known.refs)
+    values = references.base_columns(bound, warehouse, known.refs)
+    values += [_state_values(bound, warehouse, known, i) for i in n]
     if known.undone:
         joins += f" LEFT JOIN ({_undone(bound, known)}) und ON und.key = m.__key"
         values += [f"und.u{i} AS __u_{i}" for i, f in enumerate(bound.fields) if f.label in known.undone]
@@ -325,7 +337,9 @@ def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         form = f.field.canonical
         w, b, s, t = (_comparable(f"{p}{i}", form) for p in ("w", "b", "s", "t"))
         differs = f"{w} IS DISTINCT FROM {b}"
-        if f.on_null != "clear":
+        if f.ref is not None:
+            differs += f" AND (w{i} IS NOT NULL OR {references.may_be_null(f, i)})"
+        elif f.on_null != "clear":
             differs += f" AND w{i} IS NOT NULL"
         if f.if_empty:
             differs += f" AND b{i} IS NULL"
@@ -365,8 +379,10 @@ def _judged(bound: BoundSync, rules: Sequence[Rule], known: Known) -> str:
     any_undone = " OR ".join(f"e{i}" for i, f in enumerate(bound.fields) if f.label in known.undone)
     undone = f"WHEN {any_undone} THEN 'parked' " if any_undone else ""
     update = f"WHEN {any_sent} THEN 'update' {undone}WHEN {any_kept} THEN 'kept'" if bound.update_op is not None else ""
+    waits = " OR ".join(f"__h{i}" for i, f in enumerate(bound.fields) if f.ref is not None and f.ref.on_miss == "hold")
+    waiting = f"WHEN {waits} THEN 'waiting' " if waits else ""
     return (
-        f"SELECT *, CASE WHEN __bad > 0 THEN 'held' WHEN __dead THEN 'gone' WHEN __remote IS NULL THEN {create} "
+        f"SELECT *, CASE WHEN __bad > 0 THEN 'held' WHEN __dead THEN 'gone' {waiting}WHEN __remote IS NULL THEN {create} "
         f"{update} ELSE 'same' END AS __status FROM (SELECT *, {bad} AS __bad FROM decided)"
     )
 

@@ -141,7 +141,7 @@ async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> 
         obj, stream = ws.target(sync)
         described = await ws.app(sync.app).describe(sync.object)
         table, columns, note = _model(ws, sync, real)
-        bound = bind(sync, obj, stream, described, warehouse, table, columns)
+        bound = bind(sync, obj, stream, described, warehouse, table, columns, referenced=await ws.references(sync))
     except OploopError as e:
         return Finding(sync.name, False, str(e), e.at(sync.place))
     blind = ", blind: its records cannot be read" if bound.blind else ""

@@ -29,6 +29,7 @@ ASIDE = {
     "missing": "not in the app",
     "gone": "deleted in the app",
     "parked": "see oploop held",
+    "waiting": "for records that the run makes",
 }
 
 

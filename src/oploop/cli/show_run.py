@@ -127,7 +127,9 @@ def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
         parts.append("nothing to send")
     if s.plan is not None:
         parts += [
-            f"{n:,} {word}" for word in ("held", "kept", "missing", "gone", "parked") if (n := s.plan.diff.count(word))
+            f"{n:,} {word}"
+            for word in ("held", "kept", "missing", "gone", "parked", "waiting")
+            if (n := s.plan.diff.count(word))
         ]
     if s.not_equal:
         parts.append(f"{len(s.not_equal):,} not sent")

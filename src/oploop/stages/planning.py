@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from oploop.activate import diff as diffing
@@ -31,19 +31,32 @@ class Options:
     confirm: Callable[[planning.SyncPlan], bool] = lambda _: False
 
 
-async def plan_sync(ws: Workspace, b: BoundSync, options: Options, run: RunReport | None = None) -> SyncReport:
-    """Validate, diff and plan one sync; in a run, records are fetched first where the last read is too old to plan on."""
+async def plan_sync(
+    ws: Workspace,
+    b: BoundSync,
+    options: Options,
+    run: RunReport | None = None,
+    before: Sequence[SyncReport] = (),
+) -> SyncReport:
+    """Validate, diff and plan one sync; in a run, records are fetched first where the last read is too old to plan on.
+
+    `before`: the reports of syncs that go first; of those that were not delivered, the records that they would make.
+    """
     report = SyncReport(b.name, b.app_object)
-    if b.raw_table is not None and not ws.warehouse.columns(b.raw_table):
-        raise FixConfig(
-            f"{b.raw_table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract"
-        )
+    for table in (b.raw_table, *(f.ref.raw_table for f in b.fields if f.ref is not None)):
+        if table is not None and not ws.warehouse.columns(table):
+            raise FixConfig(f"{table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract")
+    first = [
+        r.plan.diff
+        for r in before
+        if r.plan is not None and r.delivery is None and (run is None or r.status == "planned")
+    ]
     report.stopped += gate(ws, b)
     pause = _pause(ws, b)
     try:
         if run is not None and not report.stopped:
             report.stopped += await freshen(ws, b, options, run)
-        report.plan = plan_only(ws, b, options, "" if run is None else run.run_id)
+        report.plan = plan_only(ws, b, options, "" if run is None else run.run_id, first)
     except SqlError as e:  # the sync's own SQL fails on its data; the other syncs go on
         report.error = blame(b, ws.warehouse, e)
         report.stop(str(report.error))
@@ -72,10 +85,12 @@ def _pause(ws: Workspace, b: BoundSync) -> waiting.Pause | None:
     return next((found[n] for n in names if n in found), None)
 
 
-def plan_only(ws: Workspace, b: BoundSync, options: Options, run_id: str) -> planning.SyncPlan:
-    """Diff and plan one sync as the warehouse stands; changes nothing, sends nothing."""
+def plan_only(
+    ws: Workspace, b: BoundSync, options: Options, run_id: str, before: Sequence[diffing.Diff] = ()
+) -> planning.SyncPlan:
+    """Diff and plan one sync as the warehouse stands; changes nothing, sends nothing. `before`: see `diff.look`."""
     table = diffing.plan_table_name(b.name, run_id or "look")
-    diff = diffing.diff(b, ws.warehouse, table=table, key=options.key, limit=options.limit)
+    diff = diffing.diff(b, ws.warehouse, table=table, key=options.key, limit=options.limit, before=before)
     allow = set(options.allow.get(b.name, frozenset())) | ({"first"} if options.yes else set())
     return planning.make_plan(diff, ws.warehouse, budget=budget_of(ws, b), call_seconds=None, allow=allow)
 

@@ -275,6 +275,8 @@ def _says(
             return "not in the app yet; the next run makes it"
         case "update":
             return "the next run sends what differs"
+        case "waiting":
+            return "waits for a record that the next run makes, to which it refers"
         case "kept":
             return "differs where somebody changed it in the app; left alone"
         case "absent" if row:
@@ -300,7 +302,7 @@ def _why(
     """Who wins in one field, and why."""
     if not inside:
         return "not wanted by the sync" if t.sent_at is None else "no longer wanted by the sync; left as it is"
-    if status in ("held", "parked", "gone", "missing"):
+    if status in ("held", "parked", "gone", "missing", "waiting"):
         return status
     if send:
         return _to_send(f, t)

@@ -79,10 +79,10 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
         with progress.paused():
             cli.out.lines(lines)
     bound = await loop.bind_all(ws, syncs, run)
-    reports = []
-    for b in bound:
+    reports: list[SyncReport] = []
+    for b in (b for wave in loop.waves(bound) for b in wave):
         progress.say(f"planning {b.name}")
-        reports.append(await loop.plan_sync(ws, b, chosen))
+        reports.append(await loop.plan_sync(ws, b, chosen, before=reports))
     broken = any(m.status.value in ("failed", "skipped") for m in run.models)
     return sorted([*run.syncs, *reports], key=lambda r: r.sync), broken
 
