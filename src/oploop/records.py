@@ -49,6 +49,7 @@ class Op(StrEnum):
     CREATE = "create"
     UPDATE = "update"
     UPSERT = "upsert"  # the app decides which of the two; used where it can only upsert
+    ARCHIVE = "archive"  # taken out of sight; the app keeps it
     REMOVE = "remove"
 
 

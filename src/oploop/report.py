@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from oploop.activate.deliver import Delivery
+from oploop.activate.diff import SENT
 from oploop.activate.plan import SyncPlan
 from oploop.errors import OploopError
 from oploop.extract import StreamResult
@@ -47,9 +48,11 @@ class SyncReport:
             "sync": self.sync,
             "object": self.object,
             "status": self.status,
-            "planned": {"create": plan.create if plan else 0, "update": plan.update if plan else 0, "remove": 0},
+            "planned": {status: plan.diff.count(status) if plan else 0 for status in SENT},
             "held": plan.held if plan else 0,
             "kept": plan.diff.count("kept") if plan else 0,
+            "left": plan.diff.count("left") if plan else 0,
+            "seen": plan.diff.count("seen") if plan else 0,
             "delivered": sent.delivered if sent else 0,
             "rejected": sent.rejected if sent else 0,
             "unknown": sent.unknown if sent else 0,

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from oploop.activate.convert import canonical, convert, is_integer, key_form
 from oploop.activate.mapping import Mapper
 from oploop.errors import FixConfig, did_you_mean
-from oploop.project import FieldMapping, Sync
+from oploop.project import Adopt, FieldMapping, Mode, OnDeleted, OnLeave, Sync
 from oploop.records import (
     DELETED,
     Canonical,
@@ -28,13 +28,8 @@ from oploop.warehouse.base import Warehouse, quote, quote_table, raw_table
 
 RAWT = "r"  #: alias of the raw table in `now`
 
-SUPPORTED_MODES = ("create", "update", "upsert")
-
 #: Keys of a sync that are read and checked but that nothing acts on yet, with the only value they may have.
 NOT_YET = {
-    "on_leave": "keep",
-    "on_deleted": "leave",
-    "adopt": "none",
     "when": "models",
     "canary": 0,
     "order_by": (),
@@ -160,9 +155,25 @@ class BoundSync:
         return ",".join(k.field.name for k in self.keys)
 
     @property
+    def appends(self) -> bool:
+        return self.sync.mode is Mode.APPEND
+
+    @property
+    def on_leave(self) -> OnLeave:
+        """What happens to records whose rows have left the model."""
+        return OnLeave.KEEP if self.appends else self.sync.on_leave
+
+    @property
+    def recreates(self) -> bool:
+        """Whether a record that was deleted in the app is made again."""
+        return self.sync.on_deleted is OnDeleted.RECREATE and self.create_op is not None and not self.blind
+
+    @property
     def create_op(self) -> Op | None:
         """The operation for records that the app does not hold; None when the sync makes none."""
-        if self.sync.mode not in ("create", "upsert"):
+        if self.appends:
+            return Op.CREATE
+        if self.sync.mode not in (Mode.CREATE, Mode.UPSERT, Mode.MIRROR):
             return None
         upsert = self.object.operations.get(Op.UPSERT)
         names = {k.field.name for k in self.keys}
@@ -170,10 +181,20 @@ class BoundSync:
             return Op.UPSERT  # the app finds the record itself, so a second send makes no second record
         return Op.CREATE if Op.CREATE in self.object.operations else None
 
+    def op_of(self, status: str) -> Op:
+        """The operation of a status of the plan table that is sent."""
+        match status:
+            case "create":
+                return self.create_op or Op.CREATE
+            case "update":
+                return self.update_op or Op.UPDATE
+            case _:
+                return Op(status)
+
     @property
     def update_op(self) -> Op | None:
         """The operation for records that the app holds; None when the sync leaves those alone."""
-        if self.sync.mode == "create":
+        if self.sync.mode in (Mode.CREATE, Mode.APPEND):
             return None
         return Op.UPDATE if Op.UPDATE in self.object.operations else Op.UPSERT
 
@@ -201,8 +222,11 @@ def bind(
     binder.check_mode()
     raw = raw_table(sync.app, stream.name, deleted_too=True) if stream is not None else None
     binder.check_key()
-    keys = tuple(binder.key(f, c, blind=stream is None) for f, c in sync.key.items())
-    fields = tuple(binder.field(m, blind=stream is None) for m in sync.fields)
+    blind = stream is None or sync.mode is Mode.APPEND  # what was appended is never looked for again
+    if blind:
+        raw = None
+    keys = tuple(binder.key(f, c, blind=blind) for f, c in sync.key.items())
+    fields = tuple(binder.field(m, blind=blind) for m in sync.fields)
     _refuse_twice(sync, fields)
     for column in sync.explain:
         binder.mapper.column(column, "explain")
@@ -264,21 +288,50 @@ class _Binder:
     def check_mode(self) -> None:
         mode, ops = str(self.sync.mode), self.obj.operations
         target = f"{self.sync.app}.{self.sync.object}"
-        need = {"create": {Op.CREATE, Op.UPSERT}, "update": {Op.UPDATE}, "upsert": {Op.UPDATE, Op.UPSERT}}.get(mode)
-        place = self.sync.place_of("mode")
-        if need is None:
+        need = {"create": {Op.CREATE, Op.UPSERT}, "update": {Op.UPDATE}, "append": {Op.CREATE}}
+        takes = ", ".join(sorted(o.value for o in ops))
+        if not need.get(mode, {Op.UPDATE, Op.UPSERT}) & ops.keys():
             raise FixConfig(
-                f"mode {mode!r} is not there yet", mend=f"use one of {', '.join(SUPPORTED_MODES)}", place=place
+                f"{target} does not take mode {mode!r}", mend=f"it takes: {takes}", place=self.sync.place_of("mode")
             )
-        if not need & ops.keys():
-            takes = ", ".join(sorted(o.value for o in ops))
-            raise FixConfig(f"{target} does not take mode {mode!r}", mend=f"it takes: {takes}", place=place)
+        self.check_leaving(takes)
         for name, only in NOT_YET.items():
             value = getattr(self.sync, name)
             if (str(value) if isinstance(only, str) else value) != only:
                 raise FixConfig(
                     f"{name}: {value} is not there yet", mend=f"remove {name}", place=self.sync.place_of(name)
                 )
+
+    def check_leaving(self, takes: str) -> None:
+        """What is to happen to left records must be something that the object takes and the mode does."""
+        sync, target = self.sync, f"{self.sync.app}.{self.sync.object}"
+        leaves = sync.on_leave
+        if sync.mode is Mode.APPEND and (leaves is not OnLeave.KEEP or not sync.key):
+            if not sync.key:
+                raise FixConfig(
+                    "append needs a key: the columns that tell the model's rows apart",
+                    mend="add `key: [column]`",
+                    place=sync.place_of("key"),
+                )
+            raise FixConfig(
+                f"on_leave: {leaves} does not fit mode append: what was sent stays",
+                mend="remove on_leave",
+                place=sync.place_of("on_leave"),
+            )
+        need = {OnLeave.DELETE: Op.REMOVE, OnLeave.ARCHIVE: Op.ARCHIVE}.get(leaves)
+        if need is not None and need not in self.obj.operations:
+            place = sync.place_of("on_leave" if "on_leave" in (sync.source or {}) else "mode")
+            raise FixConfig(
+                f"{target} cannot {leaves} records",
+                mend=f"use on_leave: clear, or keep; it takes: {takes}",
+                place=place,
+            )
+        if sync.adopt is not Adopt.NONE and leaves is OnLeave.KEEP:
+            raise FixConfig(
+                "adopt says which records may be removed, and nothing is removed",
+                mend="remove adopt, or add on_leave",
+                place=sync.place_of("adopt"),
+            )
 
     def app_field(self, label: str, *where: str) -> Field:
         """The object's field of that name, title or id; dynamic names included."""
@@ -306,6 +359,8 @@ class _Binder:
 
     def check_key(self) -> None:
         """Of an object that tells which sets of fields identify a record, the key must be one of them."""
+        if self.sync.mode is Mode.APPEND:
+            return
         names = frozenset(self.app_field(label, "key").name for label in self.sync.key)
         if (
             self.obj.unique
@@ -319,9 +374,16 @@ class _Binder:
                 place=self.sync.place_of("key"),
             )
 
+    def own_key(self, label: str) -> Field:
+        """A key field of an append sync: the app's, if it has one of that name, else our own, which is not sent."""
+        if label in self.described or any(label.startswith(p) and label != p for p in self.obj.dynamic):
+            return self.app_field(label, "key")
+        return Field(label, FieldType.TEXT, key=True, read_only=True)
+
     def key(self, label: str, column: str, *, blind: bool) -> BoundKey:
-        field = self.app_field(label, "key")
-        if not field.key:
+        appends = self.sync.mode is Mode.APPEND
+        field = self.own_key(label) if appends else self.app_field(label, "key")
+        if not field.key and not appends:
             able = sorted({f.name for f in self.described.values() if f.key})
             raise FixConfig(
                 f"field {label!r} cannot identify a record of {self.sync.app}.{self.sync.object}",

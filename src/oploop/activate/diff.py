@@ -9,36 +9,44 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from oploop.activate import references, sql, states
+from oploop.activate import appending, leaving, references, sql, states
 from oploop.activate.bind import BoundSync
 from oploop.activate.convert import canonical, key_form
-from oploop.records import Change, FieldType, Op, Stream
+from oploop.records import Change, FieldType, Stream
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
 #: Statuses of a plan table's rows that are sent.
-SENT = ("create", "update")
+SENT = ("create", "update", "archive", "remove")
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """A sync's plan table and what it counts. `counts`: rows by status, without those that are the same."""
+    """A sync's plan table and what it counts. `counts`: rows by status, without those that are the same; `left`: how many
+    of them are records whose rows have left the model; `nameless`: rows without a key, which keep those."""
 
     bound: BoundSync
     table: str
     rules: tuple[sql.Rule, ...]
     rows: int
     counts: dict[str, int]
+    left: int = 0
+    nameless: int = 0
 
     @property
     def same(self) -> int:
-        return self.rows - sum(self.counts.values())
+        return self.rows - sum(self.counts.values()) + self.left
+
+    @property
+    def changes(self) -> int:
+        """How many are to be sent."""
+        return sum(self.count(status) for status in SENT)
 
     def count(self, status: str) -> int:
         return self.counts.get(status, 0)
@@ -51,11 +59,7 @@ def look(bound: BoundSync, warehouse: Warehouse, before: Sequence[Diff] = ()) ->
     """
     state = warehouse.columns(states.state_table(bound).replace('"', ""))
     fields = frozenset(f.field.name for f in bound.fields if f"{f.field.name}.at" in state)
-    has_records = bool(warehouse.columns("oploop.records")) and bool(
-        warehouse.rows(
-            f"SELECT 1 FROM oploop.records WHERE app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)} LIMIT 1"
-        )
-    )
+    has_records = _any_of(bound, warehouse, "oploop.records")
     former = states.former_names(bound, warehouse, state)
     names = (bound.name, *states.gone_names(bound, former))
     has_parked = bool(warehouse.columns("oploop.parked")) and bool(
@@ -80,6 +84,8 @@ def look(bound: BoundSync, warehouse: Warehouse, before: Sequence[Diff] = ()) ->
         parked_fields,
         undone,
         _look_at_refs(bound, warehouse, before),
+        has_removed=_any_of(bound, warehouse, "oploop.removed"),
+        appended=bound.appends and appending.begun(warehouse, names),
     )
 
 
@@ -97,6 +103,16 @@ def _look_at_refs(bound: BoundSync, warehouse: Warehouse, before: Sequence[Diff]
             vouched = _vouched(warehouse, f.ref.app, f.ref.stream)
             found[i] = references.RefKnown(made, vouched, makers)
     return found
+
+
+def _any_of(bound: BoundSync, warehouse: Warehouse, table: str) -> bool:
+    """Whether one of our tables has rows of the sync's object."""
+    if not warehouse.columns(table):
+        return False
+    rows = warehouse.rows(
+        f"SELECT 1 FROM {table} WHERE app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)} LIMIT 1"
+    )
+    return bool(rows)
 
 
 def _undone(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> frozenset[str]:
@@ -139,25 +155,42 @@ def diff(
     key: str | None = None,
     limit: int | None = None,
     before: Sequence[Diff] = (),
+    backfill: bool = False,
 ) -> Diff:
     """Run the statement into the temporary table `table`.
 
     `key`: only the row with this key (as the user writes it); `limit`: only the first so many changes, the others are
-    left for a later run; `before`: see `look`.
+    left for a later run; `before`: see `look`; `backfill`: a first append sends what exists.
     """
     known = look(bound, warehouse, before)
     rules = sql.rules_of(bound)
     only = canonical_key(bound, key, warehouse) if key is not None else None
-    select = sql.diff_select(bound, warehouse, known, rules, only)
+    leaving_too = not bound.appends and leaving.looks_for_left(bound, known)
+    if bound.appends:
+        parts = appending.select(bound, warehouse, known, backfill=backfill)
+        select = sql.append_select(bound, known, rules, parts, only)
+    else:
+        left = leaving.ctes(bound, warehouse, known, only) if leaving_too else []
+        select = sql.diff_select(bound, warehouse, known, rules, only, left)
     if limit is not None:
-        select = f"SELECT * FROM ({select}) WHERE __number IS NULL OR __number <= {int(limit)}"
+        select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
-    counts = dict(warehouse.rows(f"SELECT __status, count(*) FROM {quote_table(table)} GROUP BY 1"))
     where = f" WHERE {bound.where}" if bound.where else ""
     rows = warehouse.rows(f"SELECT count(*) FROM {quote_table(bound.model_table)} AS m{where}")[0][0]
     if only is not None:
-        rows = warehouse.rows(f"SELECT count(*) FROM ({sql.model_select(bound)}) WHERE __key = {literal(only)}")[0][0]
-    return Diff(bound, table, tuple(rules), rows, counts)
+        rows = warehouse.rows(f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}")[
+            0
+        ][0]
+    nameless = leaving.blocked_by(bound, warehouse) if leaving_too else 0
+    return counted(Diff(bound, table, tuple(rules), rows, {}, nameless=nameless), warehouse)
+
+
+def counted(diff_: Diff, warehouse: Warehouse) -> Diff:
+    """The same with its plan table counted."""
+    rows = warehouse.rows(
+        f"SELECT __status, count(*), count(*) FILTER (WHERE __left) FROM {quote_table(diff_.table)} GROUP BY 1"
+    )
+    return replace(diff_, counts={r[0]: r[1] for r in rows}, left=sum(r[2] for r in rows))
 
 
 def canonical_key(bound: BoundSync, key: str, warehouse: Warehouse) -> str:
@@ -262,7 +295,7 @@ def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
             if f.field.type in (FieldType.LIST, FieldType.JSON):
                 wanted = [None if v is None else orjson.loads(v) for v in wanted]
             sent.append((f.field.name, wanted, None if mask.true_count == len(mask) else mask.to_pylist()))
-    create, update = bound.create_op or Op.CREATE, bound.update_op or Op.UPDATE
+    ops = {status: bound.op_of(status) for status in SENT}
     out = []
     for j, (number, status, remote) in enumerate(
         zip(values("__number"), values("__status"), values("__remote"), strict=True)
@@ -273,7 +306,7 @@ def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
             if mask is None or mask[j]:
                 fields[name] = wanted[j]
         key = {name: column[j] for name, column in zip(names, keys, strict=True)}
-        out.append(Change(number, create if new else update, key, fields, remote))
+        out.append(Change(number, ops[status], key, fields, remote))
     return out
 
 
@@ -288,7 +321,7 @@ def shown_changes(diff_: Diff, warehouse: Warehouse, limit: int | None) -> list[
         fields = {
             f.label: {"before": _shown(row[f"b{i}"], f.field.type), "after": _shown(row[f"w{i}"], f.field.type)}
             for i, f in enumerate(bound.fields)
-            if row[f"c{i}"]
+            if row[f"c{i}"] or (row["__status"] in ("archive", "remove") and row[f"b{i}"] is not None)
         }
         out.append({"key": show_key(row["__key"]), "op": row["__status"], "fields": fields})
     return out

@@ -16,8 +16,8 @@ from itertools import pairwise
 import orjson
 import pyarrow as pa
 
+from oploop.activate import appending, sql, states
 from oploop.activate import diff as d
-from oploop.activate import sql, states
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import SyncPlan
 from oploop.activate.waiting import SAID_SENT
@@ -51,6 +51,7 @@ class FoldSpec:
     release: str | None = None
     blind: bool = False  #: the records cannot be read: their state is kept by the key
     labels: list[str] = field(default_factory=list)  #: the fields as the user calls them, by position
+    append: bool = False  #: each row once: what was sent is remembered by its key
 
 
 def ensure(warehouse: Warehouse) -> None:
@@ -62,8 +63,8 @@ def ensure(warehouse: Warehouse) -> None:
 
 def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> FoldSpec:
     """The fold spec of a bound sync."""
-    ops = {"create": bound.create_op, "update": bound.update_op}
-    careful = [kind for kind, op in ops.items() if op is not None and not _repeatable(bound, op)]
+    ops = {status: bound.op_of(status) for status in d.SENT}
+    careful = [kind for kind, op in ops.items() if op in bound.object.operations and not _repeatable(bound, op)]
     return FoldSpec(
         sync=bound.name,
         app=bound.sync.app,
@@ -77,6 +78,7 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         release=release,
         blind=bound.blind,
         labels=[f.label for f in bound.fields],
+        append=bound.appends,
     )
 
 
@@ -86,7 +88,7 @@ def _repeatable(bound: BoundSync, op: Op) -> bool:
     A key that names the old intent does not help then, except that an update or an upsert sets the same values again.
     """
     replay = bound.object.operations[op].replay
-    return replay is Replay.SAFE or (replay is Replay.KEY and op in (Op.UPDATE, Op.UPSERT))
+    return replay is Replay.SAFE or (replay is Replay.KEY and op is not Op.CREATE)
 
 
 def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, release: str | None = None) -> str:
@@ -102,6 +104,8 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
         warehouse.execute(
             "INSERT INTO oploop.deliveries VALUES (?, ?, ?, ?, ?)", (run_id, bound.name, table, spec, now)
         )
+        if bound.appends:
+            appending.begin(warehouse, bound.name, now)
     return table
 
 
@@ -135,8 +139,12 @@ def fold(
     spread(warehouse, steps)
     with warehouse.transaction():
         _append(warehouse, run_id, spec, plan_table, planned_at, now)
-        _merge_state(warehouse, run_id, spec, plan_table)
-        _merge_records(warehouse, run_id, spec, plan_table, now)
+        if spec.append:
+            _remember(warehouse, run_id, spec, plan_table, now)
+        else:
+            _merge_state(warehouse, run_id, spec, plan_table)
+            _merge_records(warehouse, run_id, spec, plan_table, now)
+            _forget_removed(warehouse, run_id, spec, plan_table)
         _park(warehouse, run_id, spec, plan_table, now)
         warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (run_id, spec.sync))
         warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
@@ -244,6 +252,7 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
     warehouse.execute(
         f"MERGE INTO {spec.state_table} s USING (SELECT p.*, o.acked_at, o.version AS receipt, "
         f"{rid} AS rid FROM {_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL "
+        "AND p.__status IN ('create', 'update') "
         f"QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1) d "
         "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
         f"acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL, {', '.join(sets)} "
@@ -255,11 +264,38 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
 
 def _merge_records(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
     """Who is who: the ids of records that were created, so that the next run knows them before any read does."""
+    new = f"{_joined(plan_table)} WHERE o.status = 'sent' AND o.new_id IS NOT NULL AND p.__status = 'create'"
+    warehouse.execute(  # one that was deleted in the app and is made again takes the place of the old one
+        "DELETE FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ? "
+        f"AND canonical_key IN (SELECT p.__key FROM {new})",
+        (spec.app, spec.object, spec.key_fields),
+    )
     warehouse.execute(
-        f"INSERT INTO oploop.records SELECT ?, ?, ?, p.__key, o.new_id, ?, ? FROM {_joined(plan_table)} "
-        "WHERE o.status = 'sent' AND o.new_id IS NOT NULL AND p.__status = 'create' AND NOT EXISTS (SELECT 1 FROM oploop.records r "
-        "WHERE r.app = ? AND r.object = ? AND r.key_fields = ? AND r.canonical_key = p.__key)",
-        (spec.app, spec.object, spec.key_fields, run_id, now, spec.app, spec.object, spec.key_fields),
+        f"INSERT INTO oploop.records SELECT ?, ?, ?, p.__key, o.new_id, ?, ? FROM {new}",
+        (spec.app, spec.object, spec.key_fields, run_id, now),
+    )
+
+
+def _forget_removed(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str) -> None:
+    """What the app acknowledged as removed is no record of ours any more; that it was one is kept."""
+    gone = f"{_joined(plan_table)} WHERE o.status = 'sent' AND p.__status IN ('archive', 'remove')"
+    warehouse.execute(
+        f"INSERT INTO oploop.removed SELECT ?, ?, p.__remote, p.__key, p.__status, ?, ?, p.__number, o.acked_at FROM {gone}",
+        (spec.app, spec.object, spec.sync, run_id),
+    )
+    warehouse.execute(
+        f"DELETE FROM oploop.records WHERE app = ? AND object = ? AND remote_id IN (SELECT p.__remote FROM {gone})",
+        (spec.app, spec.object),
+    )
+    sid = "p.__key" if spec.blind else "p.__remote"
+    warehouse.execute(f"DELETE FROM {spec.state_table} WHERE remote_id IN (SELECT {sid} FROM {gone})")
+
+
+def _remember(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
+    """The keys of rows that were appended."""
+    warehouse.execute(
+        f"INSERT INTO oploop.appended SELECT ?, ?, ?, p.__key, 'sent', ?, ? FROM {_joined(plan_table)} WHERE o.status = 'sent'",
+        (spec.sync, spec.app, spec.object, run_id, now),
     )
 
 
@@ -288,7 +324,7 @@ def note_sync_run(
     """A row of `oploop.sync_runs`, and the rows that were held in this run."""
     with warehouse.transaction():
         warehouse.execute(
-            "INSERT INTO oploop.sync_runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT INTO oploop.sync_runs VALUES ({', '.join('?' * 16)})",
             (
                 run_id,
                 plan.bound.name,
@@ -304,6 +340,8 @@ def note_sync_run(
                 int(delivery.get("calls", 0)),
                 delivery.get("seconds", 0.0),
                 now,
+                plan.archive,
+                plan.remove,
             ),
         )
         _note_held(warehouse, plan, run_id, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundField, BoundSync
 from oploop.apps.transport import Budget
-from oploop.project import Limit
+from oploop.project import Limit, Mode
 from oploop.records import FieldType, Finding, Op, Operation
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
 #: Under so many changes, a percentage says nothing (2 of 4 is half) and is not looked at.
 SMALL = 50
+#: Modes that would make records anew if what they remember were lost.
+FORGETFUL = (Mode.CREATE, Mode.APPEND)
 #: Seconds an API call is taken to last where nothing was measured yet.
 CALL_SECONDS = 0.15
 
@@ -47,6 +49,8 @@ class SyncPlan:
     diff: d.Diff
     create: int
     update: int
+    archive: int
+    remove: int
     fields: tuple[FieldSummary, ...]
     held_reasons: tuple[tuple[str, int], ...]
     findings: tuple[Finding, ...]
@@ -60,7 +64,12 @@ class SyncPlan:
 
     @property
     def changes(self) -> int:
-        return self.create + self.update
+        return self.create + self.update + self.removes
+
+    @property
+    def removes(self) -> int:
+        """Records that are taken away: archived or removed."""
+        return self.archive + self.remove
 
     @property
     def held(self) -> int:
@@ -84,7 +93,7 @@ def make_plan(
     `allow`: guardrails that the user lets pass this once: "first", "changes", "held=120", "changes=64%".
     """
     bound = diff_.bound
-    create, update = diff_.count("create"), diff_.count("update")
+    counts = {status: diff_.count(status) for status in d.SENT}
     known = d.look(bound, warehouse)
     first = tuple(f.label for f in bound.fields if f.field.name not in known.state_fields)
     if not delivered_before(bound, warehouse):
@@ -92,12 +101,11 @@ def make_plan(
     findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, allow)]
     return SyncPlan(
         diff=diff_,
-        create=create,
-        update=update,
-        fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if create + update else (),
+        **counts,
+        fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.changes else (),
         held_reasons=tuple(d.held_reasons(diff_, warehouse)),
         findings=tuple(findings),
-        estimate=estimate(bound, create, update, budget, call_seconds),
+        estimate=estimate(bound, counts, budget, call_seconds),
         first=first,
         read_at=d.read_began(bound, warehouse),
     )
@@ -125,13 +133,18 @@ def calls(operation: Operation, records: int) -> int:
     return sum(1 if size == 1 else operation.calls for size in batches(operation, records))
 
 
-def estimate(bound: BoundSync, create: int, update: int, budget: Budget | None, call_seconds: float | None) -> Estimate:
-    """Calls, and the longer of two times: what the budget allows, and what the calls last with some in flight at once."""
+def estimate(
+    bound: BoundSync, counts: Mapping[str, int], budget: Budget | None, call_seconds: float | None
+) -> Estimate:
+    """Calls, and the longer of two times: what the budget allows, and what the calls last with some in flight at once.
+
+    `counts`: changes by status.
+    """
     total, working = 0, 0.0
     each = call_seconds if call_seconds is not None else CALL_SECONDS
-    for op, records in ((bound.create_op, create), (bound.update_op, update)):
-        if op is not None and records:
-            operation = bound.object.operations[op]
+    for status, records in counts.items():
+        if records:
+            operation = bound.object.operations[bound.op_of(status)]
             n = calls(operation, records)
             total += n
             working += n * each / max(1, min(operation.in_flight, n))
@@ -148,20 +161,39 @@ def _stopping_checks(diff_: d.Diff, warehouse: Warehouse) -> list[Finding]:
 def _guardrails(diff_: d.Diff, first: tuple[str, ...], allow: Collection[str]) -> list[Finding]:
     """Findings of the guardrails. What a first delivery may change is for the person to judge who allows it."""
     name, limits, found = diff_.bound.name, diff_.bound.sync.limits, []
-    changes = diff_.count("create") + diff_.count("update")
+    changes = diff_.changes
     whole = len(first) == len(diff_.bound.fields)
-    if first and changes:
+    if whole and diff_.bound.sync.mode in FORGETFUL and (changes or diff_.count("seen")):
+        found.append(_first_run(diff_, allow))
+    elif first and changes:
         what = "first delivery of this sync" if whole else f"first delivery of {', '.join(first)}"
         found.append(Finding(name, "first", f"{what}: {changes} changes", changes, stop="first" not in allow))
     if not whole:
         over = _over(limits.changes, changes, diff_.rows)
         if over:
             found.append(Finding(name, "changes", f"changes {over}", changes, stop=not _passes("changes", over, allow)))
+    removes = diff_.count("remove") + diff_.count("archive")
+    over = _over(limits.removes, removes, diff_.rows)
+    if over:
+        found.append(Finding(name, "removes", f"removes {over}", removes, stop=not _passes("removes", over, allow)))
+    if removes and diff_.bound.sync.mode is Mode.MIRROR and diff_.rows == 0:
+        found.append(Finding(name, "empty", "the model is empty: all that it mirrors would go", removes, stop=True))
+    if diff_.count("left"):
+        says = f"{diff_.count('left')} left the model, and are kept: {diff_.nameless} of its rows have no key"
+        found.append(Finding(name, "nameless", says, diff_.count("left")))
     held = diff_.count("held")
     over = _over(limits.held, held, diff_.rows)
     if over:
         found.append(Finding(name, "held", f"held {over}", held, stop=not _passes("held", over, allow)))
     return found
+
+
+def _first_run(diff_: d.Diff, allow: Collection[str]) -> Finding:
+    """A sync that makes records and finds no trace of itself: it is new, or what it remembered was lost."""
+    name, changes, seen = diff_.bound.name, diff_.changes, diff_.count("seen")
+    what = f"{changes} changes" if changes else f"{seen} rows would be marked as seen, none sent"
+    says = f"first run of this sync, as far as is remembered: {what}"
+    return Finding(name, "first-run", says, changes, stop="first-run" not in allow)
 
 
 def _over(limit: Limit, seen: int, rows: int) -> str | None:
@@ -191,7 +223,7 @@ def _at_most(seen: str, most: str) -> bool:
 
 def pass_word(finding: Finding) -> str:
     """What lets a guardrail's finding pass once, and no further than what was seen: `first`, `changes=64%`."""
-    if finding.check not in ("changes", "held"):
+    if finding.check not in ("changes", "held", "removes"):
         return finding.check
     seen = finding.message.split()[1]
     return f"{finding.check}={math.ceil(float(seen[:-1]))}%" if seen.endswith("%") else f"{finding.check}={seen}"
@@ -226,7 +258,7 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
         "object": plan.bound.app_object,
         "rows": plan.diff.rows,
         "same": plan.diff.same,
-        "planned": {"create": plan.create, "update": plan.update, "remove": 0},
+        "planned": {status: plan.diff.count(status) for status in d.SENT},
         "held": plan.held,
         "held_reasons": [{"reason": r, "rows": n} for r, n in plan.held_reasons],
         "kept": plan.diff.count("kept"),
@@ -234,6 +266,8 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
         "gone": plan.diff.count("gone"),
         "parked": plan.diff.count("parked"),
         "waiting": plan.diff.count("waiting"),
+        "left": plan.diff.count("left"),
+        "seen": plan.diff.count("seen"),
         "blind": plan.bound.blind,
         "findings": [{"check": f.check, "message": f.message, "stop": f.stop} for f in plan.findings],
         "changes": d.shown_changes(plan.diff, warehouse, None if all_changes else 1000),

@@ -113,5 +113,4 @@ def restrict(diff_: d.Diff, warehouse: Warehouse, rows: list[list[str]]) -> tupl
         f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * REPLACE (CASE WHEN __number IS NOT NULL THEN row_number() OVER "
         "(PARTITION BY __number IS NOT NULL ORDER BY __number) END AS __number) FROM oploop_equal"
     )
-    counts = dict(warehouse.rows(f"SELECT __status, count(*) FROM {table} GROUP BY 1"))
-    return d.Diff(diff_.bound, diff_.table, diff_.rules, diff_.rows, counts), [d.show_key(r[0]) or "" for r in lost]
+    return d.counted(diff_, warehouse), [d.show_key(r[0]) or "" for r in lost]

@@ -28,6 +28,17 @@ CREATE TABLE IF NOT EXISTS oploop.records (
     app VARCHAR NOT NULL, object VARCHAR NOT NULL, key_fields VARCHAR NOT NULL, canonical_key VARCHAR NOT NULL,
     remote_id VARCHAR NOT NULL, created_by VARCHAR, known_since TIMESTAMPTZ NOT NULL
 );
+-- Records that we removed or archived, as the app acknowledged it.
+CREATE TABLE IF NOT EXISTS oploop.removed (
+    app VARCHAR NOT NULL, object VARCHAR NOT NULL, remote_id VARCHAR NOT NULL, key VARCHAR, op VARCHAR NOT NULL, sync VARCHAR NOT NULL,
+    run_id VARCHAR NOT NULL, number BIGINT NOT NULL, removed_at TIMESTAMPTZ NOT NULL
+);
+-- Rows of append syncs that were sent, or seen when the sync began: they are never sent again. Outlives the ledger.
+CREATE TABLE IF NOT EXISTS oploop.appended (
+    sync VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL, key VARCHAR NOT NULL, how VARCHAR NOT NULL, run_id VARCHAR NOT NULL,
+    noted_at TIMESTAMPTZ NOT NULL
+);
+CREATE TABLE IF NOT EXISTS oploop.append_syncs (sync VARCHAR NOT NULL, begun_at TIMESTAMPTZ NOT NULL);
 -- Changes that are not sent again until something changes. `wanted` NULL: whatever the model wants; `field`: only that one.
 CREATE TABLE IF NOT EXISTS oploop.parked (
     sync VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL, key VARCHAR NOT NULL, reason VARCHAR NOT NULL,
@@ -46,8 +57,11 @@ CREATE TABLE IF NOT EXISTS oploop.held_log (
 );
 CREATE TABLE IF NOT EXISTS oploop.sync_runs (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, object VARCHAR NOT NULL, status VARCHAR NOT NULL, rows BIGINT, created BIGINT,
-    updated BIGINT, held BIGINT, delivered BIGINT, rejected BIGINT, unknown BIGINT, calls BIGINT, seconds DOUBLE, noted_at TIMESTAMPTZ NOT NULL
+    updated BIGINT, held BIGINT, delivered BIGINT, rejected BIGINT, unknown BIGINT, calls BIGINT, seconds DOUBLE, noted_at TIMESTAMPTZ NOT NULL,
+    archived BIGINT, removed BIGINT
 );
+ALTER TABLE oploop.sync_runs ADD COLUMN IF NOT EXISTS archived BIGINT;
+ALTER TABLE oploop.sync_runs ADD COLUMN IF NOT EXISTS removed BIGINT;
 CREATE OR REPLACE VIEW oploop.held AS
 SELECT h.* FROM oploop.held_log h JOIN (SELECT sync, max(run_id) AS run_id FROM oploop.sync_runs GROUP BY sync) l
     ON l.sync = h.sync AND l.run_id = h.run_id;

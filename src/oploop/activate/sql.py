@@ -5,7 +5,9 @@ Columns of the plan table that it makes (one row for each model row that is not 
     __number   order of sending, from 1; NULL where nothing is to be sent
     __key      the key's canonical text; k0, k1 ... the key's values in the app's types
     __remote   the app's id, where the record is known
-    __status   create | update | kept | held | gone | missing | parked | waiting (for a record that this run makes)
+    __status   create | update | archive | remove (sent), kept | held | gone | missing | parked | left | seen | waiting (for a
+               record that this run makes)
+    __left     whether the record's row has left the model
     __bad      which rule holds the row (an index into `Diff.rules`), 0 for none
     __value    the value that broke the rule, as text
     w0, w1 ..  wanted values; b0, b1 .. what the app holds; c0, c1 .. whether the field is to be sent;
@@ -61,6 +63,8 @@ class Known:
     parked_fields: bool = False  #: `oploop.parked` tells fields, which that of an earlier release does not
     undone: frozenset[str] = frozenset()  #: labels of fields that an undo put back in some record
     refs: Mapping[int, RefKnown] = field(default_factory=dict)  #: of the fields that are references, by position
+    has_removed: bool = False  #: records of the object were removed by us
+    appended: bool = False  #: an append sync has marked or sent its first rows
 
 
 def rules_of(bound: BoundSync) -> list[Rule]:
@@ -141,8 +145,8 @@ def model_select(bound: BoundSync) -> str:
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.model_table)} AS {MODEL}{where}"
 
 
-def app_select(bound: BoundSync) -> str:
-    """The app's records as last read, deleted ones too."""
+def app_select(bound: BoundSync, *, with_key: bool = False) -> str:
+    """The app's records as last read, deleted ones too. `with_key`: the canonical text of their keys as well."""
     assert bound.raw_table is not None
     native = native_key(bound)
     cols = [
@@ -152,6 +156,8 @@ def app_select(bound: BoundSync) -> str:
         f"{RAWT}.{EXTRACTED_AT} AS __read_at",
         f"{RAWT}.{DELETED} AS __deleted",
     ]
+    if with_key:
+        cols.append(f"{_joined([k.now for k in bound.keys])} AS __akey")
     cols += [f"{f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields)]
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.raw_table)} AS {RAWT}"
 
@@ -166,30 +172,71 @@ def _joined(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else "(" + " || chr(31) || ".join(parts) + ")"
 
 
-def diff_select(bound: BoundSync, warehouse: Warehouse, known: Known, rules: Sequence[Rule], only: str | None) -> str:
-    """The statement. `only`: just the row with this canonical key."""
-    ctes = [f"model AS ({model_select(bound)})"]
-    keep = f" WHERE __key = {literal(only)}" if only is not None else ""
-    ctes.append("twice AS (SELECT __join AS dkey FROM model WHERE __join IS NOT NULL GROUP BY 1 HAVING count(*) > 1)")
-    ctes.append(f"base AS ({_base(bound, warehouse, known)}{keep})")
-    ctes.append(f"compared AS ({_compared(bound, warehouse, known)})")
-    ctes.append(f"decided AS ({_decided(bound, warehouse, known)})")
-    ctes.append(f"judged AS ({_judged(bound, rules, known)})")
-    sent = "__status IN ('create', 'update')"
-    number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY __status, __key) END"
-    n = range(len(bound.fields))
+def plan_columns(bound: BoundSync, value: str) -> str:
+    """The columns of the plan table but the number; `value`: of the rule that the row broke."""
     cols = [
         "__key",
         *(f"k{i}" for i in range(len(bound.keys))),
         "__remote",
         "__status",
         "__bad",
-        _value(rules),
+        value,
         "__why",
+        "__left",
     ]
-    cols += [f"{p}{i}" for i in n for p in ("w", "b", "c", "d", "o")]
-    parked = _parked(bound, known)
-    return f"WITH {', '.join(ctes)} SELECT {number} AS __number, {', '.join(cols)} FROM ({parked}) WHERE __status <> 'same'"
+    return ", ".join(cols + [f"{p}{i}" for i in range(len(bound.fields)) for p in ("w", "b", "c", "d", "o")])
+
+
+#: In which order changes are sent: nothing is taken away before what is new or moved has been delivered.
+_ORDER = "CASE __status WHEN 'create' THEN 1 WHEN 'update' THEN 2 WHEN 'archive' THEN 3 ELSE 4 END"
+
+
+def diff_select(
+    bound: BoundSync,
+    warehouse: Warehouse,
+    known: Known,
+    rules: Sequence[Rule],
+    only: str | None,
+    left: Sequence[str] = (),
+) -> str:
+    """The statement. `only`: just the row with this canonical key; `left`: CTEs that end in `left_rows`."""
+    keep = f" WHERE __key = {literal(only)}" if only is not None else ""
+    base = _base(bound, warehouse, known)
+    if bound.recreates:
+        base = _reborn(bound, base)
+    parts = [f"base AS ({base}{'' if left else keep})"]
+    parts.append(f"compared AS ({compared(bound, warehouse, known, 'base', lists=True)}{keep if left else ''})")
+    parts += [f"decided AS ({_decided(bound, warehouse, known)})", f"judged AS ({_judged(bound, rules, known)})", *left]
+    return _finish(bound, known, rules, parts, left=bool(left))
+
+
+def append_select(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], only: str | None) -> str:
+    """The statement of an append sync; `parts`: CTEs that end in `judged`."""
+    keep = f" WHERE __key = {literal(only)}" if only is not None else ""
+    named = [p.replace("judged AS (", "every AS (", 1) if p.startswith("judged AS (") else p for p in parts]
+    return _finish(bound, known, rules, [*named, f"judged AS (SELECT * FROM every{keep})"], left=False)
+
+
+def _finish(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], *, left: bool) -> str:
+    """The statement from its CTEs: the model before them, parked changes and the numbers behind."""
+    ctes = [f"model AS ({model_select(bound)})"]
+    ctes.append("twice AS (SELECT __join AS dkey FROM model WHERE __join IS NOT NULL GROUP BY 1 HAVING count(*) > 1)")
+    found = f"SELECT {plan_columns(bound, _value(rules))} FROM ({_parked(bound, known, 'judged')}) AS t WHERE __status <> 'same'"
+    if left:
+        more = plan_columns(bound, "__value")
+        found += f" UNION ALL SELECT {more} FROM ({_parked(bound, known, 'left_rows')}) AS t WHERE __status <> 'same'"
+    sent = "__status IN ('create', 'update', 'archive', 'remove')"
+    number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY {_ORDER}, __key, __remote) END"
+    return f"WITH {', '.join([*ctes, *parts])} SELECT {number} AS __number, {plan_columns(bound, '__value')} FROM ({found}) AS t"
+
+
+def _reborn(bound: BoundSync, base: str) -> str:
+    """Records that were deleted in the app, taken for ones that never were: their rows make new ones."""
+    n = range(len(bound.fields))
+    hidden = ["__remote", *(f"{p}{i}" for i in n for p in ("n", "s", "t"))]
+    shown = [f"CASE WHEN __dead THEN NULL ELSE {c} END AS {c}" for c in hidden]
+    shown += [f"(__known{i} AND NOT __dead) AS __known{i}" for i in n]
+    return f"SELECT * REPLACE ({', '.join([*shown, 'FALSE AS __dead'])}) FROM ({base}) AS t"
 
 
 def _value(rules: Sequence[Rule]) -> str:
@@ -211,7 +258,8 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
             remote = f"COALESCE(rec.remote_id, {'s.remote_id' if known.has_state else 'NULL'}) AS __remote"
     else:
         joins += f" LEFT JOIN ({_live(bound, known)}) a ON a.__join = m.__join"
-        dead = f"SELECT DISTINCT __join FROM ({app_select(bound)}) WHERE __deleted AND __join IS NOT NULL"
+        ours = " AND " + _not_removed(bound, known, "archived too") if known.has_removed else ""
+        dead = f"SELECT DISTINCT __join FROM ({app_select(bound)}) AS t WHERE __deleted AND __join IS NOT NULL{ours}"
         joins += f" LEFT JOIN ({dead}) dead ON dead.__join = m.__join"
         state_key, pick, gone = "a.__remote", "a", "a.__remote IS NULL AND dead.__join IS NOT NULL"
         if known.has_records:
@@ -222,7 +270,7 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
             absent = "FALSE"
             if known.has_state and known.vouched is not None:  # a complete read must have shown it, and did not
                 acked = "COALESCE(s.acked_at, rec.known_since)"  # another sync made it, this one never wrote it
-                absent = f"(a2.__remote IS NULL AND {_vouched(acked, known.vouched)})"
+                absent = f"(a2.__remote IS NULL AND {vouched(acked, known.vouched)})"
             gone = (
                 f"a.__remote IS NULL AND (a2.__deleted IS TRUE OR {absent} "
                 "OR (rec.remote_id IS NULL AND dead.__join IS NOT NULL))"
@@ -239,7 +287,7 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
     joins += references.joins(bound, known.refs)
     values = references.base_columns(bound, warehouse, known.refs)
-    values += [_state_values(bound, warehouse, known, i) for i in n]
+    values += [state_values(bound, warehouse, known, i) for i in n]
     if known.undone:
         joins += f" LEFT JOIN ({_undone(bound, known)}) und ON und.key = m.__key"
         values += [f"und.u{i} AS __u_{i}" for i, f in enumerate(bound.fields) if f.label in known.undone]
@@ -258,7 +306,9 @@ def _same_record(bound: BoundSync) -> str:
 
 def _live(bound: BoundSync, known: Known) -> str:
     """Live app records, one a key; `__hits` counts how many have the key (more than one: ambiguous)."""
-    live = f"SELECT * FROM ({app_select(bound)}) WHERE NOT __deleted AND __join IS NOT NULL"
+    live = f"SELECT * FROM ({app_select(bound)}) AS t WHERE NOT __deleted AND __join IS NOT NULL"
+    if known.has_removed:  # a read of before we removed it still shows it
+        live += " AND " + _not_removed(bound, known, "until a read shows it again")
     if known.key_unique:
         return f"SELECT *, 1 AS __hits FROM ({live})"
     return (
@@ -267,7 +317,20 @@ def _live(bound: BoundSync, known: Known) -> str:
     )
 
 
-def _state_values(bound: BoundSync, warehouse: Warehouse, known: Known, i: int) -> str:
+def _not_removed(bound: BoundSync, known: Known, which: str) -> str:
+    """Whether the record `t` is none that we removed: ever, or so recently that what was read of it is no news."""
+    test = f"z.app = {literal(bound.sync.app)} AND z.object = {literal(bound.sync.object)} AND z.remote_id = t.__remote"
+    if which.startswith("until"):
+        test += f" AND z.op = 'remove' AND {not_news_to('z.removed_at', 't.__read_at', known.lag)}"
+    return f"NOT EXISTS (SELECT 1 FROM oploop.removed z WHERE {test})"
+
+
+def not_news_to(at: str, read_at: str, lag: float) -> str:
+    """Whether a read is too old to tell what became of what was done at an instant."""
+    return f"COALESCE({read_at} <= {at} + INTERVAL '{lag:f} seconds', TRUE)"
+
+
+def state_values(bound: BoundSync, warehouse: Warehouse, known: Known, i: int) -> str:
     """What we sent of a field, what the app then stored, and when: typed, NULL where it was never sent."""
     name, sql_type = bound.fields[i].field.name, warehouse.sql_type(bound.fields[i].field.type)
     if name not in known.state_fields:
@@ -283,25 +346,25 @@ def superseded(known: Known) -> str:
         f"CASE WHEN __receipt IS NULL THEN {patient} ELSE __version >= __receipt AND __read_at > __acked END IS TRUE"
     )
     if known.vouched is not None:
-        by_read += f" OR {_vouched('__acked', known.vouched)}"
+        by_read += f" OR {vouched('__acked', known.vouched)}"
     return f"COALESCE(__acked IS NULL OR {by_read}, FALSE)"
 
 
-def _vouched(acked: str, vouched: datetime) -> str:
+def vouched(acked: str, vouched: datetime) -> str:
     return f"{acked} < TIMESTAMPTZ {literal(vouched.isoformat())}"
 
 
-def _compared(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
-    """`b`: what the app holds as far as can be known; wanted lists that depend on it."""
-    cols = ["base.*"]
+def compared(bound: BoundSync, warehouse: Warehouse, known: Known, base: str, *, lists: bool) -> str:
+    """`b`: what the app holds as far as can be known; `lists`: wanted lists that depend on it."""
+    cols = [f"{base}.*"]
     for i, f in enumerate(bound.fields):
         before = f"CASE WHEN __known{i} AND NOT {superseded(known)} THEN t{i} ELSE n{i} END"
         if bound.blind:
             before = f"t{i}"
         cols.append(f"{before} AS b{i}")
-        if f.in_place:
+        if f.in_place and lists:
             cols.append(f"{warehouse.list_merge(before, f.add, f.remove)} AS w{i}")
-    return f"SELECT {', '.join(cols)} FROM base"
+    return f"SELECT {', '.join(cols)} FROM {base}"
 
 
 def _undone(bound: BoundSync, known: Known) -> str:
@@ -335,7 +398,7 @@ def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     cols = ["compared.*"]
     for i, f in enumerate(bound.fields):
         form = f.field.canonical
-        w, b, s, t = (_comparable(f"{p}{i}", form) for p in ("w", "b", "s", "t"))
+        w, b, s, t = (comparable(f"{p}{i}", form) for p in ("w", "b", "s", "t"))
         differs = f"{w} IS DISTINCT FROM {b}"
         if f.ref is not None:
             differs += f" AND (w{i} IS NOT NULL OR {references.may_be_null(f, i)})"
@@ -361,43 +424,52 @@ def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     return f"SELECT {', '.join(cols)} FROM compared"
 
 
-def _comparable(expr: str, form: Canonical) -> str:
+def comparable(expr: str, form: Canonical) -> str:
     return expr if form is Canonical.EXACT else canonical(expr, form)
 
 
-def _judged(bound: BoundSync, rules: Sequence[Rule], known: Known) -> str:
-    # what stops the sync is looked at first, so that no other fault of a row hides it
+def bad_of(rules: Sequence[Rule]) -> str:
+    """Which rule a row breaks, 0 for none. What stops the sync is looked at first, so that no other fault hides it."""
     stops, arms = (
         " ".join(f"WHEN {r.condition} THEN {n}" for n, r in enumerate(rules, 1) if r.stop is stop)
         for stop in (True, False)
     )
     twice, ambiguous = len(rules) + 1, len(rules) + 2
-    bad = f"CASE {stops} WHEN __twice THEN {twice} WHEN __hits > 1 THEN {ambiguous} {arms} ELSE 0 END"
+    return f"CASE {stops} WHEN __twice THEN {twice} WHEN __hits > 1 THEN {ambiguous} {arms} ELSE 0 END"
+
+
+def waiting_arm(bound: BoundSync) -> str:
+    """The arm of the status for rows that refer to a record which this run makes."""
+    waits = " OR ".join(f"__h{i}" for i, f in enumerate(bound.fields) if f.ref is not None and f.ref.on_miss == "hold")
+    return f"WHEN {waits} THEN 'waiting' " if waits else ""
+
+
+def _judged(bound: BoundSync, rules: Sequence[Rule], known: Known) -> str:
+    bad = bad_of(rules)
     any_sent = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
     any_kept = " OR ".join(f"d{i}" for i in range(len(bound.fields))) or "FALSE"
     create = "'create'" if bound.create_op is not None else "'missing'"
     any_undone = " OR ".join(f"e{i}" for i, f in enumerate(bound.fields) if f.label in known.undone)
     undone = f"WHEN {any_undone} THEN 'parked' " if any_undone else ""
     update = f"WHEN {any_sent} THEN 'update' {undone}WHEN {any_kept} THEN 'kept'" if bound.update_op is not None else ""
-    waits = " OR ".join(f"__h{i}" for i, f in enumerate(bound.fields) if f.ref is not None and f.ref.on_miss == "hold")
-    waiting = f"WHEN {waits} THEN 'waiting' " if waits else ""
+    waiting = waiting_arm(bound)
     return (
         f"SELECT *, CASE WHEN __bad > 0 THEN 'held' WHEN __dead THEN 'gone' {waiting}WHEN __remote IS NULL THEN {create} "
-        f"{update} ELSE 'same' END AS __status FROM (SELECT *, {bad} AS __bad FROM decided)"
+        f"{update} ELSE 'same' END AS __status, FALSE AS __left FROM (SELECT *, {bad} AS __bad FROM decided) AS t"
     )
 
 
-def _parked(bound: BoundSync, known: Known) -> str:
+def _parked(bound: BoundSync, known: Known, rows: str) -> str:
     """Changes that are parked and would be the same again are not sent again."""
     if not known.has_parked:
-        return "SELECT * FROM judged"
+        return f"SELECT * FROM {rows}"
     after = after_json(bound)
     column = "field IS NULL AND " if known.parked_fields else ""
     whole = f"SELECT * FROM oploop.parked WHERE {column}{_parked_here(bound, known)}"
-    same = f"p.key = j.__key AND j.__status IN ('create', 'update') AND (p.wanted IS NULL OR p.wanted = {after})"
+    same = f"p.key = j.__key AND j.__status IN ('create', 'update', 'archive', 'remove') AND (p.wanted IS NULL OR p.wanted = {after})"
     return (
         "SELECT j.* REPLACE (CASE WHEN p.key IS NOT NULL THEN 'parked' ELSE j.__status END AS __status) "
-        f"FROM judged j LEFT JOIN ({whole}) p ON {same}"
+        f"FROM {rows} j LEFT JOIN ({whole}) p ON {same}"
     )
 
 
@@ -407,8 +479,9 @@ def after_json(bound: BoundSync) -> str:
 
 
 def before_json(bound: BoundSync) -> str:
-    """JSON text of what the app holds in the fields that a change sends."""
-    return json_object([(f.label, f"b{i}", f"c{i}") for i, f in enumerate(bound.fields)], _lists(bound))
+    """JSON text of what the app holds in the fields that a change sends; of a record that is removed, in all."""
+    shown = "(c{0} OR (__status IN ('archive', 'remove') AND b{0} IS NOT NULL))"
+    return json_object([(f.label, f"b{i}", shown.format(i)) for i, f in enumerate(bound.fields)], _lists(bound))
 
 
 def _lists(bound: BoundSync) -> frozenset[str]:

@@ -96,7 +96,12 @@ def say(warehouse: Warehouse, bound: BoundSync, where: str, *, sent: bool, now: 
             (status, error),
         )
         waits = " AND key NOT IN (SELECT key FROM oploop_said WHERE rid IS NULL)" if sent else ""
-        if sent:
+        if sent and bound.appends:
+            warehouse.execute(
+                f"INSERT INTO oploop.appended SELECT DISTINCT ?, ?, ?, key, 'sent', run_id, {at} FROM oploop_said",
+                (bound.name, bound.sync.app, bound.sync.object),
+            )
+        elif sent:
             _into_state(warehouse, bound)
             warehouse.execute(
                 f"UPDATE oploop.parked SET message = ?, noted_at = {at} WHERE {where} AND reason = 'unknown' "

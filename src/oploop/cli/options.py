@@ -61,12 +61,21 @@ def yes(help_: str) -> Decorator:
     return click.option("--yes", is_flag=True, help=help_)
 
 
+def first_run(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `first_run` and `backfill`."""
+    function = click.option("--backfill", is_flag=True, help="Let a first append send the rows that exist, too.")(
+        function
+    )
+    says = "Nothing is remembered of these create and append syncs because they never ran."
+    return click.option("--first-run", is_flag=True, help=says)(function)
+
+
 def allow(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--allow",
         metavar="SYNC:WHAT",
         multiple=True,
-        help="Let a sync pass a guardrail this once: first, changes or held, or only up to what was seen: changes=64%. Repeatable.",
+        help="Let a sync pass a guardrail this once: first, changes, held or removes, or only up to what was seen: changes=64%. Repeatable.",
     )(function)
 
 
@@ -74,16 +83,18 @@ def parse_allow(words: tuple[str, ...], syncs: Any) -> dict[str, frozenset[str]]
     """`("a:first", "a:changes=64%")` as {"a": {"first", "changes=64%"}}; FixConfig for an unknown sync or guardrail."""
     from oploop.errors import did_you_mean
 
-    guardrails = ("first", "changes", "held")
+    guardrails = ("first", "first-run", "changes", "held", "removes")
     found: dict[str, frozenset[str]] = {}
     for word in words:
         sync, _, what = word.rpartition(":")
         if not sync:
-            raise FixConfig(f"--allow {word!r} names no sync", mend="write SYNC:first, SYNC:changes or SYNC:held")
+            raise FixConfig(
+                f"--allow {word!r} names no sync", mend="write SYNC:first, SYNC:changes, SYNC:held or SYNC:removes"
+            )
         if sync not in syncs:
             raise FixConfig(f"--allow {word!r}: there is no sync {sync!r}", mend=did_you_mean(sync, syncs))
         what, equals, most = what.partition("=")
-        if equals and (what == "first" or not re.fullmatch(r"\d{1,9}%?", most)):
+        if equals and (what.startswith("first") or not re.fullmatch(r"\d{1,9}%?", most)):
             raise FixConfig(
                 f"--allow {word!r}: {most!r} is no limit of {what}", mend="write it like changes=64% or held=120"
             )

@@ -30,6 +30,8 @@ ASIDE = {
     "gone": "deleted in the app",
     "parked": "see oploop held",
     "waiting": "for records that the run makes",
+    "left": "left the model, but a row without a key keeps them",
+    "seen": "there before this sync: never sent; --backfill sends them",
 }
 
 
@@ -82,7 +84,7 @@ def _title(plan: SyncPlan, out: Out) -> str:
 
 def _counts(plan: SyncPlan, out: Out) -> str:
     parts = [show.count(plan.diff.rows, "row"), f"{plan.diff.same:,} same"]
-    parts += [out.bold(f"{n:,} {word}") for word, n in (("create", plan.create), ("update", plan.update)) if n]
+    parts += [out.bold(f"{n:,} {word}") for word, n in _sent(plan) if n]
     for status, means in ASIDE.items():
         n = plan.diff.count(status)
         if n:
@@ -90,6 +92,10 @@ def _counts(plan: SyncPlan, out: Out) -> str:
     if not plan.changes:
         parts.append("nothing to send")
     return "   ".join(parts)
+
+
+def _sent(plan: SyncPlan) -> list[tuple[str, int]]:
+    return [(status, plan.diff.count(status)) for status in diffing.SENT]
 
 
 def _fields(plan: SyncPlan) -> list[str]:
@@ -140,12 +146,17 @@ def examples(plan: SyncPlan, warehouse: Warehouse, limit: int | None, out: Out) 
     return [h + line for h, line in zip(heads, columns(rows, gap=3), strict=True)]
 
 
+#: How an example says what is done with the whole record.
+MARKS = {"create": " (new)", "archive": " (archived)", "remove": " (removed)"}
+
+
 def _change(c: dict[str, Any]) -> list[str]:
-    key = cut(show.clean(str(c["key"])), 36) + (" (new)" if c["op"] == "create" else "")
+    key = cut(show.clean(str(c["key"])), 36) + MARKS.get(c["op"], "")
     moves = []
     for label, f in c["fields"].items():
         before, after = show.value(f["before"], 28), show.value(f["after"], 48)
-        moves.append(f"{label} {after}" if c["op"] == "create" else f"{label} {before} → {after}")
+        shown = {"create": after, "archive": before, "remove": before}.get(c["op"], f"{before} → {after}")
+        moves.append(f"{label} {shown}")
     return [key, "   ".join(moves)]
 
 
@@ -153,13 +164,18 @@ def _limits(report: SyncReport, plan: SyncPlan, out: Out) -> list[str]:
     """The guardrails with what was seen; then whatever stops the sync."""
     stops, limits = {f.check for f in plan.stops}, plan.bound.sync.limits
     parts = []
-    for name, limit, seen in (("changes", limits.changes, plan.changes), ("held", limits.held, plan.held)):
+    seen_of = (
+        ("changes", limits.changes, plan.changes),
+        ("held", limits.held, plan.held),
+        ("removes", limits.removes, plan.removes),
+    )
+    for name, limit, seen in seen_of:
         if (said := _seen(limit, seen, plan.diff.rows)) and not (name == "changes" and _is_first(plan)):
             parts.append(f"{name} {said} {out.style('over', fg='red') if name in stops else 'ok'}")
     lines = [f"limits  {' · '.join(parts)}"] if parts else []
     if report.paused is not None:
         lines.append(f"{out.mark(None)} {show.clean(report.paused)}   go on: oploop resume {report.sync}")
-    firsts = {f.message for f in plan.stops if f.check == "first"}
+    firsts = {f.message for f in plan.stops if f.check in ("first", "first-run")}
     return lines + [
         f"{out.mark(None if why in firsts else False)} {show.clean(why)}{_allow(report, why)}" for why in report.stopped
     ]
@@ -187,4 +203,4 @@ def _allow(report: SyncReport, why: str) -> str:
 
 def can_pass(word: str) -> bool:
     """Whether `--allow` takes this word: a sync's own `stop: true` checks it does not."""
-    return word.rpartition(":")[2].partition("=")[0] in ("first", "changes", "held")
+    return word.rpartition(":")[2].partition("=")[0] in ("first", "first-run", "changes", "held", "removes")

@@ -128,7 +128,7 @@ def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
     if s.plan is not None:
         parts += [
             f"{n:,} {word}"
-            for word in ("held", "kept", "missing", "gone", "parked", "waiting")
+            for word in ("held", "kept", "missing", "gone", "parked", "waiting", "left", "seen")
             if (n := s.plan.diff.count(word))
         ]
     if s.not_equal:

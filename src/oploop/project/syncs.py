@@ -77,6 +77,8 @@ def read_sync(path: Path, shown: str, apps: Collection[str]) -> Sync:
     taken["app"], taken["object"] = _target(taken.pop("to"), block.places["to"], apps)
     taken.setdefault("key", {})
     taken.setdefault("fields", ())
+    if taken.get("mode") is Mode.MIRROR:
+        taken.setdefault("on_leave", OnLeave.DELETE)
     sync = Sync(name=path.stem, place=Place(shown, 1), source=block, **taken)
     _fits_together(sync)
     for m in sync.fields:

@@ -12,6 +12,7 @@ from oploop.activate.bind import BoundSync
 from oploop.activate.proving import blame
 from oploop.apps.transport import Budget
 from oploop.errors import FixConfig, OploopError
+from oploop.project import OnLeave
 from oploop.report import RunReport, SyncReport
 from oploop.stages.looking import fetcher
 from oploop.warehouse.base import SqlError, literal
@@ -28,6 +29,8 @@ class Options:
     full: bool = False
     allow: Mapping[str, frozenset[str]] = field(default_factory=dict)
     yes: bool = False
+    backfill: bool = False  #: a first append sends what exists
+    first_run: bool = False  #: nothing is remembered of these syncs because they never ran
     confirm: Callable[[planning.SyncPlan], bool] = lambda _: False
 
 
@@ -68,7 +71,7 @@ async def plan_sync(
     report.stopped += [f.message for f in report.plan.stops]
     report.allow = [f"{b.name}:{planning.pass_word(f)}" for f in report.plan.stops]
     if report.stopped:
-        only_first = all(f.check == "first" for f in report.plan.stops) and len(report.stopped) == len(
+        only_first = all(f.check in ("first", "first-run") for f in report.plan.stops) and len(report.stopped) == len(
             report.plan.stops
         )
         if run is not None and only_first and options.confirm(report.plan):
@@ -90,8 +93,11 @@ def plan_only(
 ) -> planning.SyncPlan:
     """Diff and plan one sync as the warehouse stands; changes nothing, sends nothing. `before`: see `diff.look`."""
     table = diffing.plan_table_name(b.name, run_id or "look")
-    diff = diffing.diff(b, ws.warehouse, table=table, key=options.key, limit=options.limit, before=before)
+    diff = diffing.diff(
+        b, ws.warehouse, table=table, key=options.key, limit=options.limit, before=before, backfill=options.backfill
+    )
     allow = set(options.allow.get(b.name, frozenset())) | ({"first"} if options.yes else set())
+    allow |= {"first-run"} if options.first_run else set()
     return planning.make_plan(diff, ws.warehouse, budget=budget_of(ws, b), call_seconds=None, allow=allow)
 
 
@@ -121,7 +127,7 @@ async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport)
     `max_read_age`, the records to be updated are fetched by key; a sync that could create stops, since a record that was
     not read looks like one that is not there.
     """
-    if b.stream is None:
+    if b.stream is None or b.appends:
         return []
     result = next((s for s in run.extracted if (s.app, s.stream) == (b.sync.app, b.stream.name)), None)
     if result is not None and result.error is None:
@@ -131,7 +137,7 @@ async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport)
         return [f"{b.sync.app}.{b.stream.name} was never read completely"]
     if (ws.runtime.now() - began).total_seconds() <= b.sync.max_read_age:
         return []
-    if b.create_op is not None:
+    if b.create_op is not None or b.on_leave is not OnLeave.KEEP:
         return [f"the last complete read of {b.app_object} is too old to tell what is not there"]
     plan = plan_only(ws, b, options, run.run_id)
     rows = ws.warehouse.rows(f"SELECT __remote FROM {plan.diff.table} WHERE __number IS NOT NULL ORDER BY __number")
@@ -146,11 +152,15 @@ async def plan_saved(
     ws: Workspace, b: BoundSync, options: Options, run: RunReport, rows: list[list[str]]
 ) -> SyncReport:
     """Plan one sync anew, and keep of it what its saved plan has too."""
-    report = await plan_sync(ws, b, replace(options, yes=True), run)
+    report = await plan_sync(ws, b, replace(options, yes=True, first_run=True), run)
     if report.plan is None:
         return report
     kept, report.not_equal = saved.restrict(report.plan.diff, ws.warehouse, rows)
     report.plan = planning.make_plan(
-        kept, ws.warehouse, budget=budget_of(ws, b), call_seconds=None, allow={"first", *options.allow.get(b.name, ())}
+        kept,
+        ws.warehouse,
+        budget=budget_of(ws, b),
+        call_seconds=None,
+        allow={"first", "first-run", *options.allow.get(b.name, ())},
     )
     return report

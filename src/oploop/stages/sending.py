@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from oploop.activate import appending, ledger
 from oploop.activate import deliver as delivering
-from oploop.activate import ledger
 from oploop.activate import plan as planning
 from oploop.activate.journal import Journal
 from oploop.report import SyncReport
@@ -36,6 +36,10 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
     b = plan.bound
     if not ws.delivers(b.sync.app):
         return
+    if plan.diff.count("seen"):
+        appending.mark_seen(ws.warehouse, b, plan.diff.table, run_id, ws.runtime.now())
+    elif b.appends:
+        appending.begin(ws.warehouse, b.name, ws.runtime.now())
     if plan.changes == 0:
         report.status = "nothing"
     else:

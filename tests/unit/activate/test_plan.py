@@ -116,8 +116,8 @@ def test_time_is_what_the_budget_allows_or_what_the_calls_last(engine: Engine) -
         planned(engine, bound, budget=minute).estimate.calls,
         planned(engine, bound, budget=minute).estimate.seconds,
     ) == (1000, 120.0)
-    assert estimate(bound, 0, 4, None, 2.0).seconds == 2.0
-    assert estimate(bound, 0, 0, minute, None).seconds == 0.0
+    assert estimate(bound, {"update": 4}, None, 2.0).seconds == 2.0
+    assert estimate(bound, {}, minute, None).seconds == 0.0
 
 
 @given(st.integers(1, 40), st.integers(0, 120))
@@ -229,7 +229,7 @@ def test_a_summary_says_what_moves(engine: Engine) -> None:
         "op": "update",
         "fields": {"tier": {"before": "z", "after": None}, "n": {"before": 3, "after": 30}},
     }
-    assert (shown["same"], shown["planned"]) == (1, {"create": 0, "update": 3, "remove": 0})
+    assert (shown["same"], shown["planned"]) == (1, {"create": 0, "update": 3, "archive": 0, "remove": 0})
 
 
 def test_what_is_added_to_a_list_and_what_fills_an_empty_one_overwrites_nothing(engine: Engine) -> None:

@@ -74,7 +74,7 @@ def unknown(read: Path, zendesk: ZendeskSandbox) -> Path:
     (read / "syncs" / f"{SYNC}.yml").write_text(CREATES)
     write_model(read, [(7, "low", "made", 0.0)])
     zendesk.faults.append(Fault("POST /api/v2/tickets$", "lose"))
-    done = run("run", "--env", "prod", "--yes", folder=read)
+    done = run("run", "--env", "prod", "--first-run", folder=read)
     assert (done.code, "1 unknown" in done.words) == (1, True)
     return read
 
@@ -105,8 +105,8 @@ def test_one_that_was_not_sent_is_sent_by_the_next_run(read: Path, zendesk: Zend
     (read / "syncs" / f"{SYNC}.yml").write_text(CREATES)
     write_model(read, [(7, "low", "made", 0.0)])
     zendesk.faults.append(Fault("POST /api/v2/tickets$", "cut"))
-    assert run("run", "--env", "prod", "--yes", folder=read).code == 1
+    assert run("run", "--env", "prod", "--first-run", folder=read).code == 1
     assert run("retry", SYNC, "--not-sent", folder=read).words.startswith("ticket_priority released 1 unknown")
     assert statuses(read) == [("failed", "not sent, as a person said")]
-    assert run("run", "--env", "prod", "--yes", folder=read).code == 0
+    assert run("run", "--env", "prod", "--first-run", folder=read).code == 0
     assert made(zendesk) == 1

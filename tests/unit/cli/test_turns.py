@@ -72,7 +72,7 @@ def test_plan_as_json(read: Path) -> None:
     done = run("plan", "-o", "json", folder=read)
     assert (done.json["run_id"], done.json["status"]) == (None, "ok")
     (sync,) = done.json["syncs"]
-    assert sync["planned"] == {"create": 0, "update": 2, "remove": 0}
+    assert sync["planned"] == {"create": 0, "update": 2, "archive": 0, "remove": 0}
     assert sync["changes"][0] == {
         "key": "101",
         "op": "update",

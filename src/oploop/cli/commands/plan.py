@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 when there is something to send.")
 @options.allow
+@options.first_run
 @options.yes("Count a first delivery as allowed.")
 @options.wait
 def command(cli: Cli, environment: str, **given: Any) -> int:
@@ -67,7 +68,13 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
 
     allow = options.parse_allow(given["allow"], ws.project.syncs)
     chosen = loop.Options(
-        Selection(given["select"], given["exclude"]), given["key"], given["limit"], allow=allow, yes=given["yes"]
+        Selection(given["select"], given["exclude"]),
+        given["key"],
+        given["limit"],
+        allow=allow,
+        yes=given["yes"],
+        backfill=given["backfill"],
+        first_run=given["first_run"],
     )
     syncs = chosen.selection.pick(ws.project)
     run = RunReport("", ws.environment)
@@ -91,7 +98,7 @@ def _truly_stopped(r: SyncReport) -> bool:
     """Whether more than a missing permission for a first delivery stops it."""
     if r.plan is None:
         return True
-    first = [f.message for f in r.plan.stops if f.check == "first"]
+    first = [f.message for f in r.plan.stops if f.check in ("first", "first-run")]
     return any(why not in first for why in r.stopped)
 
 

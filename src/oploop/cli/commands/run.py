@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @options.one_record
 @click.option("--full", is_flag=True, help="Read everything again, from the start.")
 @options.allow
+@options.first_run
 @options.yes("Allow first deliveries without asking.")
 @options.wait
 def command(cli: Cli, environment: str, **given: Any) -> int:
@@ -44,7 +45,15 @@ def command(cli: Cli, environment: str, **given: Any) -> int:
         with Progress(cli.out, ws.runtime.monotonic, "asking the apps") as progress:
             view = RunView(cli, ws, progress, selection.pick(ws.project))
             chosen = loop.Options(
-                selection, given["key"], given["limit"], given["full"], allow, given["yes"], confirm=view.confirm
+                selection,
+                given["key"],
+                given["limit"],
+                given["full"],
+                allow,
+                given["yes"],
+                backfill=given["backfill"],
+                first_run=given["first_run"],
+                confirm=view.confirm,
             )
             report = await loop.run(ws, chosen, view.tell)
         view.end(report)
