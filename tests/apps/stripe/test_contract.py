@@ -69,12 +69,14 @@ async def test_all_that_the_app_sends_and_gets_is_as_the_document_says(contract:
             await app.send(step(Op.UPDATE, update(1, "cus_1", name="ü", phone=None, metadata__a="1", metadata__b=None)))
             await app.send(step(Op.CREATE, Change(2, Op.CREATE, {"email": "a@x.example"}, {"metadata.a": "1"})))
             await app.send(step(Op.UPDATE, update(3, "cus_none", name="x"), update(4, "cus_1", email="no")))
+            gone = [Change(n, Op.REMOVE, {}, {}, i) for n, i in enumerate(("cus_9", "cus_9", "cus_none"), 5)]
+            await app.send(step(Op.REMOVE, *gone))
             await app.fetch("customers", ["cus_1", "cus_7", "cus_none"])
             async for _ in app.read("customers", None, _since()):
                 pass
     assert findings(contract, sandbox.log) == []
     lists = {f"GET /v1/{kind}" for kind in (*KINDS, "events", "account")}
-    one = {f"{method} /v1/customers/{{customer}}" for method in ("GET", "POST")}
+    one = {f"{method} /v1/customers/{{customer}}" for method in ("GET", "POST", "DELETE")}
     assert set(contract.hits) == lists | one | {"POST /v1/customers"}, "every call was judged"
 
 

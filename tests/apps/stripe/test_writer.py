@@ -254,3 +254,25 @@ def test_a_key_that_cannot_be_right_is_refused_before_any_call(key: str) -> None
 
     with pytest.raises(ValidationError):
         StripeConfig(api_key=key)  # type: ignore[arg-type]
+
+
+async def test_a_customer_is_deleted_and_one_that_is_gone_was_wanted_gone(sandbox: StripeSandbox) -> None:
+    gone = [Change(n, Op.REMOVE, {"email": "?"}, {}, i) for n, i in enumerate(("cus_1", "cus_1", "cus_none"), 1)]
+    with sandbox.running() as url:
+        async with app_of(url) as app:
+            receipts = [(await send(app, Op.REMOVE, change))[0] for change in gone]
+            (nameless,) = await send(app, Op.REMOVE, Change(4, Op.REMOVE, {"email": "?"}, {}))
+    assert {(r.outcome, r.version) for r in receipts} == {(Outcome.OK, NOW * 1_000_000)}
+    assert [r.remote_id for r in receipts] == ["cus_1", "cus_1", "cus_none"]
+    assert (nameless.outcome, nameless.error) == (Outcome.REJECTED, "the customer's id is not known")
+    assert set(held(sandbox, "customers")) == {"cus_0", "cus_2", "cus_3", "cus_4"}
+
+
+async def test_a_deletion_whose_answer_is_lost_is_asked_again(sandbox: StripeSandbox) -> None:
+    sandbox.faults.append(Fault("DELETE /v1/customers/cus_2$", "lose"))
+    with sandbox.running() as url:
+        async with app_of(url) as app:
+            (receipt,) = await send(app, Op.REMOVE, Change(1, Op.REMOVE, {}, {}, "cus_2"))
+    assert receipt.outcome is Outcome.OK
+    assert "cus_2" not in held(sandbox, "customers")
+    assert calls(sandbox, "DELETE") == ["DELETE /v1/customers/cus_2"] * 2

@@ -179,6 +179,15 @@ class StripeClient:
         found = await asyncio.gather(*(fetch(record_id) for record_id in wanted))
         return dict(zip(wanted, found, strict=True))
 
+    async def delete(self, path: str) -> Answer:
+        """Delete what stands at `path`. Done twice it does no harm: the second time it is Refused as missing.
+
+        Raises RetryLater where Stripe says neither yes nor no.
+        """
+        answer = await self.transport.request("DELETE", path, idempotent=True)
+        self._saw(answer)
+        return answer
+
     async def post(self, path: str, params: Mapping[str, Any], *, key: str) -> Answer:
         """A write under an idempotency key, repeated under it while its outcome is unknown.
 

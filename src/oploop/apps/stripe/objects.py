@@ -6,6 +6,7 @@ One object a call; there is no bulk endpoint. `metadata` merges, and "" unsets a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ METADATA = "metadata."
 KEY_TTL = 24 * 3600.0  #: seconds for which Stripe keeps what a call under an idempotency key answered
 
 _ONE_A_CALL = Operation(batch=1, in_flight=16, replay=Replay.KEY, ttl=KEY_TTL)
+_REMOVE = replace(_ONE_A_CALL, replay=Replay.SAFE, ttl=None)  #: what is gone cannot be deleted a second time
 
 
 def _text(name: str, title: str, limit: int, description: str = "", **more: Any) -> Field:
@@ -41,7 +43,7 @@ def _text(name: str, title: str, limit: int, description: str = "", **more: Any)
 
 CUSTOMERS = Object(
     "customers",
-    operations={Op.CREATE: _ONE_A_CALL, Op.UPDATE: _ONE_A_CALL},
+    operations={Op.CREATE: _ONE_A_CALL, Op.UPDATE: _ONE_A_CALL, Op.REMOVE: _REMOVE},
     stream="customers",
     fields={
         "id": _text("id", "ID", 5000, "Stripe's own id, cus_…", key=True, read_only=True, nullable=False),
@@ -80,7 +82,7 @@ def form_of(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def send_change(client: StripeClient, step_id: str, op: Op, change: Change) -> Receipt:
-    """Create or update one customer; says what became of it and never raises for one record's sake.
+    """Create, update or delete one customer; says what became of it and never raises for one record's sake.
 
     A wrong credential (FixConfig) does raise: it stops all.
     """
@@ -90,12 +92,17 @@ async def send_change(client: StripeClient, step_id: str, op: Op, change: Change
     path, form = call
     key = f"{step_id}:{change.number}"
     try:
-        answer = await _post(client, path, form, key, again=op is Op.UPDATE)
+        if op is Op.REMOVE:
+            answer = await client.delete(path)
+        else:
+            answer = await _post(client, path, form, key, again=op is Op.UPDATE)
     except LostAnswer as e:
         return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, str(e))
     except RetryLater as e:
         return Receipt(change.number, Outcome.RETRY, change.remote_id, str(e))
     except Refused as e:
+        if op is Op.REMOVE and e.status == 404 and e.code == "resource_missing":  # it is gone, as was wanted
+            return Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())
         return Receipt(change.number, _refusal(e), change.remote_id, str(e), e.answer.date_micros())
     try:
         body = answer.json()
@@ -106,11 +113,11 @@ async def send_change(client: StripeClient, step_id: str, op: Op, change: Change
 
 def _call(op: Op, change: Change) -> tuple[str, dict[str, Any]] | str:
     """(path, parameters) of a change, or why it cannot be one."""
-    if op is Op.UPDATE:
+    if op in (Op.UPDATE, Op.REMOVE):
         customer = change.remote_id or change.key.get("id")
         if not customer:
             return "the customer's id is not known"
-        return f"/v1/customers/{quote(str(customer), safe='')}", form_of(change.fields)
+        return f"/v1/customers/{quote(str(customer), safe='')}", form_of(change.fields) if op is Op.UPDATE else {}
     if "id" in change.key:
         return "Stripe chooses the ids of customers; use another key to create them, or mode: update"
     fields = {name: value for name, value in {**change.key, **change.fields}.items() if value is not None}
