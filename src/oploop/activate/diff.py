@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,7 +29,8 @@ SENT = ("create", "update", "archive", "remove")
 @dataclass(frozen=True, slots=True)
 class Diff:
     """A sync's plan table and what it counts. `counts`: rows by status, without those that are the same; `left`: how many
-    of them are records whose rows have left the model; `nameless`: rows without a key, which keep those."""
+    of them are records whose rows have left the model; `nameless`: rows without a key, which keep those. `whole`: all
+    rows of the model were looked at; `nulls`: of these, how many have no value for a field, by its label."""
 
     bound: BoundSync
     table: str
@@ -38,6 +39,8 @@ class Diff:
     counts: dict[str, int]
     left: int = 0
     nameless: int = 0
+    whole: bool = True
+    nulls: dict[str, int] = field(default_factory=dict)
 
     @property
     def same(self) -> int:
@@ -175,14 +178,15 @@ def diff(
     if limit is not None:
         select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
-    where = f" WHERE {bound.where}" if bound.where else ""
-    rows = warehouse.rows(f"SELECT count(*) FROM {quote_table(bound.model_table)} AS m{where}")[0][0]
-    if only is not None:
-        rows = warehouse.rows(f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}")[
-            0
-        ][0]
+    if only is None:
+        rows, nulls = count_nulls(bound, warehouse)
+    else:
+        nulls = {}
+        of_key = f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}"
+        rows = warehouse.rows(of_key)[0][0]
     nameless = leaving.blocked_by(bound, warehouse) if leaving_too else 0
-    return counted(Diff(bound, table, tuple(rules), rows, {}, nameless=nameless), warehouse)
+    found = Diff(bound, table, tuple(rules), rows, {}, nameless=nameless, whole=only is None, nulls=nulls)
+    return counted(found, warehouse)
 
 
 def counted(diff_: Diff, warehouse: Warehouse) -> Diff:
@@ -191,6 +195,15 @@ def counted(diff_: Diff, warehouse: Warehouse) -> Diff:
         f"SELECT __status, count(*), count(*) FILTER (WHERE __left) FROM {quote_table(diff_.table)} GROUP BY 1"
     )
     return replace(diff_, counts={r[0]: r[1] for r in rows}, left=sum(r[2] for r in rows))
+
+
+def count_nulls(bound: BoundSync, warehouse: Warehouse) -> tuple[int, dict[str, int]]:
+    """The model's rows, and how many of them have no value for each field that is no constant, by its label."""
+    moving = [f for f, m in zip(bound.fields, bound.sync.fields, strict=True) if m.source in ("column", "sql")]
+    counts = ", ".join(["count(*)", *(f"count({f.source})" for f in moving)])
+    where = f" WHERE {bound.where}" if bound.where else ""
+    [(rows, *given)] = warehouse.rows(f"SELECT {counts} FROM {quote_table(bound.model_table)} AS m{where}")
+    return rows, {f.label: rows - n for f, n in zip(moving, given, strict=True)}
 
 
 def canonical_key(bound: BoundSync, key: str, warehouse: Warehouse) -> str:

@@ -330,7 +330,7 @@ def note_sync_run(
                 plan.bound.name,
                 plan.bound.app_object,
                 status,
-                plan.diff.rows,
+                plan.diff.rows if plan.diff.whole else None,
                 plan.create,
                 plan.update,
                 plan.held,
@@ -345,6 +345,10 @@ def note_sync_run(
             ),
         )
         _note_held(warehouse, plan, run_id, now)
+        if plan.diff.whole and status in ("ok", "nothing"):
+            for label, nulls in plan.diff.nulls.items():
+                values = (run_id, plan.bound.name, label, plan.diff.rows, nulls, now)
+                warehouse.execute("INSERT INTO oploop.field_nulls VALUES (?, ?, ?, ?, ?, ?)", values)
 
 
 def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime) -> None:

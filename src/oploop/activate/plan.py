@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,13 +9,12 @@ from typing import Any
 
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.guardrails import SMALL, of_the_model, over_count, over_share, pass_word, passes
 from oploop.apps.transport import Budget
 from oploop.project import Limit, Mode
 from oploop.records import FieldType, Finding, Op, Operation
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
-#: Under so many changes, a percentage says nothing (2 of 4 is half) and is not looked at.
-SMALL = 50
 #: Modes that would make records anew if what they remember were lost.
 FORGETFUL = (Mode.CREATE, Mode.APPEND)
 #: Seconds an API call is taken to last where nothing was measured yet.
@@ -99,6 +97,7 @@ def make_plan(
     if not delivered_before(bound, warehouse):
         first = tuple(f.label for f in bound.fields)
     findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, allow)]
+    findings += of_the_model(diff_, warehouse, known.names, allow)
     return SyncPlan(
         diff=diff_,
         **counts,
@@ -171,11 +170,11 @@ def _guardrails(diff_: d.Diff, first: tuple[str, ...], allow: Collection[str]) -
     if not whole:
         over = _over(limits.changes, changes, diff_.rows)
         if over:
-            found.append(Finding(name, "changes", f"changes {over}", changes, stop=not _passes("changes", over, allow)))
+            found.append(Finding(name, "changes", f"changes {over}", changes, stop=not passes("changes", over, allow)))
     removes = diff_.count("remove") + diff_.count("archive")
     over = _over(limits.removes, removes, diff_.rows)
     if over:
-        found.append(Finding(name, "removes", f"removes {over}", removes, stop=not _passes("removes", over, allow)))
+        found.append(Finding(name, "removes", f"removes {over}", removes, stop=not passes("removes", over, allow)))
     if removes and diff_.bound.sync.mode is Mode.MIRROR and diff_.rows == 0:
         found.append(Finding(name, "empty", "the model is empty: all that it mirrors would go", removes, stop=True))
     if diff_.count("left"):
@@ -184,7 +183,7 @@ def _guardrails(diff_: d.Diff, first: tuple[str, ...], allow: Collection[str]) -
     held = diff_.count("held")
     over = _over(limits.held, held, diff_.rows)
     if over:
-        found.append(Finding(name, "held", f"held {over}", held, stop=not _passes("held", over, allow)))
+        found.append(Finding(name, "held", f"held {over}", held, stop=not passes("held", over, allow)))
     return found
 
 
@@ -198,35 +197,8 @@ def _first_run(diff_: d.Diff, allow: Collection[str]) -> Finding:
 
 def _over(limit: Limit, seen: int, rows: int) -> str | None:
     """What was seen against a limit, when it is over it."""
-    if limit.count is not None and seen > limit.count:
-        return f"{seen} > {limit.count}"
-    if limit.share is not None and seen >= SMALL and rows and seen / rows > limit.share:
-        found, most = f"{seen / rows:.0%}", f"{limit.share:.0%}"
-        return f"{found} > {most}" if found != most else f"{seen / rows:.2%} > {limit.share:.2%}"
-    return None
-
-
-def _passes(guardrail: str, over: str, allow: Collection[str]) -> bool:
-    """Whether the user lets a guardrail pass: by its name alone, or up to what was seen (`changes=64%`, `held=120`)."""
-    seen = over.split()[0]
-    for word in allow:
-        name, _, most = word.partition("=")
-        if name == guardrail and (not most or _at_most(seen, most)):
-            return True
-    return False
-
-
-def _at_most(seen: str, most: str) -> bool:
-    same_kind = seen.endswith("%") == most.endswith("%")
-    return same_kind and float(seen.rstrip("%")) <= float(most.rstrip("%"))
-
-
-def pass_word(finding: Finding) -> str:
-    """What lets a guardrail's finding pass once, and no further than what was seen: `first`, `changes=64%`."""
-    if finding.check not in ("changes", "held", "removes"):
-        return finding.check
-    seen = finding.message.split()[1]
-    return f"{finding.check}={math.ceil(float(seen[:-1]))}%" if seen.endswith("%") else f"{finding.check}={seen}"
+    of_rows = seen / rows if seen >= SMALL and rows else 0.0
+    return over_count(limit, seen) or over_share(limit, of_rows)
 
 
 def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> FieldSummary:
@@ -278,3 +250,17 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
 def operation_of(bound: BoundSync, op: Op) -> Operation:
     """How the object takes an operation."""
     return bound.object.operations[op]
+
+
+__all__ = [
+    "Estimate",
+    "FieldSummary",
+    "SyncPlan",
+    "as_json",
+    "batches",
+    "calls",
+    "estimate",
+    "make_plan",
+    "operation_of",
+    "pass_word",
+]

@@ -62,6 +62,10 @@ CREATE TABLE IF NOT EXISTS oploop.sync_runs (
 );
 ALTER TABLE oploop.sync_runs ADD COLUMN IF NOT EXISTS archived BIGINT;
 ALTER TABLE oploop.sync_runs ADD COLUMN IF NOT EXISTS removed BIGINT;
+-- In how many rows of its model a field had no value, at each run of a sync that came to its end.
+CREATE TABLE IF NOT EXISTS oploop.field_nulls (
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, field VARCHAR NOT NULL, rows BIGINT NOT NULL, nulls BIGINT NOT NULL, noted_at TIMESTAMPTZ NOT NULL
+);
 CREATE OR REPLACE VIEW oploop.held AS
 SELECT h.* FROM oploop.held_log h JOIN (SELECT sync, max(run_id) AS run_id FROM oploop.sync_runs GROUP BY sync) l
     ON l.sync = h.sync AND l.run_id = h.run_id;

@@ -75,15 +75,15 @@ def allow(function: Callable[..., Any]) -> Callable[..., Any]:
         "--allow",
         metavar="SYNC:WHAT",
         multiple=True,
-        help="Let a sync pass a guardrail this once: first, changes, held or removes, or only up to what was seen: changes=64%. Repeatable.",
+        help="Let a sync pass a guardrail this once: first, changes, held, removes, rows, nulls, or only up to what was seen: changes=64%. Repeatable.",
     )(function)
 
 
 def parse_allow(words: tuple[str, ...], syncs: Any) -> dict[str, frozenset[str]]:
     """`("a:first", "a:changes=64%")` as {"a": {"first", "changes=64%"}}; FixConfig for an unknown sync or guardrail."""
+    from oploop.activate.guardrails import GUARDRAILS
     from oploop.errors import did_you_mean
 
-    guardrails = ("first", "first-run", "changes", "held", "removes")
     found: dict[str, frozenset[str]] = {}
     for word in words:
         sync, _, what = word.rpartition(":")
@@ -98,7 +98,7 @@ def parse_allow(words: tuple[str, ...], syncs: Any) -> dict[str, frozenset[str]]
             raise FixConfig(
                 f"--allow {word!r}: {most!r} is no limit of {what}", mend="write it like changes=64% or held=120"
             )
-        if what not in guardrails:
-            raise FixConfig(f"--allow {word!r}: there is no guardrail {what!r}", mend=did_you_mean(what, guardrails))
+        if what not in GUARDRAILS:
+            raise FixConfig(f"--allow {word!r}: there is no guardrail {what!r}", mend=did_you_mean(what, GUARDRAILS))
         found[sync] = found.get(sync, frozenset()) | {what + equals + most}
     return found

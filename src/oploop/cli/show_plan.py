@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from oploop.activate import diff as diffing
+from oploop.activate.guardrails import GUARDRAILS
 from oploop.cli import show
 from oploop.cli.out import Out, columns, cut
 from oploop.records import FieldType
@@ -187,7 +188,7 @@ def _is_first(plan: SyncPlan) -> bool:
 
 def _seen(limit: Limit, seen: int, rows: int) -> str:
     """What was seen against a limit; nothing where it is not looked at."""
-    from oploop.activate.plan import SMALL
+    from oploop.activate.guardrails import SMALL
 
     if limit.share is not None and seen > SMALL:
         return f"{show.percent(seen, rows)} (limit {limit.share:.0%})"
@@ -203,4 +204,4 @@ def _allow(report: SyncReport, why: str) -> str:
 
 def can_pass(word: str) -> bool:
     """Whether `--allow` takes this word: a sync's own `stop: true` checks it does not."""
-    return word.rpartition(":")[2].partition("=")[0] in ("first", "first-run", "changes", "held", "removes")
+    return word.rpartition(":")[2].partition("=")[0] in GUARDRAILS

@@ -128,6 +128,8 @@ class Limits:
     changes: Limit = Limit(0.2, 10_000)
     held: Limit = Limit(0.1)
     removes: Limit = Limit(count=0)
+    rows: Limit = Limit(0.5)  #: so many fewer than in the last run
+    nulls: Limit = Limit(0.2)  #: so many more in a field than in the last run, in shares of the rows
 
 
 @dataclass(frozen=True, slots=True)

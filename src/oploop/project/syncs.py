@@ -267,6 +267,11 @@ def _limit(value: Any, place: Place, name: str) -> Limit:
     return Limit(**limit)
 
 
+def _part(value: Any, place: Place, name: str) -> Limit:
+    """A share."""
+    return Limit(share(value, place, name))
+
+
 def _limits(value: Any, place: Place, name: str) -> Limits:
     if not isinstance(value, Block):
         raise FixConfig(
@@ -357,4 +362,4 @@ FIELD_KEYS: dict[str, Read] = {
     "conflict": choice(Conflict),
 }
 CHECK_KEYS: dict[str, Read] = {"sql": _sql, "stop": flag, "name": text}
-LIMIT_KEYS: dict[str, Read] = {"changes": _limit, "held": _limit, "removes": _limit}
+LIMIT_KEYS: dict[str, Read] = {"changes": _limit, "held": _limit, "removes": _limit, "rows": _limit, "nulls": _part}
