@@ -16,7 +16,7 @@ from oploop.extract.merge import Merge, mark_absent, mark_seen, may_repeat, merg
 from oploop.extract.nouns import StreamRequest
 from oploop.extract.raw import ensure_raw_table, evolve
 from oploop.extract.shape import SEQUENCE, Shaped, shape
-from oploop.extract.staging import Staging, StagingFailed
+from oploop.extract.staging import AnyStaging, StagingFailed
 from oploop.records import Batch, Deletes, Stream
 from oploop.runtime import Runtime
 from oploop.warehouse.base import Warehouse, quote, raw_table
@@ -64,7 +64,7 @@ class _Sorted:
 class Loader:
     """Loads parts into the warehouse. Used from one thread."""
 
-    def __init__(self, warehouse: Warehouse, runtime: Runtime, staging: Staging) -> None:
+    def __init__(self, warehouse: Warehouse, runtime: Runtime, staging: AnyStaging) -> None:
         self._warehouse = warehouse
         self._runtime = runtime
         self._staging = staging
@@ -135,7 +135,7 @@ class Loader:
         if not tables:
             return True
         types = self._warehouse.columns(raw_table(app, stream.name, deleted_too=True))
-        shaped = shape(stream, tables, types)
+        shaped = shape(stream, tables, types, self._warehouse.kept_name)
         with _shown(self._warehouse, app, stream, shaped) as job:
             seen = mark_seen(self._warehouse, job)
         return seen >= int(shaped.table.num_rows)
@@ -165,7 +165,8 @@ def load_fetched(warehouse: Warehouse, app_name: str, stream: Stream, batch: Bat
     ensure_raw_table(warehouse, app_name, stream)
     if batch.table.num_rows == 0:
         return 0
-    shaped = shape(stream, [batch.table], warehouse.columns(raw_table(app_name, stream.name, deleted_too=True)))
+    types = warehouse.columns(raw_table(app_name, stream.name, deleted_too=True))
+    shaped = shape(stream, [batch.table], types, warehouse.kept_name)
     with warehouse.transaction():
         evolve(warehouse, app_name, stream, shaped.columns)
         with _shown(warehouse, app_name, stream, shaped) as job:
@@ -176,7 +177,9 @@ def _sort(warehouse: Warehouse, part: Part) -> _Sorted:
     """Shape a part's rows and find those that the raw table holds already."""
     app, stream = part.request.app.name, part.request.stream
     types = warehouse.columns(raw_table(app, stream.name, deleted_too=True))
-    shaped = shape(stream, [b.table for b in part.batches if not b.keys_only] or [empty_table(stream)], types)
+    shaped = shape(
+        stream, [b.table for b in part.batches if not b.keys_only] or [empty_table(stream)], types, warehouse.kept_name
+    )
     nothing = shaped.only(pa.array([], pa.int64()))
     if not shaped.table.num_rows or any(types.get(name) != kind for name, kind in shaped.columns):
         return _Sorted(shaped, nothing)

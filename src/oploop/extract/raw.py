@@ -16,7 +16,7 @@ def ensure_raw_table(warehouse: Warehouse, app: str, stream: Stream) -> None:
     """Make a stream's raw table and its view, so that models can be built before the first rows; add new columns."""
     table = raw_table(app, stream.name, deleted_too=True)
     has = warehouse.columns(table)
-    wanted = shape(stream, [empty_table(stream)], has).columns
+    wanted = shape(stream, [empty_table(stream)], has, warehouse.kept_name).columns
     if has and warehouse.columns(raw_table(app, stream.name)) and all(name in has for name, _ in wanted):
         return
     with warehouse.transaction():
@@ -37,7 +37,11 @@ def evolve(warehouse: Warehouse, app: str, stream: Stream, wanted: Sequence[tupl
         warehouse.execute(f"CREATE TABLE {quote_table(table)} ({columns})")
         _make_view(warehouse, app, stream)
         return dict(wanted)
-    changes = _additions(has, wanted) + _widenings(warehouse, table, has, wanted)
+    view = raw_table(app, stream.name)
+    widened = [] if warehouse.depended_on(view) else _widenings(warehouse, table, has, wanted)
+    if widened:  # some engines change no column that a view shows
+        warehouse.execute(f"DROP VIEW IF EXISTS {quote_table(view)}")
+    changes = _additions(has, wanted) + widened
     for change in changes:
         warehouse.execute(f"ALTER TABLE {quote_table(table)} {change}")
     if changes or not warehouse.columns(raw_table(app, stream.name)):

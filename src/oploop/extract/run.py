@@ -21,7 +21,7 @@ from oploop.extract.cursors import StreamState
 from oploop.extract.inbox import Inbox
 from oploop.extract.load import Loaded, Loader, Part
 from oploop.extract.nouns import StreamProgress, StreamRequest, StreamResult, StreamStatus
-from oploop.extract.staging import Staging, warm_up
+from oploop.extract.staging import staging_of
 from oploop.records import Batch
 from oploop.runtime import Runtime
 from oploop.warehouse.base import Warehouse
@@ -74,12 +74,13 @@ async def extract(
     """
     with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
         loop = asyncio.get_running_loop()
-        loader = Loader(warehouse, runtime, Staging(warehouse, work_dir))
+        staging = staging_of(warehouse, work_dir)
+        loader = Loader(warehouse, runtime, staging)
         states = await loop.run_in_executor(thread, loader.prepare, requests)
         readings = [_Reading(r, None if r.full else states.get((r.app.name, r.stream.name))) for r in requests]
         inbox: Inbox[Item] = Inbox(runtime, chunk_rows=chunk_rows)
         if any(r.state is None for r in readings):
-            thread.submit(warm_up)  # first reads bring rows for sure
+            thread.submit(staging.warm_up)  # first reads bring rows for sure
         async with _reading(readings, inbox, runtime, progress):
             while chunk := await inbox.take():
                 parts = _parts(chunk)

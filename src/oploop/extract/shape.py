@@ -7,7 +7,7 @@ only are all the same to `c7`. The raw table gets the real names back when stagi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -43,8 +43,9 @@ class Shaped:
         return Shaped(self.table.filter(pc.invert(pc.is_in(self.table[SEQUENCE], sequence))), self.columns)
 
 
-def shape(stream: Stream, tables: Sequence[pa.Table], known: Iterable[str]) -> Shaped:
-    """Put the tables of consecutive batches together. `known`: the raw table's columns, whose spelling rules.
+def shape(stream: Stream, tables: Sequence[pa.Table], known: Iterable[str], kept: Callable[[str], str] = str) -> Shaped:
+    """Put the tables of consecutive batches together. `known`: the raw table's columns, whose spelling rules; `kept`:
+    a name as the warehouse keeps it.
 
     Raises FixData when a table lacks the stream's key or one of oploop's own columns, or has rows without a key.
     """
@@ -56,7 +57,7 @@ def shape(stream: Stream, tables: Sequence[pa.Table], known: Iterable[str]) -> S
     except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
         raise FixData(f"records of {stream.name} come in types that disagree: {e}", mend="mend the app") from e
     _check(stream, whole)
-    columns = [(field.name, _sql_type(field)) for field in whole.schema]
+    columns = [(kept(field.name), _sql_type(field)) for field in whole.schema]
     numbered = whole.rename_columns([f"c{i}" for i in range(len(columns))])
     return Shaped(numbered.append_column(SEQUENCE, pa.array(range(whole.num_rows), pa.int64())), columns)
 

@@ -32,7 +32,8 @@ class Warehouse(Protocol):
 
     dialect: str  #: sqlglot's name
     read_only: bool
-    label: str  #: how messages call it: the file's name
+    label: str  #: how messages call it: the file's name, or database and host
+    copies: bool  #: `register` copies the rows into the engine, so that they need no other staging
 
     @property
     def connection(self) -> Any:
@@ -62,16 +63,27 @@ class Warehouse(Protocol):
         """All or nothing: commits at the end, rolls back on an exception."""
         ...
 
+    def kept_name(self, name: str) -> str:
+        """A column's name as the engine keeps it; some cut long ones."""
+        ...
+
     def columns(self, table: str) -> dict[str, str]:
-        """Column names and SQL types of `schema.table` (or a bare or three-part name); empty when there is none."""
+        """Column names and SQL types of `schema.table` (or a bare or three-part name); empty when there is none.
+
+        A name is found as it was written, also where the engine keeps it in another form.
+        """
         ...
 
     def tables(self) -> list[str]:
         """All tables and views as `schema.name`."""
         ...
 
+    def depended_on(self, view: str) -> bool:
+        """Whether the engine lets nobody replace a view, as other views look at it."""
+        ...
+
     def register(self, name: str, table: pa.Table) -> None:
-        """Show an Arrow table under a temporary name."""
+        """Show an Arrow table under a temporary name; another of that name is replaced."""
         ...
 
     def unregister(self, name: str) -> None: ...

@@ -23,6 +23,7 @@ class DuckDBWarehouse:
     """An open DuckDB file. Made by `open_duckdb`."""
 
     dialect = "duckdb"
+    copies = False
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
         self._connection = connection
@@ -88,6 +89,9 @@ class DuckDBWarehouse:
                     self.execute("ROLLBACK")
                 raise
 
+    def kept_name(self, name: str) -> str:
+        return name
+
     def columns(self, table: str) -> dict[str, str]:
         try:
             return {name: kind for name, kind, *_ in self.rows(f"DESCRIBE {quote_table(table)}")}
@@ -104,6 +108,9 @@ class DuckDBWarehouse:
             "AND database_name = current_database() ORDER BY 1"
         )
         return [name for (name,) in found]
+
+    def depended_on(self, view: str) -> bool:
+        return False
 
     def register(self, name: str, table: pa.Table) -> None:
         with self._lock:

@@ -52,6 +52,7 @@ class PostgresWarehouse:
     """A session with a Postgres database. Made by `open_postgres`."""
 
     dialect = "postgres"
+    copies = True
 
     def __init__(self, connection: psycopg.Connection[Any], address: Address, *, read_only: bool) -> None:
         self._connection, self._address = connection, address
@@ -123,6 +124,9 @@ class PostgresWarehouse:
 
     # -- catalog -----------------------------------------------------------------------------------------------------
 
+    def kept_name(self, name: str) -> str:
+        return short(name)
+
     def columns(self, table: str) -> dict[str, str]:
         with self._lock:
             found = self._send(
@@ -148,6 +152,15 @@ class PostgresWarehouse:
                 (),
             ).fetchall()
         return [name for (name,) in found]
+
+    def depended_on(self, view: str) -> bool:
+        with self._lock:
+            found = self._send(
+                "SELECT 1 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_rewrite'::regclass "
+                "AND d.refobjid = to_regclass($1) AND r.ev_class <> d.refobjid LIMIT 1",
+                (self._name(view),),
+            ).fetchall()
+        return bool(found)
 
     def register(self, name: str, table: pa.Table) -> None:
         """As a temporary table, filled by COPY."""

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.extract import StreamProgress, StreamResult, StreamStatus, extract, stream_states
 from oploop.extract.inbox import Inbox
 from oploop.records import Batch, Cursor, ReadOptions
+from oploop.runtime import Runtime
 from oploop.warehouse import Warehouse, open_warehouse
 from tests.unit.extract.listed import START, Clock, ListedApp, Page, always
+from tests.warehouses import warehouse
+
+__all__ = ["warehouse"]
 
 
 @dataclasses.dataclass
@@ -33,11 +37,10 @@ class Setup:
 
 
 @pytest.fixture
-def do(tmp_path: Path) -> Iterator[Setup]:
-    clock = Clock()
-    warehouse = open_warehouse(tmp_path / "w.duckdb", read_only=False, runtime=clock.runtime())
-    yield Setup(clock, warehouse, tmp_path / "work")
-    warehouse.close()
+def do(tmp_path: Path, warehouse: Warehouse) -> Setup:
+    for schema in {t.split(".")[0] for t in warehouse.tables()}:
+        warehouse.execute(f'DROP SCHEMA "{schema}" CASCADE')
+    return Setup(Clock(), warehouse, tmp_path / "work")
 
 
 def page(*ids: str, cursor: Cursor | None = None, complete: bool = False, **fields: Any) -> Page:
@@ -198,8 +201,10 @@ async def test_a_chunk_that_one_streams_rows_spoil_is_loaded_for_the_others(do: 
     assert ("strange", "charges") not in stream_states(do.warehouse)
 
 
-async def test_afterwards_the_file_is_let_go(do: Setup, tmp_path: Path) -> None:
+async def test_afterwards_the_file_is_let_go(tmp_path: Path) -> None:
     """Also of the loader's own connections: another process can open it as soon as ours has closed it."""
+    file = open_warehouse(tmp_path / "w.duckdb", read_only=False, runtime=Runtime())
+    do = Setup(Clock(), file, tmp_path / "work")
     await do(ListedApp(do.clock, {"charges": always(page("a", complete=True))}).request())
     [(threshold,)] = do.warehouse.rows("SELECT current_setting('checkpoint_threshold')")
     assert threshold == "16.0 MiB"

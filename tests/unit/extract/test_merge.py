@@ -1,9 +1,9 @@
 """The merge into raw tables equals a fold over the rows, however they are cut into chunks."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,21 +12,17 @@ from hypothesis import strategies as st
 from oploop.errors import FixData
 from oploop.extract import ensure_raw_table, load_fetched, stream_states
 from oploop.extract.load import Loader, Part
-from oploop.extract.staging import Staging
+from oploop.extract.staging import AnyStaging, ServerStaging, Staging
 from oploop.records import Batch, ColumnType, Stream
-from oploop.runtime import Runtime
-from oploop.warehouse import Warehouse, open_warehouse
+from oploop.warehouse import Warehouse
 from oploop.warehouse.base import quote
 from tests.unit.extract.listed import CHARGES, START, Clock, ListedApp, Page, always, batch
+from tests.warehouses import warehouse as opened
+
+__all__ = ["opened"]
+
 
 PAIRS = Stream("pairs", ("a", "b"), {"a": ColumnType.TEXT, "b": ColumnType.INTEGER, "x": ColumnType.TEXT})
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warehouse]:
-    warehouse = open_warehouse(tmp_path_factory.mktemp("w") / "w.duckdb", read_only=False, runtime=Runtime())
-    yield warehouse
-    warehouse.close()
 
 
 @pytest.fixture
@@ -53,6 +49,10 @@ class ArrowStaging(Staging):
             self._warehouse.execute(f"CREATE TABLE {names[key]} AS SELECT * FROM given")
             self._warehouse.unregister("given")
         return names
+
+
+def quick_staging(warehouse: Warehouse, folder: Path) -> AnyStaging:
+    return ServerStaging(warehouse) if warehouse.copies else ArrowStaging(warehouse, folder)
 
 
 def fold(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -117,7 +117,7 @@ def test_read_chunks_fold_and_count_what_is_gone(
     clean(opened)
     clock = Clock()
     app = ListedApp(clock, {"charges": always()})
-    loader = Loader(opened, clock.runtime(), ArrowStaging(opened, tmp_path))
+    loader = Loader(opened, clock.runtime(), quick_staging(opened, tmp_path))
     loader.prepare([app.request()])
     seen: list[dict[str, Any]] = []
     for chunk in chunks:
@@ -131,6 +131,17 @@ def test_read_chunks_fold_and_count_what_is_gone(
         assert stored(opened) == after
     view = opened.rows("SELECT id FROM raw_shop.charges ORDER BY id")
     assert [i for (i,) in view] == sorted(k for k, r in fold(seen).items() if not r["gone"])
+
+
+def tight(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows whose texts are alike on all engines: JSON without blanks and in order, whole doubles without their `.0`."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str) and value[:1] in "{[":
+            return orjson.dumps(orjson.loads(value), option=orjson.OPT_SORT_KEYS).decode()
+        return value.removesuffix(".0") if isinstance(value, str) else value
+
+    return [tuple(map(plain, row)) for row in rows]
 
 
 def one(warehouse: Warehouse, *records: dict[str, Any], stream: Stream = CHARGES, at: int = 0) -> int:
@@ -151,8 +162,8 @@ def test_a_record_that_is_gone_keeps_its_last_values_and_leaves_the_view(warehou
     one(warehouse, {"id": "a", "v": 1, "amount": 10})
     assert one(warehouse, {"id": "a", "v": 2, "gone": True}) == 1
     assert one(warehouse, {"id": "a", "v": 3, "gone": True}) == 0
-    assert warehouse.rows('SELECT amount, "_deleted", "_version", "_raw" FROM raw_shop.charges__all') == [
-        (10, True, 3, '{"id":"a","amount":10}')
+    assert tight(warehouse.rows('SELECT amount, "_deleted", "_version", "_raw" FROM raw_shop.charges__all')) == [
+        (10, True, 3, '{"amount":10,"id":"a"}')
     ]
     assert warehouse.rows("SELECT * FROM raw_shop.charges") == []
     one(warehouse, {"id": "a", "v": 4, "amount": 11})
@@ -206,7 +217,7 @@ def test_fields_that_nobody_declared_are_kept_under_their_names(warehouse: Wareh
     columns = warehouse.columns("raw_shop.charges")
     renamed = {"ID": "ID__2", "Amount": "Amount__2", "_RAW": "_RAW__2", "": "_"}
     for name in ODD:
-        column = renamed.get(name, name)
+        column = warehouse.kept_name(renamed.get(name, name))
         if name == "_version":  # called like one of our own: it stands in _raw only
             assert warehouse.rows("SELECT _raw ->> '$._version[0]' FROM raw_shop.charges") == [(name,)]
             continue
@@ -225,15 +236,15 @@ def test_a_field_that_is_gone_from_the_record_is_null_but_an_excluded_one_stays(
 ) -> None:
     clock = Clock()
     app = ListedApp(clock, {"charges": always()})
-    loader = Loader(warehouse, clock.runtime(), ArrowStaging(warehouse, tmp_path))
+    loader = Loader(warehouse, clock.runtime(), quick_staging(warehouse, tmp_path))
     loader.prepare([app.request()])
     full = {"id": "a", "amount": 1, "metadata": {"k": 1}, "plan": "gold"}
     loader.load([Part(app.request(), clock.now, None, [batch(CHARGES, Page([full]), clock.tick())])])
     excluding = app.request(exclude=["metadata"])
     less = batch(CHARGES, Page([{"id": "a", "amount": 2, "metadata": {"k": 2}}]), clock.tick(), frozenset({"metadata"}))
     loader.load([Part(excluding, clock.now, None, [less])])
-    assert warehouse.rows('SELECT amount, metadata, plan, "_raw" FROM raw_shop.charges') == [
-        (2, '{"k":1}', None, '{"id":"a","amount":2}')
+    assert tight(warehouse.rows('SELECT amount, metadata, plan, "_raw" FROM raw_shop.charges')) == [
+        (2, '{"k":1}', None, '{"amount":2,"id":"a"}')
     ]
 
 
@@ -265,7 +276,8 @@ def test_a_type_that_changes_is_widened_or_kept(
     one(warehouse, {"id": "a", "x": value}, stream=typed(before))
     one(warehouse, {"id": "b", "x": next_value}, stream=typed(after))
     assert warehouse.columns("raw_shop.charges")["x"] == type_then
-    assert warehouse.rows("SELECT x::VARCHAR FROM raw_shop.charges ORDER BY id") == [(v,) for v in values]
+    found = warehouse.rows("SELECT x::VARCHAR FROM raw_shop.charges ORDER BY id")
+    assert tight(found) == tight([(v,) for v in values])
     assert warehouse.rows('SELECT count(*) FROM raw_shop.charges WHERE "_raw" IS NULL') == [(0,)]
 
 
@@ -292,6 +304,6 @@ def test_nested_and_unusual_arrow_types_are_kept(warehouse: Warehouse) -> None:
     load_fetched(warehouse, "shop", CHARGES, Batch("charges", table))
     columns = warehouse.columns("raw_shop.charges")
     assert [columns[n] for n in more] == ["JSON", "VARCHAR", "BIGINT", "DECIMAL(10,2)", "JSON", "BLOB"]
-    assert warehouse.rows("SELECT nested, words, small, money::VARCHAR, nothing, bytes FROM raw_shop.charges") == [
-        ('{"a":[1,null]}', "x", 3, "12.50", None, b"\x00")
-    ]
+    assert tight(
+        warehouse.rows("SELECT nested, words, small, money::VARCHAR, nothing, bytes FROM raw_shop.charges")
+    ) == [('{"a":[1,null]}', "x", 3, "12.50", None, b"\x00")]
