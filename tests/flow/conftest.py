@@ -31,6 +31,9 @@ apps:
     base_url: ${ZENDESK_URL}
 """
 
+DUCKDB = "{type: duckdb, database: warehouse.duckdb}"
+SERVER = "{type: postgres, dsn: '${WAREHOUSE_DSN}'}"
+
 SYNC = """\
 model: mart.tickets
 to: zendesk.tickets
@@ -48,6 +51,7 @@ class Desk:
     sandbox: ZendeskSandbox
     url: str
     runtime: Runtime = field(default_factory=Runtime)
+    dsn: str = ""  #: of the warehouse, where it is a server
 
     def sync(self, text: str, name: str = "tickets") -> None:
         """Write a sync's file."""
@@ -60,7 +64,8 @@ class Desk:
         self.sandbox.advance(120)
 
     def workspace(self, *, env: str = "prod", read_only: bool = False) -> Workspace:
-        project = load_project(self.folder, {"ZENDESK_API_TOKEN": TOKEN, "ZENDESK_URL": self.url})
+        variables = {"ZENDESK_API_TOKEN": TOKEN, "ZENDESK_URL": self.url, "WAREHOUSE_DSN": self.dsn}
+        project = load_project(self.folder, variables)
         return Workspace(project, env, self.runtime, "test", read_only=read_only)
 
     async def model(self, select: str, table: str = "mart.tickets") -> None:
@@ -108,11 +113,11 @@ def ticket(number: int, **more: Any) -> dict[str, Any]:
 def make_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
     sandboxes: list[ZendeskSandbox] = []
 
-    def make(tickets: int = 250, **settings: Any) -> Desk:
+    def make(tickets: int = 250, *, dsn: str = "", **settings: Any) -> Desk:
         sandbox = ZendeskSandbox(**settings)
         sandboxes.append(sandbox)
-        desk = Desk(tmp_path, sandbox, sandbox.start())
-        (tmp_path / "oploop.yml").write_text(PROJECT)
+        desk = Desk(tmp_path, sandbox, sandbox.start(), dsn=dsn)
+        (tmp_path / "oploop.yml").write_text(PROJECT.replace(DUCKDB, SERVER) if dsn else PROJECT)
         desk.sync(SYNC)
         desk.load("tickets", [ticket(n) for n in range(1, tickets + 1)])
         return desk
