@@ -70,6 +70,15 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
     return report
 
 
+async def undo(ws: Workspace, runs: Sequence[str], plans: Sequence[SyncReport], tell: Tell = nobody) -> RunReport:
+    """Send what `plan_undo` planned, as a run of its own: journal, ledger and recovery are those of any delivery."""
+    async with recorded(ws) as report:
+        report.undoes = tuple(runs)
+        report.syncs += plans
+        await deliver_all(ws, report, plans, tell)
+    return report
+
+
 async def deliver_all(ws: Workspace, report: RunReport, plans: Sequence[SyncReport], tell: Tell) -> None:
     """Send the planned syncs one after the other, since one account's limit is theirs together."""
     async with stage(ws, report, "deliver", tell):
@@ -134,6 +143,7 @@ __all__ = [
     "recover",
     "run",
     "save_plan",
+    "undo",
     "unit_tests",
     "verify",
     "waves",

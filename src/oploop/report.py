@@ -8,6 +8,7 @@ from typing import Any, Literal
 from oploop.activate.deliver import Delivery
 from oploop.activate.diff import SENT
 from oploop.activate.plan import SyncPlan
+from oploop.activate.undo import Left
 from oploop.errors import OploopError
 from oploop.extract import StreamResult
 from oploop.model.base import ModelResult, ModelStatus
@@ -29,6 +30,8 @@ class SyncReport:
     stopped: list[str] = field(default_factory=list)
     allow: list[str] = field(default_factory=list)  #: what would let it pass once, for the message
     error: OploopError | None = None
+    left_reasons: list[tuple[str, int]] = field(default_factory=list)  #: of an undo: why something is left, how often
+    left: list[Left] = field(default_factory=list)  #: of an undo: the first so many of these
     paused: str | None = None  #: why it sends nothing although nothing stops it
     not_equal: list[str] = field(default_factory=list)  #: `apply`: keys whose change is no longer the saved one
 
@@ -66,6 +69,9 @@ class SyncReport:
             out["stopped"] = self.stopped
         if self.paused is not None:
             out["paused"] = self.paused
+        if self.left_reasons:
+            out["left_reasons"] = [{"reason": r, "count": n} for r, n in self.left_reasons]
+            out["left"] = [{"key": x.key, "field": x.field, "reason": x.reason} for x in self.left]
         if self.error is not None:
             out["error"] = str(self.error)
         if self.not_equal:
@@ -100,6 +106,7 @@ class RunReport:
     recovered: list[str] = field(default_factory=list)  #: deliveries of runs that died, taken into the ledger now
     seconds: float = 0.0
     sends: bool = True  #: False: this environment only plans
+    undoes: tuple[str, ...] = ()  #: the runs that it took back
 
     @property
     def status(self) -> str:
@@ -134,6 +141,7 @@ class RunReport:
             ],
             "syncs": [s.as_json() for s in self.syncs],
             "recovered": self.recovered,
+            **({"undoes": list(self.undoes)} if self.undoes else {}),
         }
 
 

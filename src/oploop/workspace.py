@@ -320,7 +320,7 @@ class Workspace:
             sync,
             obj,
             stream,
-            await self._describe(sync.app, sync.object),
+            await self.described(sync.app, sync.object),
             self.warehouse,
             table,
             columns,
@@ -342,10 +342,10 @@ class Workspace:
         for app, name, obj, stream in self.referenced(sync):
             read = self.project.apps[app].read.get(obj.stream or "")
             unread = read.exclude if read is not None else ()
-            found[f"{app}.{name}"] = Referenced(app, obj, stream, await self._describe(app, name), unread)
+            found[f"{app}.{name}"] = Referenced(app, obj, stream, await self.described(app, name), unread)
         return found
 
-    async def _describe(self, app: str, object_name: str) -> Mapping[str, Field]:
+    async def described(self, app: str, object_name: str) -> Mapping[str, Field]:
         """The object's fields, asked for once."""
         name = (app, object_name)
         if name not in self._described:

@@ -8,7 +8,7 @@ sync's file has changed meanwhile.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib import resources
 from itertools import pairwise
@@ -16,7 +16,7 @@ from itertools import pairwise
 import orjson
 import pyarrow as pa
 
-from oploop.activate import appending, sql, states
+from oploop.activate import appending, sql, states, waiting
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import SyncPlan
@@ -52,6 +52,7 @@ class FoldSpec:
     blind: bool = False  #: the records cannot be read: their state is kept by the key
     labels: list[str] = field(default_factory=list)  #: the fields as the user calls them, by position
     append: bool = False  #: each row once: what was sent is remembered by its key
+    undoes: list[str] = field(default_factory=list)  #: runs that it takes back: what it puts back is parked
 
 
 def ensure(warehouse: Warehouse) -> None:
@@ -82,6 +83,11 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
     )
 
 
+def spec_of_plan(plan: SyncPlan, warehouse: Warehouse, release: str | None) -> FoldSpec:
+    """The fold spec of a plan."""
+    return replace(spec_of(plan.bound, warehouse, release), undoes=list(plan.undoes))
+
+
 def _repeatable(bound: BoundSync, op: Op) -> bool:
     """Whether a later run may send such a change again although the first may have been done.
 
@@ -95,7 +101,7 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
     """Put a plan's changes into the warehouse for good, before the first of them is sent; the table's name."""
     bound = plan.bound
     table = f"oploop_state.{plan.diff.table}"
-    spec = orjson.dumps(asdict(spec_of(bound, warehouse, release))).decode()
+    spec = orjson.dumps(asdict(spec_of_plan(plan, warehouse, release))).decode()
     with warehouse.transaction():
         warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
         warehouse.execute(
@@ -106,6 +112,10 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
         )
         if bound.appends:
             appending.begin(warehouse, bound.name, now)
+        for undid in plan.undoes:
+            warehouse.execute("INSERT INTO oploop.undone VALUES (?, ?, ?, ?)", (run_id, undid, bound.name, now))
+        if plan.undoes:
+            waiting.pause(warehouse, bound.name, run_id, f"undone by run {run_id}", now)
     return table
 
 
@@ -146,6 +156,8 @@ def fold(
             _merge_records(warehouse, run_id, spec, plan_table, now)
             _forget_removed(warehouse, run_id, spec, plan_table)
         _park(warehouse, run_id, spec, plan_table, now)
+        if spec.undoes:
+            _park_undone(warehouse, run_id, spec, plan_table, now)
         warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (run_id, spec.sync))
         warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
 
@@ -297,6 +309,19 @@ def _remember(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str
         f"INSERT INTO oploop.appended SELECT ?, ?, ?, p.__key, 'sent', ?, ? FROM {_joined(plan_table)} WHERE o.status = 'sent'",
         (spec.sync, spec.app, spec.object, run_id, now),
     )
+
+
+def _park_undone(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
+    """What an undo took back is not brought back until the model wants something else: of updates field by field."""
+    done, head = (
+        f"FROM {_joined(plan_table)} WHERE o.status IN ('sent', 'unknown')",
+        "SELECT ?, ?, ?, p.__key, 'undone'",
+    )
+    into = "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at, field)"
+    values = (spec.sync, spec.app, spec.object, None, run_id, now)
+    warehouse.execute(f"{into} {head}, NULLIF(p.__z, ''), ?, ?, ?, NULL {done} AND p.__z IS NOT NULL", values)
+    for i, label in enumerate(spec.labels):
+        warehouse.execute(f"{into} {head}, p.z{i}, ?, ?, ?, {literal(label)} {done} AND p.z{i} IS NOT NULL", values)
 
 
 def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:

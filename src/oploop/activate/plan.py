@@ -55,6 +55,7 @@ class SyncPlan:
     estimate: Estimate
     first: tuple[str, ...]  #: fields that were never delivered to this object; all of them on a first delivery
     read_at: datetime | None = None
+    undoes: tuple[str, ...] = ()  #: the runs that it takes back, if it is an undo
 
     @property
     def bound(self) -> BoundSync:
@@ -107,6 +108,23 @@ def make_plan(
         estimate=estimate(bound, counts, budget, call_seconds),
         first=first,
         read_at=d.read_began(bound, warehouse),
+    )
+
+
+def undo_plan(diff_: d.Diff, warehouse: Warehouse, *, budget: Budget | None, undoes: tuple[str, ...]) -> SyncPlan:
+    """The plan of an undo's plan table. No guardrail holds it: a person asked for just this, and sees it first."""
+    bound = diff_.bound
+    counts = {s: diff_.count(s) for s in d.SENT}
+    return SyncPlan(
+        diff=diff_,
+        **counts,
+        fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.rows else (),
+        held_reasons=(),
+        findings=(),
+        estimate=estimate(bound, counts, budget, None),
+        first=(),
+        read_at=d.read_began(bound, warehouse),
+        undoes=undoes,
     )
 
 

@@ -67,8 +67,9 @@ CREATE TABLE IF NOT EXISTS oploop.field_nulls (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, field VARCHAR NOT NULL, rows BIGINT NOT NULL, nulls BIGINT NOT NULL, noted_at TIMESTAMPTZ NOT NULL
 );
 CREATE OR REPLACE VIEW oploop.held AS
-SELECT h.* FROM oploop.held_log h JOIN (SELECT sync, max(run_id) AS run_id FROM oploop.sync_runs GROUP BY sync) l
-    ON l.sync = h.sync AND l.run_id = h.run_id;
+SELECT h.* FROM oploop.held_log h JOIN (
+    SELECT sync, max(run_id) AS run_id FROM oploop.sync_runs WHERE run_id NOT IN (SELECT run_id FROM oploop.undone) GROUP BY sync
+) l ON l.sync = h.sync AND l.run_id = h.run_id;
 CREATE TABLE IF NOT EXISTS oploop.runs (
     run_id VARCHAR NOT NULL, environment VARCHAR NOT NULL, status VARCHAR NOT NULL, started_at TIMESTAMPTZ, finished_at TIMESTAMPTZ,
     seconds DOUBLE, summary VARCHAR

@@ -27,6 +27,7 @@ from oploop.activate.convert import canonical
 from oploop.activate.mapping import MODEL
 from oploop.activate.references import RefKnown
 from oploop.activate.states import state_column
+from oploop.activate.waiting import noted
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, FieldType
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
@@ -385,12 +386,13 @@ def _parked_here(bound: BoundSync, known: Known) -> str:
     return f"sync IN ({names}) AND app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)}"
 
 
-def _wants_back(bound: BoundSync, i: int) -> str:
+def _wants_back(bound: BoundSync, warehouse: Warehouse, i: int) -> str:
     """Whether the model wants just the value that an undo took back; of a list that is added to, any."""
     f = bound.fields[i]
     if f.in_place:
         return f"__u_{i} IS NOT NULL"
-    return f"COALESCE(__u_{i} = {json_member(f'w{i}', as_json=f.label in _lists(bound))}, FALSE)"
+    taken = noted(f"('{{\"v\":' || __u_{i} || '}}')", "v", f.field.type, warehouse.sql_type(f.field.type))
+    return f"(__u_{i} IS NOT NULL AND w{i} IS NOT DISTINCT FROM {taken})"
 
 
 def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
@@ -415,7 +417,7 @@ def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         in_drift = {"ours": "TRUE", "hold": "FALSE"}.get(f.conflict, moved)
         send = f"({differs}) AND (__remote IS NULL OR NOT __known{i} OR CASE WHEN {drift} THEN {in_drift} ELSE {moved} END)"
         if f.label in known.undone:
-            back = f"(__remote IS NOT NULL AND {_wants_back(bound, i)})"
+            back = f"(__remote IS NOT NULL AND {_wants_back(bound, warehouse, i)})"
             cols.append(f"COALESCE({send} AND {back}, FALSE) AS e{i}")
             send = f"{send} AND NOT {back}"
         cols.append(f"COALESCE({send}, FALSE) AS c{i}")

@@ -15,8 +15,13 @@ from oploop.warehouse.base import Warehouse, literal, quote
 
 def state_table(bound: BoundSync) -> str:
     """Where the state per field of an object's records is kept."""
-    name = bound.sync.object.replace(".", "__").replace('"', "_")  # Postgres: public.accounts
-    return f"oploop_state.{quote(f'{bound.sync.app}__{name}')}"
+    return table_of(bound.sync.app, bound.sync.object)
+
+
+def table_of(app: str, obj: str) -> str:
+    """The state table of an app's object, quoted."""
+    name = obj.replace(".", "__").replace('"', "_")  # Postgres: public.accounts
+    return f"oploop_state.{quote(f'{app}__{name}')}"
 
 
 def state_column(field_name: str, part: str) -> str:

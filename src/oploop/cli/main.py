@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "apply": "Send a plan that was saved with plan --save.",
     },
     "Decide": {
+        "undo": "Put back what a run changed in the apps.",
         "pause": "Let a sync send nothing until it is resumed.",
         "resume": "Let a paused sync send again.",
         "retry": "Release parked changes, so that the next run sends them if the model still wants them.",

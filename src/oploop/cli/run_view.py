@@ -77,6 +77,9 @@ class RunView:
         if not report.sends:
             out.line(f"{report.environment} does not deliver; look: oploop plan   send: oploop run --env prod")
         out.line(show_run.last_line(out, report))
+        if any(s.delivery is not None and s.delivery.delivered for s in report.syncs):
+            env = f" --env {report.environment}" if report.environment != "dev" else ""
+            out.line(out.dim(f"undo: oploop undo{env} {report.run_id}"))
 
     def confirm(self, plan: SyncPlan) -> bool:
         """Show a first delivery and ask for it; no where nobody can answer."""

@@ -67,7 +67,7 @@ def sync_lines(report: SyncReport, warehouse: Warehouse, out: Out, *, every: boo
     if plan is None:
         why = str(report.error) if report.error is not None else "; ".join(report.stopped)
         return [f"{out.bold(report.sync)} → {report.object}", f"  {out.mark(False)} {show.clean(why)}"]
-    body = [_counts(plan, out), *_fields(plan), *_held(plan)]
+    body = [_counts(plan, out), *field_lines(plan), *_held(plan)]
     body += examples(plan, warehouse, None if every else EXAMPLES, out)
     body += _limits(report, plan, out)
     if plan.changes:
@@ -99,7 +99,8 @@ def _sent(plan: SyncPlan) -> list[tuple[str, int]]:
     return [(status, plan.diff.count(status)) for status in diffing.SENT]
 
 
-def _fields(plan: SyncPlan) -> list[str]:
+def field_lines(plan: SyncPlan) -> list[str]:
+    """How often each field is sent, and how it moves."""
     rows = [(f.label, f"{f.count:,}", _what(f, plan)) for f in plan.fields if f.count]
     return columns(rows, right=[1])
 

@@ -76,7 +76,7 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
         progress=progress,
     )
     result = await deliverer.run()
-    spec = ledger.spec_of(b, ws.warehouse, None)
+    spec = ledger.spec_of_plan(plan, ws.warehouse, None)
     ledger.fold(ws.warehouse, run_id, spec, table, now, ws.store.steps(run_id, b.name), ws.runtime.now())
     ws.store.end_delivery(run_id, b.name)
     return result

@@ -115,6 +115,10 @@ class Warehouse(Protocol):
         """A canonical list text with some texts added and others removed; a NULL list counts as empty."""
         ...
 
+    def json_keys(self, expr: str) -> str:
+        """An expression that makes a row of each key of an object's JSON text."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -135,6 +135,9 @@ class DuckDBWarehouse:
     def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
         return duckdb_values.list_merge(expr, add, remove)
 
+    def json_keys(self, expr: str) -> str:
+        return f"unnest(json_keys(CAST({expr} AS JSON)))"
+
     def close(self) -> None:
         """Write everything into the file and let go of it. Safe to call twice."""
         with self._lock:

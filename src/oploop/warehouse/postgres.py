@@ -198,6 +198,9 @@ class PostgresWarehouse:
     def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
         return postgres_values.list_merge(expr, add, remove)
 
+    def json_keys(self, expr: str) -> str:
+        return f"oploop_json_keys({expr})"
+
     def close(self) -> None:
         """Let go of the session. Safe to call twice."""
         with self._lock:

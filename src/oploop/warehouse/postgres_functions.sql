@@ -120,6 +120,8 @@ BEGIN
   END CASE;
 END $$;
 CREATE FUNCTION {fn}.json_text(v json) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT {fn}.json_text({fn}.try_json(v)) $$;
+CREATE FUNCTION {fn}.json_keys(v jsonb) RETURNS SETOF text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT jsonb_object_keys(v) $$;
+CREATE FUNCTION {fn}.json_keys(t text) RETURNS SETOF text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT jsonb_object_keys({fn}.try_json(t)) $$;
 CREATE FUNCTION {fn}.json_entry(v jsonb, its_key text, equals text, its_value text) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT x.e -> its_value FROM jsonb_array_elements(CASE WHEN jsonb_typeof(v) = 'array' THEN v END) AS x(e)
   WHERE x.e ->> its_key = equals LIMIT 1 $$;

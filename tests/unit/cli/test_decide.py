@@ -110,3 +110,58 @@ def test_one_that_was_not_sent_is_sent_by_the_next_run(read: Path, zendesk: Zend
     assert statuses(read) == [("failed", "not sent, as a person said")]
     assert run("run", "--env", "prod", "--first-run", folder=read).code == 0
     assert made(zendesk) == 1
+
+
+def last_run(folder: Path) -> str:
+    return str(run("status", "-o", "json", folder=folder).json["runs"][0]["run_id"])
+
+
+def test_undo_shows_its_plan_and_does_it_when_told(read: Path, zendesk: ZendeskSandbox) -> None:
+    turned = run("run", "--env", "prod", "--yes", folder=read)
+    run_id = last_run(read)
+    assert f"undo: oploop undo --env prod {run_id}" in turned.words
+    zendesk.store.update("tickets", 102, {"priority": "normal"})
+    plan = run("undo", run_id, "--env", "prod", "--plan", folder=read)
+    assert plan.code == 0
+    for said in (
+        f"undo of 1 run: {run_id}",
+        "ticket_priority → zendesk.tickets 2 put back",
+        "101 priority urgent → low Priority reason spends 10,000 → empty",
+        "left 1 changed since by somebody 102 priority",
+        "Nothing sent. do it: the same command with --yes, and without --plan",
+    ):
+        assert said in plan.words
+    asked = run("undo", run_id, "--env", "prod", folder=read)  # nobody can answer
+    assert (asked.code, priorities(zendesk)[101]) == (1, "urgent")
+    done = run("undo", run_id[:20], "--env", "prod", "--yes", folder=read)
+    assert (done.code, "✓ ticket_priority 2 sent" in done.words) == (0, True)
+    assert "paused: ticket_priority go on: oploop resume ticket_priority" in done.words
+    assert priorities(zendesk) == {101: "low", 102: "normal", 103: "low"}
+    assert "2 undone changes stay parked" in run("resume", SYNC, folder=read).words
+    assert "undone priority" in run("held", folder=read).words
+    assert run("retry", SYNC, "--reason", "undone", "--key", "101", folder=read).code == 0
+    assert run("run", "--env", "prod", folder=read).code == 0
+    assert priorities(zendesk)[101] == "urgent"
+
+
+def test_undo_since_a_time_and_as_json(read: Path, zendesk: ZendeskSandbox) -> None:
+    assert run("run", "--env", "prod", "--yes", folder=read).code == 0
+    done = run("undo", "--since", "5m", "--env", "prod", "--yes", "-o", "json", folder=read)
+    assert done.json["syncs"][0]["planned"] == {"create": 0, "update": 2, "remove": 0}
+    assert len(done.json["undoes"]) == 1
+    assert set(priorities(zendesk).values()) == {"low"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "undo needs a run, or --since"),
+        (["01ABC"], "there is no run '01ABC' in the ledger"),
+        (["--since", "yesterday"], "--since 'yesterday' is no time"),
+        (["--since", "0s"], "no run has sent anything since"),
+        (["01ABC", "--since", "2h"], "undo needs a run, or --since"),
+    ],
+)
+def test_what_undo_cannot_mean(read: Path, words: list[str], says: str) -> None:
+    done = run("undo", *words, "--env", "prod", folder=read)
+    assert (done.code, says in done.err) == (2, True)

@@ -1,0 +1,354 @@
+"""Undo: the ledger's changes turned round, as a plan table like any other.
+
+A field goes back to what it was before the runs that are undone, if the app still holds what they left there; a record
+that they made is removed, one that they removed is made anew, where the app can. What cannot be undone is named.
+Columns of the plan table beyond those of a diff: `z0`, `z1` .. the JSON text of the value that is taken back, to be
+parked; `__z` that of a whole create; `{}` for a record that is brought back, so that it does not leave again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from oploop.activate import diff as d
+from oploop.activate import states
+from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.convert import canonical
+from oploop.activate.plan import SyncPlan, undo_plan
+from oploop.activate.waiting import noted, pointer
+from oploop.apps.transport import Budget
+from oploop.records import Canonical, Field, FieldType, JsonPath, Object, Op
+from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+
+#: What never changed anything in the app, so that there is nothing to undo.
+NOTHING_DONE = "('rejected', 'failed', 'ignored')"
+
+#: The ledger's column, as JSON text, that names the fields of a change.
+_SENT_FIELDS = "CASE WHEN op = 'remove' THEN before ELSE after END"
+
+GONE = "the record is no longer in the app"
+CHANGED = "changed since by somebody"
+LATER = "a later run sent it anew"
+ARCHIVED = "archived: bring it back in the app"
+AGAIN = "it is in the app again"
+CLEAR = "was empty before, and cannot be cleared"
+NO_ID = "the app never told its id"
+UPSERTED = "made by the app's own upsert, which does not tell whether it was there before"
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What some runs changed under one sync's name of then."""
+
+    sync: str
+    app: str
+    object: str
+    changes: int
+    first_sent: datetime
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Something that is not undone, and why; `field` None: the whole record."""
+
+    key: str
+    field: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UndoPlan:
+    """What an undo would send for one sync, and what it leaves: counts by reason, commonest first, and the rows."""
+
+    plan: SyncPlan
+    reasons: tuple[tuple[str, int], ...]
+    left: tuple[Left, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be undone: these runs; only this key (as it is shown), only so many changes."""
+
+    runs: tuple[str, ...]
+    key: str | None = None
+    limit: int | None = None
+
+
+def runs_since(warehouse: Warehouse, since: datetime) -> tuple[str, ...]:
+    """Runs that sent something at or after a time, oldest first."""
+    if not warehouse.columns("oploop.changes"):
+        return ()
+    rows = warehouse.rows("SELECT DISTINCT run_id FROM oploop.changes WHERE sent_at >= ? ORDER BY 1", (since,))
+    return tuple(r[0] for r in rows)
+
+
+def runs_named(warehouse: Warehouse, prefix: str) -> tuple[str, ...]:
+    """Runs in the ledger whose id begins so."""
+    if not warehouse.columns("oploop.change_log"):
+        return ()
+    begins = f"substr(run_id, 1, {len(prefix)}) = {literal(prefix)}"
+    return tuple(
+        r[0] for r in warehouse.rows(f"SELECT DISTINCT run_id FROM oploop.change_log WHERE {begins} ORDER BY 1")
+    )
+
+
+def touched(warehouse: Warehouse, runs: Sequence[str]) -> list[Touched]:
+    """What runs changed, by sync; changes that did nothing left out."""
+    if not runs:
+        return []
+    names = ", ".join(map(literal, runs))
+    rows = warehouse.rows(
+        "SELECT sync, app, object, count(*), min(sent_at) FROM oploop.changes "
+        f"WHERE run_id IN ({names}) AND status NOT IN {NOTHING_DONE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    )
+    out = []
+    for sync, app, obj, changes, first in rows:
+        labels = warehouse.rows(
+            f"SELECT DISTINCT {warehouse.json_keys(_SENT_FIELDS)} AS label FROM oploop.change_log "
+            f"WHERE run_id IN ({names}) AND sync = ? AND app = ? AND object = ? ORDER BY 1",
+            (sync, app, obj),
+        )
+        out.append(Touched(sync, app, obj, changes, first, tuple(r[0] for r in labels)))
+    return out
+
+
+def with_fields(
+    bound: BoundSync,
+    described: Mapping[str, Field],
+    warehouse: Warehouse,
+    labels: Sequence[str],
+    owners: Mapping[str, str],
+) -> tuple[BoundSync, dict[str, str]]:
+    """The sync with the fields of these labels, also those that it no longer maps; and why others cannot be had.
+
+    `owners`: labels of fields that other syncs write now.
+    """
+    by_label = {f.label: f for f in bound.fields}
+    fields, missing = [], {}
+    order = list(by_label)
+    for label in sorted(labels, key=lambda x: order.index(x) if x in by_label else len(order)):
+        found = by_label.get(label)
+        if found is None and label in owners:
+            missing[label] = f"now written by sync {owners[label]}"
+            continue
+        if found is None:
+            field = described.get(label) or _dynamic(bound.object, label)
+            if field is None or field.source is None or field.read_only:
+                missing[label] = f"{bound.app_object} has no such field that could be written and read"
+                continue
+            now = warehouse.field_value(field.source, field.type, "r")
+            found = BoundField(label, field, "NULL", None, "NULL", now, "theirs", "keep")
+        fields.append(found)
+    return replace(bound, fields=tuple(fields)), missing
+
+
+def _dynamic(obj: Object, label: str) -> Field | None:
+    """A field whose name users make up."""
+    for prefix, template in obj.dynamic.items():
+        rest = label.removeprefix(prefix)
+        if label.startswith(prefix) and rest:
+            source = template.source
+            if isinstance(source, JsonPath):
+                source = JsonPath(source.column, (*source.path, rest))
+            return replace(template, name=label, source=source)
+    return None
+
+
+def gather(bound: BoundSync, warehouse: Warehouse, names: Sequence[str], asked: Asked) -> list[str]:
+    """The changes of the records in question into the temporary table `oploop_undo_log`; the records' ids.
+
+    All changes of these records, also of other runs and syncs; `inside`: it is to be undone. `names`: the sync's, now and
+    before.
+    """
+    runs, own = ", ".join(map(literal, asked.runs)), ", ".join(map(literal, names))
+    inside = f"(l.run_id IN ({runs}) AND l.sync IN ({own}))"
+    key = ""
+    if asked.key is not None:
+        key = f" AND lower(replace(l.key, chr(31), ',')) = lower({literal(asked.key.strip())})"
+    here = f"l.app = {literal(bound.sync.app)} AND l.object = {literal(bound.sync.object)}"
+    warehouse.execute(
+        "CREATE OR REPLACE TEMP TABLE oploop_undo_all AS SELECT l.run_id, l.sync, l.key, l.op, l.before, l.after, o.status, "
+        f"o.remote_id, {inside}{key} AS inside, EXISTS (SELECT 1 FROM oploop.undone u WHERE u.run_id = l.run_id) AS of_undo "
+        "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, arg_max(status, seq) AS status, "
+        "max(remote_id) AS remote_id FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
+        "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
+        f"WHERE {here} AND o.status NOT IN {NOTHING_DONE}"
+    )
+    warehouse.execute(
+        "CREATE OR REPLACE TEMP TABLE oploop_undo_log AS SELECT * FROM oploop_undo_all WHERE remote_id IN "
+        "(SELECT remote_id FROM oploop_undo_all WHERE inside)"
+    )
+    rows = warehouse.rows("SELECT DISTINCT remote_id FROM oploop_undo_log ORDER BY 1")
+    return [r[0] for r in rows]
+
+
+def make(
+    bound: BoundSync,
+    warehouse: Warehouse,
+    asked: Asked,
+    missing: Mapping[str, str],
+    *,
+    table: str,
+    budget: Budget | None,
+) -> UndoPlan:
+    """The plan of what `gather` found, compared with the app as it was read last. Changes nothing."""
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_undo AS {_judged(bound, warehouse)}")
+    n = range(len(bound.fields))
+    keys = []
+    for i, k in enumerate(bound.keys):
+        part = f"split_part(__key, chr(31), {i + 1})" if len(bound.keys) > 1 else "__key"
+        keys.append(f"TRY_CAST({part} AS {warehouse.sql_type(k.field.type)}) AS k{i}")
+    values = [f"{p}{i}" for i in n for p in ("w", "b", "c")]
+    values += [f"FALSE AS {p}{i}" for i in n for p in ("d", "o")] + [f"z{i}" for i in n]
+    cap = f" AND __number <= {int(asked.limit)}" if asked.limit is not None else ""
+    warehouse.execute(
+        f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS SELECT * FROM (SELECT row_number() OVER (ORDER BY __status, __key) "
+        f"AS __number, __key, {', '.join(keys)}, __remote, __status, 0 AS __bad, NULL::VARCHAR AS __value, "
+        f"NULL::VARCHAR AS __why, __z, {', '.join(values)} FROM oploop_undo WHERE __reason IS NULL AND __sent) WHERE TRUE{cap}"
+    )
+    counts = dict(warehouse.rows(f"SELECT __status, count(*) FROM {quote_table(table)} GROUP BY 1"))
+    diff = d.Diff(bound, table, (), sum(counts.values()), counts)
+    reasons, left = _left(bound, warehouse, missing)
+    return UndoPlan(undo_plan(diff, warehouse, budget=budget, undoes=asked.runs), reasons, left)
+
+
+def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
+    """One row a record: what undoing would do with it (`__status`), what forbids it, and the fields."""
+    cols = ["rec.remote_id AS __remote", "rec.key AS __key", f"{_status()} AS __status"]
+    shapes = [_Shape(bound, warehouse, i) for i in range(len(bound.fields))]
+    for s in shapes:
+        cols += [f"{s.was} AS was{s.i}", f"a.n{s.i} AS b{s.i}", f"rec.in{s.i}", f"{s.why} AS why{s.i}"]
+        cols.append(f"CASE WHEN rec.undo{s.i} THEN NULL ELSE {s.taken} END AS taken{s.i}")
+    whole = "CASE WHEN rec.changes = 1 AND NOT rec.of_undo THEN rec.whole END AS __whole"
+    cols += [whole, "rec.of_undo AS __of_undo", "(a.rid IS NOT NULL AND NOT a._deleted) AS __live"]
+    inner = (
+        f"SELECT {', '.join(cols)} FROM ({_records(bound)}) rec LEFT JOIN ({_app(bound)}) a ON a.rid = rec.remote_id"
+    )
+    known = d.look(bound, warehouse)
+    if known.has_state:
+        inner += f" LEFT JOIN {known.state} s ON s.remote_id = rec.remote_id"
+    outer = ["*", f"{_reason(bound)} AS __reason"]
+    for i in range(len(bound.fields)):
+        # what a record was made of is removed with it; what it was removed with is made anew
+        back = f"why{i} IS NULL AND was{i} IS DISTINCT FROM b{i}"
+        sent = f"CASE __status WHEN 'update' THEN {back} WHEN 'create' THEN was{i} IS NOT NULL ELSE TRUE END"
+        outer.append(f"(__status <> 'remove' AND in{i} AND {sent}) AS c{i}")
+        outer.append(f"CASE WHEN __status = 'remove' THEN NULL ELSE was{i} END AS w{i}")
+    some = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
+    parks = [f"CASE WHEN __status = 'update' AND c{i} THEN taken{i} END AS z{i}" for i in range(len(bound.fields))]
+    whole = "CASE WHEN __of_undo THEN NULL WHEN __status = 'remove' THEN COALESCE(__whole, '') WHEN __status = 'create' THEN '{}' END AS __z"
+    return f"SELECT *, (__status <> 'update' OR {some}) AS __sent, {', '.join([whole, *parks])} FROM (SELECT {', '.join(outer)} FROM ({inner}))"
+
+
+def _records(bound: BoundSync) -> str:
+    """One row a record: the first and the last of its changes that are undone, per field too."""
+
+    def at(end: str, value: str, cond: str = "inside") -> str:
+        return f"arg_{end}(CASE WHEN {cond} THEN {value} END, run_id)"
+
+    cols = [
+        "remote_id",
+        "max(key) FILTER (WHERE inside) AS key",
+        f"{at('min', 'op')} AS first_op",
+        f"{at('max', 'op')} AS last_op",
+        "bool_or(inside AND op = 'archive') AS archived",
+        "count(*) FILTER (WHERE inside) AS changes",
+        f"{at('max', 'after')} AS whole",
+        "bool_or(inside AND of_undo) AS of_undo",
+    ]
+    for i, f in enumerate(bound.fields):
+        has = f"json_exists(CAST({_SENT_FIELDS} AS JSON), {pointer(f.label)})"
+        mine = f"inside AND {has}"
+        cols += [
+            f"bool_or({mine}) AS in{i}",
+            f"{at('min', 'before', mine)} AS first{i}",
+            f"{at('max', 'after', mine)} AS last{i}",
+            f"{at('max', 'status', mine)} AS said{i}",
+            f"COALESCE({at('max', 'of_undo', mine)}, FALSE) AS undo{i}",
+            f"max(run_id) FILTER (WHERE {mine}) AS run{i}",
+            f"max(run_id) FILTER (WHERE NOT inside AND {has}) AS other{i}",
+        ]
+    return f"SELECT {', '.join(cols)} FROM oploop_undo_log GROUP BY remote_id"
+
+
+def _app(bound: BoundSync) -> str:
+    assert bound.raw_table is not None
+    nows = "".join(f", {f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields))
+    return f"SELECT CAST(r.{quote(bound.id_column)} AS VARCHAR) AS rid, r._deleted{nows} FROM {quote_table(bound.raw_table)} AS r"
+
+
+def _status() -> str:
+    return (
+        "CASE WHEN rec.first_op = 'create' THEN 'remove' WHEN rec.last_op = 'remove' THEN 'create' "
+        "WHEN rec.archived THEN 'archive' ELSE 'update' END"
+    )
+
+
+class _Shape:
+    """The expressions of one field, over the record `rec`, the app's row `a` and the state `s`."""
+
+    def __init__(self, bound: BoundSync, warehouse: Warehouse, i: int) -> None:
+        f, self.i = bound.fields[i], i
+        sql_type = warehouse.sql_type(f.field.type)
+        self.was = noted(f"rec.first{i}", f.label, f.field.type, sql_type)
+        self.taken = f"CAST(json_extract(CAST(rec.last{i} AS JSON), {pointer(f.label)}) AS VARCHAR)"
+        left = noted(f"rec.last{i}", f.label, f.field.type, sql_type)
+        known = d.look(bound, warehouse)
+        if f.field.name in known.state_fields:
+            at, stored = (f"s.{states.state_column(f.field.name, p)}" for p in ("at", "stored"))
+            left = f"CASE WHEN {at} IS NOT NULL AND rec.said{i} <> 'unknown' THEN {stored} ELSE {left} END"
+        now, then = (_comparable(e, f.field.canonical, f.field.type) for e in (f"a.n{i}", left))
+        arms = [
+            f"WHEN NOT rec.in{i} THEN NULL WHEN rec.other{i} > rec.run{i} THEN {literal(LATER)}",
+            f"WHEN {now} IS DISTINCT FROM {then} THEN {literal(CHANGED)}",
+        ]
+        if not f.field.nullable:
+            arms.append(f"WHEN {self.was} IS NULL THEN {literal(CLEAR)}")
+        self.why = f"CASE {' '.join(arms)} END"
+
+
+def _comparable(expr: str, form: Canonical, kind: FieldType) -> str:
+    return expr if form is Canonical.EXACT or kind is not FieldType.TEXT else canonical(expr, form)
+
+
+def _reason(bound: BoundSync) -> str:
+    """What forbids to undo a record as a whole; NULL where nothing does."""
+    operations, name = bound.object.operations, literal(f"{bound.app_object} takes no ")
+    whys = ", ".join(f"CASE WHEN why{i} <> {literal(CLEAR)} THEN why{i} END" for i in range(len(bound.fields)))
+    touched_since = f"COALESCE({whys}, NULL)" if whys else "NULL"
+    remove = [f"WHEN NOT __live THEN {literal(GONE)}"]
+    if Op.REMOVE not in operations:
+        remove = [f"WHEN TRUE THEN {name} || 'removals, so what was made stays'"]
+    elif bound.create_op is Op.UPSERT:
+        remove = [f"WHEN TRUE THEN {literal(UPSERTED)}"]
+    remove.append(f"ELSE {touched_since}")
+    create = f"WHEN __live THEN {literal(AGAIN)}"
+    if Op.CREATE not in operations:
+        create = f"WHEN TRUE THEN {name} || 'new records, so what was removed stays away'"
+    return (
+        f"CASE __status WHEN 'remove' THEN CASE {' '.join(remove)} END WHEN 'create' THEN CASE {create} END "
+        f"WHEN 'archive' THEN {literal(ARCHIVED)} ELSE CASE WHEN NOT __live THEN {literal(GONE)} END END"
+    )
+
+
+def _left(
+    bound: BoundSync, warehouse: Warehouse, missing: Mapping[str, str]
+) -> tuple[tuple[tuple[str, int], ...], tuple[Left, ...]]:
+    parts = ["SELECT __key AS key, NULL AS field, __reason AS reason FROM oploop_undo WHERE __reason IS NOT NULL"]
+    for i, f in enumerate(bound.fields):
+        parts.append(
+            f"SELECT __key, {literal(f.label)}, why{i} FROM oploop_undo WHERE __reason IS NULL AND __status = 'update' "
+            f"AND why{i} IS NOT NULL AND was{i} IS DISTINCT FROM b{i}"  # else it is as it was already
+        )
+    for label, why in missing.items():
+        parts.append(
+            f"SELECT key, {literal(label)}, {literal(why)} FROM oploop_undo_log WHERE inside AND json_exists(CAST(after AS JSON), {pointer(label)})"
+        )
+    parts.append(f"SELECT key, NULL, {literal(NO_ID)} FROM oploop_undo_all WHERE inside AND remote_id IS NULL")
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_undo_left AS {' UNION ALL '.join(parts)}")
+    reasons = warehouse.rows("SELECT reason, count(*) FROM oploop_undo_left GROUP BY 1 ORDER BY 2 DESC, 1")
+    rows = warehouse.rows("SELECT key, field, reason FROM oploop_undo_left ORDER BY 1, 2 LIMIT 1000")
+    return tuple(reasons), tuple(Left(d.show_key(k) or "", f, r) for k, f, r in rows)

@@ -1,0 +1,126 @@
+"""Undo: what runs changed in the apps, looked at anew and turned round; one plan for each of their syncs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from oploop.activate import diff as diffing
+from oploop.activate import states, undo
+from oploop.activate.bind import BoundSync
+from oploop.activate.plan import SyncPlan
+from oploop.errors import FixConfig
+from oploop.project import Sync
+from oploop.report import SyncReport
+from oploop.stages.looking import fetcher, verify
+from oploop.stages.planning import budget_of
+from oploop.warehouse.base import literal
+from oploop.workspace import Event, Selection, Tell, Workspace, nobody
+
+#: Records fetched at once before they are compared.
+FETCH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a user wants undone: some runs, of the selected syncs, one key, so many changes of each."""
+
+    runs: tuple[str, ...]
+    selection: Selection = field(default_factory=Selection)
+    key: str | None = None
+    limit: int | None = None
+
+
+async def plan_undo(ws: Workspace, wish: Wish, tell: Tell = nobody) -> list[SyncReport]:
+    """A report for each sync that the runs delivered, with the plan that takes it back. Sends nothing."""
+    chosen = {s.name for s in wish.selection.pick(ws.project)}
+    picky = bool(wish.selection.select or wish.selection.exclude)
+    found: dict[str, list[undo.Touched]] = {}
+    reports = []
+    for t in undo.touched(ws.warehouse, wish.runs):
+        sync = await _sync_of(ws, t)
+        if sync is None:
+            if not picky:
+                report = SyncReport(t.sync, f"{t.app}.{t.object}")
+                report.stop(
+                    f"there is no sync {t.sync!r} any more that writes {t.app}.{t.object}; bring its file back to undo it"
+                )
+                reports.append(report)
+        elif sync.name in chosen or (not picky and not sync.enabled):
+            found.setdefault(sync.name, []).append(t)
+    for name, parts in found.items():
+        reports.append(await _plan_one(ws, ws.project.syncs[name], parts, wish, tell))
+    return sorted(reports, key=lambda r: r.sync)
+
+
+async def _sync_of(ws: Workspace, t: undo.Touched) -> Sync | None:
+    """The sync that made the changes, also when its file has been renamed since."""
+    sync = ws.project.syncs.get(t.sync)
+    if sync is not None and (sync.app, sync.object) == (t.app, t.object):
+        return sync
+    for other in _writers(ws, t.app, t.object):  # claims its state under the new name
+        states.claim(ws.warehouse, await ws.bound_alone(other))
+    table = states.table_of(t.app, t.object)
+    if "log_sync" not in ws.warehouse.columns(table.replace('"', "")):
+        return None
+    rows = ws.warehouse.rows(f"SELECT DISTINCT sync FROM {table} WHERE log_sync = {literal(t.sync)} ORDER BY 1")
+    return next((ws.project.syncs[n] for (n,) in rows if n in ws.project.syncs), None)
+
+
+def _writers(ws: Workspace, app: str, obj: str) -> list[Sync]:
+    return [s for s in ws.project.syncs.values() if (s.app, s.object) == (app, obj)]
+
+
+async def _plan_one(
+    ws: Workspace, sync: Sync, parts: Sequence[undo.Touched], wish: Wish, tell: Tell = nobody
+) -> SyncReport:
+    report = SyncReport(sync.name, f"{sync.app}.{sync.object}")
+    bound = await ws.bound_alone(sync)
+    if bound.blind:
+        report.stop("the app's records cannot be read, so nobody knows what is to be put back")
+        return report
+    states.claim(ws.warehouse, bound)
+    asked = undo.Asked(wish.runs, wish.key, wish.limit)
+    report.plan, report.left_reasons, report.left = await plan_runs(
+        ws, bound, asked, [label for t in parts for label in t.labels], [t.sync for t in parts], tell
+    )
+    return report
+
+
+async def plan_runs(
+    ws: Workspace, bound: BoundSync, asked: undo.Asked, labels: Sequence[str], names: Sequence[str], tell: Tell = nobody
+) -> tuple[SyncPlan, list[tuple[str, int]], list[undo.Left]]:
+    """The plan that takes runs of one sync back, after a look at the records as they are now."""
+    described = await ws.described(bound.sync.app, bound.sync.object)
+    owners = {
+        m.field: s.name
+        for s in _writers(ws, bound.sync.app, bound.sync.object)
+        if s.name != bound.name
+        for m in s.fields
+    }
+    wide, missing = undo.with_fields(bound, described, ws.warehouse, list(dict.fromkeys(labels)), owners)
+    states.claim(ws.warehouse, wide)
+    ids = undo.gather(wide, ws.warehouse, [bound.name, *names], asked)
+    fetch = fetcher(ws, wide)
+    for start in range(0, len(ids), FETCH):
+        tell(Event("verify", "tick", f"{bound.name} {min(start + FETCH, len(ids)):,} of {len(ids):,} looked at"))
+        await fetch(ids[start : start + FETCH])
+    await verify(ws, [wide], within_run=False)
+    table = diffing.plan_table_name(bound.name, ws.runtime.new_id())
+    made = undo.make(wide, ws.warehouse, asked, missing, table=table, budget=budget_of(ws, wide))
+    return made.plan, list(made.reasons), list(made.left)
+
+
+def runs_of(ws: Workspace, text: str) -> tuple[str, ...]:
+    """The one run that a user means by its id or the beginning of it; FixConfig when there is none, or several."""
+    prefix = text.strip().rstrip("…").upper()
+    found = undo.runs_named(ws.warehouse, prefix) if prefix else ()
+    if len(found) == 1:
+        return found
+    if found:
+        raise FixConfig(
+            f"{text!r} is the beginning of {len(found)} runs' ids", mend="give more of it: oploop status lists them"
+        )
+    if prefix and ws.state.run(prefix) is not None:
+        raise FixConfig(f"run {text} changed nothing in any app", mend="oploop status lists the runs")
+    raise FixConfig(f"there is no run {text!r} in the ledger", mend="oploop status lists the runs")

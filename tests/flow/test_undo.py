@@ -1,0 +1,244 @@
+"""Undo on a real Zendesk sandbox: what a run changed is put back where nobody changed it since, and stays so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from oploop import loop
+from oploop.apps.sandbox import Fault
+from oploop.errors import FixConfig
+from oploop.report import RunReport, SyncReport
+from oploop.stages.undoing import Wish, plan_undo, runs_of
+from oploop.workspace import Selection
+from tests.flow.conftest import Desk, ticket
+from tests.flow.test_turns import RANKED, only, planned
+
+CREATES = (
+    "model: mart.calls\nto: zendesk.tickets\nmode: create\nkey: {external_id: code}\n"
+    "fields: {subject: subject, description: subject, priority: priority}\n"
+)
+
+
+async def undo(desk: Desk, *runs: str, **wish: Any) -> RunReport:
+    """Plan and do it."""
+    async with desk.workspace() as ws:
+        loop.recover(ws)
+        plans = await plan_undo(ws, Wish(tuple(runs), **wish))
+        return await loop.undo(ws, runs, plans)
+
+
+def alive(desk: Desk) -> list[dict[str, Any]]:
+    return [t for t in desk.sandbox.dump("tickets") if t["status"] != "deleted"]
+
+
+def left(report: SyncReport) -> dict[tuple[str, str | None], str]:
+    return {(x.key, x.field): x.reason for x in report.left}
+
+
+@pytest.fixture
+def low(make_desk: Callable[..., Desk]) -> Desk:
+    """Thirty tickets of low priority."""
+    desk = make_desk(tickets=0)
+    desk.load("tickets", [ticket(n, priority="low", tags=["old"]) for n in range(1, 31)])
+    return desk
+
+
+HIGH = "SELECT i AS ticket_id, 'high' AS priority FROM range(1, 31) t(i)"
+
+
+async def test_what_a_run_sent_is_put_back_and_the_next_run_does_not_bring_it_again(low: Desk) -> None:
+    await low.model(HIGH)
+    first = await low.turn()
+    assert set(low.tickets("priority").values()) == {"high"}
+    low.sandbox.advance(120)
+    undone = await undo(low, first.run_id)
+    assert (undone.status, planned(only(undone)), undone.exit_code) == ("ok", (0, 30), 0)
+    assert set(low.tickets("priority").values()) == {"low"}
+    assert only(undone).read_back.counts == {"confirmed": 30}  # type: ignore[union-attr]
+    assert await low.rows("SELECT sync, run_id FROM oploop.paused") == [("tickets", undone.run_id)]
+
+    writes = len(low.writes())
+    low.sandbox.advance(120)
+    paused = await low.turn()
+    assert (only(paused).status, paused.exit_code) == ("paused", 0)
+    await low.rows("DELETE FROM oploop.paused RETURNING *")
+    for _ in range(2):
+        low.sandbox.advance(120)
+        report = only(await low.turn())
+        assert report.plan.diff.counts == {"parked": 30}  # type: ignore[union-attr]
+    assert len(low.writes()) == writes
+    await low.model(HIGH.replace("'high'", "CASE WHEN i <= 3 THEN 'urgent' ELSE 'high' END"))
+    assert planned(only(await low.turn())) == (0, 3)  # what the model wants something else for goes
+    low.sandbox.advance(120)
+    await low.model(HIGH)
+    assert planned(only(await low.turn())) == (0, 3)  # and is free from then on
+    assert sorted(k for (k,) in await low.rows("SELECT key FROM oploop.parked")) == sorted(map(str, range(4, 31)))
+
+
+async def test_what_people_and_later_runs_changed_since_is_left(low: Desk) -> None:
+    await low.model(HIGH)
+    first = await low.turn()
+    low.edit(5, priority="urgent")
+    low.edit(6, subject="another field")
+    low.sandbox.store.delete("tickets", 7)
+    await low.model(HIGH.replace("'high'", "CASE WHEN i = 8 THEN 'normal' ELSE 'high' END"))
+    low.sandbox.advance(120)
+    await low.turn()
+    low.sandbox.advance(120)
+    undone = await undo(low, first.run_id)
+    assert left(only(undone)) == {
+        ("5", "priority"): "changed since by somebody",
+        ("7", None): "the record is no longer in the app",
+        ("8", "priority"): "a later run sent it anew",
+    }
+    assert planned(only(undone)) == (0, 27)
+    found = low.tickets("priority")
+    assert {n: p for n, p in found.items() if p != "low"} == {5: "urgent", 7: "high", 8: "normal"}
+
+
+async def test_all_runs_since_go_back_to_before_the_first(low: Desk) -> None:
+    await low.model(HIGH)
+    first = await low.turn()
+    low.sandbox.advance(120)
+    await low.model(HIGH.replace("'high'", "CASE WHEN i > 20 THEN 'urgent' ELSE 'high' END"))
+    second = await low.turn()
+    low.sandbox.advance(120)
+    undone = await undo(low, first.run_id, second.run_id)
+    assert planned(only(undone)) == (0, 30)
+    assert set(low.tickets("priority").values()) == {"low"}
+    wanted = await low.rows("SELECT wanted, count(*) FROM oploop.parked WHERE reason = 'undone' GROUP BY 1 ORDER BY 1")
+    assert wanted == [('"high"', 20), ('"urgent"', 10)]
+
+
+async def test_an_undo_can_be_undone(low: Desk) -> None:
+    await low.model(HIGH)
+    first = await low.turn()
+    low.sandbox.advance(120)
+    undone = await undo(low, first.run_id)
+    low.sandbox.advance(120)
+    again = await undo(low, undone.run_id)
+    assert planned(only(again)) == (0, 30)
+    assert set(low.tickets("priority").values()) == {"high"}
+    assert await low.rows("SELECT count(*) FROM oploop.parked") == [(0,)]
+    assert await low.rows("SELECT undid FROM oploop.undone ORDER BY run_id") == [(first.run_id,), (undone.run_id,)]
+    low.sandbox.advance(120)
+    await low.rows("DELETE FROM oploop.paused RETURNING *")
+    assert planned(only(await low.turn())) == (0, 0)
+
+
+async def test_records_that_a_run_made_are_removed_and_come_again_when_that_is_undone(
+    make_desk: Callable[..., Desk],
+) -> None:
+    desk = make_desk(tickets=0)
+    desk.sync(CREATES)
+    await desk.model(
+        "SELECT 'A-' || i AS code, 'Call ' || i AS subject, 'high' AS priority FROM range(1, 6) t(i)", "mart.calls"
+    )
+    first = await desk.turn()
+    assert planned(only(first)) == (5, 0)
+    made = {t["external_id"]: t["id"] for t in desk.sandbox.dump("tickets")}
+    desk.edit(made["A-2"], priority="low")
+    desk.sandbox.advance(120)
+    undone = await undo(desk, first.run_id)
+    plan = only(undone).plan
+    assert plan is not None
+    assert (plan.remove, plan.changes) == (4, 4)
+    assert left(only(undone)) == {("A-2", None): "changed since by somebody"}
+    assert [t["external_id"] for t in alive(desk)] == ["A-2"]
+    ops = await desk.rows(
+        "SELECT op, after, count(*) FROM oploop.changes WHERE run_id > (SELECT min(run_id) FROM oploop.changes) GROUP BY ALL"
+    )
+    assert ops == [("remove", "{}", 4)]
+    desk.sandbox.advance(120)
+    await desk.rows("DELETE FROM oploop.paused RETURNING *")
+    assert planned(only(await desk.turn())) == (0, 0)
+
+    again = await undo(desk, undone.run_id)
+    assert planned(only(again)) == (4, 0)
+    found = {t["external_id"]: (t["subject"], t["priority"]) for t in alive(desk)}
+    assert found == {f"A-{i}": (f"Call {i}", "low" if i == 2 else "high") for i in range(1, 6)}
+
+
+async def test_only_what_was_asked_for(low: Desk) -> None:
+    await low.model(HIGH)
+    first = await low.turn()
+    low.sandbox.advance(120)
+    assert planned(only(await undo(low, first.run_id, key="12"))) == (0, 1)
+    assert low.tickets("priority")[12] == "low"
+    assert planned(only(await undo(low, first.run_id, limit=4))) == (0, 4)
+    async with low.workspace() as ws:
+        none = await plan_undo(ws, Wish((first.run_id,), Selection(exclude=("tickets",))))
+        assert none == []
+        assert runs_of(ws, first.run_id[:20].lower()) == (first.run_id,)
+        for wrong in ("01XYZ", ""):
+            with pytest.raises(FixConfig, match="there is no run"):
+                runs_of(ws, wrong)
+
+
+async def test_lists_and_a_sync_that_no_longer_maps_the_field_or_was_renamed(low: Desk) -> None:
+    low.sync(
+        "model: mart.tickets\nto: zendesk.tickets\nmode: update\nkey: {id: ticket_id}\nfields: {tags: {add: [vip]}, priority: priority}\n"
+    )
+    await low.model(HIGH)
+    first = await low.turn()
+    assert set(map(tuple, low.tickets("tags").values())) == {("old", "vip")}
+    low.sandbox.advance(120)
+    (low.folder / "syncs" / "tickets.yml").rename(low.folder / "syncs" / "ranks.yml")
+    low.sync(
+        "model: mart.tickets\nto: zendesk.tickets\nmode: update\nkey: {id: ticket_id}\nfields: {tags: {add: [vip]}}\n",
+        "ranks",
+    )
+    undone = await undo(low, first.run_id)
+    assert (only(undone).sync, planned(only(undone))) == ("ranks", (0, 30))
+    assert set(low.tickets("priority").values()) == {"low"}
+    assert set(map(tuple, low.tickets("tags").values())) == {("old",)}
+    low.edit(3, tags=["old", "more"])
+    low.sandbox.advance(120)
+    await low.rows("DELETE FROM oploop.paused RETURNING *")
+    assert only(await low.turn()).plan.diff.counts == {"parked": 30}  # type: ignore[union-attr]
+
+
+async def test_an_undo_that_was_cut_off_is_taken_up_like_any_delivery(
+    low: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await low.model(HIGH)
+    first = await low.turn()
+    low.sandbox.advance(120)
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr("oploop.activate.ledger.fold", dies)
+        with pytest.raises(KeyboardInterrupt):
+            await undo(low, first.run_id)
+    assert set(low.tickets("priority").values()) == {"low"}
+    low.sandbox.advance(120)
+    report = await low.turn()
+    assert (len(report.recovered), only(report).status) == (1, "paused")
+    await low.rows("DELETE FROM oploop.paused RETURNING *")
+    assert only(await low.turn()).plan.diff.counts == {"parked": 30}  # type: ignore[union-attr]
+
+
+async def test_what_the_app_refuses_to_take_back_is_rejected_and_told(low: Desk) -> None:
+    await low.model(HIGH)
+    first = await low.turn()
+    low.sandbox.faults.append(Fault("update_many", "status", status=422, times=99))
+    low.sandbox.faults.append(Fault("PUT /api/v2/tickets/", "status", status=422, times=99))
+    undone = await undo(low, first.run_id)
+    assert (undone.exit_code, only(undone).delivery.rejected) == (1, 30)  # type: ignore[union-attr]
+    assert await low.rows("SELECT count(*) FROM oploop.parked WHERE reason = 'undone'") == [(0,)]
+
+
+async def test_a_sync_that_is_gone_is_named(low: Desk) -> None:
+    await low.model(RANKED)
+    first = await low.turn()
+    (low.folder / "syncs" / "tickets.yml").unlink()
+    undone = await undo(low, first.run_id)
+    assert (only(undone).status, only(undone).stopped) == (
+        "stopped",
+        ["there is no sync 'tickets' any more that writes zendesk.tickets; bring its file back to undo it"],
+    )
