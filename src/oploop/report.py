@@ -70,8 +70,8 @@ class SyncReport:
         if self.paused is not None:
             out["paused"] = self.paused
         if self.left_reasons:
-            out["left_reasons"] = [{"reason": r, "count": n} for r, n in self.left_reasons]
-            out["left"] = [{"key": x.key, "field": x.field, "reason": x.reason} for x in self.left]
+            out["not_undone_reasons"] = [{"reason": r, "count": n} for r, n in self.left_reasons]
+            out["not_undone"] = [{"key": x.key, "field": x.field, "reason": x.reason} for x in self.left]
         if self.error is not None:
             out["error"] = str(self.error)
         if self.not_equal:

@@ -10,6 +10,7 @@ import pytest
 from oploop import loop
 from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig
+from oploop.loop import Options
 from oploop.report import RunReport, SyncReport
 from oploop.stages.undoing import Wish, plan_undo, runs_of
 from oploop.workspace import Selection
@@ -137,7 +138,7 @@ async def test_records_that_a_run_made_are_removed_and_come_again_when_that_is_u
     await desk.model(
         "SELECT 'A-' || i AS code, 'Call ' || i AS subject, 'high' AS priority FROM range(1, 6) t(i)", "mart.calls"
     )
-    first = await desk.turn()
+    first = await desk.turn(Options(yes=True, first_run=True))
     assert planned(only(first)) == (5, 0)
     made = {t["external_id"]: t["id"] for t in desk.sandbox.dump("tickets")}
     desk.edit(made["A-2"], priority="low")

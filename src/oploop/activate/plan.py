@@ -101,7 +101,10 @@ def make_plan(
     findings += of_the_model(diff_, warehouse, known.names, allow)
     return SyncPlan(
         diff=diff_,
-        **counts,
+        create=counts["create"],
+        update=counts["update"],
+        archive=counts["archive"],
+        remove=counts["remove"],
         fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.changes else (),
         held_reasons=tuple(d.held_reasons(diff_, warehouse)),
         findings=tuple(findings),
@@ -117,7 +120,10 @@ def undo_plan(diff_: d.Diff, warehouse: Warehouse, *, budget: Budget | None, und
     counts = {s: diff_.count(s) for s in d.SENT}
     return SyncPlan(
         diff=diff_,
-        **counts,
+        create=counts["create"],
+        update=counts["update"],
+        archive=counts["archive"],
+        remove=counts["remove"],
         fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.rows else (),
         held_reasons=(),
         findings=(),

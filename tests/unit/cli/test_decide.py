@@ -147,7 +147,7 @@ def test_undo_shows_its_plan_and_does_it_when_told(read: Path, zendesk: ZendeskS
 def test_undo_since_a_time_and_as_json(read: Path, zendesk: ZendeskSandbox) -> None:
     assert run("run", "--env", "prod", "--yes", folder=read).code == 0
     done = run("undo", "--since", "5m", "--env", "prod", "--yes", "-o", "json", folder=read)
-    assert done.json["syncs"][0]["planned"] == {"create": 0, "update": 2, "remove": 0}
+    assert done.json["syncs"][0]["planned"] == {"create": 0, "update": 2, "archive": 0, "remove": 0}
     assert len(done.json["undoes"]) == 1
     assert set(priorities(zendesk).values()) == {"low"}
 
