@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from oploop.activate.convert import canonical, convert, is_integer, key_form
 from oploop.activate.mapping import Mapper
+from oploop.activate.unknowns import refuse_unfindable
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import Adopt, FieldMapping, Mode, OnDeleted, OnLeave, Sync
 from oploop.records import (
@@ -33,7 +34,6 @@ NOT_YET = {
     "when": "models",
     "canary": 0,
     "order_by": (),
-    "at_most_once": False,
 }
 
 
@@ -236,6 +236,7 @@ def bind(
         sync, obj, stream, model_table, raw, obj.id_column, keys, fields, checks, sync.where, tuple(sync.explain), known
     )
     _refuse_incomplete(bound, described)
+    refuse_unfindable(bound)
     return bound
 
 

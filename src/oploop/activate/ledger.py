@@ -20,6 +20,7 @@ from oploop.activate import appending, sql, states, waiting
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import SyncPlan
+from oploop.activate.unknowns import IS_CREATE, waits_for_person
 from oploop.activate.waiting import SAID_SENT
 from oploop.apps.arrow import TIMESTAMP
 from oploop.records import Op, Outcome, Replay
@@ -397,13 +398,15 @@ def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime)
 def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | None) -> None:
     """Unknown creates that a complete read must have shown by now are unknown no more: the diff finds them, or not.
 
-    `vouched`: see `sql.Known`. What an object declares to settle later than its stream's lag waits for that; what it
-    declares `never` stays unknown until a person decides; then the next such read tells who it is.
+    `vouched`: see `sql.Known`. What an object declares to settle later than its stream's lag waits for that; what no read
+    can decide stays unknown until a person does; then the next such read tells who it is.
     """
     operation = bound.object.operations[bound.create_op] if bound.create_op is not None else None
     if vouched is None or operation is None:
         return
     said = f" AND message LIKE '{SAID_SENT}%'" if operation.replay is Replay.NEVER else ""
+    if not said and waits_for_person(bound):  # its updates can be judged as ever
+        said = f" AND (message LIKE '{SAID_SENT}%' OR NOT {IS_CREATE})"
     settled = vouched - timedelta(seconds=operation.settle or 0.0)
     warehouse.execute(
         f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ?{said}", (bound.name, settled)

@@ -60,6 +60,19 @@ def test_doctor_holds_syncs_against_fields_and_columns(read: Path) -> None:
     assert "has no column 'raeson'" in run("doctor", folder=read).out
 
 
+def test_doctor_refuses_creates_that_could_not_be_looked_up(read: Path) -> None:
+    sync = read / "syncs" / "ticket_priority.yml"
+    text = sync.read_text().replace("mode: update", "mode: upsert")
+    text = text.replace("fields:\n", "fields:\n  description: reason\n")
+    sync.write_text(text)
+    done = run("doctor", folder=read)
+    assert done.code == 2
+    assert "syncs/ticket_priority.yml:4: zendesk.tickets does not tell a repeated create from a new one" in done.words
+    assert run("plan", folder=read).code == 2
+    sync.write_text(text + "at_most_once: true\n")
+    assert run("doctor", folder=read).code == 0
+
+
 def test_doctor_sees_a_state_that_others_can_read(read: Path) -> None:
     (read / ".oploop").chmod(0o755)
     done = run("doctor", "-o", "json", folder=read)

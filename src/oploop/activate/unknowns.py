@@ -1,0 +1,97 @@
+"""Creates whose answer was lost: how it is found out what became of them (design: §5.7).
+
+A read that shows the record tells that it was done, a complete read that should show it and does not tells that it was
+not. Both need a key that the create itself sends and that can be read; a key that the app chooses tells nothing, and
+then such a create stays unknown until a person decides.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from oploop.activate.convert import canonical, key_form
+from oploop.errors import FixConfig
+from oploop.records import DELETED, Replay
+from oploop.warehouse.base import Warehouse, literal, quote_table, raw_table
+
+if TYPE_CHECKING:
+    from oploop.activate.bind import BoundSync
+
+#: Alias of the raw table here.
+RAWT = "r"
+#: The condition on `oploop.parked` that a change made a record.
+IS_CREATE = (
+    "EXISTS (SELECT 1 FROM oploop.change_log l WHERE l.run_id = parked.run_id AND l.key = parked.key "
+    "AND l.app = parked.app AND l.object = parked.object AND l.op = 'create')"
+)
+
+
+def findable(bound: BoundSync) -> bool:
+    """Whether a read can show what an unknown create made."""
+    return bound.stream is not None and all(k.field.source is not None and not k.field.read_only for k in bound.keys)
+
+
+def waits_for_person(bound: BoundSync) -> bool:
+    """Whether an unknown create is never sent again by itself: it cannot be told what became of it, or it should not be."""
+    if bound.create_op is None:
+        return False
+    replay = bound.object.operations[bound.create_op].replay
+    return replay is Replay.NEVER or bound.sync.at_most_once or not findable(bound)
+
+
+def refuse_unfindable(bound: BoundSync) -> None:
+    """A create that has to be looked up when its answer is lost needs a field to look it up by, or the user's word."""
+    if bound.create_op is None or bound.sync.at_most_once or findable(bound):
+        return
+    if bound.object.operations[bound.create_op].replay is not Replay.LOOKUP:
+        return
+    unsent = [k.field.name for k in bound.keys if k.field.source is None or k.field.read_only]
+    key = f"key {', '.join(unsent)} is not sent by a create" if unsent else "its records cannot be read"
+    other = "use a key that a create sends and that can be read"
+    if not bound.appends:
+        other += ", or mode: update"
+    raise FixConfig(
+        f"{bound.app_object} does not tell a repeated create from a new one, and {key}: one whose answer is lost could not be looked up",
+        mend=f"{other}; or set at_most_once: true, and it stays unknown until oploop retry",
+        place=bound.sync.place_of("key"),
+    )
+
+
+def _shown(bound: BoundSync, warehouse: Warehouse) -> str | None:
+    """The keys of the live records that were read, as a select of one column; None when there are none to look at."""
+    if not findable(bound) or bound.stream is None:
+        return None
+    table = raw_table(bound.sync.app, bound.stream.name, deleted_too=True)
+    if not warehouse.columns(table):
+        return None
+    parts = [
+        canonical(warehouse.field_value(k.field.source, k.field.type, RAWT), key_form(k.field))
+        for k in bound.keys
+        if k.field.source is not None
+    ]
+    key = " || chr(31) || ".join(parts)
+    return f"SELECT {key} AS key FROM {quote_table(table)} AS {RAWT} WHERE NOT {RAWT}.{DELETED} AND ({key}) IS NOT NULL"
+
+
+def created(bound: BoundSync, warehouse: Warehouse) -> str | None:
+    """The condition on `oploop.parked` for unknown creates of the sync whose record a read has shown."""
+    shown = _shown(bound, warehouse)
+    if shown is None:
+        return None
+    return f"sync = {literal(bound.name)} AND reason = 'unknown' AND key IN ({shown}) AND {IS_CREATE}"
+
+
+def note_shown(warehouse: Warehouse, bound: BoundSync, now: datetime) -> None:
+    """Unknown creates that were done after all, as a read shows, are unknown no more."""
+    from oploop.activate import waiting
+
+    if not bound.appends and not waits_for_person(bound):
+        return  # the diff finds the record, once a complete read has vouched for the others too
+    where = created(bound, warehouse)
+    if where is None or not warehouse.rows(f"SELECT 1 FROM oploop.parked WHERE {where} LIMIT 1"):
+        return
+    if bound.appends:
+        waiting.say(warehouse, bound, where, sent=True, now=now)
+    else:
+        warehouse.execute(f"DELETE FROM oploop.parked WHERE {where}")

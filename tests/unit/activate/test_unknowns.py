@@ -1,0 +1,126 @@
+"""Creates whose answer was lost: which of them can be looked up, and what is done with the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oploop.activate import ledger, unknowns
+from oploop.activate.bind import BoundSync
+from oploop.activate.plan import make_plan
+from oploop.errors import FixConfig
+from oploop.project import Mode
+from oploop.records import ColumnType, Op, Operation, Outcome, Replay, Stream
+from oploop.state import JournalStep
+from tests.unit.activate.engine import OBJECT, SAFE, Engine, a_field, a_sync, an_object, at
+
+LOOKUP = Operation(replay=Replay.LOOKUP, settle=100.0)
+TIER = a_field("tier")
+COLUMNS = {"email": "VARCHAR", "number": "VARCHAR", "tier": "VARCHAR"}
+STREAM = Stream(OBJECT, ("id",), {"id": ColumnType.TEXT})
+
+
+def bound(engine: Engine, create: Operation = LOOKUP, **sync: Any) -> BoundSync:
+    """A model of one row; the app has shown nothing yet."""
+    engine.model(COLUMNS, [("a@x", "7", "gold")])
+    engine.records(COLUMNS, [])
+    number = a_field("number", key=True, read_only=True)
+    obj = an_object(TIER, number, operations={Op.CREATE: create, Op.UPDATE: SAFE})
+    return engine.bind(a_sync("tier", **sync), obj, STREAM)
+
+
+def lose(engine: Engine, b: BoundSync) -> None:
+    """The one create is sent at 4, and its answer lost."""
+    found = engine.diff(b, backfill=True)
+    assert found.counts == {"create": 1}
+    plan = make_plan(found, engine.warehouse, budget=None, call_seconds=None, allow={"first", "first-run"})
+    table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
+    step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4), at(5), outcome=Outcome.UNKNOWN)
+    ledger.fold(engine.warehouse, "r1", ledger.spec_of(b, engine.warehouse, None), table, at(3), [step], at(9))
+    assert engine.diff(b).counts == {"parked": 1}
+
+
+def read(engine: Engine, b: BoundSync, seconds: float, *rows: tuple[str, str]) -> None:
+    """A complete read begins, shows these records (id, email), and the next run looks."""
+    engine.records(COLUMNS, [(i, e, None, "gold", 0, at(seconds), False) for i, e in rows])
+    unknowns.note_shown(engine.warehouse, b, at(seconds))
+    ledger.forget_unknown(engine.warehouse, b, at(seconds))
+
+
+BY_NUMBER = {"key": {"number": "number"}}
+
+
+def test_a_create_that_no_read_could_find_again_is_refused(engine: Engine) -> None:
+    with pytest.raises(FixConfig, match=r"key number is not sent by a create") as e:
+        bound(engine, **BY_NUMBER)
+    assert "mode: update" in str(e.value)
+    assert "at_most_once: true" in str(e.value)
+    with pytest.raises(FixConfig, match="key id is not sent by a create") as e:
+        bound(engine, mode=Mode.APPEND, key={"id": "number"})
+    assert "mode: update" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("create", "sync"),
+    [
+        (LOOKUP, {}),
+        (LOOKUP, {"mode": Mode.APPEND}),
+        (LOOKUP, {"mode": Mode.UPDATE, **BY_NUMBER}),
+        (LOOKUP, {"at_most_once": True, **BY_NUMBER}),
+        (SAFE, BY_NUMBER),
+        (Operation(replay=Replay.KEY), BY_NUMBER),
+        (Operation(replay=Replay.NEVER), BY_NUMBER),
+    ],
+)
+def test_others_are_taken(engine: Engine, create: Operation, sync: dict[str, Any]) -> None:
+    assert bound(engine, create, **sync).keys
+
+
+@pytest.mark.parametrize("sync", [{}, {"mode": Mode.APPEND}])
+def test_what_a_read_does_not_show_is_sent_again_once_it_must_have_shown_it(
+    engine: Engine, sync: dict[str, Any]
+) -> None:
+    b = bound(engine, **sync)
+    lose(engine, b)
+    read(engine, b, 109)  # noted at 9, and it settles for 100 s
+    assert engine.diff(b).counts == {"parked": 1}
+    read(engine, b, 110)
+    assert engine.diff(b).counts == {"create": 1}
+
+
+@pytest.mark.parametrize("sync", [{"mode": Mode.APPEND}, {"at_most_once": True}])
+def test_what_a_read_shows_is_known(engine: Engine, sync: dict[str, Any]) -> None:
+    b = bound(engine, **sync)
+    lose(engine, b)
+    read(engine, b, 10, ("1", "A@x"))
+    assert engine.diff(b).counts == {"parked": 1}, "that is somebody else"
+    read(engine, b, 11, ("1", "A@x"), ("2", "a@x"))
+    assert engine.diff(b).counts == {}
+    assert engine.warehouse.rows("SELECT count(*) FROM oploop.parked") == [(0,)]
+
+
+def test_an_append_that_was_done_after_all_stands_so_in_the_ledger(engine: Engine) -> None:
+    b = bound(engine, mode=Mode.APPEND)
+    lose(engine, b)
+    read(engine, b, 11, ("2", "a@x"))
+    assert engine.warehouse.rows("SELECT status FROM oploop.changes") == [("sent",)]
+    assert engine.warehouse.rows("SELECT key, how FROM oploop.appended") == [("a@x", "sent")]
+    read(engine, b, 999)  # deleted since
+    assert engine.diff(b).counts == {}
+
+
+@pytest.mark.parametrize(
+    ("create", "sync"),
+    [
+        (LOOKUP, {"at_most_once": True}),
+        (LOOKUP, {"at_most_once": True, "mode": Mode.APPEND}),
+        (Operation(replay=Replay.KEY), BY_NUMBER),  # the app may have made one under a number that we do not know
+        (Operation(replay=Replay.NEVER), {}),
+    ],
+)
+def test_at_most_once_waits_for_a_person(engine: Engine, create: Operation, sync: dict[str, Any]) -> None:
+    b = bound(engine, create, **sync)
+    lose(engine, b)
+    read(engine, b, 9_999)
+    assert engine.diff(b).counts == {"parked": 1}
