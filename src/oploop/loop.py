@@ -13,6 +13,7 @@ from pathlib import Path
 from oploop.activate import saved
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, StageReport, SyncReport
+from oploop.runtime import heeding_signals
 from oploop.stages.looking import verify
 from oploop.stages.ordering import waves
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
@@ -37,6 +38,8 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
             report.verified = await verify(ws, bound, within_run=False)
         report.sends = all(ws.delivers(b.sync.app) for b in bound)
         for wave in waves(bound) or [[]]:
+            if report.interrupted is not None:
+                break
             async with stage(ws, report, "plan", tell):
                 plans = [await plan_sync(ws, b, options, report, report.syncs) for b in wave]
             report.syncs += plans
@@ -80,11 +83,20 @@ async def undo(ws: Workspace, runs: Sequence[str], plans: Sequence[SyncReport], 
 
 
 async def deliver_all(ws: Workspace, report: RunReport, plans: Sequence[SyncReport], tell: Tell) -> None:
-    """Send the planned syncs one after the other, since one account's limit is theirs together."""
+    """Send the planned syncs one after the other, since one account's limit is theirs together.
+
+    Ctrl-C and SIGTERM let what is in flight end, and begin nothing new.
+    """
+    stop = ws.runtime.stop
     async with stage(ws, report, "deliver", tell):
-        for plan in plans:
-            await deliver(ws, plan, report.run_id, tell)
-            tell(Event("sync", "done", plan.sync, report=report))
+        with heeding_signals(stop):
+            for plan in plans:
+                if stop.asked and plan.status == "planned":
+                    plan.status = "interrupted"
+                else:
+                    await deliver(ws, plan, report.run_id, tell)
+                tell(Event("sync", "done", plan.sync, report=report))
+    report.interrupted = stop.signal
 
 
 def save_plan(ws: Workspace, reports: Sequence[SyncReport], path: Path) -> None:

@@ -14,7 +14,7 @@ from oploop.extract import StreamResult
 from oploop.model.base import ModelResult, ModelStatus
 from oploop.verify import STATUSES, ReadBack
 
-SyncStatus = Literal["ok", "stopped", "failed", "planned", "nothing", "paused"]
+SyncStatus = Literal["ok", "stopped", "failed", "planned", "nothing", "paused", "interrupted"]
 
 
 @dataclass(slots=True)
@@ -37,7 +37,14 @@ class SyncReport:
 
     @property
     def ok(self) -> bool:
-        return self.status in ("ok", "planned", "nothing", "paused") and not self.not_equal
+        return self.status in ("ok", "planned", "nothing", "paused", "interrupted") and not self.not_equal
+
+    @property
+    def not_begun(self) -> int:
+        """Changes of an interrupted or broken-off delivery that stay for the next run."""
+        if self.plan is None or self.status not in ("interrupted", "failed"):
+            return 0
+        return self.plan.changes - (self.delivery.outcomes.total() if self.delivery is not None else 0)
 
     def stop(self, why: str) -> None:
         """Keep it from being sent."""
@@ -60,6 +67,7 @@ class SyncReport:
             "rejected": sent.rejected if sent else 0,
             "unknown": sent.unknown if sent else 0,
             "failed": sent.failed if sent else 0,
+            "not_begun": self.not_begun,
             "calls": sent.calls if sent else 0,
             "seconds": sent.seconds if sent else 0.0,
         }
@@ -107,6 +115,7 @@ class RunReport:
     seconds: float = 0.0
     sends: bool = True  #: False: this environment only plans
     undoes: tuple[str, ...] = ()  #: the runs that it took back
+    interrupted: int | None = None  #: the signal that asked the run to stop
 
     @property
     def status(self) -> str:
@@ -115,12 +124,16 @@ class RunReport:
         rejected = [
             s for s in self.syncs if s.delivery and (s.delivery.rejected or s.delivery.unknown or s.delivery.failed)
         ]
+        if self.interrupted is not None:
+            return "interrupted"
         if bad or failed or rejected or any(s.status == "failed" for s in self.syncs):
             return "failed"
         return "stopped" if any(not s.ok for s in self.syncs) else "ok"
 
     @property
     def exit_code(self) -> int:
+        if self.interrupted is not None:
+            return 128 + self.interrupted
         return 0 if self.status == "ok" else 1
 
     def as_json(self) -> dict[str, Any]:

@@ -7,11 +7,16 @@ from a seed. No other module may call `time`, `datetime.now`, `asyncio.sleep`, `
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
+import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from oploop.errors import RetryLater
 
 
 def _new_id() -> str:
@@ -24,6 +29,94 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+#: Seconds that calls in flight have to end, once a run was asked to stop.
+GRACE = 25.0
+
+
+class Interrupted(RetryLater):
+    """A person, or the machine, asked the run to stop; what was not begun stays for the next run."""
+
+    def __init__(self) -> None:
+        super().__init__("interrupted")
+
+
+class Stop:
+    """Whether the run was asked to end: nothing new begins then, and what is under way has `GRACE` seconds."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def asked(self) -> bool:
+        return self.signal is not None
+
+    def ask(self, number: int = signal.SIGINT) -> None:
+        """Ask, from the loop's own thread. A second time it ends at once, as if it had been killed."""
+        self.signal = number
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return when it is asked."""
+        if not self.asked:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+
+
+@contextlib.contextmanager
+def heeding_signals(stop: Stop) -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM as a wish to stop, while the loop runs; the second one is obeyed as usual, at once."""
+    loop = asyncio.get_running_loop()
+    taken: list[int] = []
+
+    def asked(number: int) -> None:
+        for other in taken:
+            loop.remove_signal_handler(other)
+        taken.clear()
+        stop.ask(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread, or no Unix
+            loop.add_signal_handler(number, asked, number)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for left in taken:
+            loop.remove_signal_handler(left)
+
+
+@contextlib.contextmanager
+def term_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end the process as Ctrl-C does: what is open is closed, in order, and said."""
+    if os.name != "posix":
+        yield
+        return
+
+    def ended(number: int, frame: object) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, ended)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """Clock (aware UTC datetimes), monotonic seconds, async sleep (seconds), new ids (ULIDs: sortable by time)."""
@@ -33,3 +126,16 @@ class Runtime:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     new_id: Callable[[], str] = _new_id
     random: random.Random = field(default_factory=random.Random)
+    stop: Stop = field(default_factory=Stop)
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep before something new is begun; Interrupted, at once, when the run is to stop."""
+        if not self.stop.asked:
+            asked, slept = asyncio.ensure_future(self.stop.wait()), asyncio.ensure_future(self.sleep(seconds))
+            try:
+                await asyncio.wait((asked, slept), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                asked.cancel()
+                slept.cancel()
+        if self.stop.asked:
+            raise Interrupted

@@ -15,7 +15,7 @@ from oploop.workspace import Workspace
 async def main(folder: str, url: str) -> int:
     project = load_project(Path(folder), {"ZENDESK_API_TOKEN": "zd_test_oploop", "ZENDESK_URL": url})
     async with Workspace(project, "prod", Runtime(), "killed") as ws:
-        return (await loop.run(ws, loop.Options(yes=True))).exit_code
+        return (await loop.run(ws, loop.Options(yes=True, first_run=True))).exit_code
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from oploop.apps.base import App
 from oploop.apps.transport import LostAnswer, Refused
 from oploop.errors import OploopError, RetryLater, SkipRecord
 from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
-from oploop.runtime import Runtime
+from oploop.runtime import GRACE, Interrupted, Runtime
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse
 
@@ -59,6 +59,10 @@ class Delivery:
     def failed(self) -> int:
         return self.outcomes[Outcome.RETRY]
 
+    @property
+    def interrupted(self) -> bool:
+        return isinstance(self.error, Interrupted)
+
 
 class Deliverer:
     """Sends one sync's kept plan table."""
@@ -84,20 +88,38 @@ class Deliverer:
         """Send all steps; returns when nothing is in flight any more, also when it had to stop."""
         began, before = self._runtime.monotonic(), self._calls()
         slots: dict[Op, asyncio.Semaphore] = {}
+        under_way: set[asyncio.Task[None]] = set()
+        hurry = asyncio.create_task(self._hurry(under_way))
         async with asyncio.TaskGroup() as group:
             for step in self.steps():
                 operation = operation_of(self._plan.bound, step.op)
                 slot = slots.setdefault(step.op, asyncio.Semaphore(operation.in_flight))
                 await slot.acquire()
-                if self._stop is not None:
+                if self._ends():
                     slot.release()
                     break
                 task = group.create_task(self._deliver(step, operation, 1))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
                 task.add_done_callback(lambda _, slot=slot: slot.release())  # type: ignore[misc]
+        hurry.cancel()
         self.result.error = self._stop
         self.result.calls = self._calls() - before
         self.result.seconds = round(self._runtime.monotonic() - began, 3)
         return self.result
+
+    def _ends(self) -> bool:
+        """Whether nothing new may begin: something stopped the delivery, or the run is to end."""
+        if self._runtime.stop.asked and self._stop is None:
+            self._stop = Interrupted()
+        return self._stop is not None
+
+    async def _hurry(self, under_way: set[asyncio.Task[None]]) -> None:
+        """Once the run is to end, give what is under way its time; what it does not use stays without a receipt."""
+        await self._runtime.stop.wait()
+        await self._runtime.sleep(GRACE)
+        for task in tuple(under_way):
+            task.cancel()
 
     def _calls(self) -> int:
         return self._app.transport.calls if self._app.transport is not None else 0
@@ -131,7 +153,7 @@ class Deliverer:
         `stands`: what the journal says of these changes already, if this is not their first try. UNKNOWN: an earlier
         try may have done them, which no later "not now" makes undone.
         """
-        if self._stop is not None:  # what was never journalled simply stays to be sent
+        if self._ends():  # what was never journalled simply stays to be sent
             if stands is not None:
                 self._count(Counter({stands: len(step.changes)}))
             return
@@ -153,6 +175,9 @@ class Deliverer:
             await self._refused(step, operation, entry, e, undone)
         except LostAnswer as e:
             await self._lost(step, operation, entry, e)
+        except Interrupted:
+            self._ends()
+            await self._close(entry, undone, None)
         except RetryLater as e:
             await self._close(entry, undone, str(e))
         except OploopError as e:

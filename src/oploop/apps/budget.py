@@ -40,13 +40,13 @@ class Budget:
         self.share = share
 
     async def take(self) -> None:
-        """Wait until one more call is within the budget, and count it."""
+        """Wait until one more call is within the budget, and count it. Interrupted when the run is to stop meanwhile."""
         async with self._lock:  # first come, first served
             while True:
                 wait = self._wait()
                 if wait <= 0:
                     break
-                await self._runtime.sleep(wait)
+                await self._runtime.pause(wait)
             self._sent.append(self._runtime.monotonic())
 
     def _wait(self) -> float:

@@ -23,7 +23,7 @@ import orjson
 from oploop.apps.budget import Budget as Budget
 from oploop.apps.budget import Quota as Quota
 from oploop.errors import FixConfig, OploopError, RetryLater
-from oploop.runtime import Runtime
+from oploop.runtime import Interrupted, Runtime
 
 if TYPE_CHECKING:
     import aiohttp
@@ -253,11 +253,13 @@ class Transport:
             last = attempt == MAX_TRIES
             try:
                 answer = await self._once(request)
+            except Interrupted as e:
+                raise self._broken_off(request, e, lost) from None
             except (ConnectError, CutError) as e:
                 lost = lost or (isinstance(e, CutError) and not reading)
                 if last or (lost and not repeatable):
                     raise self._unanswered(request, e, lost) from None
-                await self._back_off(attempt, None)
+                await self._back_off(attempt, None, request=request, lost=lost)
                 continue
             if 200 <= answer.status < 300 or answer.status in ok:
                 return answer
@@ -265,7 +267,8 @@ class Transport:
             maybe_done = lost or (verdict.retry and verdict.done and not reading)
             if verdict.retry and not last and (repeatable or not verdict.done):
                 lost = maybe_done
-                await self._back_off(attempt, verdict.after, shared=answer.status == 429)
+                shared = answer.status == 429
+                await self._back_off(attempt, verdict.after, shared=shared, request=request, lost=lost)
                 continue
             raise self._failure(answer, verdict, maybe_done)
         raise AssertionError("unreachable: the last try returns or raises")
@@ -303,12 +306,23 @@ class Transport:
             self.budget.learn(quota)
         return answer
 
-    async def _back_off(self, attempt: int, after: float | None, *, shared: bool = False) -> None:
+    async def _back_off(
+        self, attempt: int, after: float | None, *, request: Request, lost: bool, shared: bool = False
+    ) -> None:
         """Wait before the next try: as long as the app said, else exponentially with full jitter."""
         wait = after if after is not None else self.runtime.random.uniform(0.1, min(MAX_BACKOFF, 0.5 * 2**attempt))
         if shared and self.budget is not None:
             self.budget.pause(wait)  # one caller's 429 holds all callers of the account
-        await self.runtime.sleep(wait)
+        try:
+            await self.runtime.pause(wait)
+        except Interrupted as e:
+            raise self._broken_off(request, e, lost) from None
+
+    def _broken_off(self, request: Request, e: Interrupted, lost: bool) -> OploopError:
+        """What a call that the run's end kept from being tried again was: not made, or nobody knows."""
+        if lost:
+            return LostAnswer(f"{request.method} {_bare(request.url)}: the run was interrupted before the answer")
+        return e
 
     def _unanswered(self, request: Request, e: OSError, lost: bool) -> OploopError:
         why = self._discreet(str(e))

@@ -1,7 +1,7 @@
 """What all commands share: their common options, and how an error becomes one line and an exit code.
 
 0  all went well      1  something failed, was rejected or stopped
-2  a mistake of the user's      3  `plan --detailed-exitcode` found changes      130  Ctrl-C
+2  a mistake of the user's      3  `plan --detailed-exitcode` found changes      130  Ctrl-C      143  SIGTERM
 """
 
 from __future__ import annotations
@@ -99,19 +99,21 @@ def guarded(cli: Cli, work: Callable[[], int | None]) -> int:
         raise
     except OploopError as e:
         return report_error(e, cli.out)
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        return _report_interrupt(cli)
+    except (KeyboardInterrupt, click.exceptions.Abort) as e:
+        return _report_interrupt(cli, e)
     except BaseExceptionGroup as group:
         return _report_group(cli, group)
     except Exception as e:
         return report_defect(e, cli.out)
 
 
-def _report_interrupt(cli: Cli) -> int:
+def _report_interrupt(cli: Cli, e: BaseException) -> int:
+    from oploop.runtime import Terminated
+
     state = cli.interrupted()
     cli.out.error(f"\noploop: interrupted; {state}" if not cli.out.json else f"interrupted; {state}")
     cli.out.data({"error": {"message": f"interrupted; {state}", "mend": None, "place": None}})
-    return 130
+    return 143 if isinstance(e, Terminated) else 130
 
 
 def _report_group(cli: Cli, group: BaseExceptionGroup[BaseException]) -> int:
@@ -121,7 +123,7 @@ def _report_group(cli: Cli, group: BaseExceptionGroup[BaseException]) -> int:
     if known:
         return report_error(known[0], cli.out)
     if any(isinstance(e, KeyboardInterrupt) for e in flat):
-        return _report_interrupt(cli)
+        return _report_interrupt(cli, flat[0])
     return report_defect(flat[0], cli.out)
 
 

@@ -38,7 +38,7 @@ def with_workspace(
     wait: float | None = None,
 ) -> T:
     """Open the project, do the work in one event loop, close all again; returns what the work did."""
-    from oploop.runtime import Runtime
+    from oploop.runtime import Runtime, term_as_interrupt
     from oploop.workspace import Workspace
 
     project = load(cli)
@@ -55,7 +55,8 @@ def with_workspace(
         ) as ws:
             return await work(ws)
 
-    return asyncio.run(whole())
+    with term_as_interrupt():
+        return asyncio.run(whole())
 
 
 def command_line() -> str:

@@ -123,8 +123,12 @@ def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
         parts.append(f"{show.count(s.plan.changes, 'change')} planned, not sent: {environment} does not deliver")
     elif s.delivery is not None:
         parts += _delivered(s)
-    else:
+    elif s.status != "interrupted":
         parts.append("nothing to send")
+    if s.not_begun:
+        parts.append(f"{s.not_begun:,} not begun")
+    if s.status == "interrupted":
+        return None, f"interrupted: {', '.join(parts)}; the next run goes on"
     if s.plan is not None:
         parts += [
             f"{n:,} {word}"
@@ -189,7 +193,12 @@ def last_line(out: Out, report: RunReport) -> str:
     ok = sum(1 for s in report.syncs if went_well(s))
     stopped = sum(1 for s in report.syncs if s.status == "stopped")
     partly = sum(1 for s in report.syncs if s.status != "stopped" and s.not_equal and not s.error)
-    failed = len(report.syncs) - ok - stopped - partly
+    cut = sum(1 for s in report.syncs if s.status == "interrupted")
+    failed = len(report.syncs) - ok - stopped - partly - cut
     parts = [f"{show.count(ok, 'sync')} ok"] if ok or not report.syncs else []
-    parts += [f"{n} {word}" for n, word in ((stopped, "stopped"), (partly, "not as saved"), (failed, "failed")) if n]
+    parts += [
+        f"{n} {word}"
+        for n, word in ((stopped, "stopped"), (partly, "not as saved"), (cut, "interrupted"), (failed, "failed"))
+        if n
+    ]
     return f"run {out.bold(report.run_id)}  {', '.join(parts)}, {show.seconds(report.seconds)}, exit {report.exit_code}"

@@ -46,7 +46,9 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
         report.delivery = await send(ws, plan, run_id, tell)
         report.status = "ok" if report.delivery.error is None else "failed"
         report.error = report.delivery.error
-        if report.delivery.delivered:
+        if report.delivery.interrupted:
+            report.status = "interrupted"
+        elif report.delivery.delivered:
             looked = await verify(ws, [b], within_run=True)
             report.read_back = looked[0] if looked else None
     counts = report.as_json()

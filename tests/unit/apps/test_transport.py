@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import heapq
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from oploop.apps.transport import (
     retry_after,
 )
 from oploop.errors import FixConfig, OploopError, RetryLater
-from oploop.runtime import Runtime
+from oploop.runtime import Interrupted, Runtime, Stop
 from tests.unit.activate.script import Clock
 
 BASE = "http://127.0.0.1:9/api"
@@ -62,7 +62,7 @@ class Wire:
 
     def transport(self, **more: Any) -> Transport:
         headers = {"Authorization": f"Bearer {SECRET}", "X-Api-Key": SECRET + "2", "X-Plain": "plain words"}
-        return Transport(BASE, runtime=self.clock.runtime(), **({"sender": self, "headers": headers} | more))
+        return Transport(BASE, **({"runtime": self.clock.runtime(), "sender": self, "headers": headers} | more))
 
     @property
     def tries(self) -> int:
@@ -193,6 +193,44 @@ async def test_one_callers_429_holds_all_callers() -> None:
     await transport.request("GET", "b")
     await first
     assert all(at >= 60 for at, _ in wire.requests[1:])
+
+
+@dataclass
+class Asking(Wire):
+    """A wire while which a run is asked to stop, after so many calls."""
+
+    after: int = 1
+    stop: Stop = field(default_factory=Stop)
+
+    async def __call__(self, request: Request) -> Answer:
+        try:
+            return await super().__call__(request)
+        finally:
+            if self.tries >= self.after:
+                self.stop.ask()
+
+    def transport(self, **more: Any) -> Transport:
+        return super().transport(runtime=replace(self.clock.runtime(), stop=self.stop), **more)
+
+
+async def test_a_run_that_is_to_end_waits_for_no_hint_and_says_what_is_known() -> None:
+    refused = Asking([(429, {"retry-after": "60"}, b"{}")])
+    with pytest.raises(Interrupted):
+        await refused.transport().request("POST", "x")
+    cut = Asking([CutError("gone")])
+    with pytest.raises(LostAnswer, match="interrupted before the answer"):  # it may have been done
+        await cut.transport().request("PUT", "x", idempotent=True)
+    assert (refused.tries, cut.tries) == (1, 1)
+
+
+async def test_a_call_that_waits_for_the_budget_when_the_run_is_to_end_is_not_made() -> None:
+    wire = Asking([200])
+    budget = Budget(replace(wire.clock.runtime(), stop=wire.stop), calls=1, window=60)
+    transport = wire.transport(budget=budget)
+    await transport.request("POST", "x")
+    with pytest.raises(Interrupted):
+        await transport.request("POST", "x")
+    assert wire.tries == 1
 
 
 class Timeline:

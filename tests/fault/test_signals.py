@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM in the middle of a delivery: what is in flight ends, the rest is not begun, nothing is unknown."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.fault.test_kill import sent_ids
+from tests.flow.conftest import Desk
+
+ROOT = Path(__file__).parents[2]
+
+
+async def signalled(desk: Desk, writes: int, *numbers: signal.Signals) -> int | None:
+    """The exit code of a turn that gets signals, one after the other, once the app has seen so many writing calls."""
+    command = [sys.executable, "-m", "tests.fault.turn", str(desk.folder), desk.url]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.DEVNULL)
+    while process.returncode is None and len(desk.writes()) < writes:  # noqa: ASYNC110  the app's log has no event
+        await asyncio.sleep(0.002)
+    for number in numbers:
+        process.send_signal(number)
+        await asyncio.sleep(0.3)
+    return await process.wait()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_what_is_in_flight_ends_and_the_rest_waits(
+    make_desk: Callable[..., Desk], number: signal.Signals, code: int
+) -> None:
+    desk = make_desk(tickets=3000, job_seconds=1.0)
+    await desk.model("SELECT i AS ticket_id, 'high' AS priority FROM range(1, 3001) t(i)")
+    assert await signalled(desk, 4, number) == code
+    begun = sent_ids(desk)
+    assert 0 < len(begun) < 3000
+    rows = dict(await desk.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1"))
+    assert rows == {"sent": len(begun)}, "what was begun has its answer, and stands in the ledger"
+    report = await desk.turn()
+    assert (report.status, report.recovered) == ("ok", [])
+    assert set(desk.tickets("priority").values()) == {"high"}
+    assert set(sent_ids(desk).values()) == {1}, "nothing was sent twice"
+
+
+async def test_a_second_signal_ends_it_at_once_and_the_next_run_recovers(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=3000, job_seconds=5.0)
+    await desk.model("SELECT i AS ticket_id, 'high' AS priority FROM range(1, 3001) t(i)")
+    began = asyncio.get_running_loop().time()
+    await signalled(desk, 4, signal.SIGINT, signal.SIGINT)
+    assert asyncio.get_running_loop().time() - began < 20
+    desk.sandbox.jobs.seconds = 0.05
+    report = await desk.turn()
+    assert report.recovered
+    assert set(desk.tickets("priority").values()) == {"high"}
