@@ -13,7 +13,7 @@ from pathlib import Path
 from oploop.activate import saved
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, StageReport, SyncReport
-from oploop.runtime import heeding_signals
+from oploop.runtime import GRACE, heeding_signals
 from oploop.stages.looking import verify
 from oploop.stages.ordering import waves
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
@@ -89,7 +89,7 @@ async def deliver_all(ws: Workspace, report: RunReport, plans: Sequence[SyncRepo
     """
     stop = ws.runtime.stop
     async with stage(ws, report, "deliver", tell):
-        with heeding_signals(stop):
+        with heeding_signals(stop, lambda: tell(Event("deliver", "tick", STOPPING))):
             for plan in plans:
                 if stop.asked and plan.status == "planned":
                     plan.status = "interrupted"
@@ -103,6 +103,10 @@ def save_plan(ws: Workspace, reports: Sequence[SyncReport], path: Path) -> None:
     """Write the plans of some syncs to a file for `apply`."""
     plans = [r.plan for r in reports if r.plan is not None]
     saved.save(path, ws.project.name, ws.environment, ws.runtime.now(), plans, ws.warehouse)
+
+
+#: Said when a run is asked to end.
+STOPPING = f"stopping: what is in flight has {GRACE:g} s to end; once more ends it at once"
 
 
 @asynccontextmanager

@@ -70,8 +70,11 @@ class Stop:
 
 
 @contextlib.contextmanager
-def heeding_signals(stop: Stop) -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM as a wish to stop, while the loop runs; the second one is obeyed as usual, at once."""
+def heeding_signals(stop: Stop, told: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM as a wish to stop, while the loop runs; the second one is obeyed as usual, at once.
+
+    `told` is called when the wish comes.
+    """
     loop = asyncio.get_running_loop()
     taken: list[int] = []
 
@@ -80,6 +83,7 @@ def heeding_signals(stop: Stop) -> Iterator[None]:
             loop.remove_signal_handler(other)
         taken.clear()
         stop.ask(number)
+        told()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread, or no Unix

@@ -196,7 +196,7 @@ def test_what_the_app_rejects_makes_the_run_fail_and_is_parked(read: Path, zende
     assert "the app refused it; waits until the model wants another value" in parked.words
 
 
-def test_ctrl_c_says_what_was_sent_and_the_next_run_goes_on(read: Path, zendesk: ZendeskSandbox) -> None:
+def test_a_second_ctrl_c_ends_it_at_once_and_the_next_run_goes_on(read: Path, zendesk: ZendeskSandbox) -> None:
     from oploop.apps.sandbox import Fault
 
     write_model(read, [(101, "urgent", "x", 1.0), (102, "high", "y", 1.0)])
@@ -211,6 +211,8 @@ def test_ctrl_c_says_what_was_sent_and_the_next_run_goes_on(read: Path, zendesk:
         deadline = time.monotonic() + 20
         while writes(zendesk) < 1 and time.monotonic() < deadline:
             time.sleep(0.05)
+        time.sleep(0.5)
+        running.send_signal(signal.SIGINT)
         time.sleep(0.5)
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=20)
