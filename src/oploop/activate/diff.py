@@ -119,9 +119,9 @@ def _any_of(bound: BoundSync, warehouse: Warehouse, table: str) -> bool:
 
 
 def _undone(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> frozenset[str]:
-    """Labels of the sync's fields that an undo put back in some record."""
+    """Labels of the sync's fields that are parked in some record: taken back by an undo, or in a tug-of-war."""
     rows = warehouse.rows(
-        f"SELECT DISTINCT field FROM oploop.parked WHERE reason = 'undone' AND sync IN ({', '.join(map(literal, names))})"
+        f"SELECT DISTINCT field FROM oploop.parked WHERE reason IN {sql.BY_FIELD} AND sync IN ({', '.join(map(literal, names))})"
     )
     return frozenset(r[0] for r in rows) & {f.label for f in bound.fields}
 

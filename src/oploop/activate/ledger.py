@@ -16,9 +16,10 @@ from itertools import pairwise
 import orjson
 import pyarrow as pa
 
-from oploop.activate import appending, sql, states, waiting
+from oploop.activate import appending, conflicts, states, waiting
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
+from oploop.activate.jsontext import after_json, before_json
 from oploop.activate.plan import SyncPlan
 from oploop.activate.unknowns import IS_CREATE, waits_for_person
 from oploop.activate.waiting import SAID_SENT
@@ -52,6 +53,7 @@ class FoldSpec:
     release: str | None = None
     blind: bool = False  #: the records cannot be read: their state is kept by the key
     labels: list[str] = field(default_factory=list)  #: the fields as the user calls them, by position
+    ours: list[tuple[int, str, str]] = field(default_factory=list)  #: see `conflicts.ours_of`
     append: bool = False  #: each row once: what was sent is remembered by its key
     undoes: list[str] = field(default_factory=list)  #: runs that it takes back: what it puts back is parked
 
@@ -74,12 +76,13 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         key_fields=bound.key_names,
         state_table=states.state_table(bound),
         fields=[(f.field.name, warehouse.sql_type(f.field.type)) for f in bound.fields],
-        before=sql.before_json(bound),
-        after=sql.after_json(bound),
+        before=before_json(bound),
+        after=after_json(bound),
         careful=careful,
         release=release,
         blind=bound.blind,
         labels=[f.label for f in bound.fields],
+        ours=conflicts.ours_of(bound),
         append=bound.appends,
     )
 
@@ -159,6 +162,8 @@ def fold(
         _park(warehouse, run_id, spec, plan_table, now)
         if spec.undoes:
             _park_undone(warehouse, run_id, spec, plan_table, now)
+        target = (spec.sync, spec.app, spec.object)
+        conflicts.park_tugs(warehouse, run_id, target, spec.ours, _joined(plan_table), now)
         warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (run_id, spec.sync))
         warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
 

@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from oploop.activate import diff as d
-from oploop.activate import sql
+from oploop.activate.jsontext import after_json
 from oploop.activate.plan import SyncPlan
 from oploop.errors import FixConfig
 from oploop.warehouse.base import Warehouse, quote_table
@@ -45,7 +45,7 @@ def save(
     syncs: dict[str, Any] = {}
     for plan in plans:
         rows = warehouse.rows(
-            f"SELECT __key, __status, {sql.after_json(plan.bound)} FROM {quote_table(plan.diff.table)} "
+            f"SELECT __key, __status, {after_json(plan.bound)} FROM {quote_table(plan.diff.table)} "
             "WHERE __number IS NOT NULL ORDER BY __number"
         )
         syncs[plan.bound.name] = {"object": plan.bound.app_object, "changes": [list(r) for r in rows]}
@@ -95,7 +95,7 @@ def restrict(diff_: d.Diff, warehouse: Warehouse, rows: list[list[str]]) -> tupl
     )
     table, same = (
         quote_table(diff_.table),
-        f"f.key = p.__key AND f.op = p.__status AND f.after = {sql.after_json(diff_.bound)}",
+        f"f.key = p.__key AND f.op = p.__status AND f.after = {after_json(diff_.bound)}",
     )
     warehouse.register("oploop_saved", saved)
     try:

@@ -11,7 +11,8 @@ Columns of the plan table that it makes (one row for each model row that is not 
     __bad      which rule holds the row (an index into `Diff.rules`), 0 for none
     __value    the value that broke the rule, as text
     w0, w1 ..  wanted values; b0, b1 .. what the app holds; c0, c1 .. whether the field is to be sent;
-    d0, d1 ..  whether somebody changed the field in the app since we sent it; o0 .. whether it was never sent before
+    d0, d1 ..  whether somebody changed the field in the app since we sent it, and it differs (it is sent all the same
+               where c says so: `conflict: ours`); o0 .. whether it was never sent before
     __why      JSON of the sync's `explain` columns
 """
 
@@ -24,12 +25,16 @@ from datetime import datetime
 from oploop.activate import references
 from oploop.activate.bind import RAWT, BoundField, BoundSync
 from oploop.activate.convert import canonical
+from oploop.activate.jsontext import after_json, json_object
 from oploop.activate.mapping import MODEL
 from oploop.activate.references import RefKnown
 from oploop.activate.states import state_column
 from oploop.activate.waiting import noted
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, FieldType
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+
+#: Reasons for which one field of a record is parked, by its value: the others of the record are sent.
+BY_FIELD = "('undone', 'tug-of-war')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Known:
     state: str = ""
     names: tuple[str, ...] = ()
     parked_fields: bool = False  #: `oploop.parked` tells fields, which that of an earlier release does not
-    undone: frozenset[str] = frozenset()  #: labels of fields that an undo put back in some record
+    undone: frozenset[str] = frozenset()  #: labels of fields that are parked in some record (see `BY_FIELD`)
     refs: Mapping[int, RefKnown] = field(default_factory=dict)  #: of the fields that are references, by position
     has_removed: bool = False  #: records of the object were removed by us
     appended: bool = False  #: an append sync has marked or sent its first rows
@@ -369,14 +374,14 @@ def compared(bound: BoundSync, warehouse: Warehouse, known: Known, base: str, *,
 
 
 def _undone(bound: BoundSync, known: Known) -> str:
-    """Per key and field the value, as JSON text, that an undo took back."""
+    """Per key and field the value, as JSON text, that is not sent: an undo took it back, or people change it back."""
     picks = [
         f"any_value(wanted) FILTER (WHERE field = {literal(f.label)}) AS u{i}"
         for i, f in enumerate(bound.fields)
         if f.label in known.undone
     ]
     return (
-        f"SELECT key, {', '.join(picks)} FROM oploop.parked WHERE reason = 'undone' AND field IS NOT NULL "
+        f"SELECT key, {', '.join(picks)} FROM oploop.parked WHERE reason IN {BY_FIELD} AND field IS NOT NULL "
         f"AND {_parked_here(bound, known)} GROUP BY key"
     )
 
@@ -387,7 +392,7 @@ def _parked_here(bound: BoundSync, known: Known) -> str:
 
 
 def _wants_back(bound: BoundSync, warehouse: Warehouse, i: int) -> str:
-    """Whether the model wants just the value that an undo took back; of a list that is added to, any."""
+    """Whether the model wants just the value that is parked; of a list that is added to, any."""
     f = bound.fields[i]
     if f.in_place:
         return f"__u_{i} IS NOT NULL"
@@ -396,7 +401,7 @@ def _wants_back(bound: BoundSync, warehouse: Warehouse, i: int) -> str:
 
 
 def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
-    """Per field: send it (c), kept because somebody changed it (d), never sent before (o), not sent as undone (e)."""
+    """Per field: send it (c), somebody changed it (d), never sent before (o), parked (e)."""
     cols = ["compared.*"]
     for i, f in enumerate(bound.fields):
         form = f.field.canonical
@@ -421,7 +426,8 @@ def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
             cols.append(f"COALESCE({send} AND {back}, FALSE) AS e{i}")
             send = f"{send} AND NOT {back}"
         cols.append(f"COALESCE({send}, FALSE) AS c{i}")
-        cols.append(f"COALESCE(({differs}) AND {drift} AND NOT ({in_drift}), FALSE) AS d{i}")
+        theirs = "" if f.conflict == "ours" else f" AND NOT ({in_drift})"
+        cols.append(f"COALESCE(({differs}) AND {drift}{theirs}, FALSE) AS d{i}")
         cols.append(f"NOT __known{i} AS o{i}")
     return f"SELECT {', '.join(cols)} FROM compared"
 
@@ -451,8 +457,9 @@ def _judged(bound: BoundSync, rules: Sequence[Rule], known: Known) -> str:
     any_sent = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
     any_kept = " OR ".join(f"d{i}" for i in range(len(bound.fields))) or "FALSE"
     create = "'create'" if bound.create_op is not None else "'missing'"
-    any_undone = " OR ".join(f"e{i}" for i, f in enumerate(bound.fields) if f.label in known.undone)
-    undone = f"WHEN {any_undone} THEN 'parked' " if any_undone else ""
+    back = [f"e{i}" for i, f in enumerate(bound.fields) if f.label in known.undone]
+    back += [f"d{i}" for i, f in enumerate(bound.fields) if f.conflict == "hold"]
+    undone = f"WHEN {' OR '.join(back)} THEN 'parked' " if back else ""
     update = f"WHEN {any_sent} THEN 'update' {undone}WHEN {any_kept} THEN 'kept'" if bound.update_op is not None else ""
     waiting = waiting_arm(bound)
     return (
@@ -473,38 +480,3 @@ def _parked(bound: BoundSync, known: Known, rows: str) -> str:
         "SELECT j.* REPLACE (CASE WHEN p.key IS NOT NULL THEN 'parked' ELSE j.__status END AS __status) "
         f"FROM {rows} j LEFT JOIN ({whole}) p ON {same}"
     )
-
-
-def after_json(bound: BoundSync) -> str:
-    """JSON text of the values that a change sends, over the plan table's columns."""
-    return json_object([(f.label, f"w{i}", f"c{i}") for i, f in enumerate(bound.fields)], _lists(bound))
-
-
-def before_json(bound: BoundSync) -> str:
-    """JSON text of what the app holds in the fields that a change sends; of a record that is removed, in all."""
-    shown = "(c{0} OR (__status IN ('archive', 'remove') AND b{0} IS NOT NULL))"
-    return json_object([(f.label, f"b{i}", shown.format(i)) for i, f in enumerate(bound.fields)], _lists(bound))
-
-
-def _lists(bound: BoundSync) -> frozenset[str]:
-    return frozenset(f.label for f in bound.fields if f.field.type in (FieldType.LIST, FieldType.JSON))
-
-
-def json_object(members: Sequence[tuple[str, str, str | None]], as_json: frozenset[str] = frozenset()) -> str:
-    """JSON text of (name, expression, condition) members; a member whose condition is false is left out."""
-    parts = []
-    for name, expr, condition in members:
-        text = f"to_json({literal(name)})::VARCHAR || ':' || {json_member(expr, as_json=name in as_json)}"
-        parts.append(f"CASE WHEN {condition} THEN {text} END" if condition else text)
-    return f"('{{' || concat_ws(',', {', '.join(parts)}) || '}}')" if parts else "'{}'"
-
-
-def json_member(expr: str, *, as_json: bool) -> str:
-    """JSON text of one value; `as_json`: it is JSON text already."""
-    value = f"CAST({expr} AS VARCHAR)"
-    if not as_json:  # to_json writes NaN and Infinity as they are, which is no JSON
-        json = f"CAST(to_json({expr}) AS VARCHAR)"
-        value = (
-            f"CASE WHEN regexp_matches({json}, 'NaN|Infinity') THEN CAST(to_json({value}) AS VARCHAR) ELSE {json} END"
-        )
-    return f"COALESCE({value}, 'null')"

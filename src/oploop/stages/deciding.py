@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from oploop.activate import states, waiting
+from oploop.activate import conflicts, states, waiting
 from oploop.errors import FixConfig
 from oploop.project import Sync
 from oploop.workspace import Workspace
@@ -39,6 +39,7 @@ async def retry(
     done = []
     for name, where in wheres.items():
         one = Retried(name, found[name])
+        conflicts.let_ours_win(ws.warehouse, bound[name], where)
         waiting.release(ws.warehouse, where)
         if name in unknown and sent is None:
             one.unknown = unknown[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oploop.activate import appending, ledger
+from oploop.activate import appending, conflicts, ledger
 from oploop.activate import deliver as delivering
 from oploop.activate import plan as planning
 from oploop.activate.journal import Journal
@@ -40,6 +40,7 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
         appending.mark_seen(ws.warehouse, b, plan.diff.table, run_id, ws.runtime.now())
     elif b.appends:
         appending.begin(ws.warehouse, b.name, ws.runtime.now())
+    conflicts.park_conflicts(ws.warehouse, plan, run_id, ws.runtime.now())
     if plan.changes == 0:
         report.status = "nothing"
     else:

@@ -184,7 +184,7 @@ def _wanted(f: Spec, row: Row, holds: Any) -> Any:
 
 def _compare(world: World, row: Row, key: Any, remote_id: str, record: Record | None, state: State | None) -> Verdict:
     sends: dict[str, Any] = {}
-    kept = False
+    kept, parked = False, False
     news = state is None or _superseded(world, record, state)
     for f in world.fields:
         known = state is not None and f.name in state.fields
@@ -205,10 +205,14 @@ def _compare(world: World, row: Row, key: Any, remote_id: str, record: Record | 
                 sends[f.name] = wanted
         elif f.conflict == "ours" or (f.conflict == "theirs" and moved):
             sends[f.name] = wanted
+        elif f.conflict == "hold":
+            parked = True
         else:
             kept = True
     if sends:
         return Verdict("update", key, remote_id, sends)
+    if parked:
+        return Verdict("parked", key, remote_id)
     return Verdict("kept" if kept else "same", key, remote_id)
 
 
