@@ -304,6 +304,38 @@ def _store(target: Target, warehouse: Warehouse, at: str, *, within_run: bool) -
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Unmeant:
+    """Something that the app made of a change and that was not meant: `field` None: of the whole record."""
+
+    key: str
+    field: str | None
+    sent: str | None
+    holds: str | None
+
+
+def unmeant(target: Target, warehouse: Warehouse, run_id: str) -> list[Unmeant]:
+    """Of the records that a run sent and that `read_back` has just looked at: what is neither as sent nor alike.
+
+    Alike is what an app makes of a value by itself: other case, trimmed blanks, a cut end, a rounded number.
+    """
+    here = f"l.run_id = {literal(run_id)}"
+    state = f"{target.state_table} s ON s.remote_id = l.remote_id AND s.sync = {literal(target.sync)}"
+    parts = [
+        "SELECT l.key AS key, NULL AS field, NULL AS sent, CASE WHEN l.status = 'gone' THEN 'the record is not in the app' "
+        f"ELSE 'it could not be read back' END AS holds FROM oploop_looked l WHERE {here} AND (l.status IS NULL OR l.status = 'gone')"
+    ]
+    for i, f in enumerate(target.fields):
+        sent = f"s.{quote(f.name + '.sent')}"
+        test = f"{_here(f)} AND {_unlike(i, f, 'sent')} AND NOT {_alike(i, f)}".replace("a.n", "l.n")
+        parts.append(
+            f"SELECT l.key, {literal(f.label)}, CAST({sent} AS VARCHAR), CAST(l.n{i} AS VARCHAR) FROM oploop_looked l "
+            f"JOIN {state} WHERE {here} AND l.status IS NOT NULL AND l.status <> 'gone' AND {test}"
+        )
+    rows = warehouse.rows(f"{' UNION ALL '.join(parts)} ORDER BY 1, 2")
+    return [Unmeant(*r) for r in rows]
+
+
 def _park_ignored(target: Target, warehouse: Warehouse, at: str) -> None:
     """A value that the app keeps ignoring is not sent again until the model wants another."""
     warehouse.execute(
@@ -315,4 +347,15 @@ def _park_ignored(target: Target, warehouse: Warehouse, at: str) -> None:
     )
 
 
-__all__ = ["Fetch", "ReadBack", "Target", "Watched", "last_run", "read_back", "settle", "to_fetch"]
+__all__ = [
+    "Fetch",
+    "ReadBack",
+    "Target",
+    "Unmeant",
+    "Watched",
+    "last_run",
+    "read_back",
+    "settle",
+    "to_fetch",
+    "unmeant",
+]

@@ -32,9 +32,12 @@ RAWT = "r"  #: alias of the raw table in `now`
 #: Keys of a sync that are read and checked but that nothing acts on yet, with the only value they may have.
 NOT_YET = {
     "when": "models",
-    "canary": 0,
     "order_by": (),
 }
+
+
+#: Records that a run reads back by key after its delivery.
+MOST_CANARY = 1_000
 
 
 class AnyColumns(dict[str, str]):
@@ -296,12 +299,24 @@ class _Binder:
                 f"{target} does not take mode {mode!r}", mend=f"it takes: {takes}", place=self.sync.place_of("mode")
             )
         self.check_leaving(takes)
+        self._check_canary()
         for name, only in NOT_YET.items():
             value = getattr(self.sync, name)
             if (str(value) if isinstance(only, str) else value) != only:
                 raise FixConfig(
                     f"{name}: {value} is not there yet", mend=f"remove {name}", place=self.sync.place_of(name)
                 )
+
+    def _check_canary(self) -> None:
+        """A canary must be read back by key, each of its records."""
+        size, place = self.sync.canary, self.sync.place_of("canary")
+        if size and (self.obj.stream is None or self.sync.mode is Mode.APPEND):
+            what = "records that are appended" if self.obj.stream is not None else f"{self.sync.app}.{self.sync.object}"
+            raise FixConfig(f"canary: {what} cannot be read back", mend="remove canary", place=place)
+        if size > MOST_CANARY:
+            raise FixConfig(
+                f"canary: {size} is more than are read back", mend=f"use at most {MOST_CANARY}", place=place
+            )
 
     def check_leaving(self, takes: str) -> None:
         """What is to happen to left records must be something that the object takes and the mode does."""

@@ -7,6 +7,7 @@ from oploop.activate import deliver as delivering
 from oploop.activate import plan as planning
 from oploop.activate.journal import Journal
 from oploop.report import SyncReport
+from oploop.stages.canary import deliver_canary
 from oploop.stages.looking import verify
 from oploop.workspace import Event, Tell, Workspace, nobody
 
@@ -43,6 +44,8 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
     conflicts.park_conflicts(ws.warehouse, plan, run_id, ws.runtime.now())
     if plan.changes == 0:
         report.status = "nothing"
+    elif b.sync.canary and not plan.undoes:
+        await deliver_canary(ws, report, run_id, tell, send)
     else:
         report.delivery = await send(ws, plan, run_id, tell)
         report.status = "ok" if report.delivery.error is None else "failed"

@@ -193,10 +193,11 @@ class StateStore(StateReader):
             db.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
 
     def begin_delivery(self, run_id: str, sync: str, plan_table: str) -> None:
-        """Note that the changes in `plan_table` are about to be sent."""
+        """Note that the changes in `plan_table` are about to be sent; those of an earlier one of the run are folded."""
         with self._writing() as db:
             db.execute(
-                "INSERT INTO deliveries (run_id, sync, plan_table, began_at) VALUES (?, ?, ?, ?)",
+                "INSERT INTO deliveries (run_id, sync, plan_table, began_at) VALUES (?, ?, ?, ?) ON CONFLICT (run_id, sync) "
+                "DO UPDATE SET plan_table = excluded.plan_table, began_at = excluded.began_at, folded_at = NULL",
                 (run_id, sync, plan_table, self._runtime.now().isoformat()),
             )
 

@@ -1,0 +1,119 @@
+"""Canary: the first changes of a delivery go ahead of the others, which follow only if the app made of them what was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeAlias
+
+from oploop.activate import diff as diffing
+from oploop.activate import undo
+from oploop.activate.deliver import Delivery
+from oploop.activate.plan import SyncPlan
+from oploop.report import SyncReport
+from oploop.stages.looking import target_of, verify
+from oploop.stages.undoing import plan_runs
+from oploop.verify import Unmeant, unmeant
+from oploop.warehouse.base import quote_table
+from oploop.workspace import Tell, Workspace
+
+#: Sends a plan as a run's delivery: `stages.sending.send`.
+Send: TypeAlias = Callable[[Workspace, SyncPlan, str, Tell], Awaitable[Delivery]]
+#: Differences that the message names.
+SHOWN = 5
+
+
+async def deliver_canary(ws: Workspace, report: SyncReport, run_id: str, tell: Tell, send: Send) -> None:
+    """Send the canary, read it back, then send the rest; or put the canary back, and stop the sync."""
+    plan = report.plan
+    assert plan is not None
+    first, rest = _split(ws, plan, plan.bound.sync.canary)
+    report.delivery = await send(ws, first, run_id, tell)
+    if report.delivery.error is not None:  # it was broken off: what was not begun stays to be sent
+        report.error = report.delivery.error
+        report.status = "interrupted" if report.delivery.interrupted else "failed"
+        return
+    looked = await verify(ws, [plan.bound], within_run=True)
+    report.read_back = looked[0] if looked else None
+    wrong = _wrong(ws, plan, run_id, report.delivery, first.changes)
+    if not wrong and rest.changes:
+        report.delivery = _sum(report.delivery, await send(ws, rest, run_id, tell))
+        looked = await verify(ws, [plan.bound], within_run=True)
+        report.read_back = looked[0] if looked else None
+    report.error = report.delivery.error
+    report.status = "ok" if report.error is None else "interrupted" if report.delivery.interrupted else "failed"
+    if wrong:
+        report.stop(f"canary: {wrong}")
+        report.stopped.append(await _put_back(ws, plan, run_id, tell, send))
+
+
+def _split(ws: Workspace, plan: SyncPlan, size: int) -> tuple[SyncPlan, SyncPlan]:
+    """The first so many changes, and the others, as plans of their own; numbers stay as they are."""
+    parts = []
+    for suffix, which in (("_c", f"__number <= {size}"), ("_r", f"__number > {size}")):
+        table = plan.diff.table + suffix
+        ws.warehouse.execute(
+            f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS SELECT * FROM {quote_table(plan.diff.table)} WHERE {which}"
+        )
+        counts = dict(ws.warehouse.rows(f"SELECT __status, count(*) FROM {quote_table(table)} GROUP BY 1"))
+        diff = replace(plan.diff, table=table, counts=counts)
+        sent = {status: diff.count(status) for status in diffing.SENT}
+        parts.append(
+            replace(
+                plan,
+                diff=diff,
+                create=sent["create"],
+                update=sent["update"],
+                archive=sent["archive"],
+                remove=sent["remove"],
+            )
+        )
+    return parts[0], parts[1]
+
+
+def _wrong(ws: Workspace, plan: SyncPlan, run_id: str, sent: Delivery, size: int) -> str | None:
+    """What the app made of the canary that was not meant, field by field; None when all is well."""
+    if sent.delivered < size:
+        said = f": {sent.errors[0]}" if sent.errors else ""
+        return f"{size - sent.delivered} of {size} changes did not arrive{said}"
+    target = target_of(ws, plan.bound)
+    found = unmeant(target, ws.warehouse, run_id) if target is not None else []
+    if not found:
+        return None
+    shown = "; ".join(_says(u) for u in found[:SHOWN])
+    return shown + (f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+
+
+def _says(u: Unmeant) -> str:
+    key = diffing.show_key(u.key)
+    if u.field is None:
+        return f"{key}: {u.holds}"
+    return f"{key} {u.field}: sent {u.sent or 'nothing'}, the app holds {u.holds or 'nothing'}"
+
+
+async def _put_back(ws: Workspace, plan: SyncPlan, run_id: str, tell: Tell, send: Send) -> str:
+    """Undo the canary, as a run of its own, which also pauses the sync; what to say of it."""
+    b, again = plan.bound, ws.runtime.new_id()
+    found = await plan_runs(ws, b, undo.Asked((run_id,)), [f.label for f in b.fields], [b.name], tell)
+    back = found[0]
+    ws.store.begin_run(again, ws.environment, f"canary of {run_id}")
+    try:
+        result = await send(ws, back, again, tell) if back.changes else None
+    except BaseException:
+        ws.store.end_run(again, "failed", {})
+        raise
+    ws.store.end_run(again, "ok", {})
+    done = result.delivered if result is not None else 0
+    left = f", {sum(n for _, n in found[1])} could not be" if found[1] else ""
+    return f"{done} of {plan.bound.sync.canary} were put back{left} (run {again}); the others were not sent; then: oploop resume {b.name}"
+
+
+def _sum(a: Delivery, b: Delivery) -> Delivery:
+    return Delivery(
+        a.sync,
+        a.outcomes + b.outcomes,
+        a.calls + b.calls,
+        round(a.seconds + b.seconds, 3),
+        a.error or b.error,
+        [*a.errors, *b.errors][:5],
+    )
