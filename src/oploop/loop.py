@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import orjson
+
 from oploop.activate import saved
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, StageReport, SyncReport
@@ -126,9 +128,10 @@ async def recorded(ws: Workspace) -> AsyncIterator[RunReport]:
         raise
     report.seconds = ws.runtime.monotonic() - began
     ws.store.end_run(report.run_id, report.status, report.as_json())
+    summary = orjson.dumps(report.as_json(), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     ws.warehouse.execute(
-        "INSERT INTO oploop.runs VALUES (?, ?, ?, ?, ?, ?, NULL)",
-        (report.run_id, ws.environment, report.status, started, ws.runtime.now(), report.seconds),
+        "INSERT INTO oploop.runs (run_id, environment, status, started_at, finished_at, seconds, summary) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (report.run_id, ws.environment, report.status, started, ws.runtime.now(), report.seconds, summary),
     )
 
 

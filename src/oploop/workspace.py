@@ -7,6 +7,7 @@ their own.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mea
 from oploop.extract import StreamRequest, stream_states
 from oploop.model.base import Modeler, environment_table
 from oploop.project import Project, Sync, check_columns
+from oploop.project.release import release_of
 from oploop.records import Field, Object, Op, ReadOptions, Stream
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
@@ -208,6 +210,11 @@ class Workspace:
         return str(lease) if lease is not None else None
 
     # -- apps and models ---------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def release(self) -> str | None:
+        """The commit of the project in git, for the ledger; asked for once."""
+        return release_of(self.project.root)
 
     def app(self, name: str) -> App:
         """An app of the project, made at the first use."""

@@ -243,3 +243,11 @@ async def test_a_sync_that_is_gone_is_named(low: Desk) -> None:
         "stopped",
         ["there is no sync 'tickets' any more that writes zendesk.tickets; bring its file back to undo it"],
     )
+
+
+async def test_the_ledger_tells_the_commit_and_the_run_what_it_did(low: Desk) -> None:
+    await low.model(HIGH)
+    first = await low.turn()
+    [(summary,)] = await low.rows("SELECT CAST(summary AS JSON) ->> '/run_id' FROM oploop.runs")
+    assert summary == first.run_id
+    assert await low.rows("SELECT count(DISTINCT release), count(*) FROM oploop.changes") == [(0, 30)]  # no git here

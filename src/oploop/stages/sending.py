@@ -62,7 +62,7 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
 async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) -> delivering.Delivery:
     """The changes into the warehouse, the delivery into the journal, the steps to the app, the receipts to the ledger."""
     b, now = plan.bound, ws.runtime.now()
-    table = ledger.keep_plan(plan, ws.warehouse, run_id, now)
+    table = ledger.keep_plan(plan, ws.warehouse, run_id, now, ws.release)
     ws.store.begin_delivery(run_id, b.name, table)
     done = 0
 
@@ -82,7 +82,7 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
         progress=progress,
     )
     result = await deliverer.run()
-    spec = ledger.spec_of_plan(plan, ws.warehouse, None)
+    spec = ledger.spec_of_plan(plan, ws.warehouse, ws.release)
     ledger.fold(ws.warehouse, run_id, spec, table, now, ws.store.steps(run_id, b.name), ws.runtime.now())
     ws.store.end_delivery(run_id, b.name)
     return result
