@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 from oploop.errors import FixConfig
 from oploop.model.base import ModelStatus
 from oploop.report import RunReport, SyncReport
-from tests.flow.conftest import PROJECT, Desk, ticket
+from tests.flow.conftest import DUCKDB, PROJECT, SERVER, Desk, ticket
+
+_numbers = itertools.count(1)
 
 RANKED = """\
 MODEL (name mart.ranked, kind {kind}, audits (accepted_values(column := priority, is_in := ('low', 'urgent'))));
@@ -25,13 +28,16 @@ TICKETS = "model: mart.ranked\nto: zendesk.tickets\nmode: update\nkey: {id: tick
 USERS = "model: mart.greeted\nto: zendesk.users\nmode: update\nkey: {id: user_id}\nfields: [notes]\n"
 
 
-@pytest.fixture
-def modelled(make_desk: Callable[..., Desk]) -> Desk:
-    desk = make_desk(tickets=0)
+@pytest.fixture(params=["duckdb", "postgres"])
+def modelled(make_desk: Callable[..., Desk], request: pytest.FixtureRequest) -> Desk:
+    server = request.param == "postgres"
+    dsn = request.getfixturevalue("cluster").made(f"models{next(_numbers)}") if server else ""
+    desk = make_desk(tickets=0, dsn=dsn)
     desk.load("users", [{"id": 500 + i, "name": f"Zoë {i}", "role": "end-user"} for i in range(5)])
     desk.load("tickets", [ticket(i, subject="now!" if i % 2 else "later") for i in range(1, 11)])
     (desk.folder / "oploop.yml").write_text(
-        PROJECT.replace("models: {engine: none}\n", "") + "    read: [tickets, users]\n"
+        (PROJECT.replace(DUCKDB, SERVER) if server else PROJECT).replace("models: {engine: none}\n", "")
+        + "    read: [tickets, users]\n"
     )
     write(desk.folder, RANKED.format(kind="FULL"))
     (desk.folder / "models" / "greeted.sql").write_text(GREETED)
@@ -104,7 +110,8 @@ async def test_what_is_wrong_with_a_model_or_its_sync_is_said_before_anything_is
         FixConfig, match=r"syncs/tickets.yml:1: there is no model 'mart.rankd' — did you mean 'mart.ranked'"
     ):
         await desk.turn()
-    assert not await desk.rows("SELECT * FROM duckdb_tables() WHERE schema_name LIKE 'raw%'")
+    async with desk.workspace() as ws:
+        assert not [t for t in ws.warehouse.tables() if t.startswith("raw")]
     assert desk.writes() == []
 
 

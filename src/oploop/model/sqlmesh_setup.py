@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlglot import exp
 from sqlmesh.core.config import (
@@ -23,7 +23,7 @@ from sqlmesh.core.config import (
 )
 from sqlmesh.core.console import NoopConsole, set_console
 from sqlmesh.core.context import Context
-from sqlmesh.core.engine_adapter import DuckDBEngineAdapter
+from sqlmesh.core.engine_adapter import DuckDBEngineAdapter, PostgresEngineAdapter
 from sqlmesh.core.loader import SqlMeshLoader
 from sqlmesh.core.model import create_external_model
 from sqlmesh.core.notification_target import BaseNotificationTarget, NotificationEvent
@@ -32,7 +32,7 @@ from sqlmesh.utils.metaprogramming import Executable
 from oploop.errors import OploopError, Place
 from oploop.model import fields
 from oploop.model.sqlmesh_faults import line_of
-from oploop.warehouse.base import Warehouse, quote_table
+from oploop.warehouse.base import Warehouse, quote, quote_table
 
 GATEWAY = "oploop"
 STATE_SCHEMA = "sqlmesh"
@@ -101,6 +101,12 @@ class Connection(DuckDBConnectionConfig):  # type: ignore[misc]
         return self._adapter
 
 
+class ServerConnection(Connection):
+    """The same, of a server whose dialect the models are written in."""
+
+    DIALECT: ClassVar[str] = "postgres"
+
+
 class RawTables(SqlMeshLoader):  # type: ignore[misc]
     """Loads a project, and for each table that a model names and no model makes, its columns from the warehouse."""
 
@@ -120,15 +126,17 @@ class RawTables(SqlMeshLoader):  # type: ignore[misc]
             table = exp.to_table(fqn, dialect="duckdb")
             columns = self.warehouse.columns(f"{table.db}.{table.name}") if table.db else {}
             if columns:
+                if self.warehouse.dialect != "duckdb":  # where a name's case matters unless it is quoted
+                    columns = {quote(n): exp.DataType.build(t, dialect="duckdb") for n, t in columns.items()}
                 external = self._external(f"{table.db}.{table.name}", columns, audits)
                 models[external.fqn] = external
         return models, index
 
-    def _external(self, name: str, columns: dict[str, str], audits: Any) -> Any:
+    def _external(self, name: str, columns: dict[str, Any], audits: Any) -> Any:
         return create_external_model(
             quote_table(name),
             columns=columns,
-            dialect="duckdb",
+            dialect=self.warehouse.dialect,
             default_catalog=self.context.default_catalog,
             defaults=self.config.model_defaults.dict(),
             project=self.config.project,
@@ -139,13 +147,14 @@ class RawTables(SqlMeshLoader):  # type: ignore[misc]
 def make_context(root: Path, warehouse: Warehouse, cache_dir: Path, ears: Ears, adapter: Any) -> Context:
     """A loaded SQLMesh context for the project at `root`. Raises SQLMesh's ConfigError for models that cannot be."""
     set_console(ears)
-    connection = Connection(database=warehouse.label)
+    kind = Connection if warehouse.dialect == "duckdb" else ServerConnection
+    connection = kind(database=warehouse.label)
     connection._adapter = adapter
     loader = type("Loader", (RawTables,), {"warehouse": warehouse})
     config = Config(
         gateways={GATEWAY: GatewayConfig(connection=connection, state_schema=STATE_SCHEMA)},
         default_gateway=GATEWAY,
-        model_defaults=ModelDefaultsConfig(dialect="duckdb", start=FIRST_DAY, allow_partials=True),
+        model_defaults=ModelDefaultsConfig(dialect=warehouse.dialect, start=FIRST_DAY, allow_partials=True),
         plan=PlanConfig(auto_categorize_changes=CategorizerConfig.all_full()),
         run=RunConfig(environment_check_interval=1, environment_check_max_wait=1),
         cache_dir=str(cache_dir),
@@ -155,12 +164,16 @@ def make_context(root: Path, warehouse: Warehouse, cache_dir: Path, ears: Ears, 
     return Context(paths=str(root), config=config, loader=loader, notification_targets=[AuditEar(ears=ears)])
 
 
-def make_adapter(warehouse: Warehouse) -> DuckDBEngineAdapter:
-    """SQLMesh's adapter on a cursor of the warehouse's own connection; to be closed after each use, as an open cursor
-    keeps the file held."""
+def make_adapter(warehouse: Warehouse) -> DuckDBEngineAdapter | PostgresEngineAdapter:
+    """SQLMesh's adapter: on a cursor of the warehouse's own connection, or on a session of its own with a server. To be
+    closed after each use, as an open cursor keeps the file held."""
     [(catalog,)] = warehouse.rows("SELECT current_database()")
+    if warehouse.dialect == "postgres":
+        return PostgresEngineAdapter(
+            lambda *_, **__: warehouse.session(), multithreaded=False, default_catalog=catalog, register_comments=True
+        )
     return DuckDBEngineAdapter(
-        lambda *_, **__: warehouse.connection.cursor(),
+        lambda *_, **__: warehouse.session(),
         multithreaded=False,
         default_catalog=catalog,
         register_comments=True,

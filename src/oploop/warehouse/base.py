@@ -40,6 +40,10 @@ class Warehouse(Protocol):
         """The driver's own connection, for dlt and SQLMesh, which load and model over it."""
         ...
 
+    def session(self) -> Any:
+        """Another cursor or session of the driver's, for SQLMesh; whoever asks for it closes it."""
+        ...
+
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         """Run a statement; the number of rows that it changed, where the engine tells, else -1."""
         ...

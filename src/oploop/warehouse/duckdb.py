@@ -44,6 +44,9 @@ class DuckDBWarehouse:
         """The driver's connection, for dlt and SQLMesh. Whoever uses it must not do so while others use this object."""
         return self._connection
 
+    def session(self) -> duckdb.DuckDBPyConnection:
+        return self._connection.cursor()
+
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         with self._run(sql, params) as done:
             if [column[0] for column in done.description or []] != ["Count"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import Any
 
@@ -48,6 +48,12 @@ class Columns(dict[str, str]):
         return super().get(short(name), default)
 
 
+def named(table: str, database: str) -> str:
+    """A table's quoted name; the first of three parts may be the database's."""
+    parts = [short(p) for p in table.replace('"', "").split(".")]
+    return ".".join(quote(p) for p in (parts[1:] if len(parts) == 3 and parts[0] == database else parts))
+
+
 class PostgresWarehouse:
     """A session with a Postgres database. Made by `open_postgres`."""
 
@@ -71,6 +77,14 @@ class PostgresWarehouse:
     def connection(self) -> psycopg.Connection[Any]:
         """The driver's connection. Whoever uses it must not do so while others use this object."""
         return self._connection
+
+    def session(self) -> psycopg.Connection[Any]:
+        """In transactions, with the settings of ours, but that nested loops are allowed."""
+        made = psycopg.connect(self._address.conninfo, prepare_threshold=None)
+        made.execute("SET timezone = 'UTC'")
+        made.execute("SET client_min_messages = warning")
+        made.commit()
+        return made
 
     # -- statements --------------------------------------------------------------------------------------------------
 
@@ -119,7 +133,7 @@ class PostgresWarehouse:
                 self._send("COMMIT", ())
             except BaseException:
                 self._depth = 0
-                self._rollback()
+                _roll_back(self._connection)
                 raise
 
     # -- catalog -----------------------------------------------------------------------------------------------------
@@ -133,15 +147,9 @@ class PostgresWarehouse:
                 "SELECT a.attname, a.t FROM (SELECT attname, attnum, "
                 f"{FUNCTIONS}.duckdb_name(format_type(atttypid, atttypmod)) AS t FROM pg_attribute "
                 "WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped) a ORDER BY a.attnum",
-                (self._name(table),),
+                (named(table, self._address.database),),
             ).fetchall()
         return Columns(found)
-
-    def _name(self, table: str) -> str:
-        parts = [short(p) for p in table.replace('"', "").split(".")]
-        if len(parts) == 3 and parts[0] == self._address.database:
-            parts = parts[1:]
-        return ".".join(quote(p) for p in parts)
 
     def tables(self) -> list[str]:
         with self._lock:
@@ -158,7 +166,7 @@ class PostgresWarehouse:
             found = self._send(
                 "SELECT 1 FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid WHERE d.classid = 'pg_rewrite'::regclass "
                 "AND d.refobjid = to_regclass($1) AND r.ev_class <> d.refobjid LIMIT 1",
-                (self._name(view),),
+                (named(view, self._address.database),),
             ).fetchall()
         return bool(found)
 
@@ -249,7 +257,7 @@ class PostgresWarehouse:
             self._send("COMMIT", ())
             return done
         except BaseException:
-            self._rollback()
+            _roll_back(self._connection)
             raise
 
     def _parts(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
@@ -259,9 +267,10 @@ class PostgresWarehouse:
             self._send(drop, ())
         return self._send(sql, params)
 
-    def _rollback(self) -> None:
-        with contextlib.suppress(psycopg.Error, SqlError, OSError):
-            self._send("ROLLBACK", ())
+
+def _roll_back(connection: psycopg.Connection[Any]) -> None:
+    with contextlib.suppress(psycopg.Error):  # a session that broke has rolled back already
+        connection.rollback()
 
 
 def open_postgres(dsn: str, *, read_only: bool) -> PostgresWarehouse:
@@ -313,4 +322,4 @@ def _first(connection: psycopg.Connection[Any], sql: Any, params: Sequence[Any])
     return row[0] if row else None
 
 
-__all__ = ["Columns", "Mapping", "PostgresWarehouse", "open_postgres"]
+__all__ = ["Columns", "PostgresWarehouse", "open_postgres"]
