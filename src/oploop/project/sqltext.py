@@ -14,7 +14,8 @@ _OUTSIDE = re.compile(
     r"(read_|write_|st_read|parquet_|sniff_|load_|http_|pragma_|duckdb_|iceberg_|delta_|postgres_|mysql_|sqlite_)\w*"
     r"|readcsv|readparquet|\w+_scan(_\w+)?|scan_\w+|glob|getenv|getvariable|current_setting|set_config|which_secret"
     r"|query|query_table|nextval|currval|sleep\w*|checkpoint|force_checkpoint|txid_current|write_log|\w*_?substrait\w*"
-    r"|unnest|explode|generate_series|generate_subscripts",
+    r"|unnest|explode|generate_series|generate_subscripts"
+    r"|pg_\w+|lo_\w+|dblink\w*|\w+_to_xml\w*|setval|lastval|inet_\w+|txid_\w+|query_to_\w+|ts_stat|notify",  # Postgres's
     re.IGNORECASE,
 )
 

@@ -21,12 +21,12 @@ from oploop.warehouse.base import SqlError, quote
 from oploop.warehouse.postgres_server import Address, connect, one_line, unreachable
 from oploop.warehouse.postgres_sql import FUNCTIONS, Translated, short, translate
 
-#: What every session begins with. Our joins are over whole tables, by equality: a nested loop is never right where a
-#: temporary table's size is guessed wrong, and compiling a statement of thousands of expressions takes seconds.
+#: What every session begins with. Our joins are over whole tables, by equality: hashing is right even where a temporary
+#: table's size is guessed wrong, and sorting texts is slower. Compiling thousands of expressions (jit) takes seconds.
 SETTINGS = (
     "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1; "
     "SET bytea_output = 'hex'; SET standard_conforming_strings = on; SET client_min_messages = warning; SET jit = off; "
-    "SET enable_nestloop = off; SET work_mem = '64MB'"
+    "SET enable_nestloop = off; SET enable_mergejoin = off; SET work_mem = '64MB'"
 )
 #: Statements kept translated.
 KEPT = 2_000

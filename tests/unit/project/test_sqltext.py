@@ -73,6 +73,11 @@ WRONG = [
     ("GetEnv('HOME')", "calls getenv"),
     ("current_setting('x')", "calls current_setting"),
     ("nextval('s')", "calls nextval"),
+    ("pg_read_file('/etc/passwd')", "calls pg_read_file"),
+    ("pg_sleep(9) is null", "calls pg_sleep"),
+    ("lo_import('/etc/passwd') > 0", "calls lo_import"),
+    ("query_to_xml('select 1', true, false, '')", "calls query_to_xml"),
+    ("dblink_exec('host=h', 'select 1')", "calls dblink_exec"),
     ("a\x00b", "NUL"),
     ("(" * 3000 + "a" + ")" * 3000, "is no SQL expression"),
 ]
