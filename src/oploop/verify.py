@@ -69,8 +69,9 @@ class ReadBack:
 
 def last_run(target: Target, warehouse: Warehouse) -> str | None:
     """The last run that delivered something of this sync."""
-    rows = warehouse.rows(f"SELECT max(run_id) FROM {target.state_table} WHERE sync = ?", (target.sync,))
-    return rows[0][0] if rows else None
+    [(changed,)] = warehouse.rows(f"SELECT max(run_id) FROM {target.state_table} WHERE sync = ?", (target.sync,))
+    [(removed,)] = warehouse.rows("SELECT max(run_id) FROM oploop.removed WHERE sync = ?", (target.sync,))
+    return max((r for r in (changed, removed) if r is not None), default=None)
 
 
 def to_fetch(target: Target, warehouse: Warehouse, run_id: str, *, limit: int) -> list[str]:
@@ -81,6 +82,10 @@ def to_fetch(target: Target, warehouse: Warehouse, run_id: str, *, limit: int) -
     rows = warehouse.rows(
         f"SELECT remote_id FROM {target.state_table} WHERE sync = ? AND run_id = ? AND {unseen} "
         f"ORDER BY settled_at IS NOT NULL, number LIMIT {int(limit)}",
+        (target.sync, run_id),
+    )
+    rows += warehouse.rows(
+        f"SELECT remote_id FROM oploop.removed WHERE sync = ? AND run_id = ? ORDER BY number LIMIT {max(0, limit - len(rows))}",
         (target.sync, run_id),
     )
     return [r[0] for r in rows]
@@ -113,8 +118,43 @@ async def read_back(
         f"SELECT COALESCE(status, 'waiting'), count(*) FROM oploop_looked WHERE run_id = {literal(result.run_id)} GROUP BY 1"
     )
     result.counts = dict(rows)
+    for status, n in settle_removed(target, warehouse, result.run_id, now=now).items():
+        result.counts[status] = result.counts.get(status, 0) + n
     result.waiting = result.counts.pop("waiting", 0)
     return result
+
+
+def settle_removed(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime) -> dict[str, int]:
+    """Look whether what was removed is away; counts of a run's removals by status ("waiting": no read can tell yet).
+
+    One that a read of after the removal still shows was brought back by somebody: `drifted`. An archived record may be
+    shown for ever, so it counts as confirmed by its acknowledgement.
+    """
+    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
+    news = f"a._extracted_at > z.removed_at + INTERVAL '{target.lag:f} seconds'"
+    absent = "FALSE"
+    if target.vouched is not None:
+        absent = f"(a.rid IS NULL AND z.removed_at < TIMESTAMPTZ {literal(target.vouched.isoformat())})"
+    app = (
+        f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._deleted, r._extracted_at FROM "
+        f"{quote_table(target.raw_table)} AS r"
+    )
+    warehouse.execute(
+        "CREATE OR REPLACE TEMP TABLE oploop_removals AS SELECT z.run_id, z.sync, z.number, z.remote_id, o.seq, o.status AS before_status, "
+        f"CASE WHEN z.op = 'archive' OR a._deleted IS TRUE OR {absent} THEN 'confirmed' "
+        f"WHEN a.rid IS NOT NULL AND {news} THEN 'drifted' ELSE 'waiting' END AS status "
+        f"FROM oploop.removed z LEFT JOIN ({app}) a ON a.rid = z.remote_id "
+        "JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status FROM oploop.change_outcomes "
+        "GROUP BY 1, 2, 3) o ON o.run_id = z.run_id AND o.sync = z.sync AND o.number = z.number "
+        f"WHERE z.sync = {literal(target.sync)} AND (o.status = 'sent' OR z.run_id = {literal(run_id)})"
+    )
+    confirmed = f"CASE WHEN status = 'confirmed' THEN {at} END"
+    warehouse.execute(
+        "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, status, NULL, NULL, remote_id, NULL, "
+        f"{confirmed}, {at} FROM oploop_removals WHERE status NOT IN ('waiting', before_status)"
+    )
+    rows = warehouse.rows(f"SELECT status, count(*) FROM oploop_removals WHERE run_id = {literal(run_id)} GROUP BY 1")
+    return {r[0]: r[1] for r in rows}
 
 
 def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:

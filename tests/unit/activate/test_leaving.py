@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 
-from oploop.activate import ledger
+from oploop.activate import ledger, states
 from oploop.activate.bind import BoundSync
 from oploop.activate.diff import Diff
 from oploop.activate.plan import make_plan
@@ -15,6 +16,7 @@ from oploop.errors import FixConfig
 from oploop.project import Adopt, FieldMapping, Limit, Limits, Mode, OnDeleted, OnLeave
 from oploop.records import FieldType, Op
 from oploop.state import JournalStep
+from oploop.verify import Target, Watched, read_back, to_fetch
 from oploop.warehouse.base import quote_table
 from tests.unit.activate.engine import SAFE, Engine, a_field, a_sync, an_object, at, micros
 
@@ -249,3 +251,32 @@ def test_plan_rows_of_left_records_have_typed_keys(engine: Engine) -> None:
     found = engine.diff(b)
     rows = engine.warehouse.rows(f"SELECT k0, k1 FROM {quote_table(found.table)} WHERE __status = 'remove'")
     assert rows == [("b", 7)]
+
+
+async def test_what_was_removed_is_looked_for_until_a_read_tells(engine: Engine) -> None:
+    world(engine, [("a", "gold")], [("1", "a", "gold"), ("2", "b", "gold"), ("3", "c", "gold"), ("4", "d", "gold")])
+    b = bound(engine)
+    made(engine, b, ("2", "b"), ("3", "c"), ("4", "d"))
+    deliver(engine, b, engine.diff(b))
+    watched = Watched("tier", "tier", "r.tier", "VARCHAR", FieldType.TEXT)
+    target = Target(b.name, "crm", "people", engine.raw, "id", states.state_table(b), (watched,), at(400))
+    assert sorted(to_fetch(target, engine.warehouse, "r9", limit=9)) == ["2", "3", "4"]
+
+    async def seen(vouched: float) -> tuple[dict[str, int], int]:
+        looked = await read_back(
+            replace(target, vouched=at(vouched)), engine.warehouse, fetch=None, now=at(999), within_run=False
+        )
+        return looked.counts, looked.waiting
+
+    assert await seen(500) == ({}, 3), "what was read before the removal tells nothing"
+    engine.warehouse.execute(f"UPDATE {engine.raw} SET _deleted = TRUE WHERE id = '2'")
+    engine.warehouse.execute(
+        f"UPDATE {engine.raw} SET _extracted_at = ? WHERE id = '3'", [at(700)]
+    )  # somebody restored it
+    engine.warehouse.execute(f"DELETE FROM {engine.raw} WHERE id = '4'")
+    assert await seen(500) == ({"confirmed": 1, "drifted": 1}, 1)
+    assert await seen(650) == ({"confirmed": 2, "drifted": 1}, 0), "a complete read must have shown the third"
+    rows = dict(engine.warehouse.rows("SELECT remote_id, status FROM oploop.changes WHERE op = 'remove'"))
+    assert rows == {"2": "confirmed", "3": "drifted", "4": "confirmed"}
+    [(confirmed,)] = engine.warehouse.rows("SELECT count(confirmed_at) FROM oploop.changes")
+    assert confirmed == 2
