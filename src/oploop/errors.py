@@ -4,6 +4,7 @@
     ├── FixConfig     the user's files, credentials or command line are wrong     exit 2
     ├── FixData       the data in the warehouse or an app is not what it must be  exit 1
     ├── RetryLater    nothing is wrong, but it cannot be done now                 exit 1
+    │   └── QuotaSpent    nor in this run: the account's quota is used up
     ├── SkipRecord    one record cannot be delivered; the others can              exit 1
     └── StopRun       going on would do harm; a person must look                  exit 1
 
@@ -70,6 +71,10 @@ class RetryLater(OploopError):
     ) -> None:
         super().__init__(message, mend=mend, place=place)
         self.after = after
+
+
+class QuotaSpent(RetryLater):
+    """The account's quota is used up for so long that it is no use to wait; what is left is for a later run."""
 
 
 class SkipRecord(OploopError):

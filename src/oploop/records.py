@@ -109,6 +109,7 @@ class Outcome(StrEnum):
     OK = "ok"  #: the app acknowledged it
     REJECTED = "rejected"  #: the app refused this record; sending it again unchanged would be refused again
     RETRY = "retry"  #: not done, and a later try may succeed (lock, limit)
+    DEFERRED = "deferred"  #: not done, as the quota is used up; the next run sends it
     UNKNOWN = "unknown"  #: the answer was lost: it may or may not have been done
 
 

@@ -12,6 +12,7 @@ from oploop.activate.undo import Left
 from oploop.errors import OploopError
 from oploop.extract import StreamResult
 from oploop.model.base import ModelResult, ModelStatus
+from oploop.records import Outcome
 from oploop.verify import STATUSES, ReadBack
 
 SyncStatus = Literal["ok", "stopped", "failed", "planned", "nothing", "paused", "interrupted"]
@@ -46,6 +47,14 @@ class SyncReport:
             return 0
         return self.plan.changes - (self.delivery.outcomes.total() if self.delivery is not None else 0)
 
+    @property
+    def deferred(self) -> int:
+        """Changes that the quota left for a later run."""
+        if self.plan is None or self.delivery is None or not self.delivery.deferred:
+            return 0
+        done = self.delivery.outcomes
+        return self.plan.changes - done.total() + done[Outcome.DEFERRED]
+
     def stop(self, why: str) -> None:
         """Keep it from being sent."""
         self.stopped.append(why)
@@ -68,6 +77,7 @@ class SyncReport:
             "unknown": sent.unknown if sent else 0,
             "failed": sent.failed if sent else 0,
             "not_begun": self.not_begun,
+            "deferred": self.deferred,
             "calls": sent.calls if sent else 0,
             "seconds": sent.seconds if sent else 0.0,
         }

@@ -32,7 +32,6 @@ RAWT = "r"  #: alias of the raw table in `now`
 #: Keys of a sync that are read and checked but that nothing acts on yet, with the only value they may have.
 NOT_YET = {
     "when": "models",
-    "order_by": (),
 }
 
 
@@ -139,6 +138,7 @@ class BoundSync:
     where: str | None
     explain: tuple[str, ...]
     others: frozenset[str] = frozenset()  #: the names of the project's other syncs
+    order: tuple[str, ...] = ()  #: over MODEL: who goes first
 
     @property
     def name(self) -> str:
@@ -233,14 +233,35 @@ def bind(
     _refuse_twice(sync, fields)
     for column in sync.explain:
         binder.mapper.column(column, "explain")
+    order = tuple(_ordered(binder, text) for text in sync.order_by)
     checks = tuple(BoundCheck(c.name or c.sql, c.sql, c.stop) for c in sync.checks)
     known = frozenset(others) - {sync.name}
     bound = BoundSync(
-        sync, obj, stream, model_table, raw, obj.id_column, keys, fields, checks, sync.where, tuple(sync.explain), known
+        sync,
+        obj,
+        stream,
+        model_table,
+        raw,
+        obj.id_column,
+        keys,
+        fields,
+        checks,
+        sync.where,
+        tuple(sync.explain),
+        known,
+        order,
     )
     _refuse_incomplete(bound, described)
     refuse_unfindable(bound)
     return bound
+
+
+def _ordered(binder: _Binder, text: str) -> str:
+    """One column of `order_by` with its direction; NULLs go last either way."""
+    quoted = text.startswith('"')
+    name, _, direction = text.removeprefix('"').partition('"' if quoted else " ")
+    column = binder.mapper.column(name, "order_by")
+    return f"{column} {'DESC' if direction.strip().lower() == 'desc' else 'ASC'} NULLS LAST"
 
 
 def _refuse_twice(sync: Sync, fields: Sequence[BoundField]) -> None:

@@ -18,7 +18,7 @@ from oploop.activate.journal import Journal
 from oploop.activate.plan import SyncPlan, batches, operation_of
 from oploop.apps.base import App
 from oploop.apps.transport import LostAnswer, Refused
-from oploop.errors import OploopError, RetryLater, SkipRecord
+from oploop.errors import OploopError, QuotaSpent, RetryLater, SkipRecord
 from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
 from oploop.runtime import GRACE, Interrupted, Runtime
 from oploop.state import JournalStep
@@ -58,6 +58,11 @@ class Delivery:
     @property
     def failed(self) -> int:
         return self.outcomes[Outcome.RETRY]
+
+    @property
+    def deferred(self) -> bool:
+        """Whether the account's quota ended it."""
+        return isinstance(self.error, QuotaSpent)
 
     @property
     def interrupted(self) -> bool:
@@ -178,6 +183,9 @@ class Deliverer:
         except Interrupted:
             self._ends()
             await self._close(entry, undone, None)
+        except QuotaSpent as e:  # what is left goes with a later run, in the order of the plan
+            self._stop = self._stop or e
+            await self._close(entry, Outcome.UNKNOWN if undone is Outcome.UNKNOWN else Outcome.DEFERRED, str(e))
         except RetryLater as e:
             await self._close(entry, undone, str(e))
         except OploopError as e:

@@ -119,9 +119,10 @@ def _left_rows(bound: BoundSync, warehouse: Warehouse) -> str:
         done = f"CASE WHEN {any_sent} THEN 'update' WHEN {any_kept} THEN 'kept' ELSE 'same' END"
         unsure = f"({any_sent}) AND {unsure}"
     inner = f"SELECT {', '.join([*cols, *fields])} FROM left_compared"
+    rank = ", NULL::BIGINT AS __rank" if bound.order else ""
     return (
         f"SELECT *, CASE WHEN {unsure} THEN 'left' ELSE {done} END AS __status, 0 AS __bad, NULL::VARCHAR AS __value, "
-        f"NULL::VARCHAR AS __why, TRUE AS __left FROM ({inner})"
+        f"NULL::VARCHAR AS __why, TRUE AS __left{rank} FROM ({inner}) AS t"
     )
 
 

@@ -33,6 +33,7 @@ STATUS = {
     Outcome.OK: "sent",
     Outcome.REJECTED: "rejected",
     Outcome.RETRY: "failed",
+    Outcome.DEFERRED: "deferred",
     Outcome.UNKNOWN: "unknown",
 }
 

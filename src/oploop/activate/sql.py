@@ -145,6 +145,8 @@ def model_select(bound: BoundSync) -> str:
         if f.unmapped is not None:
             cols.append(f"{f.unmapped} AS __u{i}")
     cols += [f"({c.sql}) AS __x{j}" for j, c in enumerate(bound.checks)]
+    if bound.order:
+        cols.append(f"row_number() OVER (ORDER BY {', '.join(bound.order)}) AS __rank")
     why = json_object([(e, f"{MODEL}.{quote(e)}", None) for e in bound.explain]) if bound.explain else "NULL"
     cols.append(f"{why} AS __why")
     where = f" WHERE {bound.where}" if bound.where else ""
@@ -190,9 +192,12 @@ def plan_columns(bound: BoundSync, value: str) -> str:
         "__why",
         "__left",
     ]
+    cols += ["__rank"] if bound.order else []
     return ", ".join(cols + [f"{p}{i}" for i in range(len(bound.fields)) for p in ("w", "b", "c", "d", "o")])
 
 
+#: Rows of a sync's own order that are sent together, whatever is done with them.
+RANKED = 1000
 #: In which order changes are sent: nothing is taken away before what is new or moved has been delivered.
 _ORDER = "CASE __status WHEN 'create' THEN 1 WHEN 'update' THEN 2 WHEN 'archive' THEN 3 ELSE 4 END"
 
@@ -232,7 +237,12 @@ def _finish(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequen
         more = plan_columns(bound, "__value")
         found += f" UNION ALL SELECT {more} FROM ({_parked(bound, known, 'left_rows')}) AS t WHERE __status <> 'same'"
     sent = "__status IN ('create', 'update', 'archive', 'remove')"
-    number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY {_ORDER}, __key, __remote) END"
+    # by thousands of the sync's own order, so that calls of each kind stay full
+    first, then = (
+        (f"CAST(floor(__rank / {RANKED:.1f}) AS BIGINT) NULLS LAST, ", "__rank, ") if bound.order else ("", "")
+    )
+    order = f"{first}{_ORDER}, {then}__key, __remote"
+    number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY {order}) END"
     return f"WITH {', '.join([*ctes, *parts])} SELECT {number} AS __number, {plan_columns(bound, '__value')} FROM ({found}) AS t"
 
 

@@ -23,6 +23,7 @@ import orjson
 from oploop.apps.budget import Budget as Budget
 from oploop.apps.budget import Quota as Quota
 from oploop.errors import FixConfig, OploopError, RetryLater
+from oploop.errors import QuotaSpent as QuotaSpent
 from oploop.runtime import Interrupted, Runtime
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ MAX_TRIES = 6
 MAX_BACKOFF = 30.0
 MAX_REDIRECTS = 5
 GZIP_FROM_BYTES = 2048
+#: Seconds from which on a run does not wait for what the app says, but leaves the rest to a later one.
+DEFER_FROM = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +268,11 @@ class Transport:
                 return answer
             verdict = self.policy.verdict(answer)
             maybe_done = lost or (verdict.retry and verdict.done and not reading)
+            if verdict.retry and not verdict.done and not lost and (verdict.after or 0.0) >= DEFER_FROM:
+                raise QuotaSpent(
+                    f"{_bare(request.url)} lets nobody call for {_span(verdict.after or 0.0)}: {self._said(answer)}",
+                    after=verdict.after,
+                )
             if verdict.retry and not last and (repeatable or not verdict.done):
                 lost = maybe_done
                 shared = answer.status == 429
@@ -323,6 +331,9 @@ class Transport:
         if lost:
             return LostAnswer(f"{request.method} {_bare(request.url)}: the run was interrupted before the answer")
         return e
+
+    def _said(self, answer: Answer) -> str:
+        return self._discreet(self.policy.error(answer)[0])
 
     def _unanswered(self, request: Request, e: OSError, lost: bool) -> OploopError:
         why = self._discreet(str(e))
@@ -459,6 +470,10 @@ def _bare(url: str) -> str:
 def _why(e: Exception) -> str:
     """What an exception says, without the address: aiohttp gives it whole, with its query."""
     return str(getattr(e, "message", "") or e).strip() or type(e).__name__
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
 
 
 def _what_it_is(answer: Answer) -> str:

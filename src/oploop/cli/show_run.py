@@ -125,6 +125,8 @@ def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
         parts += _delivered(s)
     elif s.status != "interrupted":
         parts.append("nothing to send")
+    if s.deferred:
+        parts.append(f"{s.deferred:,} deferred: the quota is used up")
     if s.not_begun:
         parts.append(f"{s.not_begun:,} not begun")
     if s.status == "interrupted":

@@ -48,7 +48,7 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
         await deliver_canary(ws, report, run_id, tell, send)
     else:
         report.delivery = await send(ws, plan, run_id, tell)
-        report.status = "ok" if report.delivery.error is None else "failed"
+        report.status = "ok" if report.delivery.error is None or report.delivery.deferred else "failed"
         report.error = report.delivery.error
         if report.delivery.interrupted:
             report.status = "interrupted"

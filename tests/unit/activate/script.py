@@ -13,7 +13,7 @@ from typing import Any
 
 from oploop.apps.base import App
 from oploop.apps.transport import Answer, LostAnswer, Refused, Request
-from oploop.errors import FixConfig, RetryLater, SkipRecord
+from oploop.errors import FixConfig, QuotaSpent, RetryLater, SkipRecord
 from oploop.records import Op, Outcome, Receipt, Step
 from oploop.runtime import Runtime
 from tests.unit.activate.engine import T0, micros
@@ -99,6 +99,8 @@ class ScriptedApp(App):
                 raise SkipRecord("it has no address")
             case "later":
                 raise RetryLater("busy")
+            case "spent":
+                raise QuotaSpent("nobody may call for 8 hours", after=28800)
             case "fix":
                 raise FixConfig("the token was revoked")
             case "lost" | "lost+":

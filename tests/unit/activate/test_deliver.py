@@ -20,7 +20,7 @@ from oploop.activate import plan as planning
 from oploop.activate.deliver import Deliverer, Delivery
 from oploop.activate.journal import Journal
 from oploop.errors import FixConfig
-from oploop.records import Op, Operation, Replay
+from oploop.records import Op, Operation, Outcome, Replay
 from oploop.state import JournalStep, StateStore
 from oploop.warehouse import Warehouse
 from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at
@@ -280,6 +280,15 @@ async def test_a_mistake_of_configuration_stops_the_rest_and_loses_nothing(post:
     assert Counter(found.values())["sent"] == 9
     assert set(found.values()) == {"sent", "failed"}
     assert result.delivered + result.failed == len(found)
+
+
+async def test_a_spent_quota_ends_the_delivery_and_the_rest_is_deferred(post: Any) -> None:
+    office: Post = post(operation(batch=2, in_flight=1), creates=6, updates=0)
+    app = ScriptedApp(["ok", "spent"], office.runtime)
+    result = await office.deliver(app)
+    assert (result.deferred, len(app.steps), office.clock.slept) == (True, 2, [])
+    assert result.outcomes == Counter({Outcome.OK: 2, Outcome.DEFERRED: 2}), "two were asked for, two never began"
+    assert office.statuses() == {1: "sent", 2: "sent", 3: "deferred", 4: "deferred"}
 
 
 async def test_a_defect_of_an_app_leaves_its_call_unknown(post: Any) -> None:
