@@ -232,6 +232,7 @@ class HeldRow:
     key: str | None
     reason: str
     field: str | None
+    why: str | None = None  #: JSON of the sync's `explain` columns
 
 
 def reason(rules: Sequence[sql.Rule], bad: int, value: str | None) -> tuple[str, str | None]:
@@ -248,12 +249,13 @@ def held_rows(diff_: Diff, warehouse: Warehouse, limit: int | None = None) -> li
     """The held rows, by key; one row for a key that is there twice."""
     cap = f" LIMIT {int(limit)}" if limit is not None else ""
     rows = warehouse.rows(
-        f"SELECT DISTINCT __key, __bad, __value FROM {quote_table(diff_.table)} WHERE __status = 'held' ORDER BY 1, 2{cap}"
+        f"SELECT __key, __bad, __value, max(CAST(__why AS VARCHAR)) FROM {quote_table(diff_.table)} "
+        f"WHERE __status = 'held' GROUP BY 1, 2, 3 ORDER BY 1, 2{cap}"
     )
     held = []
-    for key, bad, value in rows:
+    for key, bad, value, why in rows:
         says, field = reason(diff_.rules, bad, value)
-        held.append(HeldRow(show_key(key), says, field))
+        held.append(HeldRow(show_key(key), says, field, why))
     return held
 
 

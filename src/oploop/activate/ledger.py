@@ -387,14 +387,15 @@ def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime)
     if not plan.held:
         return
     rows = d.held_rows(plan.diff, warehouse)
+    names = ("key", "reason", "field", "why")
     table = pa.table(
-        {"key": [r.key for r in rows], "reason": [r.reason for r in rows], "field": [r.field for r in rows]},
-        schema=pa.schema([("key", pa.string()), ("reason", pa.string()), ("field", pa.string())]),
+        {n: [getattr(r, n) for r in rows] for n in names}, schema=pa.schema([(n, pa.string()) for n in names])
     )
     warehouse.register("oploop_held_rows", table)
     try:
         warehouse.execute(
-            "INSERT INTO oploop.held_log SELECT ?, ?, key, reason, field, ? FROM oploop_held_rows",
+            "INSERT INTO oploop.held_log (run_id, sync, key, reason, field, noted_at, why) "
+            "SELECT ?, ?, key, reason, field, ?, why FROM oploop_held_rows",
             (run_id, plan.bound.name, now),
         )
     finally:

@@ -53,8 +53,9 @@ CREATE TABLE IF NOT EXISTS oploop.undone (
 );
 -- Rows that a rule kept back, at each run of their sync.
 CREATE TABLE IF NOT EXISTS oploop.held_log (
-    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, key VARCHAR, reason VARCHAR NOT NULL, field VARCHAR, noted_at TIMESTAMPTZ NOT NULL
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, key VARCHAR, reason VARCHAR NOT NULL, field VARCHAR, noted_at TIMESTAMPTZ NOT NULL, why VARCHAR
 );
+ALTER TABLE oploop.held_log ADD COLUMN IF NOT EXISTS why VARCHAR;
 CREATE TABLE IF NOT EXISTS oploop.sync_runs (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, object VARCHAR NOT NULL, status VARCHAR NOT NULL, rows BIGINT, created BIGINT,
     updated BIGINT, held BIGINT, delivered BIGINT, rejected BIGINT, unknown BIGINT, calls BIGINT, seconds DOUBLE, noted_at TIMESTAMPTZ NOT NULL,

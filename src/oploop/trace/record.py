@@ -158,13 +158,14 @@ def _sync(ws: Workspace, b: BoundSync, record: Record | None, key: str) -> Trace
     traced = TracedSync(b.name, b.sync.model, {k.column: row.get(k.column) for k in b.keys}, status, says, row=row)
     traced.explain = {e: row[e] for e in b.explain if e in row}
     seen = record is not None and _seen(ws, b, record, state)
+    unsure = _unsure(ws, b)
     for i, f in enumerate(b.fields):
         t = TracedField(f.label, _shown(now[i], f), _shown(wanted[i], f) if row else None)
         t.sent, t.stored = (_shown(state.get(f"{f.field.name}.{part}"), f) for part in ("sent", "stored"))
         t.sent_at = state.get(f"{f.field.name}.at")
         if f.in_place:  # no plan's row: what the app holds has all that is to be added already
             t.wanted = _shown(plan[f"w{i}"], f) if plan else t.now if inside else None
-        t.why = _why(ws, f, t, plan.get(f"c{i}"), plan.get(f"d{i}"), status, seen=seen, inside=inside)
+        t.why = _why(ws, f, t, plan.get(f"c{i}"), plan.get(f"d{i}"), status, seen=seen, inside=inside, unsure=unsure)
         traced.fields.append(t)
     return traced
 
@@ -249,6 +250,14 @@ def _seen(ws: Workspace, b: BoundSync, record: Record, state: Mapping[str, Any])
     return by_read or (vouched is not None and acked < vouched)
 
 
+def _unsure(ws: Workspace, b: BoundSync) -> tuple[datetime, float] | None:
+    """(the time up to which reads show all that happened, by how many seconds they lag); None where they do not lag."""
+    vouched = diffing.vouched_until(b, ws.warehouse)
+    if vouched is None or b.stream is None or not b.stream.lag:
+        return None
+    return vouched, b.stream.lag
+
+
 def _shown(value: Any, f: BoundField) -> Any:
     if isinstance(value, str) and f.field.type in (FieldType.LIST, FieldType.JSON):
         return orjson.loads(value)
@@ -297,7 +306,16 @@ def _parked(ws: Workspace, b: BoundSync, key: str) -> str:
 
 
 def _why(
-    ws: Workspace, f: BoundField, t: TracedField, send: Any, kept: Any, status: str, *, seen: bool, inside: bool
+    ws: Workspace,
+    f: BoundField,
+    t: TracedField,
+    send: Any,
+    kept: Any,
+    status: str,
+    *,
+    seen: bool,
+    inside: bool,
+    unsure: tuple[datetime, float] | None,
 ) -> str:
     """Who wins in one field, and why."""
     if not inside:
@@ -312,6 +330,8 @@ def _why(
     if t.sent_at is not None and not seen:
         return f"{when}; no read has shown it yet"
     if _alike(t.wanted, t.now, f.field.canonical):
+        if t.sent_at is not None and unsure is not None and t.sent_at >= unsure[0]:
+            return f"{when}, and it was there; the last {unsure[1]:g} s of edits are not shown yet"
         return f"{when}, and it stayed" if when else "never had to be sent"
     if t.wanted is None and f.on_null != "clear":
         return "the model has no value: left as it is"

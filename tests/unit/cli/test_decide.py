@@ -152,6 +152,13 @@ def test_undo_since_a_time_and_as_json(read: Path, zendesk: ZendeskSandbox) -> N
     assert set(priorities(zendesk).values()) == {"low"}
 
 
+def test_held_rows_tell_what_explains_them(read: Path) -> None:
+    run("run", "--env", "prod", "--yes", folder=read)
+    said = run("held", folder=read).words
+    assert '103 priority: "highest" is not one of low, normal, high, urgent spend 3' in said
+    assert run("held", "-o", "json", folder=read).json["held"][0]["why"] == '{"spend":3.0}'
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

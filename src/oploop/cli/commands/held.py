@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,12 +47,13 @@ def _held(ws: Workspace, names: list[str], limit: int) -> dict[str, Any]:
     out: dict[str, Any] = {"held": [], "parked": [], "counts": {n: {"held": 0, "parked": 0} for n in names}}
     if not ws.warehouse.columns("oploop.held"):
         return out
+    has_why = "why" in ws.warehouse.columns("oploop.held")  # likewise
     has_field = "field" in ws.warehouse.columns("oploop.parked")  # not in a file that an earlier release made
     for name in names:
         for kind, select in (
             (
                 "held",
-                "SELECT key, reason, field, run_id, noted_at FROM oploop.held WHERE sync = ? ORDER BY reason, key",
+                f"SELECT key, reason, field, run_id, noted_at, {'why' if has_why else 'NULL AS why'} FROM oploop.held WHERE sync = ? ORDER BY reason, key",
             ),
             (
                 "parked",
@@ -119,7 +121,9 @@ def _row(r: dict[str, Any], kind: str, now: Any) -> list[str]:
 
     key = show.value(r["key"], 40) if r["key"] is not None else "(no key)"
     if kind == "held":
-        return [key, show.value(r["reason"], 110)]
+        why = json.loads(r["why"]) if r["why"] else {}
+        because = " · ".join(f"{name} {show.value(v, 40)}" for name, v in why.items())
+        return [key, show.value(r["reason"], 110), because]
     said = f": {show.value(r['message'], 90)}" if r["message"] else ""
     if r["field"]:
         said = f" {show.value(r['field'], 40)}{said}"
