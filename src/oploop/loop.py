@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from oploop.activate import saved
+from oploop.activate.retention import retain
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, StageReport, SyncReport
 from oploop.runtime import GRACE, heeding_signals
@@ -133,6 +134,7 @@ async def recorded(ws: Workspace) -> AsyncIterator[RunReport]:
         "INSERT INTO oploop.runs (run_id, environment, status, started_at, finished_at, seconds, summary) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (report.run_id, ws.environment, report.status, started, ws.runtime.now(), report.seconds, summary),
     )
+    retain(ws.warehouse, ws.project.retention, ws.runtime.now())
 
 
 @asynccontextmanager

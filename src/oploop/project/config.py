@@ -115,6 +115,15 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """For how many seconds the ledger keeps what it tells; None: for ever."""
+
+    changes: float | None = None
+    held: float | None = None
+    runs: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """The user's folder. All paths are absolute."""
 
@@ -126,6 +135,7 @@ class Project:
     environments: dict[str, Environment]
     syncs: dict[str, Sync]
     warnings: list[str]
+    retention: Retention = Retention()
 
     @property
     def state_dir(self) -> Path:
@@ -174,6 +184,7 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
         environments={**{n: Environment(n) for n in ALWAYS}, **taken.get("environments", {})},
         syncs=syncs,
         warnings=warnings,
+        retention=taken.get("retention", Retention()),
     )
 
 
@@ -208,13 +219,31 @@ def _environments(value: Any, place: Place, key: str) -> dict[str, Environment]:
     return found
 
 
+def _kept(value: Any, place: Place, key: str) -> float | None:
+    """How long something is kept: a time span of a day at least, or `forever`."""
+    if value == "forever":
+        return None
+    seconds = duration(value, place, key)
+    if seconds < SHORTEST:
+        raise FixConfig(f"{key} is shorter than a day", mend=f"write `{key}: 90d`, or `{key}: forever`", place=place)
+    return seconds
+
+
+def _retention(value: Any, place: Place, key: str) -> Retention:
+    return Retention(**take(a_map(value, place, key), RETENTION_KEYS, key))
+
+
+SHORTEST = 24 * 3600.0  #: the shortest retention, in seconds
+
 PROJECT_KEYS: dict[str, Read] = {
     "name": project_name,
     "warehouse": a_map,
     "models": a_map,
     "apps": _named,
     "environments": _environments,
+    "retention": _retention,
 }
+RETENTION_KEYS: dict[str, Read] = {"changes": _kept, "held": _kept, "runs": _kept}
 WAREHOUSE_KEYS: dict[str, Read] = {"type": choice(WarehouseType), "database": text, "dsn": text}
 MODELS_KEYS: dict[str, Read] = {"engine": choice(Engine), "project": text}
 ENVIRONMENT_KEYS: dict[str, Read] = {"description": text}

@@ -64,6 +64,21 @@ def test_what_yaml_makes_easy_is_named(write: Write, text: str, line: int, what:
     assert mend in said.split(" — ")[1]
 
 
+@pytest.mark.parametrize(
+    ("value", "line", "what"),
+    [
+        ("{changes: 400}", 2, "changes must be a time span"),
+        ("{changes: 1h}", 2, "changes is shorter than a day"),
+        ("\n  runs: 30d\n  hold: 3d", 4, "unknown key 'hold' in retention"),
+        ("400d", 2, "retention"),
+    ],
+)
+def test_a_retention_that_is_none(write: Write, value: str, line: int, what: str) -> None:
+    said = mistake(write(f"name: acme\nretention: {value}\n"))
+    assert said.startswith(f"oploop.yml:{line}: ")
+    assert what in said
+
+
 @pytest.mark.parametrize("trap", ["@", "`", "*", "!", "%", "x: "])
 @pytest.mark.parametrize("key", ["api_key", "api_token", "password", "dsn"])
 def test_a_secret_is_not_shown_where_the_yaml_breaks(write: Write, trap: str, key: str) -> None:

@@ -14,6 +14,7 @@ from oploop.project.config import (
     ENVIRONMENT_KEYS,
     MODELS_KEYS,
     PROJECT_KEYS,
+    RETENTION_KEYS,
     STREAM_KEYS,
     WAREHOUSE_KEYS,
 )
@@ -28,6 +29,7 @@ SECTIONS: dict[str, Mapping[str, object]] = {
     "read": STREAM_KEYS,
     "budget": BUDGET_KEYS,
     "environments": ENVIRONMENT_KEYS,
+    "retention": RETENTION_KEYS,
     "syncs/*.yml": SYNC_KEYS,
     "fields": FIELD_KEYS,
     "limits": LIMIT_KEYS,

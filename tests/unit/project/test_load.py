@@ -18,6 +18,7 @@ from oploop.project import (
     FieldMapping,
     Limit,
     Limits,
+    Retention,
     find_project,
     init_project,
     load_project,
@@ -313,3 +314,9 @@ def test_what_importing_loads() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.strip() == "[]"
+
+
+def test_retention_is_for_ever_unless_it_is_said(write: Write) -> None:
+    assert load_project(write("name: acme\n"), {}).retention == Retention()
+    said = load_project(write("name: acme\nretention: {changes: 400d, held: 90d, runs: forever}\n"), {})
+    assert said.retention == Retention(400 * 86400.0, 90 * 86400.0, None)
