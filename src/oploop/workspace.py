@@ -6,11 +6,13 @@ their own.
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import functools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -23,7 +25,7 @@ from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mean
 from oploop.extract import StreamRequest, stream_states
 from oploop.model.base import Modeler, environment_table
-from oploop.project import Project, Sync, check_columns
+from oploop.project import Project, StreamBlock, Sync, check_columns
 from oploop.project.release import release_of
 from oploop.records import Field, Object, Op, ReadOptions, Stream
 from oploop.runtime import Runtime
@@ -82,6 +84,27 @@ def matches(sync: Sync, word: str) -> bool:
     if word.endswith("+"):
         return fnmatch.fnmatchcase(sync.model, word[:-1])
     return fnmatch.fnmatchcase(sync.name, word)
+
+
+def check_reading(name: str, options: StreamBlock, stream: Stream, now: datetime) -> None:
+    """Refuse what would quietly read everything, or nothing: a mistyped field to exclude, a date to come.
+
+    Records have fields that are no columns, which may be excluded from `_raw`; so only what looks like a column is one.
+    """
+    if options.since is not None and options.since > now:
+        raise FixConfig(
+            f"{name}: since {options.since:%Y-%m-%d} is still to come, so nothing would be read",
+            mend="write a date that has passed",
+            place=options.place,
+        )
+    for field_name in options.exclude:
+        near = difflib.get_close_matches(field_name, stream.columns, n=1, cutoff=0.8)
+        if field_name not in stream.columns and near:
+            raise FixConfig(
+                f"{name} has no field {field_name!r} to exclude",
+                mend=f"did you mean {near[0]!r}?",
+                place=options.place,
+            )
 
 
 @dataclass
@@ -245,6 +268,7 @@ class Workspace:
                         place=options.place,
                     )
                 since, exclude = options.since, frozenset(options.exclude)
+                check_reading(f"{block.name}.{name}", options, app.streams[name], self.runtime.now())
                 wanted[block.name, name] = ReadOptions(since=since, exclude=exclude)
         shown: set[tuple[str, str]] = set()
         for sync in syncs:

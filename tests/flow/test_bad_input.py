@@ -133,3 +133,33 @@ def test_a_plan_that_was_tampered_with_is_no_plan(tmp_path: Path, changes: str) 
     )
     with pytest.raises(FixConfig, match="is no saved plan"):
         saved.load(file)
+
+
+@pytest.mark.parametrize(
+    ("read", "says"),
+    [
+        ("{since: 2990-01-01}", "since 2990-01-01 is still to come"),
+        ("{exclude: [descripton]}", "no field 'descripton' to exclude — did you mean 'description'"),
+        ("{exclude: [something_of_raw_only]}", None),
+    ],
+)
+async def test_what_would_quietly_read_nothing_or_everything_is_refused(
+    desk: Desk, read: str, says: str | None
+) -> None:
+    (desk.folder / "oploop.yml").write_text(f"{PROJECT}    read: {{tickets: {read}}}\n")
+    await desk.model(MODEL)
+    if says is None:
+        assert (await desk.turn()).status == "ok"
+        return
+    with pytest.raises(FixConfig, match=says) as e:
+        await desk.turn()
+    assert str(e.value.place).startswith("oploop.yml:10")
+
+
+async def test_two_fields_of_one_title_are_named_by_their_ids(desk: Desk) -> None:
+    for number in (901, 902):
+        desk.load("ticket_fields", [{"id": number, "type": "text", "title": "Plan", "active": True, "removable": True}])
+    desk.sync(SYNC.replace("[priority]", "{Plan: priority}"))
+    await desk.model(MODEL)
+    with pytest.raises(FixConfig, match="has 2 fields with the title 'Plan' — name it by its id: '901', '902'"):
+        await desk.turn()

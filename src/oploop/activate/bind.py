@@ -388,9 +388,12 @@ class _Binder:
                 if isinstance(source, JsonPath):
                     source = JsonPath(source.column, (*source.path, rest))
                 return replace(template, name=label, source=source)
+        titled = [name for name, f in self.described.items() if f.title == label]
+        ids = ", ".join(repr(name) for name in titled)
+        many = f"{len(titled)} fields with the title" if len(titled) > 1 else "no field"
         raise FixConfig(
-            f"{self.sync.app}.{self.sync.object} has no field {label!r}",
-            mend=did_you_mean(label, self.described),
+            f"{self.sync.app}.{self.sync.object} has {many} {label!r}",
+            mend=f"name it by its id: {ids}" if titled else did_you_mean(label, self.described),
             place=self.sync.place_of(*where, label),
         )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -35,6 +36,13 @@ def selection(function: Callable[..., Any]) -> Callable[..., Any]:
         "--exclude", metavar="WORD", multiple=True, help="Not these syncs; words as --select. Repeatable."
     )(function)
     return click.option("--select", metavar="WORD", multiple=True, help=says)(function)
+
+
+def selecting(select: Sequence[str], exclude: Sequence[str]) -> str:
+    """What the user selected as it is typed again: " --select 'tag:vip' --exclude x"."""
+    return "".join(f" --select {shlex.quote(w)}" for w in select) + "".join(
+        f" --exclude {shlex.quote(w)}" for w in exclude
+    )
 
 
 def one_record(function: Callable[..., Any]) -> Callable[..., Any]:

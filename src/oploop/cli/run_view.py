@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 class RunView:
     """Prints a run's lines as they come; knows what to say when it is interrupted."""
 
-    def __init__(self, cli: Cli, ws: Workspace, progress: Progress, syncs: Sequence[Sync]) -> None:
+    def __init__(
+        self, cli: Cli, ws: Workspace, progress: Progress, syncs: Sequence[Sync], again: str | None = None
+    ) -> None:
+        """`again`: the command as the user would type it once more, for what is allowed once."""
+        self._again = again or f"oploop run --env {ws.environment}"
         self._cli, self._ws, self._progress = cli, ws, progress
         self._width = max([len("extract"), *(len(s.name) for s in syncs)])
         self._shown: set[str] = set()
@@ -63,7 +67,7 @@ class RunView:
         return []
 
     def _sync(self, s: SyncReport, report: RunReport) -> list[str]:
-        return show_run.sync_lines(self._cli.out, s, report.environment, self._width)
+        return show_run.sync_lines(self._cli.out, s, report.environment, self._width, self._again)
 
     def end(self, report: RunReport) -> None:
         """What is left to say when all is done."""

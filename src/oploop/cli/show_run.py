@@ -94,13 +94,16 @@ def verify_lines(out: Out, verified: list[ReadBack], seconds: float | None, widt
     return lines + [f"    {v.sync}: {show.clean(str(v.error))}" for v in looked if v.error is not None]
 
 
-def sync_lines(out: Out, s: SyncReport, environment: str, width: int) -> list[str]:
-    """One sync: what was sent and what was not; if it was stopped, how to look and what would allow it."""
+def sync_lines(out: Out, s: SyncReport, environment: str, width: int, again: str) -> list[str]:
+    """One sync: what was sent and what was not; if it was stopped, how to look and what would allow it.
+
+    `again`: the command that the user gave.
+    """
     mark, text = _verdict(s, environment)
     calls = f"  {show.count(s.delivery.calls, 'call')}" if s.delivery is not None else ""
     lines = [f"{out.mark(mark)} {pad(pad(s.sync, width) + '  ' + text, THIRD)}{calls}".rstrip()]
     if s.status == "stopped":
-        lines += _how_on(s, environment)
+        lines += _how_on(s, environment, again)
     if s.paused is not None:
         lines.append(f"    go on: oploop resume {s.sync}")
     if s.delivery is not None:
@@ -181,12 +184,11 @@ def _delivered(s: SyncReport) -> list[str]:
     return parts
 
 
-def _how_on(s: SyncReport, environment: str) -> list[str]:
-    env = f" --env {environment}" if environment != "dev" else ""
-    lines = [f"    look: oploop plan{env} --select {s.sync}"]
+def _how_on(s: SyncReport, environment: str, again: str) -> list[str]:
+    lines = [f"    look: oploop plan --env {environment} --select {s.sync}"]
     able = [a for a in s.allow if can_pass(a)]
     if able and len(able) == len(s.stopped):
-        lines.append(f"    allow once: oploop run{env} {' '.join('--allow ' + a for a in able)}")
+        lines.append(f"    allow once: {again} {' '.join('--allow ' + a for a in able)}")
     return lines
 
 

@@ -89,7 +89,7 @@ def test_a_first_delivery_waits_for_a_yes(read: Path, zendesk: ZendeskSandbox) -
     done = run("run", folder=read)
     assert done.code == 1
     assert "✗ ticket_priority STOPPED first delivery of this sync: 2 changes" in done.words
-    assert "allow once: oploop run --allow ticket_priority:first" in done.words
+    assert "allow once: oploop run --env dev --allow ticket_priority:first" in done.words
     assert "1 stopped" in done.words
     assert writes(zendesk) == 0
 
@@ -120,7 +120,7 @@ def test_dev_does_not_deliver_to_an_app_elsewhere(read: Path, monkeypatch: pytes
 def test_a_saved_plan_is_applied_as_far_as_it_still_holds(read: Path, zendesk: ZendeskSandbox) -> None:
     saved = read / "friday.plan"
     done = run("plan", "--save", str(saved), folder=read)
-    assert f"send: oploop apply {saved}" in done.words
+    assert f"send: oploop apply --env dev {saved}" in done.words
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
     assert run("apply", "--env", "prod", str(saved), folder=read).code == 2  # it is a plan of dev
     write_model(read, [(101, "urgent", "spends 10,000", 10000.5), (102, "normal", "less now", 1.0)])
@@ -239,7 +239,12 @@ def test_a_limit_is_passed_once_and_no_further_than_was_seen(read: Path, zendesk
     stopped = run("run", folder=read)
     assert stopped.code == 1
     assert "STOPPED changes 50% > 20% (priority: low → high 100)" in stopped.words
-    assert "allow once: oploop run --allow ticket_priority:changes=50%" in stopped.words
+    assert "allow once: oploop run --env dev --allow ticket_priority:changes=50%" in stopped.words
+    chosen = run("run", "--select", "ticket_*", "--exclude", "nothing*", folder=read)
+    again = "oploop run --env dev --select 'ticket_*' --exclude 'nothing*' --allow ticket_priority:changes=50%"
+    assert f"allow once: {again}" in chosen.words
+    plan = run("plan", folder=read)
+    assert (plan.code, "send:" in plan.words) == (1, False)
     assert run("run", "--allow", "ticket_priority:changes=49%", folder=read).code == 1
     assert run("run", "--allow", "ticket_priority:changes=many", folder=read).code == 2
     passed = run("run", "--allow", "ticket_priority:changes=50%", folder=read)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,8 @@ def command(cli: Cli, file: Path, environment: str, **given: Any) -> int:
 
         allow = options.parse_allow(given["allow"], ws.project.syncs)
         with Progress(cli.out, ws.runtime.monotonic, "asking the apps") as progress:
-            view = RunView(cli, ws, progress, list(ws.project.syncs.values()))
+            again = f"oploop apply --env {ws.environment} {shlex.quote(str(file))}"
+            view = RunView(cli, ws, progress, list(ws.project.syncs.values()), again)
             report = await loop.apply(ws, file, loop.Options(allow=allow, yes=True), view.tell, strict=given["strict"])
         view.end(report)
         return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,14 +139,14 @@ def _last(ws: Workspace, reports: list[SyncReport], given: dict[str, Any]) -> st
     """What was done (nothing) and what can be done next."""
     from oploop.cli.show_plan import EXAMPLES
 
-    env = f" --env {ws.environment}" if ws.environment != "dev" else ""
-    words = "".join(f" --select {w}" for w in given["select"]) + "".join(f" --exclude {w}" for w in given["exclude"])
+    words = options.selecting(given["select"], given["exclude"])
     parts = ["Nothing sent."]
-    changes = [r.plan.changes for r in reports if r.plan is not None]
-    if not given["every"] and any(n > EXAMPLES for n in changes):
+    if not given["every"] and any(r.plan.changes > EXAMPLES for r in reports if r.plan is not None):
         parts.append("all: --all")
-    if given["save"] is not None:
-        parts.append(f"send: oploop apply{env} {given['save']}")
-    elif any(changes):
-        parts.append(f"send: oploop run{env}{words}")
+    able = [r for r in reports if r.plan is not None and r.plan.changes and not _truly_stopped(r) and r.paused is None]
+    here = all(ws.delivers(r.object.partition(".")[0]) for r in able)
+    if able and given["save"] is not None and here:
+        parts.append(f"send: oploop apply --env {ws.environment} {shlex.quote(str(given['save']))}")
+    elif able:
+        parts.append(f"send: oploop run --env {ws.environment if here else 'prod'}{words}")
     return "   ".join(parts)

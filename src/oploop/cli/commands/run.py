@@ -43,7 +43,13 @@ def command(cli: Cli, environment: str, **given: Any) -> int:
         allow = options.parse_allow(given["allow"], ws.project.syncs)
         selection = Selection(given["select"], given["exclude"])
         with Progress(cli.out, ws.runtime.monotonic, "asking the apps") as progress:
-            view = RunView(cli, ws, progress, selection.pick(ws.project))
+            view = RunView(
+                cli,
+                ws,
+                progress,
+                selection.pick(ws.project),
+                f"oploop run --env {ws.environment}{options.selecting(given['select'], given['exclude'])}",
+            )
             chosen = loop.Options(
                 selection,
                 given["key"],
