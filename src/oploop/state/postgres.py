@@ -161,7 +161,7 @@ class PostgresStore(PostgresReader, StateStore):
     # -- journal -----------------------------------------------------------------------------------------------------
 
     def write_steps(self, steps: Iterable[JournalStep]) -> None:
-        rows = [step_row(s) for s in steps]
+        rows = [tuple(map(_kept, step_row(s))) for s in steps]
         try:
             self._write(rows)
         except RetryLater:  # the server may have been away for a moment; the same rows may be written twice
@@ -257,6 +257,11 @@ class _Portable:
 
 
 _STEP = "run_id, sync, step_id, first, last, attempt, op, began_at, ended_at, outcome, error, version, exceptions, ids"
+
+
+def _kept(value: Any) -> Any:
+    """What an app said, without U+0000, which no text of Postgres holds."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 def _postgres(sql: str) -> Any:

@@ -28,8 +28,10 @@ SETTINGS = (
     "SET bytea_output = 'hex'; SET standard_conforming_strings = on; SET client_min_messages = warning; SET jit = off; "
     "SET enable_nestloop = off; SET enable_mergejoin = off; SET work_mem = '64MB'"
 )
-#: Statements kept translated.
+#: Statements kept translated, for all sessions of the process.
 KEPT = 2_000
+_translations: OrderedDict[str, Translated] = OrderedDict()
+_keeping = threading.Lock()
 #: Rows from which on a registered table is analysed.
 ANALYSED = 10_000
 OLDEST = 16
@@ -64,7 +66,6 @@ class PostgresWarehouse:
         self._connection, self._address = connection, address
         self._lock = threading.RLock()
         self._depth = 0
-        self._kept: OrderedDict[str, Translated] = OrderedDict()
         self.read_only = read_only
         self.label = address.place
         for kind in ("json", "jsonb"):
@@ -227,21 +228,20 @@ class PostgresWarehouse:
                 raise SqlError(one_line(e)) from e
 
     def _translated(self, sql: str) -> Translated:
-        found = self._kept.get(sql)
-        if found is None:
-            found = translate(sql, lambda table: list(self.columns(table)))
-            if found.fixed:
-                self._kept[sql] = found
-                if len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(sql)
+        with _keeping:
+            found = _translations.pop(sql, None)
+        found = found or translate(sql, lambda table: list(self.columns(table)))
+        if found.fixed:
+            with _keeping:
+                _translations[sql] = found  # the last to be used comes last
+                while len(_translations) > KEPT:
+                    _translations.popitem(last=False)
         return found
 
     def _send(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
         cursor = psycopg.RawCursor(self._connection)
         try:
-            return cursor.execute(sql, list(params) or None, prepare=False)
+            return cursor.execute(sql, [_kept(p) for p in params] or None, prepare=False)
         except psycopg.Error as e:
             if self._connection.closed or self._connection.broken:
                 raise unreachable(self._address, e) from None
@@ -266,6 +266,11 @@ class PostgresWarehouse:
             drop, _, sql = sql.partition("; ")
             self._send(drop, ())
         return self._send(sql, params)
+
+
+def _kept(value: Any) -> Any:
+    """A parameter without U+0000, which no text of Postgres holds."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
 
 
 def _roll_back(connection: psycopg.Connection[Any]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,9 @@ from oploop.records import Op, Outcome
 from oploop.runtime import Runtime
 from oploop.state import JournalStep, StateStore
 from tests.unit.activate.engine import at
+from tests.unit.state.conftest import Kind, kind
+
+__all__ = ["kind"]
 
 
 def step(n: int, run: str = "r1") -> JournalStep:
@@ -22,27 +24,31 @@ def step(n: int, run: str = "r1") -> JournalStep:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[StateStore]:
-    made = StateStore(tmp_path / "state", Runtime())
+def store(kind: Kind) -> Iterator[StateStore]:
+    made = kind.open(Runtime())
     yield made
     made.close()
 
 
-async def test_a_caller_returns_only_when_its_row_is_on_disk(store: StateStore) -> None:
+async def test_a_caller_returns_only_when_its_row_is_on_disk(store: StateStore, kind: Kind) -> None:
     journal = Journal(store.write_steps)
-    other = sqlite3.connect(store.path)
+    other = kind.look()  # on a connection of its own
+
+    def outcome(n: int) -> list[Outcome | None]:
+        return [s.outcome for s in other.steps("r1", f"sync{n}")]
 
     async def one(n: int) -> None:
         entry = step(n)
+        entry.sync = f"sync{n}"
         await journal.record(entry)
-        assert other.execute("SELECT outcome FROM steps WHERE step_id = ?", (f"s{n}",)).fetchall() == [(None,)]
+        assert outcome(n) == [None]
         entry.outcome, entry.ended_at = Outcome.OK, at(n + 1)
         await journal.record(entry)
-        assert other.execute("SELECT outcome FROM steps WHERE step_id = ?", (f"s{n}",)).fetchall() == [("ok",)]
+        assert outcome(n) == [Outcome.OK]
 
     await asyncio.gather(*(one(n) for n in range(200)))
     other.close()
-    assert len(store.steps("r1", "people")) == 200
+    assert all(len(store.steps("r1", f"sync{n}")) == 1 for n in range(200))
 
 
 async def test_rows_gather_while_a_commit_runs(store: StateStore) -> None:

@@ -1,5 +1,5 @@
-"""Extractions that die: `python -m tests.unit.extract.crash FOLDER POINT...` runs one in a process of its own for each
-point; what it leaves stands in FOLDER/POINT."""
+"""Extractions that die: `python -m tests.unit.extract.crash FOLDER SERVER POINT...` runs one in a process of its own for each
+point; what it leaves stands in FOLDER/POINT, or, with the address of a SERVER, in its database crash_POINT."""
 
 import asyncio
 import os
@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 
 from oploop.extract import extract, load, run, staging
 from oploop.records import Cursor
-from oploop.warehouse import open_warehouse
+from oploop.runtime import Runtime
+from oploop.warehouse import Warehouse, open_warehouse
+from oploop.warehouse.postgres import open_postgres
 from tests.unit.extract.listed import Clock, ListedApp, Page, Script
 
 PAGES = 16
@@ -58,15 +60,16 @@ def at(nth: int, real: Callable[..., Any], *, after: bool = False) -> Callable[.
 
 
 def prepare(point: str) -> Script:
-    import dlt
-
     match point:
         case "mid-read":
             return dying_reader
         case "package-not-loaded":
+            import dlt
+
             dlt.Pipeline.load = at(2, dlt.Pipeline.load)  # type: ignore[method-assign]
         case "staged-not-merged":
-            staging.Staging.load = at(2, staging.Staging.load, after=True)  # type: ignore[method-assign]
+            for kind in (staging.Staging, staging.ServerStaging):
+                kind.load = at(2, kind.load, after=True)  # type: ignore[method-assign]
         case "merged-no-cursor":
             load.cursors.store_cursor = at(2, load.cursors.store_cursor)
         case "cursor-not-committed":
@@ -76,23 +79,37 @@ def prepare(point: str) -> Script:
     return pages
 
 
-def crash(folder: Path, point: str) -> None:
+def database(server: str, point: str) -> str:
+    """The address of a point's database."""
+    return f"{server}/crash_{point.replace('-', '_')}"
+
+
+def opened(folder: Path, server: str, point: str) -> Warehouse:
+    """What an extraction that died at a point has left."""
+    if server:
+        return open_postgres(database(server, point), read_only=False)
+    return open_warehouse(folder / point / "w.duckdb", read_only=False, runtime=Runtime())
+
+
+def crash(folder: Path, server: str, point: str) -> None:
     script = prepare(point)
     clock = Clock()
     app = ListedApp(clock, {"charges": script})
-    warehouse = open_warehouse(folder / point / "w.duckdb", read_only=False, runtime=clock.runtime())
+    warehouse = opened(folder, server, point)
     asyncio.run(extract([app.request()], warehouse, clock.runtime(), folder / point / "work", chunk_rows=4))
     warehouse.close()
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    crash(folder, "warm-up")  # what a first load imports is imported once: each point gets a fork of this process
+    folder, server = Path(sys.argv[1]), sys.argv[2].removesuffix("-")
+    crash(
+        folder, server, "warm-up"
+    )  # what a first load imports is imported once: each point gets a fork of this process
     children: dict[str, int] = {}
-    for point in sys.argv[2:]:
+    for point in sys.argv[3:]:
         children[point] = os.fork()
         if children[point] == 0:
-            crash(folder, point)
+            crash(folder, server, point)
             os._exit(1)
     for point, child in children.items():
         print(point, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -88,6 +88,13 @@ def test_a_process_that_was_stopped_for_too_long_journals_no_intent(server: Kind
     store.write_steps([a_step(3)])  # what is known of calls already made is still written once the lease is given up
 
 
+def test_what_an_app_says_is_journalled_whatever_it_holds(store: StateStore) -> None:
+    said = a_step(1)
+    said.error = "no\0pe 🚀 it's %s ?"
+    store.write_steps([said])
+    assert store.steps("r1", "people")[0].error == "no\ufffdpe 🚀 it's %s ?"
+
+
 def test_a_session_that_breaks_is_made_anew(server: Kind, store: StateStore) -> None:
     store.take_lease("warehouse", "oploop run")
     killed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
