@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from bench import diff, read_stripe, startup, turn
+from bench import diff, first_load, read_stripe, startup, turn
 from bench.table import Row, render
 
-ALL = {"startup": startup.run, "read": read_stripe.run, "turn": turn.run, "diff": diff.run}
+ALL = {
+    "startup": startup.run,
+    "read": read_stripe.run,
+    "turn": turn.run,
+    "diff": diff.run,
+    "first_load": first_load.run,
+}
 
 
 def main() -> None:

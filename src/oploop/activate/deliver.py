@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from oploop.activate.diff import stream_changes
+from oploop.activate.chunks import read_chunks
 from oploop.activate.journal import Journal
 from oploop.activate.plan import SyncPlan, batches, operation_of
 from oploop.apps.base import App
+from oploop.apps.columns import Taken, span
 from oploop.apps.transport import LostAnswer, Refused
 from oploop.errors import OploopError, QuotaSpent, RetryLater, SkipRecord
 from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
@@ -131,26 +132,17 @@ class Deliverer:
 
     def steps(self) -> Iterator[Step]:
         """The plan's steps in order: changes of one operation, as many as one call takes."""
-        waiting: list[Change] = []
-        for changes in stream_changes(self._plan.bound, self._warehouse, self._table, batch_rows=READ_ROWS):
-            for change in changes:
-                if waiting and waiting[-1].op is not change.op:
-                    yield from self._cut(waiting, last=True)
-                    waiting = []
-                waiting.append(change)
-            whole = len(waiting) - len(waiting) % operation_of(self._plan.bound, waiting[-1].op).batch
-            yield from self._cut(waiting[:whole], last=False)
-            waiting = waiting[whole:]
-        yield from self._cut(waiting, last=True)
+        for op, changes in read_chunks(self._plan.bound, self._warehouse, self._table, self._chunk_rows):
+            start = 0
+            for size in batches(operation_of(self._plan.bound, op), len(changes)):
+                part = changes[start : start + size]
+                yield Step(self._runtime.new_id(), self._plan.bound.name, self._plan.bound.object.name, op, part)
+                start += size
 
-    def _cut(self, changes: Sequence[Change], *, last: bool) -> Iterator[Step]:
-        if not changes:
-            return
-        start, op = 0, changes[0].op
-        for size in batches(operation_of(self._plan.bound, op), len(changes)):
-            part = changes[start : start + size]
-            yield Step(self._runtime.new_id(), self._plan.bound.name, self._plan.bound.object.name, op, part)
-            start += size
+    def _chunk_rows(self, op: Op) -> int:
+        """Changes of which full batches can be cut, READ_ROWS or a few more."""
+        batch = operation_of(self._plan.bound, op).batch
+        return batch * -(-READ_ROWS // batch)
 
     async def _deliver(self, step: Step, operation: Operation, attempt: int, stands: Outcome | None = None) -> None:
         """One step to its end: sent, journalled, tried again or halved where that is right.
@@ -162,12 +154,13 @@ class Deliverer:
             if stands is not None:
                 self._count(Counter({stands: len(step.changes)}))
             return
+        first, last = span(step.changes)
         entry = JournalStep(
             run_id=self._run_id,
             sync=step.sync,
             step_id=step.id,
-            first=step.changes[0].number,
-            last=step.changes[-1].number,
+            first=first,
+            last=last,
             attempt=attempt,
             op=step.op,
             began_at=self._runtime.now(),
@@ -197,6 +190,10 @@ class Deliverer:
     async def _answered(
         self, step: Step, operation: Operation, entry: JournalStep, receipts: Sequence[Receipt], undone: Outcome
     ) -> None:
+        if isinstance(receipts, Taken):
+            entry.version, entry.ids_from = receipts.version, receipts.ids_from
+            await self._close(entry, Outcome.OK, None)
+            return
         by_number = {r.number: r for r in receipts}
         again: dict[int, Outcome] = {}
         versions = [r.version for r in receipts if r.version is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -278,14 +278,6 @@ def change_columns(bound: BoundSync, parts: str) -> str:
     cols = ["__number", "__key", "__status", "__remote", *(f"k{i}" for i in range(len(bound.keys)))]
     cols += [f"{p}{i}" for i in range(len(bound.fields)) for p in parts]
     return ", ".join(cols)
-
-
-def stream_changes(bound: BoundSync, warehouse: Warehouse, table: str, *, batch_rows: int) -> Iterator[list[Change]]:
-    """The changes of a kept plan table in the order of sending, in bounded memory."""
-    columns = change_columns(bound, "wc")
-    select = f"SELECT {columns} FROM {quote_table(table)} WHERE __number IS NOT NULL ORDER BY __number"
-    for batch in warehouse.stream(select, batch_rows=batch_rows):
-        yield changes_of(bound, batch)
 
 
 def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:

@@ -7,7 +7,7 @@ sync's file has changed meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib import resources
@@ -57,6 +57,7 @@ class FoldSpec:
     ours: list[tuple[int, str, str]] = field(default_factory=list)  #: see `conflicts.ours_of`
     append: bool = False  #: each row once: what was sent is remembered by its key
     undoes: list[str] = field(default_factory=list)  #: runs that it takes back: what it puts back is parked
+    keys: list[str] = field(default_factory=list)  #: the key's fields, by position
 
 
 def ensure(warehouse: Warehouse) -> None:
@@ -85,6 +86,7 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         labels=[f.label for f in bound.fields],
         ours=conflicts.ours_of(bound),
         append=bound.appends,
+        keys=[k.field.name for k in bound.keys],
     )
 
 
@@ -152,6 +154,7 @@ def fold(
     Steps without a receipt are unknown. A change that was tried several times counts by its last try.
     """
     spread(warehouse, steps)
+    _name_new(warehouse, spec, plan_table, steps)
     with warehouse.transaction():
         _append(warehouse, run_id, spec, plan_table, planned_at, now)
         if spec.append:
@@ -217,6 +220,27 @@ def spread(warehouse: Warehouse, steps: Sequence[JournalStep]) -> None:
     finally:
         for name in names:
             warehouse.unregister(name)
+
+
+def _name_new(warehouse: Warehouse, spec: FoldSpec, plan_table: str, steps: Sequence[JournalStep]) -> None:
+    """Fill in the ids of new records where they are values of a key field, as steps say in short."""
+    for name in sorted({s.ids_from for s in steps if s.ids_from is not None}):
+        given = " OR ".join(f"number BETWEEN {a} AND {b}" for a, b in _ranges(s for s in steps if s.ids_from == name))
+        warehouse.execute(
+            f"UPDATE oploop_outcomes SET new_id = CAST(p.k{spec.keys.index(name)} AS VARCHAR) FROM {quote_table(plan_table)} p "
+            f"WHERE p.__number = number AND p.__remote IS NULL AND status = 'sent' AND ({given})"
+        )
+
+
+def _ranges(steps: Iterable[JournalStep]) -> list[tuple[int, int]]:
+    """What steps cover, as few ranges as can be."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted((s.first, s.last) for s in steps):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
+        else:
+            found.append((first, last))
+    return found
 
 
 def all_unknown(warehouse: Warehouse, run_id: str, sync: str, plan_table: str, at: datetime) -> list[JournalStep]:

@@ -101,8 +101,9 @@ class App(ABC):
         """
         return self.objects[object_name].fields
 
-    async def send(self, step: Step) -> list[Receipt]:
-        """Make the one API call (or one job) that the step stands for; a receipt for each of its changes, in any order.
+    async def send(self, step: Step) -> Sequence[Receipt]:
+        """Make the one API call (or one job) that the step stands for; a receipt for each of its changes, in any order,
+        or `columns.Taken` where it took them all.
 
         Raises `transport.Refused` when the call as a whole was refused and nothing was done, `transport.LostAnswer`
         when it cannot be known what was done.

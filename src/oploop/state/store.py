@@ -65,6 +65,7 @@ class JournalStep:
     version: int | None = None
     exceptions: list[tuple[int, str, str | None]] = field(default_factory=list)
     ids: list[tuple[int, str]] = field(default_factory=list)
+    ids_from: str | None = None  #: instead of `ids`: the key field whose value is the id of each new record
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,11 +338,12 @@ def step_row(s: JournalStep) -> tuple[Any, ...]:
         s.error,
         s.version,
         orjson.dumps(s.exceptions).decode() if s.exceptions else None,
-        orjson.dumps(s.ids).decode() if s.ids else None,
+        orjson.dumps(s.ids_from or s.ids).decode() if s.ids_from or s.ids else None,
     )
 
 
 def _step(r: tuple[Any, ...]) -> JournalStep:
+    ids = orjson.loads(r[13]) if r[13] else []
     return JournalStep(
         run_id=r[0],
         sync=r[1],
@@ -356,5 +358,6 @@ def _step(r: tuple[Any, ...]) -> JournalStep:
         error=r[10],
         version=r[11],
         exceptions=[(e[0], e[1], e[2]) for e in orjson.loads(r[12])] if r[12] else [],
-        ids=[(i[0], i[1]) for i in orjson.loads(r[13])] if r[13] else [],
+        ids=[(i[0], i[1]) for i in ids] if isinstance(ids, list) else [],
+        ids_from=ids if isinstance(ids, str) else None,
     )

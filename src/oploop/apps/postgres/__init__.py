@@ -92,7 +92,7 @@ class PostgresApp(App):
         """See App.fetch."""
         return await self._reader.fetch(self.catalog.table(object_name), remote_ids)
 
-    async def send(self, step: Step) -> list[Receipt]:
+    async def send(self, step: Step) -> Sequence[Receipt]:
         """See App.send and writer.py."""
         return await self._writer.send(self.catalog.table(step.object), step)
 

@@ -28,7 +28,7 @@ from oploop.records import (
 )
 
 STEPS = "oploop.oploop_steps"  #: where the ids of delivered steps are kept, in the target database
-BATCH = 10_000
+BATCH = 50_000
 IN_FLIGHT = 2
 
 _TABLES = """

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from oploop.apps.columns import Columns
 from oploop.apps.postgres.catalog import PgColumn, Table
 from oploop.apps.postgres.statements import Shape
 from oploop.errors import FixConfig
@@ -25,9 +26,13 @@ class Group:
     changes: Sequence[Change]
     rows: list[tuple[Any, ...]]
     bad: dict[int, str] = field(default_factory=dict)
+    csv: bytes | None = None  #: the rows, where they were made from columns
 
     @property
-    def numbers(self) -> list[int]:
+    def numbers(self) -> Sequence[int]:
+        if isinstance(self.changes, Columns):
+            first, last = self.changes.span
+            return range(first, last + 1)
         return sorted(c.number for c in self.changes)
 
 

@@ -65,6 +65,10 @@ def copy_stage() -> str:
     return f"COPY {STAGE} FROM STDIN (FORMAT binary)"
 
 
+def copy_csv() -> str:
+    return f"COPY {STAGE} FROM STDIN (FORMAT csv)"
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """`do` changes the table, in a CTE; `answer` selects (n, id, taken) from it."""

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from oploop.apps.columns import Columns, Taken, span
 from oploop.apps.postgres import statements as sql
 from oploop.apps.postgres.catalog import STEPS, Table
+from oploop.apps.postgres.columns import group_of
 from oploop.apps.postgres.server import SETTINGS, TRANSIENT, RowsRefused, Server, about_rows, one_line, says
 from oploop.apps.postgres.staging import Group, groups_of, text_of
 from oploop.apps.transport import LostAnswer
@@ -50,11 +52,11 @@ class TableWriter:
         self._keeps: bool | None = None
         self._making = asyncio.Lock()
 
-    async def send(self, table: Table, step: Step) -> list[Receipt]:
+    async def send(self, table: Table, step: Step) -> Sequence[Receipt]:
         """See App.send. Raises RowsRefused when rows are bad and the server cannot tell which."""
         import psycopg
 
-        groups = await asyncio.to_thread(groups_of, table, step.op, step.changes)
+        groups = await asyncio.to_thread(_groups, table, step)
         keeps = await self._keeps_steps()
         for attempt in range(1, TRIES + 1):
             try:
@@ -74,7 +76,7 @@ class TableWriter:
 
     async def _carefully(
         self, table: Table, step: Step, groups: Sequence[Group], keeps: bool, first: psycopg.Error
-    ) -> list[Receipt]:
+    ) -> Sequence[Receipt]:
         """Deliver a step of which some rows are bad, in chunks and then singly, within the server."""
         import psycopg
 
@@ -91,7 +93,7 @@ class TableWriter:
 
     async def _try(
         self, table: Table, step: Step, groups: Sequence[Group], keeps: bool, *, careful: bool
-    ) -> list[Receipt]:
+    ) -> Sequence[Receipt]:
         """One transaction for the whole step. Raises Broken, LostAnswer, or the server's error."""
         import psycopg
 
@@ -132,7 +134,7 @@ class TableWriter:
         groups: Sequence[Group],
         keeps: bool,
         careful: bool,
-    ) -> list[Receipt]:
+    ) -> Sequence[Receipt]:
         await connection.execute(
             f"{SETTINGS}; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET CONSTRAINTS ALL IMMEDIATE"
         )
@@ -155,6 +157,8 @@ class TableWriter:
                 (orjson.dumps(refused).decode(), *_name(step)),
             )
         given = _given_id(table) if step.op in (Op.CREATE, Op.UPSERT) else None
+        if not answers and (given is None or _names_new(step, groups, given)):
+            return Taken(step.changes, version, given)
         return [_receipt(c, answers.get(c.number), given, version) for c in step.changes]
 
     async def _begin_step(
@@ -180,10 +184,19 @@ class TableWriter:
 
     async def _stage(self, connection: psycopg.AsyncConnection[Any], group: Group) -> None:
         await connection.execute(sql.make_stage(group.shape))
+        if group.csv is not None:
+            async with connection.cursor() as cursor, cursor.copy(sql.copy_csv()) as copy:
+                await copy.write(group.csv)
+            await self._analyze(connection, group)
+            return
         async with connection.cursor() as cursor, cursor.copy(sql.copy_stage()) as copy:
             copy.set_types([kind for _, kind in group.shape.stage_columns()])
             for row in group.rows:
                 await copy.write_row(row)
+        await self._analyze(connection, group)
+
+    async def _analyze(self, connection: psycopg.AsyncConnection[Any], group: Group) -> None:
+        """Tell the planner how many rows are staged, where it has to find them in the table."""
         if len(group.changes) >= ANALYZE_FROM and group.shape.op in (Op.UPDATE, Op.REMOVE):
             keys = ", ".join(f"k{i}" for i in range(len(group.shape.find)))
             await connection.execute(f"ANALYZE {sql.STAGE} ({keys})")
@@ -276,8 +289,23 @@ def _untaken(group: Group) -> str:
 
 
 def _name(step: Step) -> tuple[str, int, int]:
-    numbers = [c.number for c in step.changes]
-    return step.id, min(numbers), max(numbers)
+    return step.id, *span(step.changes)
+
+
+def _groups(table: Table, step: Step) -> list[Group]:
+    """A step's changes as they are staged: from columns where that says the same."""
+    if isinstance(step.changes, Columns):
+        group = group_of(table, step.op, step.changes)
+        if group is not None:
+            return [group]
+    return groups_of(table, step.op, list(step.changes))
+
+
+def _names_new(step: Step, groups: Sequence[Group], given: str) -> bool:
+    """Whether the ids of new rows are the values of a field of the sync's key, as they stand in the plan."""
+    return isinstance(step.changes, Columns) and all(
+        g.csv is not None and g.shape.find[0].name == given for g in groups
+    )
 
 
 def _receipt(change: Change, answer: tuple[str | None, str | None] | None, given: str | None, version: int) -> Receipt:

@@ -1,0 +1,111 @@
+"""Changes as Arrow columns, for apps that send sets; a list of Change is made only where somebody asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, overload
+
+from oploop.records import Change, Outcome, Receipt
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of a plan table in the order of sending, of one operation, with consecutive numbers.
+
+    `rows` has `__number` and `__remote` (the app's id as text, or NULL); `keys`: the key fields and their columns;
+    `fields`: (field, column of its values, column that tells whether it is sent).
+    """
+
+    rows: pa.RecordBatch
+    keys: Sequence[tuple[str, str]]
+    fields: Sequence[tuple[str, str, str]]
+    make: Callable[[pa.RecordBatch], list[Change]]
+
+    @cached_property
+    def changes(self) -> list[Change]:
+        return self.make(self.rows)
+
+    @cached_property
+    def first(self) -> int:
+        return int(self.rows.column("__number")[0].as_py())
+
+
+class Columns(Sequence[Change]):
+    """A part of a chunk, as a sequence of its changes."""
+
+    __slots__ = ("_start", "_stop", "chunk")
+
+    def __init__(self, chunk: Chunk, start: int, stop: int) -> None:
+        self.chunk, self._start, self._stop = chunk, start, stop
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first and the last number."""
+        return self.chunk.first + self._start, self.chunk.first + self._stop - 1
+
+    @property
+    def rows(self) -> pa.RecordBatch:
+        """The part's rows (see Chunk)."""
+        return self.chunk.rows.slice(self._start, self._stop - self._start)
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self.chunk.changes[self._start : self._stop])
+
+    @overload
+    def __getitem__(self, at: int) -> Change: ...
+    @overload
+    def __getitem__(self, at: slice) -> Columns: ...
+    def __getitem__(self, at: int | slice) -> Change | Columns:
+        places = range(self._start, self._stop)[at]
+        if isinstance(places, int):
+            return self.chunk.changes[places]
+        if places.step != 1:
+            raise ValueError("a part of changes has them all")
+        return Columns(self.chunk, places.start, places.stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Sequence[Receipt]):
+    """The receipts of a step of which the app took each change, without one object a change.
+
+    `ids_from`: the key field whose value, as text, is the id of each record that had none.
+    """
+
+    changes: Sequence[Change]
+    version: int | None = None
+    ids_from: str | None = None
+    _listed: list[Receipt] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.changes)
+
+    @overload
+    def __getitem__(self, at: int) -> Receipt: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Receipt]: ...
+    def __getitem__(self, at: int | slice) -> Receipt | list[Receipt]:
+        if not self._listed:
+            self._listed.extend(self._receipt(c) for c in self.changes)
+        return self._listed[at]
+
+    def _receipt(self, change: Change) -> Receipt:
+        remote = change.remote_id
+        if remote is None and self.ids_from is not None:
+            remote = str(change.key[self.ids_from])
+        return Receipt(change.number, Outcome.OK, remote, None, self.version)
+
+
+def span(changes: Sequence[Change]) -> tuple[int, int]:
+    """The first and the last number of a step's changes."""
+    if isinstance(changes, Columns):
+        return changes.span
+    numbers = [c.number for c in changes]
+    return min(numbers), max(numbers)
