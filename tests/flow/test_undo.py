@@ -251,3 +251,21 @@ async def test_the_ledger_tells_the_commit_and_the_run_what_it_did(low: Desk) ->
     [(summary,)] = await low.rows("SELECT CAST(summary AS JSON) ->> '/run_id' FROM oploop.runs")
     assert summary == first.run_id
     assert await low.rows("SELECT count(DISTINCT release), count(*) FROM oploop.changes") == [(0, 30)]  # no git here
+
+
+async def test_rows_that_were_appended_are_removed_and_not_appended_again(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=0)
+    desk.sync(CREATES.replace("mode: create", "mode: append"))
+    await desk.model(
+        "SELECT 'A-' || i AS code, 'Call ' || i AS subject, 'high' AS priority FROM range(1, 6) t(i)", "mart.calls"
+    )
+    first = await desk.turn(Options(yes=True, first_run=True, backfill=True))
+    assert planned(only(first)) == (5, 0)
+    desk.sandbox.advance(120)
+    undone = await undo(desk, first.run_id)
+    assert only(undone).plan.remove == 5, left(only(undone))  # type: ignore[union-attr]
+    assert alive(desk) == []
+    await desk.rows("DELETE FROM oploop.paused RETURNING *")
+    desk.sandbox.advance(120)
+    assert planned(only(await desk.turn())) == (0, 0)
+    assert alive(desk) == []

@@ -92,7 +92,9 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
 
 def spec_of_plan(plan: SyncPlan, warehouse: Warehouse, release: str | None) -> FoldSpec:
     """The fold spec of a plan."""
-    return replace(spec_of(plan.bound, warehouse, release), undoes=list(plan.undoes))
+    spec = spec_of(plan.bound, warehouse, release)
+    # what an undo does to a row that was appended is no row of the model: it stays remembered as sent
+    return replace(spec, undoes=list(plan.undoes), append=spec.append and not plan.undoes)
 
 
 def _repeatable(bound: BoundSync, op: Op) -> bool:

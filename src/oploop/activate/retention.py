@@ -15,7 +15,7 @@ def retain(warehouse: Warehouse, keep: Retention, now: datetime) -> None:
     """Delete what is older than the user keeps it.
 
     Never touched: keys of rows that were appended, identities, parked changes and the ones they stem from, each record's last
-    change of a sync (state refers to it), the last run of a sync and the last successful one of an object.
+    change of a sync (state refers to it), the last run of a sync with each of its outcomes.
     """
     if keep.changes is not None:
         _changes(warehouse, _before(now, keep.changes))
@@ -58,11 +58,9 @@ def _changes(warehouse: Warehouse, before: str) -> None:
 
 
 def _runs(warehouse: Warehouse, before: str) -> None:
-    """A sync that was delivered once is never a first delivery again, however long ago it was."""
-    last = "SELECT max(run_id) FROM oploop.sync_runs GROUP BY sync"
-    well = "SELECT max(run_id) FROM oploop.sync_runs WHERE status = 'ok' GROUP BY object"
+    """What guardrails compare with stays: a sync that was delivered once is never a first delivery again."""
     with warehouse.transaction():
-        warehouse.execute(
-            f"DELETE FROM oploop.sync_runs WHERE noted_at < {before} AND run_id NOT IN ({last}) AND run_id NOT IN ({well})"
-        )
+        for table, each in (("sync_runs", "sync, object, status"), ("field_nulls", "sync")):
+            last = f"SELECT max(run_id) FROM oploop.{table} GROUP BY {each}"
+            warehouse.execute(f"DELETE FROM oploop.{table} WHERE noted_at < {before} AND run_id NOT IN ({last})")
         warehouse.execute(f"DELETE FROM oploop.runs WHERE finished_at < {before}")

@@ -210,7 +210,7 @@ def make(
         f"NULL::VARCHAR AS __why, __z, {', '.join(values)} FROM oploop_undo WHERE __reason IS NULL AND __sent) WHERE TRUE{cap}"
     )
     counts = dict(warehouse.rows(f"SELECT __status, count(*) FROM {quote_table(table)} GROUP BY 1"))
-    diff = d.Diff(bound, table, (), sum(counts.values()), counts)
+    diff = d.Diff(bound, table, (), sum(counts.values()), counts, whole=False)
     reasons, left = _left(bound, warehouse, missing)
     return UndoPlan(undo_plan(diff, warehouse, budget=budget, undoes=asked.runs), reasons, left)
 

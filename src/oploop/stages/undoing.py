@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from oploop.activate import diff as diffing
 from oploop.activate import states, undo
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import SyncPlan
 from oploop.errors import FixConfig
-from oploop.project import Sync
+from oploop.project import Mode, Sync
 from oploop.report import SyncReport
 from oploop.stages.looking import fetcher, verify
 from oploop.stages.planning import budget_of
@@ -75,6 +75,8 @@ async def _plan_one(
     ws: Workspace, sync: Sync, parts: Sequence[undo.Touched], wish: Wish, tell: Tell = nobody
 ) -> SyncReport:
     report = SyncReport(sync.name, f"{sync.app}.{sync.object}")
+    if sync.mode is Mode.APPEND:  # which looks at no record; taking one away does
+        sync = replace(sync, mode=Mode.CREATE)
     bound = await ws.bound_alone(sync)
     if bound.blind:
         report.stop("the app's records cannot be read, so nobody knows what is to be put back")
