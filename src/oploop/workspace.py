@@ -6,6 +6,7 @@ their own.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import functools
@@ -149,7 +150,8 @@ class Workspace:
             self._warehouse.close()
             self._warehouse = None
         if held and not self.read_only and self._state is not None:
-            self.store.drop_lease(WAREHOUSE_LEASE)
+            with contextlib.suppress(RetryLater):  # a server that is away: the lease ends by itself
+                self.store.drop_lease(WAREHOUSE_LEASE)
         if self._state is not None:
             self._state.close()
             self._state = None

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from oploop.errors import OploopError, RetryLater, StopRun
+from oploop.errors import FixConfig, OploopError, RetryLater, StopRun
 from oploop.runtime import Runtime
 from oploop.state.store import JournalStep, Lease, RunRow, StateReader, StateStore, process_start, run_row, step_row
 
@@ -70,7 +70,13 @@ class PostgresReader(StateReader):
             self._session = self._connected()
 
     def _said(self, e: psycopg.Error) -> OploopError:
-        return RetryLater(f"the state in {self.label} cannot be had: {' '.join(str(e).split())[:300]}")
+        said = " ".join(str(e).split())[:300]
+        if isinstance(e, psycopg.errors.InsufficientPrivilege):
+            return FixConfig(
+                f"the state in {self.label} cannot be had: {said}",
+                mend="GRANT CREATE, TEMPORARY ON DATABASE to the user of warehouse.dsn",
+            )
+        return RetryLater(f"the state in {self.label} cannot be had: {said}")
 
     def runs(self, limit: int = 20) -> list[RunRow]:
         return self._runs("ORDER BY run_id DESC LIMIT ?", (limit,))
@@ -111,7 +117,11 @@ class PostgresStore(PostgresReader, StateStore):
         self._heart: threading.Thread | None = None
         self.owner = _owners.setdefault(os.getpid(), runtime.new_id())
         PostgresReader.__init__(self, connect, label)
-        self._migrate()
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
 
     def _migrate(self) -> None:
         script = resources.files("oploop.state").joinpath("postgres.sql").read_text()

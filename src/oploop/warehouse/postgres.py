@@ -292,7 +292,10 @@ def open_postgres(dsn: str, *, read_only: bool) -> PostgresWarehouse:
         return PostgresWarehouse(connection, address, read_only=read_only)
     except psycopg.Error as e:
         connection.close()
-        raise FixConfig(f"{address.place}: {one_line(e)}", mend="see warehouse.dsn in oploop.yml") from None
+        mend = "see warehouse.dsn in oploop.yml"
+        if isinstance(e, psycopg.errors.InsufficientPrivilege):
+            mend = f"GRANT CREATE, TEMPORARY ON DATABASE {address.database} TO {address.user}"
+        raise FixConfig(f"{address.place}: {one_line(e)}", mend=mend) from None
     except BaseException:
         connection.close()
         raise

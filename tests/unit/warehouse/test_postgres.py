@@ -11,6 +11,8 @@ import pyarrow as pa
 import pytest
 
 from oploop.errors import FixConfig, OploopError, RetryLater
+from oploop.runtime import Runtime
+from oploop.state.postgres import PostgresStore
 from oploop.warehouse.base import SqlError
 from oploop.warehouse.postgres import PostgresWarehouse, open_postgres
 from oploop.warehouse.postgres_sql import short, translate
@@ -52,6 +54,19 @@ def test_a_session_for_reading_writes_nothing_but_temporary_tables(w: PostgresWa
 def test_a_database_that_oploop_never_wrote_is_no_warehouse_to_read(dsn: str) -> None:
     with pytest.raises(FixConfig, match=r"no warehouse yet at pgw.*run oploop extract"):
         open_postgres(dsn, read_only=True)
+
+
+def test_a_user_without_rights_is_told_which_are_missing(cluster: Cluster, dsn: str) -> None:
+    name = dsn.rpartition("/")[2]
+    with cluster.admin() as admin:
+        admin.execute(f"CREATE ROLE {name}_guest LOGIN PASSWORD 'g'")  # type: ignore[call-overload]
+    guest = cluster.dsn(name, user=f"{name}_guest", password="g")
+    with pytest.raises(
+        FixConfig, match=f"permission denied.*GRANT CREATE, TEMPORARY ON DATABASE {name} TO {name}_guest"
+    ):
+        open_postgres(guest, read_only=False)
+    with pytest.raises(FixConfig, match=r"the state in the warehouse cannot be had: permission denied.*GRANT CREATE"):
+        PostgresStore(lambda: psycopg.connect(guest, autocommit=True), Runtime(), "the warehouse")
 
 
 def test_functions_of_another_release_are_made_anew(w: PostgresWarehouse, dsn: str) -> None:
