@@ -79,10 +79,17 @@ def _say(cli: Cli, type_name: str, sandbox: Sandbox, url: str, more: dict[str, A
     cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(sandbox.title)} at {url}")
     cli.out.line("    in oploop.yml, under apps:")
     cli.out.line(f"      {type_name}:")
-    cli.out.lines(f"        {k}: {v}" for k, v in block.items())
+    cli.out.lines(f"        {k}: {_yaml(v)}" for k, v in block.items())
     if variables:
         cli.out.line("    in .env:")
         cli.out.lines(f"      {k}={v}" for k, v in variables.items())
+
+
+def _yaml(value: Any) -> str:
+    """A value of the block as it is written into `oploop.yml`: JSON is YAML, too."""
+    import orjson
+
+    return orjson.dumps(value).decode() if isinstance(value, (dict, list)) else str(value)
 
 
 def _config(sandbox: Sandbox, url: str, more: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,231 @@
+"""What a user says of a JSON API in `oploop.yml`: where its records are listed, how they are written, how it says yes and no."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from oploop.apps.base import AppConfig
+from oploop.apps.http.templates import check_body, check_path
+from oploop.records import Canonical, ColumnType, FieldType, Replay
+
+METHODS = Literal["POST", "PUT", "PATCH", "DELETE"]
+
+
+class Part(BaseModel):
+    """A part of the block; keys that are not known are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, (str, int)) and not isinstance(value, bool) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(_listed)]
+Numbers = Annotated[list[int], BeforeValidator(_listed)]
+
+
+class Auth(Part):
+    """One way of saying who we are."""
+
+    bearer: SecretStr | None = None
+    user: str | None = None
+    password: SecretStr | None = None
+    header: str | None = None
+    value: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Auth:
+        ways = (self.bearer is not None, self.user is not None, self.header is not None)
+        if sum(ways) != 1:
+            raise ValueError("needs one of bearer, user (with password), header (with value)")
+        if (self.user is None) != (self.password is None) or (self.header is None) != (self.value is None):
+            raise ValueError("user goes with password, header with value")
+        return self
+
+
+class Limit(Part):
+    """How many calls the account may make in so many seconds."""
+
+    calls: int = Field(ge=1)
+    per: float = Field(default=1.0, gt=0)
+
+
+class Paging(Part):
+    """One way of asking for the next page: by a cursor or a link in the answer, by page numbers, or by offsets."""
+
+    cursor: str | None = None  #: path of the next cursor in the answer
+    link: str | None = None  #: path of the next page's address in the answer
+    page: str | None = None  #: parameter of the page's number, which counts from `first`
+    offset: str | None = None  #: parameter of the number of records to pass over
+    param: str | None = None  #: parameter that carries the cursor
+    first: int = 1
+    size: int | None = Field(default=None, ge=1)
+    size_param: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Paging:
+        if sum(w is not None for w in (self.cursor, self.link, self.page, self.offset)) != 1:
+            raise ValueError("needs one of cursor, link, page, offset")
+        if (self.cursor is None) != (self.param is None):
+            raise ValueError("cursor (where it stands in the answer) goes with param (the parameter that carries it)")
+        if (self.page or self.offset) and self.size is None:
+            raise ValueError("page and offset need size: a shorter page is the last one")
+        return self
+
+
+class Since(Part):
+    """Reading on: `param` asks for records whose `column` is not before the newest one seen."""
+
+    param: str
+    column: str
+    format: Literal["iso", "unix"] = "iso"
+
+
+class StreamSpec(Part):
+    """One list of records."""
+
+    path: str
+    records: str = ""
+    key: Texts
+    columns: dict[str, ColumnType]
+    params: dict[str, str | int | bool] = {}
+    paging: Paging | None = None
+    since: Since | None = None
+    deleted: str | None = None
+    version: str | None = None
+    lag: float = Field(default=5.0, ge=0)
+
+    @model_validator(mode="after")
+    def _columns_are_there(self) -> StreamSpec:
+        used = [*self.key, *([self.since.column] if self.since else []), *([self.version] if self.version else [])]
+        for name in used:
+            if name not in self.columns:
+                raise ValueError(f"{name!r} is none of the columns; add it with its type")
+        times = (ColumnType.TIMESTAMP, ColumnType.UNIX, ColumnType.UNIX_MS)
+        for name in used[len(self.key) :]:
+            if self.columns[name] not in times:
+                raise ValueError(f"{name!r} must be a timestamp, unix or unix_ms column")
+        return self
+
+
+def _field(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class FieldSpec(Part):
+    """One field that is written. `column`: the stream's column that shows it, by default that of its name."""
+
+    type: FieldType = FieldType.TEXT
+    column: str | None = None
+    key: bool = False
+    required: bool = False
+    read_only: bool = False
+    max_length: int | None = None
+    enum: tuple[str, ...] | None = None
+    nullable: bool = True
+    canonical: Canonical = Canonical.EXACT
+
+
+class Call(Part):
+    """One operation. Paths and bodies are templates; nothing in them is evaluated.
+
+    `ok`: what a good answer holds ({path: value}), beside a good status; `results`: where the answer to each record of a batch
+    stands, matched by `index`, or by a field of the record that the result repeats; `id`, `error`: where the new id and
+    the refusal's words stand, in the result or, without a batch, in the answer.
+    """
+
+    method: METHODS = "POST"
+    path: str
+    body: Any = "$record"
+    record: Any = "$record"
+    batch: int = Field(default=1, ge=1)
+    in_flight: int = Field(default=4, ge=1)
+    status: Numbers = []
+    ok: dict[str, Any] = {}
+    results: str | None = None
+    by: str = "index"
+    id: str = "id"
+    error: str = "error"
+    idempotency: str | None = None
+    replay: Replay | None = None
+    ttl: float = Field(default=86400.0, gt=0)
+    settle: float = Field(default=60.0, ge=0)
+    keys: Texts = []
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        return check_path(value)
+
+    @field_validator("body", "record")
+    @classmethod
+    def _template(cls, value: Any) -> Any:
+        return check_body(value)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Call:
+        if self.batch > 1 and self.body == "$record":
+            raise ValueError('a batch needs a body with "$records" in it, like {records: $records}')
+        if self.batch > 1 and "{" in self.path:
+            raise ValueError("the path of a batch cannot name one record")
+        if self.replay is Replay.KEY and self.idempotency is None:
+            raise ValueError("replay: key needs idempotency: the header that carries the key")
+        return self
+
+
+class ObjectSpec(Part):
+    """What can be written."""
+
+    stream: str | None = None
+    id: str = "id"
+    fields: dict[str, Annotated[FieldSpec, BeforeValidator(_field)]]
+    create: Call | None = None
+    update: Call | None = None
+    upsert: Call | None = None
+    archive: Call | None = None
+    remove: Call | None = None
+    fetch: str | None = None
+
+    @field_validator("fetch")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        return None if value is None else check_path(value)
+
+    @model_validator(mode="after")
+    def _something(self) -> ObjectSpec:
+        if not any((self.create, self.update, self.upsert, self.archive, self.remove)):
+            raise ValueError("takes nothing: add create, update, upsert, archive or remove")
+        return self
+
+
+class HttpConfig(AppConfig):
+    """Keys of an HTTP app in `oploop.yml`."""
+
+    base_url: str
+    auth: Auth | None = None
+    headers: dict[str, str] = {}
+    limit: Limit | None = None
+    check: str | None = None
+    error: str = "error"
+    streams: dict[str, StreamSpec] = {}
+    objects: dict[str, ObjectSpec] = {}
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> HttpConfig:
+        for name, obj in self.objects.items():
+            if obj.stream is None:
+                continue
+            if obj.stream not in self.streams:
+                raise ValueError(f"objects.{name}.stream: there is no stream {obj.stream!r}")
+            columns = self.streams[obj.stream].columns
+            for field, spec in obj.fields.items():
+                if spec.column is not None and spec.column not in columns:
+                    raise ValueError(
+                        f"objects.{name}.fields.{field}: stream {obj.stream} has no column {spec.column!r}"
+                    )
+            if obj.id not in columns:
+                raise ValueError(f"objects.{name}.id: stream {obj.stream} has no column {obj.id!r}")
+        return self

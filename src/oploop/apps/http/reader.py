@@ -1,0 +1,147 @@
+"""Reading a list page by page, from the newest record that was seen or whole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.base import micros
+from oploop.apps.http.config import Paging, StreamSpec
+from oploop.apps.http.templates import at
+from oploop.apps.transport import Answer, Transport
+from oploop.errors import FixData
+from oploop.records import Batch, ColumnType, Cursor, ReadOptions, Stream
+from oploop.runtime import Runtime
+
+#: Seconds by which a read goes back before the newest record: what was written in the same instant comes too.
+OVERLAP = 1.0
+PAGES = 1_000_000
+
+
+class ListReader:
+    """Reads the streams of one API."""
+
+    def __init__(self, transport: Transport, runtime: Runtime) -> None:
+        self._transport, self._runtime = transport, runtime
+
+    async def read(
+        self, stream: Stream, spec: StreamSpec, cursor: Cursor | None, options: ReadOptions
+    ) -> AsyncIterator[Batch]:
+        """See App.read. Without `since` each read is a whole one, and the cursor tells nothing."""
+        newest = (cursor or {}).get("since")
+        start = newest if newest is not None else (options.since.timestamp() if options.since else None)
+        asked: int | None = None
+        async for records, answer, began in self._pages(spec, start):
+            times = [_seconds(r.get(spec.since.column), spec, spec.since.column) for r in records] if spec.since else []
+            newest = max([t for t in times if t is not None] + ([newest] if newest is not None else []), default=newest)
+            asked = asked or answer.date_micros()
+            yield Batch(stream.name, self.table(stream, spec, records, answer, began, options.exclude))
+        if (
+            newest is None and asked is not None
+        ):  # nothing there yet: what comes, and goes again, is asked for from now on
+            newest = asked / 1_000_000
+        told = {"since": newest} if spec.since is not None and newest is not None else {}
+        yield Batch(stream.name, empty_table(stream, options.exclude), told, complete=True)
+
+    def table(
+        self,
+        stream: Stream,
+        spec: StreamSpec,
+        records: Sequence[dict[str, Any]],
+        answer: Answer,
+        began: datetime,
+        exclude: frozenset[str] = frozenset(),
+        *,
+        fetched: bool = False,
+    ) -> Any:
+        """Records as rows. Without a column that tells their version they are known as of the answer."""
+        now = answer.date_micros() or 0
+        versions = [now] * len(records)
+        if spec.version is not None:
+            own = [_seconds(r.get(spec.version), spec, spec.version) for r in records]
+            versions = [max(round((s or 0.0) * 1_000_000), now if fetched else 0) for s in own]
+        gone = [bool(r.get(spec.deleted)) for r in records] if spec.deleted is not None else None
+        return table_from_records(stream, records, versions=versions, extracted_at=began, deleted=gone, exclude=exclude)
+
+    async def _pages(
+        self, spec: StreamSpec, since: float | None
+    ) -> AsyncIterator[tuple[list[dict[str, Any]], Answer, datetime]]:
+        params: dict[str, Any] = {k: str(v).lower() if isinstance(v, bool) else v for k, v in spec.params.items()}
+        if spec.since is not None and since is not None:
+            params[spec.since.param] = _asked(since - OVERLAP, spec.since.format)
+        path, turn, seen = spec.path, _first(spec.paging), 0
+        for _ in range(PAGES):
+            began = self._runtime.now()
+            answer = await self._transport.request("GET", path, params={**params, **turn})
+            body = answer.json()
+            records = at(body, spec.records)
+            if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
+                where = f"at {spec.records!r} " if spec.records else ""
+                raise FixData(
+                    f"GET {spec.path}: there is no list of records {where}in the answer", mend="check `records`"
+                )
+            seen += len(records)
+            yield records, answer, began
+            following = _next(spec.paging, turn, body, len(records), seen)
+            if following is None:
+                return
+            if following == (path, turn):
+                raise FixData(f"GET {spec.path}: the next page is the same again", mend="check `paging`")
+            moved, turn = following
+            path, params = (moved, {}) if moved is not None else (path, params)
+
+
+def _first(paging: Paging | None) -> dict[str, Any]:
+    """The parameters of the first page."""
+    turn: dict[str, Any] = {}
+    if paging is not None:
+        if paging.size is not None and paging.size_param is not None:
+            turn[paging.size_param] = paging.size
+        if paging.page is not None:
+            turn[paging.page] = paging.first
+        if paging.offset is not None:
+            turn[paging.offset] = 0
+    return turn
+
+
+def _next(
+    paging: Paging | None, turn: dict[str, Any], body: Any, got: int, seen: int
+) -> tuple[str | None, dict[str, Any]] | None:
+    """(the next page's address if it has one of its own, its parameters); None after the last page."""
+    if paging is None:
+        return None
+    if paging.link is not None:
+        address = at(body, paging.link)
+        return (str(address), {}) if address else None
+    if paging.cursor is not None and paging.param is not None:
+        following = at(body, paging.cursor)
+        return (None, {**turn, paging.param: following}) if following not in (None, "", False) else None
+    if got < (paging.size or 1):
+        return None
+    if paging.page is not None:
+        return None, {**turn, paging.page: turn[paging.page] + 1}
+    assert paging.offset is not None
+    return None, {**turn, paging.offset: seen}
+
+
+def _seconds(value: Any, spec: StreamSpec, column: str) -> float | None:
+    """An instant of a record as seconds since 1970; None where it is none."""
+    try:
+        match spec.columns[column]:
+            case ColumnType.UNIX:
+                return float(value)
+            case ColumnType.UNIX_MS:
+                return float(value) / 1000
+            case _:
+                at_ = datetime.fromisoformat(str(value))
+                return micros(at_ if at_.tzinfo else at_.replace(tzinfo=UTC)) / 1_000_000
+    except (TypeError, ValueError):
+        return None
+
+
+def _asked(seconds: float, form: str) -> str:
+    if form == "unix":
+        return str(int(seconds))
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,130 @@
+"""Writing: one call for a change, or for a batch of them; what the answer says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oploop.apps.http.config import Call
+from oploop.apps.http.templates import Filling, Missing, at, body_of, path_of, plain
+from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused, Transport
+from oploop.records import Change, Op, Outcome, Receipt, Replay, Step
+
+#: Statuses of a refusal of one record by which a wish to take it away is fulfilled.
+GONE = (404, 410)
+
+
+async def send(transport: Transport, call: Call, replay: Replay, step: Step) -> list[Receipt]:
+    """Make the call that a step stands for; see App.send."""
+    if call.batch > 1:
+        return await _batch(transport, call, replay, step)
+    [change] = step.changes
+    filling = filling_of(step, change)
+    try:
+        path = path_of(call.path, filling)
+    except Missing as e:
+        return [Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))]
+    name = f"{step.id}:{change.number}"
+    try:
+        answer = await _call(transport, call, replay, path, body_of(call.body, filling), name)
+    except Refused as e:
+        if step.op in (Op.REMOVE, Op.ARCHIVE) and e.status in GONE:
+            return [Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())]
+        raise
+    return [_one(call, change, answer)]
+
+
+def filling_of(step: Step, change: Change) -> Filling:
+    return Filling(change.fields, change.key, change.remote_id, f"{step.id}:{change.number}")
+
+
+async def _call(transport: Transport, call: Call, replay: Replay, path: str, body: Any, name: str) -> Answer:
+    headers = {call.idempotency: name} if call.idempotency is not None else None
+    again = replay in (Replay.SAFE, Replay.KEY)
+    sent = None if call.method == "DELETE" and call.body == "$record" else body
+    return await transport.request(
+        call.method, path, json=sent, headers=headers, idempotent=again, ok=tuple(call.status)
+    )
+
+
+async def _batch(transport: Transport, call: Call, replay: Replay, step: Step) -> list[Receipt]:
+    whole = Filling({}, {}, None, step.id)
+    records = [body_of(call.record, filling_of(step, c)) for c in step.changes]
+    name = f"{step.id}:{step.changes[0].number}-{step.changes[-1].number}"
+    answer = await _call(transport, call, replay, call.path, body_of(call.body, whole, lambda: records), name)
+    body = _json(answer)
+    if call.results is None:
+        bad = _refusal(call, body)
+        if bad is not None:
+            raise Refused(answer, bad)
+        return [Receipt(c.number, Outcome.OK, c.remote_id, version=answer.date_micros()) for c in step.changes]
+    results = at(body, call.results)
+    if not isinstance(results, list):
+        raise LostAnswer(f"{call.method} {call.path}: there are no results at {call.results!r} in the answer")
+    return _matched(call, step.changes, records, results, answer)
+
+
+def _matched(
+    call: Call, changes: Sequence[Change], records: Sequence[Any], results: Sequence[Any], answer: Answer
+) -> list[Receipt]:
+    """Each change's receipt by its result; one that has none is unknown."""
+    if call.by == "index":
+        numbered = dict(enumerate(results))
+        if results and all(isinstance(r, dict) and isinstance(r.get("index"), int) for r in results):
+            numbered = {r["index"]: r for r in results}
+        found: list[Any] = [numbered.get(n) for n in range(len(changes))]
+    else:
+        named = {str(at(r, call.by)): r for r in results if at(r, call.by) is not None}
+        found = [named.get(str(_name(call.by, c, record))) for c, record in zip(changes, records, strict=True)]
+    version = answer.date_micros()
+    return [
+        _receipt(call, c, result, version)
+        if result is not None
+        else Receipt(c.number, Outcome.UNKNOWN, c.remote_id, "the answer does not name it")
+        for c, result in zip(changes, found, strict=True)
+    ]
+
+
+def _name(by: str, change: Change, record: Any) -> Any:
+    value = at(record, by)
+    if value is None:
+        value = change.remote_id if by == "id" else change.key.get(by, change.fields.get(by))
+    return plain(value)
+
+
+def _one(call: Call, change: Change, answer: Answer) -> Receipt:
+    return _receipt(call, change, _json(answer), answer.date_micros())
+
+
+def _receipt(call: Call, change: Change, result: Any, version: int | None) -> Receipt:
+    bad = _refusal(call, result)
+    if bad is not None:
+        return Receipt(change.number, Outcome.REJECTED, change.remote_id, bad)
+    made = at(result, call.id)
+    remote = change.remote_id if made is None else str(made)
+    return Receipt(change.number, Outcome.OK, remote, version=version)
+
+
+def _refusal(call: Call, result: Any) -> str | None:
+    """Why the result is no success, in the app's words; None when it is one."""
+    for path, wanted in call.ok.items():
+        held = at(result, path)
+        if held != wanted:
+            return _words(at(result, call.error)) or f"{path} is {held!r}, not {wanted!r}"
+    return None
+
+
+def _words(said: Any) -> str | None:
+    if isinstance(said, Mapping):
+        said = said.get("message", said)
+    return None if said in (None, "", [], {}) else str(said)
+
+
+def _json(answer: Answer) -> Any:
+    """The answer's document; nothing for an answer without one. What is cut off or no JSON may have been done."""
+    if not answer.body.strip():
+        return None
+    try:
+        return answer.json()
+    except NotTheApi as e:
+        raise LostAnswer(str(e)) from None

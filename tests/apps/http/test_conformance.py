@@ -1,0 +1,67 @@
+"""The HTTP app before the suite that every app must pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oploop.apps.conformance import AppSuite, ObjectCase, StreamCase
+from oploop.apps.http import HttpApp, HttpSandbox
+from oploop.apps.sandbox import Sandbox
+from oploop.runtime import Runtime
+
+
+def record(i: int) -> dict[str, Any]:
+    at = f"2026-01-01T00:{i // 120:02}:00.000+00:00"
+    return {"id": 1000 + i, "name": f"Büro {i} 🌻", "email": f"b{i}@acme.example" if i % 4 else None, "updated_at": at}
+
+
+def change(sandbox: Sandbox, key: Any) -> None:
+    assert isinstance(sandbox, HttpSandbox)
+    sandbox.change(key, {"name": "geändert"})
+
+
+def delete(sandbox: Sandbox, key: Any) -> None:
+    assert isinstance(sandbox, HttpSandbox)
+    sandbox.change(key, {"deleted": True})
+
+
+class TestHttp(AppSuite):
+    app_class = HttpApp
+    streams = [StreamCase("accounts", "accounts", record, "GET /accounts", change=change, delete=delete)]
+    objects = [
+        ObjectCase(
+            "accounts",
+            fields=lambda i: {"email": f"new{i}@acme.example", "name": f"Neu {i} 'n' Co 🌻", "tags": ["a", f"t{i}"]},
+            changed=lambda i: {"name": f"Anders {i}", "plan": "pro", "tags": []},
+            bad={"plan": "gold"},
+            calls="POST /accounts",
+            stored=lambda box: len(box.dump("accounts")),
+            key=("email",),
+        ),
+        ObjectCase(
+            "imports",
+            fields=lambda i: {"email": f"new{i}@acme.example", "name": f"Neu {i}"},
+            bad={"plan": "gold"},
+            calls="POST /accounts/batch",
+            stored=lambda box: len(box.dump("accounts")),
+            key=("email",),
+        ),
+    ]
+
+    def sandbox(self, runtime: Runtime) -> Sandbox:
+        return HttpSandbox(runtime=runtime)
+
+    def test_a_wrong_token_is_named(self) -> None:
+        """Credentials are nested here, so the suite's own test of them does not fit."""
+        from oploop.apps.conformance.cases import run
+        from oploop.errors import FixConfig
+
+        async def work() -> None:
+            async with self.bench(auth={"bearer": "nobodys"}) as bench:
+                with pytest.raises(FixConfig, match=r"auth\.bearer") as e:
+                    await bench.app.check()
+                assert "nobodys" not in str(e.value)
+
+        run(work)

@@ -1,0 +1,207 @@
+"""What a block says of an API: each kind of paging, templates, batches, and mistakes told with their line."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oploop.apps.http import HttpApp, HttpSandbox
+from oploop.apps.http.config import HttpConfig
+from oploop.apps.http.sandbox import OBJECTS, STREAMS
+from oploop.apps.http.templates import Filling, Missing, body_of, path_of
+from oploop.apps.registry import make_app
+from oploop.apps.sandbox import Fault
+from oploop.apps.transport import Refused
+from oploop.errors import FixConfig, FixData
+from oploop.project import load_project
+from oploop.records import Batch, Change, Deletes, Op, Outcome, ReadOptions, Replay, Step
+from oploop.runtime import Runtime
+
+ACCOUNTS = STREAMS["accounts"]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[HttpSandbox]:
+    box = HttpSandbox()
+    box.load("accounts", [{"email": f"a{i}@x", "name": f"A {i}"} for i in range(1, 126)])
+    with box.running():
+        yield box
+
+
+Make = Callable[..., HttpApp]
+
+
+@pytest.fixture
+async def make(sandbox: HttpSandbox) -> AsyncIterator[Make]:
+    made: list[HttpApp] = []
+
+    def app(stream: dict[str, Any] | None = None, objects: dict[str, Any] | None = None, **more: Any) -> HttpApp:
+        block = {**HttpSandbox.default_config(sandbox.url), **more}
+        block["streams"] = {"accounts": {**ACCOUNTS, **(stream or {})}}
+        block["objects"] = objects if objects is not None else OBJECTS
+        made.append(HttpApp("billing", HttpConfig(**block), Runtime()))
+        return made[-1]
+
+    yield app
+    for each in made:
+        await each.aclose()
+
+
+async def read(app: HttpApp, cursor: Any = None) -> list[Batch]:
+    return [b async for b in app.read("accounts", cursor, ReadOptions())]
+
+
+def ids(batches: list[Batch]) -> list[int]:
+    return [r["id"] for b in batches for r in b.table.to_pylist()]
+
+
+PAGINGS: list[dict[str, Any]] = [
+    {"cursor": "next_cursor", "param": "cursor"},
+    {"link": "next", "size": 50, "size_param": "per_page"},
+    {"page": "page", "size": 50, "size_param": "per_page"},
+    {"offset": "offset", "size": 25, "size_param": "per_page"},
+]
+
+
+@pytest.mark.parametrize("paging", PAGINGS, ids=lambda p: next(iter(p)))
+async def test_each_kind_of_paging_brings_each_record_once(make: Make, paging: dict[str, Any]) -> None:
+    batches = await read(make({"paging": paging, "since": None}))
+    assert sorted(ids(batches)) == list(range(1, 126))
+    assert batches[-1].complete
+
+
+async def test_pages_that_end_just_full_end(make: Make, sandbox: HttpSandbox) -> None:
+    sandbox.load("accounts", [{"email": f"b{i}@x"} for i in range(25)])  # 150: three full pages
+    for paging in PAGINGS:
+        assert len(ids(await read(make({"paging": paging, "since": None})))) == 150
+
+
+async def test_without_since_each_read_is_whole_and_absence_tells(make: Make) -> None:
+    app = make({"since": None, "deleted": None})
+    assert (app.streams["accounts"].incremental, app.streams["accounts"].deletes) == (False, Deletes.ABSENCE)
+    first = await read(app)
+    assert len(ids(await read(app, first[-1].cursor))) == 125
+
+
+async def test_what_is_no_list_is_named(make: Make) -> None:
+    with pytest.raises(FixData, match=r"no list of records at 'data\.rows' in the answer — check `records`"):
+        await read(make({"records": "data.rows"}))
+
+
+def step(obj: str, op: Op, *changes: tuple[str | None, dict[str, Any]]) -> Step:
+    listed = [
+        Change(n, op, {"email": fields.get("email", "")}, fields, remote_id=i)
+        for n, (i, fields) in enumerate(changes, 1)
+    ]
+    return Step("01STEP", "a_sync", obj, op, listed)
+
+
+async def test_a_create_whose_answer_was_lost_is_made_once_under_its_key(make: Make, sandbox: HttpSandbox) -> None:
+    app = make()
+    assert app.objects["accounts"].operations[Op.CREATE].replay is Replay.KEY
+    sandbox.faults.append(Fault("POST /accounts$", "lose"))
+    [receipt] = await app.send(step("accounts", Op.CREATE, (None, {"email": "new@x", "name": "N"})))
+    assert receipt.outcome is Outcome.OK
+    assert [a["id"] for a in sandbox.dump("accounts") if a["email"] == "new@x"] == [int(receipt.remote_id or 0)]
+
+
+async def test_what_may_be_made_twice_without_a_key_is_never_sent_again(make: Make) -> None:
+    app = make(objects={"accounts": {**OBJECTS["accounts"], "create": {"path": "/accounts"}}})
+    assert app.objects["accounts"].operations[Op.CREATE].replay is Replay.NEVER
+    assert app.objects["accounts"].operations[Op.UPDATE].replay is Replay.SAFE
+
+
+async def test_results_of_a_batch_are_matched_by_a_field_whatever_their_order(make: Make, sandbox: HttpSandbox) -> None:
+    changes = [(None, {"email": f"n{i}@x", "name": f"N{i}"}) for i in range(4)]
+    changes[2][1]["plan"] = "gold"
+    receipts = await make().send(step("imports", Op.UPSERT, *changes))
+    assert [r.outcome.value for r in receipts] == ["ok", "ok", "rejected", "ok"]
+    assert receipts[2].error == "plan cannot be gold"
+    made = {a["email"]: str(a["id"]) for a in sandbox.dump("accounts")}
+    assert [r.remote_id for r in receipts if r.remote_id] == [made["n0@x"], made["n1@x"], made["n3@x"]]
+
+
+async def test_a_refusal_is_in_the_apps_words_and_a_missing_one_to_remove_is_gone(make: Make) -> None:
+    app = make()
+    with pytest.raises(Refused, match="a1@x is taken"):
+        await app.send(step("accounts", Op.UPDATE, ("2", {"email": "a1@x"})))
+    [gone] = await app.send(step("accounts", Op.REMOVE, ("4711", {})))
+    assert gone.outcome is Outcome.OK
+    nameless = step("accounts", Op.UPDATE, (None, {"name": "x"}))
+    [held] = await app.send(nameless)
+    assert (held.outcome, held.error) == (Outcome.REJECTED, "id has no value, which the path '/accounts/{id}' needs")
+
+
+async def test_a_fetch_shows_the_present_and_what_is_gone(make: Make, sandbox: HttpSandbox) -> None:
+    sandbox.change(3, {"deleted": True})
+    rows = {r["id"]: r for r in (await make().fetch("accounts", ["2", "3", "4711"])).table.to_pylist()}
+    assert {n: r["_deleted"] for n, r in rows.items()} == {2: False, 3: True, 4711: True}
+    assert rows[2]["name"] == "A 2"
+    assert "_gone" not in rows[4711]
+
+
+async def test_the_limit_of_the_block_is_the_accounts_budget(make: Make) -> None:
+    app = make(limit={"calls": 30, "per": 60})
+    assert app.api.budget is not None
+    assert (app.api.budget.calls, app.api.budget.window) == (30, 60)
+
+
+TEXT = st.text(min_size=1).filter(lambda s: s.strip() != "")
+
+
+@given(key=TEXT, value=TEXT, remote=TEXT)
+def test_whatever_fills_a_template_stays_one_value(key: str, value: str, remote: str) -> None:
+    filling = Filling({"name": value, "day": date(2026, 1, 2)}, {"code": key}, remote, "s:1")
+    path = path_of("/a/{code}/b/{id}", filling)
+    assert path == f"/a/{quote(key, safe='')}/b/{quote(remote, safe='')}"
+    assert unquote(path.split("/")[2]) == key
+    body = body_of({"id": "$id", "k": "$key.code", "n": ["$field.name", "$$5"], "...": "$record"}, filling)
+    assert body == {"id": remote, "k": key, "n": [value, "$5"], "name": value, "day": "2026-01-02"}
+    assert orjson.loads(orjson.dumps(body)) == body
+
+
+def test_a_place_without_a_value_is_named() -> None:
+    with pytest.raises(Missing, match="code has no value"):
+        path_of("/a/{code}", Filling({}, {}, "1", "s"))
+
+
+PROJECT = """\
+name: shop
+models: {{engine: none}}
+apps:
+  billing:
+    type: http
+    base_url: http://127.0.0.1:9
+    streams:
+      accounts: {{path: /a, key: id, columns: {{id: integer}}}}
+    objects:
+      accounts:
+        fields: {{name: text}}
+        {line}
+"""
+MISTAKES = [
+    ("create: {path: '/a/{id'}", "12: billing.objects.accounts.create.path: '/a/{id' has a brace too many"),
+    ("create: {path: /a, body: $recrd}", "'$recrd' is no place; there are $record, $records"),
+    ("create: {path: /a, batch: 10}", "a batch needs a body with"),
+    ("create: {path: /a, replay: key}", "replay: key needs idempotency"),
+    ("create: {path: /a, methd: PUT}", "unknown key 'methd'"),
+    ("fetch: /a/{id}", "takes nothing: add create, update"),
+    ("create: {path: /a}\n        stream: accouns", "there is no stream 'accouns'"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), MISTAKES, ids=[m[1][:24] for m in MISTAKES])
+def test_a_mistake_in_the_block_is_told_with_its_line(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "oploop.yml").write_text(PROJECT.format(line=line))
+    with pytest.raises(FixConfig) as e:
+        make_app(load_project(tmp_path, {}).apps["billing"], Runtime())
+    assert "oploop.yml:" in str(e.value)
+    assert says in str(e.value)
