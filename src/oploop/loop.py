@@ -30,13 +30,13 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
     syncs = options.selection.pick(ws.project)
     async with recorded(ws) as report:
         report.recovered = recover(ws)
-        await preflight(ws, syncs)
+        await preflight(ws, syncs, options.rekey)
         async with stage(ws, report, "extract", tell):
             report.extracted = await extract(ws, syncs, tell, full=options.full)
         async with stage(ws, report, "build", tell):
             report.unit_tests = await unit_tests(ws, tell)
             report.models = await build(ws, report.run_id, tell)
-        bound = await bind_all(ws, syncs, report)
+        bound = await bind_all(ws, syncs, report, options.rekey)
         async with stage(ws, report, "verify", tell):
             report.verified = await verify(ws, bound, within_run=False)
         report.sends = all(ws.delivers(b.sync.app) for b in bound)

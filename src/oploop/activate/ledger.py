@@ -16,7 +16,7 @@ from itertools import pairwise
 import orjson
 import pyarrow as pa
 
-from oploop.activate import appending, conflicts, states, waiting
+from oploop.activate import appending, conflicts, rekeying, states, waiting
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
 from oploop.activate.jsontext import after_json, before_json
@@ -119,6 +119,7 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
         warehouse.execute(
             "INSERT INTO oploop.deliveries VALUES (?, ?, ?, ?, ?)", (run_id, bound.name, table, spec, now)
         )
+        rekeying.note(warehouse, bound, now)
         if bound.appends:
             appending.begin(warehouse, bound.name, now)
         for undid in plan.undoes:

@@ -28,6 +28,11 @@ CREATE TABLE IF NOT EXISTS oploop.records (
     app VARCHAR NOT NULL, object VARCHAR NOT NULL, key_fields VARCHAR NOT NULL, canonical_key VARCHAR NOT NULL,
     remote_id VARCHAR NOT NULL, created_by VARCHAR, known_since TIMESTAMPTZ NOT NULL
 );
+-- To which object, and by which key, a sync delivers.
+CREATE TABLE IF NOT EXISTS oploop.sync_targets (
+    sync VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL, key_fields VARCHAR NOT NULL, key VARCHAR NOT NULL,
+    noted_at TIMESTAMPTZ NOT NULL
+);
 -- Records that we removed or archived, as the app acknowledged it.
 CREATE TABLE IF NOT EXISTS oploop.removed (
     app VARCHAR NOT NULL, object VARCHAR NOT NULL, remote_id VARCHAR NOT NULL, key VARCHAR, op VARCHAR NOT NULL, sync VARCHAR NOT NULL,

@@ -137,7 +137,10 @@ def claim(warehouse: Warehouse, bound: BoundSync) -> None:
                 f"UPDATE oploop.parked SET sync = {own} WHERE sync IN ({', '.join(map(literal, gone))}) "
                 f"AND app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)}"
             )
-            warehouse.execute(f"UPDATE oploop.paused SET sync = {own} WHERE sync IN ({', '.join(map(literal, gone))})")
+            for its in ("paused", "sync_targets"):
+                warehouse.execute(
+                    f"UPDATE oploop.{its} SET sync = {own} WHERE sync IN ({', '.join(map(literal, gone))})"
+                )
 
 
 def _rest(present: Mapping[str, str], fields: Sequence[str]) -> list[str]:

@@ -78,6 +78,21 @@ def first_run(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--first-run", is_flag=True, help=says)(function)
 
 
+def rekey(function: Callable[..., Any]) -> Callable[..., Any]:
+    says = "Let this sync deliver by another key, or to another object, than until now. Repeatable."
+    return click.option("--rekey", metavar="SYNC", multiple=True, help=says)(function)
+
+
+def parse_rekey(names: tuple[str, ...], syncs: Any) -> frozenset[str]:
+    """The syncs that are named; FixConfig for one that there is not."""
+    from oploop.errors import did_you_mean
+
+    for name in names:
+        if name not in syncs:
+            raise FixConfig(f"--rekey {name!r}: there is no such sync", mend=did_you_mean(name, syncs))
+    return frozenset(names)
+
+
 def allow(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--allow",

@@ -30,6 +30,7 @@ class Options:
     allow: Mapping[str, frozenset[str]] = field(default_factory=dict)
     yes: bool = False
     backfill: bool = False  #: a first append sends what exists
+    rekey: frozenset[str] = frozenset()  #: syncs that may have another key, or object, than they delivered by
     first_run: bool = False  #: nothing is remembered of these syncs because they never ran
     confirm: Callable[[planning.SyncPlan], bool] = lambda _: False
 

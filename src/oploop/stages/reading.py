@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from oploop.activate import states
+from oploop.activate import rekeying, states
 from oploop.activate.bind import BoundSync
 from oploop.errors import FixConfig, OploopError
 from oploop.extract import StreamRequest, StreamResult
@@ -23,7 +24,7 @@ from oploop.workspace import Event, Tell, Workspace, nobody
 Keep: TypeAlias = Callable[[StreamRequest], bool]
 
 
-async def preflight(ws: Workspace, syncs: Sequence[Sync]) -> None:
+async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str] = ()) -> None:
     """Call each app once, so that a wrong credential or address stops the run before anything has changed."""
     waves(syncs)  # references in a circle
     used = {s.app for s in syncs} | {app for s in syncs for app, *_ in ws.referenced(s)}
@@ -37,7 +38,11 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync]) -> None:
             raise answer
     targets = {(s.app, s.object) for s in syncs}
     neighbours = [s for s in ws.project.syncs.values() if s.enabled and (s.app, s.object) in targets and s not in syncs]
-    refuse_shared_fields([await ws.precheck(s) for s in [*neighbours, *syncs]])
+    bound = [await ws.precheck(s) for s in [*neighbours, *syncs]]
+    refuse_shared_fields(bound)
+    for b in bound[len(neighbours) :]:
+        if b.name not in rekey:
+            rekeying.refuse(ws.warehouse, b)
 
 
 async def extract(
@@ -119,8 +124,13 @@ def _why(r: ModelResult) -> str:
     return r.message or "; ".join(f"audit {c.name} failed for {c.rows} rows" for c in failed)
 
 
-async def bind_all(ws: Workspace, syncs: Sequence[Sync], report: RunReport) -> list[BoundSync]:
-    """Bind the syncs; one whose model was never built because it failed is reported, not raised."""
+async def bind_all(
+    ws: Workspace, syncs: Sequence[Sync], report: RunReport, rekey: Collection[str] = ()
+) -> list[BoundSync]:
+    """Bind the syncs; one whose model was never built because it failed is reported, not raised.
+
+    `rekey`: syncs that may deliver to another object, or by another key, than they have until now.
+    """
     bound = []
     broken = {m.model: m for m in report.models if m.status in (ModelStatus.FAILED, ModelStatus.SKIPPED)}
     for sync in syncs:
@@ -128,6 +138,9 @@ async def bind_all(ws: Workspace, syncs: Sequence[Sync], report: RunReport) -> l
             b = await ws.bound(sync)
             if not ws.read_only:
                 states.claim(ws.warehouse, b)
+            if b.name in rekey:
+                await take_new_key(ws, b)
+            rekeying.refuse(ws.warehouse, b)
             bound.append(b)
         except FixConfig as e:
             if sync.model not in broken:
@@ -135,6 +148,28 @@ async def bind_all(ws: Workspace, syncs: Sequence[Sync], report: RunReport) -> l
             why = f"model {sync.model} {broken[sync.model].status.value}: {_why(broken[sync.model])}"
             report.syncs.append(SyncReport(sync.name, f"{sync.app}.{sync.object}", "stopped", stopped=[why], error=e))
     return bound
+
+
+async def take_new_key(ws: Workspace, b: BoundSync) -> None:
+    """Take over what is known of a sync's records to its new key, or begin anew with its new object."""
+    was, now = rekeying.delivered(ws.warehouse, b.name), ws.runtime.now()
+    if was is None or was.is_of(b):
+        return
+    if (was.app, was.object) != (b.sync.app, b.sync.object):
+        rekeying.begin_anew(ws.warehouse, b, now)
+        return
+    old = None
+    try:
+        old = await ws.bound(replace(b.sync, key=was.key))
+    except FixConfig as e:
+        if b.create_op is not None or b.blind:
+            columns = ", ".join(was.key.values())
+            raise FixConfig(
+                f"its records are known by {columns}, and that cannot be told any more: {e.message}",
+                mend=f"keep {columns} in the model for this one run",
+                place=b.sync.place_of("key"),
+            ) from None
+    rekeying.move(ws.warehouse, old, b, now)
 
 
 def refuse_shared_fields(bound: Sequence[BoundSync]) -> None:

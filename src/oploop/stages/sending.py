@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oploop.activate import appending, conflicts, ledger
+from oploop.activate import appending, conflicts, ledger, rekeying
 from oploop.activate import deliver as delivering
 from oploop.activate import plan as planning
 from oploop.activate.journal import Journal
@@ -38,6 +38,7 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
     if not ws.delivers(b.sync.app):
         return
     if plan.diff.count("seen"):
+        rekeying.note(ws.warehouse, b, ws.runtime.now())
         appending.mark_seen(ws.warehouse, b, plan.diff.table, run_id, ws.runtime.now())
     elif b.appends:
         appending.begin(ws.warehouse, b.name, ws.runtime.now())

@@ -172,3 +172,19 @@ def test_held_rows_tell_what_explains_them(read: Path) -> None:
 def test_what_undo_cannot_mean(read: Path, words: list[str], says: str) -> None:
     done = run("undo", *words, "--env", "prod", folder=read)
     assert (done.code, says in done.err) == (2, True)
+
+
+def test_another_key_is_refused_until_it_is_asked_for(read: Path, zendesk: ZendeskSandbox) -> None:
+    assert run("run", "--env", "prod", "--yes", folder=read).code == 0
+    file = read / "syncs" / f"{SYNC}.yml"
+    file.write_text(file.read_text().replace("key: {id: ticket_id}", "key: {external_id: ticket_id}"))
+    for command in (("run", "--env", "prod"), ("plan", "--env", "prod")):
+        done = run(*command, folder=read)
+        assert done.code == 2
+        assert f"syncs/{SYNC}.yml:4: it has delivered by key id; by external_id" in (done.words + done.err)
+        assert f"oploop run --rekey {SYNC}" in done.words + done.err
+    calls = len(zendesk.log)
+    done = run("run", "--env", "prod", "--rekey", SYNC, folder=read)
+    assert (done.code, len(zendesk.log) > calls) == (0, True), done.words
+    assert run("plan", "--env", "prod", folder=read).code == 0
+    assert run("run", "--rekey", "ticket_prio", folder=read).code == 2

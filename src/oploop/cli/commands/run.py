@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--full", is_flag=True, help="Read everything again, from the start.")
 @options.allow
 @options.first_run
+@options.rekey
 @options.yes("Allow first deliveries without asking.")
 @options.wait
 def command(cli: Cli, environment: str, **given: Any) -> int:
@@ -59,6 +60,7 @@ def command(cli: Cli, environment: str, **given: Any) -> int:
                 given["yes"],
                 backfill=given["backfill"],
                 first_run=given["first_run"],
+                rekey=options.parse_rekey(given["rekey"], ws.project.syncs),
                 confirm=view.confirm,
             )
             report = await loop.run(ws, chosen, view.tell)
