@@ -89,6 +89,8 @@ def _left_base(bound: BoundSync, warehouse: Warehouse, known: sql.Known, only: s
         state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
     values = [sql.state_values(bound, warehouse, known, i) for i in n]
     here = f"EXISTS (SELECT 1 FROM model m WHERE m.__key = {key}) OR EXISTS (SELECT 1 FROM base b WHERE b.__remote = c.rid)"
+    if not bound.blind:  # known by one key, shown by another: a row with either is its row
+        here += " OR EXISTS (SELECT 1 FROM model m WHERE m.__key = a.__akey)"
     removed = ""
     if known.has_removed:  # archived before: it may still be shown
         removed = (

@@ -75,6 +75,7 @@ class World:
     identities: Mapping[Any, str] = field(default_factory=dict)  #: canonical key -> remote id
     read_began: datetime | None = None  #: of the last complete read
     lag: timedelta = timedelta(0)
+    on_leave: str = "keep"
 
 
 @dataclass(frozen=True)
@@ -218,3 +219,53 @@ def _compare(world: World, row: Row, key: Any, remote_id: str, record: Record | 
 
 def _equal(f: Spec, a: Any, b: Any) -> bool:
     return bool(canon(a, f.canonical) == canon(b, f.canonical))
+
+
+def left(world: World) -> list[Verdict]:
+    """What is to be done with each record that we know and whose row has left the model."""
+    keys = {key_of(r.key, world.key_form) for r in world.rows}
+    found = {v.remote_id for v in decide(world)} | {_means(world, k) for k in keys if k is not None}
+    verdicts = []
+    for state in world.states:
+        record = next((r for r in world.records if r.remote_id == state.remote_id), None)
+        names = {k for k, i in world.identities.items() if i == state.remote_id}
+        shown = key_of(record.key, world.key_form) if record is not None else None
+        if state.remote_id in found or (names | {shown}) & (keys - {None}):
+            continue  # its row is there, be it held
+        if record.deleted if record is not None else _vouched(world, state):
+            continue  # gone already
+        if world.on_leave == "delete" and not names:
+            continue  # not made by us
+        status, sends = ("remove", {}) if world.on_leave == "delete" else _clear(world, record, state)
+        if status in ("remove", "update") and None in keys:
+            status, sends = "left", {}
+        verdicts.append(Verdict(status, None, state.remote_id, sends))
+    return [v for v in verdicts if v.status != "same"]
+
+
+def _means(world: World, key: Any) -> str | None:
+    """The record that a key of the model means, also where its row is held."""
+    live = [r for r in world.records if not r.deleted and key_of(r.key, world.key_form) == key]
+    return _identify(world, key, live)[1]
+
+
+def _clear(world: World, record: Record | None, state: State) -> tuple[str, dict[str, Any]]:
+    """Only what we set is cleared, and only where the app still holds it."""
+    sends: dict[str, Any] = {}
+    kept = False
+    for f in world.fields:
+        if f.name not in state.fields:
+            continue
+        stored = state.fields[f.name][1]
+        news = _superseded(world, record, state)
+        now = (record.values.get(f.name) if record is not None else None) if news else stored
+        if f.in_place:
+            rest = tuple(sorted(set(now or ()) - set(f.add)))
+            if now is not None and rest != now:
+                sends[f.name] = rest
+        elif f.nullable and now is not None and now != ():
+            if _equal(f, now, stored):
+                sends[f.name] = () if isinstance(now, tuple) else None
+            else:
+                kept = True
+    return ("update" if sends else "kept" if kept else "same"), sends

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from oploop.activate import diff as diffing
 from oploop.errors import FixConfig
-from oploop.project import Check, FieldMapping
+from oploop.project import Check, FieldMapping, OnLeave
 from oploop.records import Canonical, Column, Field, FieldType, JsonEntry, JsonPath, Op, Operation, Replay
 from tests.unit.activate.engine import SAFE, Engine, a_field, a_stream, a_sync, an_object, at, micros
-from tests.unit.activate.oracle import Record, Row, Spec, State, World, decide
+from tests.unit.activate.oracle import Record, Row, Spec, State, World, decide, left
 
+REMOVABLE = {Op.CREATE: SAFE, Op.UPDATE: SAFE, Op.REMOVE: SAFE}
 #: One field of each type, under names that SQL and JSON find hard, in the places where apps put values.
 FIELDS: dict[str, Field] = {
     f.name: f
@@ -247,8 +248,10 @@ def build(engine: Engine, world: World) -> Any:
         )
         for f in world.fields
     ]
-    obj = an_object(*(FIELDS[n] for n in names), canonical=world.key_form)
-    bound = engine.bind(a_sync(*mappings, mode=world.mode), obj, a_stream(world.lag.total_seconds()))
+    obj = an_object(*(FIELDS[n] for n in names), canonical=world.key_form, operations=REMOVABLE)
+    bound = engine.bind(
+        a_sync(*mappings, mode=world.mode, on_leave=OnLeave(world.on_leave)), obj, a_stream(world.lag.total_seconds())
+    )
     engine.state(bound, [state_row(s) for s in world.states])
     for key, remote_id in world.identities.items():
         engine.identity(key, remote_id)
@@ -323,6 +326,45 @@ RELAXED = settings(
 @RELAXED
 def test_the_diff_does_what_the_design_says(engine: Engine, world: World) -> None:
     check(engine, world)
+
+
+def compare_left(engine: Engine, world: World) -> None:
+    found = engine.diff(build(engine, world))
+    rows = [r for r in engine.plan_rows(found) if r["__left"]]
+    wanted = {v.remote_id: v for v in left(world)}
+    event(",".join(sorted({v.status for v in wanted.values()})))
+    assert sorted((r["__remote"], r["__status"]) for r in rows) == sorted(
+        (v.remote_id, v.status) for v in wanted.values()
+    )
+    numbers = {r["__number"] for r in rows}
+    for change in engine.changes(found):
+        if change.number in numbers:
+            assert change.op is (Op.UPDATE if world.on_leave == "clear" else Op.REMOVE)
+            assert sent_values(change, {}) == dict(wanted[change.remote_id].sends)
+
+
+@given(
+    world=worlds(),
+    on_leave=st.sampled_from(["delete", "clear"]),
+    gone=st.integers(0, 4),
+    ours=st.integers(0, 255),
+    nameless=st.integers(0, 3),
+)
+@RELAXED
+def test_what_leaves_is_what_the_design_says(
+    engine: Engine, world: World, on_leave: str, gone: int, ours: int, nameless: int
+) -> None:
+    made = {i: k for k, i in world.identities.items()}  # a record has one key
+    shown = {r.remote_id: key_text(r.key, world.key_form) for r in world.records}
+    for n, s in enumerate(world.states):
+        if ours >> n & 1:
+            made.setdefault(s.remote_id, shown.get(s.remote_id) or f"k{n}")
+    rows = [*world.rows[gone:]] + ([Row(None, {f.name: None for f in world.fields})] if nameless == 0 else [])
+    world = replace(world, on_leave=on_leave, rows=rows, identities={k: i for i, k in made.items()})
+    assume(engine.warehouse.dialect != "postgres" or "\\x00" not in repr(world))
+    with contextlib.suppress(_Undo), engine.warehouse.transaction():
+        compare_left(engine, world)
+        raise _Undo
 
 
 TIER = a_field("tier")

@@ -105,6 +105,13 @@ def test_a_record_whose_key_somebody_changed_to_another_of_ours_has_not_left(eng
     assert statuses(engine, engine.diff(b)) == {}
 
 
+def test_a_record_that_shows_the_key_of_a_held_row_has_not_left(engine: Engine) -> None:
+    world(engine, [("b", "gold")], [("1", "b", "gold"), ("2", "b", "gold")])
+    b = bound(engine)
+    made(engine, b, ("1", "old"), ("2", "older"))  # somebody gave both the same key
+    assert statuses(engine, engine.diff(b)) == {"b": "held"}
+
+
 def test_what_is_gone_in_the_app_is_not_removed_again(engine: Engine) -> None:
     world(engine, [("a", "gold")], [("1", "a", "gold")])
     b = bound(engine)
