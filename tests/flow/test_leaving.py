@@ -1,11 +1,12 @@
-"""A mirror on a real sandbox: what leaves the model is deleted there, once that is allowed."""
+"""Rows that leave, and rows that are sent once, on real sandboxes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from oploop.apps.segment.sandbox import SegmentSandbox
 from oploop.loop import Options
-from tests.flow.conftest import Desk
+from tests.flow.conftest import PROJECT, Desk
 
 MIRROR = (
     "model: mart.tickets\nto: zendesk.tickets\nmode: mirror\nkey: {external_id: code}\n"
@@ -33,3 +34,27 @@ async def test_a_mirror_deletes_what_it_made_and_nothing_else(make_desk: Callabl
     again = (await desk.turn()).syncs[0]
     assert again.plan is not None
     assert again.plan.changes == 0
+
+
+async def test_an_append_sends_each_row_once(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=0)
+    segment = SegmentSandbox()
+    block = f"  segment: {{write_key: wk_test_oploop, base_url: '{segment.start()}'}}\n"
+    try:
+        (desk.folder / "oploop.yml").write_text(PROJECT + block)
+        desk.sync(
+            "model: mart.tickets\nto: segment.track\nmode: append\nkey: {id: id}\n"
+            "fields: {event: {value: Paid}, userId: who}\n"
+        )
+        first = Options(first_run=True)
+        for rows, wanted in (("(1, 'a')", []), ("(1, 'b'), (2, 'b')", ["b"]), ("(2, 'c'), (3, 'd')", ["b", "d"])):
+            await desk.model(f"SELECT * FROM (VALUES {rows}) AS t(id, who)")
+            assert (await desk.turn(first)).exit_code == 0
+            assert [e["userId"] for e in segment.dump("track")] == wanted
+        assert await desk.rows("SELECT key, how FROM oploop.appended ORDER BY 1") == [
+            ("1", "seen"),
+            ("2", "sent"),
+            ("3", "sent"),
+        ]
+    finally:
+        segment.stop()
