@@ -154,7 +154,7 @@ async def test_the_limit_of_the_block_is_the_accounts_budget(make: Make) -> None
     assert (app.api.budget.calls, app.api.budget.window) == (30, 60)
 
 
-TEXT = st.text(min_size=1).filter(lambda s: s.strip() != "")
+TEXT = st.text(min_size=1).filter(lambda s: s.strip() != "" and s not in (".", ".."))
 
 
 @given(key=TEXT, value=TEXT, remote=TEXT)
@@ -205,3 +205,61 @@ def test_a_mistake_in_the_block_is_told_with_its_line(tmp_path: Path, line: str,
         make_app(load_project(tmp_path, {}).apps["billing"], Runtime())
     assert "oploop.yml:" in str(e.value)
     assert says in str(e.value)
+
+
+async def test_what_changes_behind_a_page_that_has_gone_by_comes_with_the_next_read(
+    make: Make, sandbox: HttpSandbox
+) -> None:
+    app, cursor, seen = make(), None, 0
+    async for batch in app.read("accounts", None, ReadOptions()):
+        seen += 1
+        if seen == 1:
+            sandbox.advance(60)
+            sandbox.change(1, {"name": "early"})  # its page has gone by
+            sandbox.advance(240)
+            sandbox.change(120, {"name": "late"})  # a later page shows a later time
+        cursor = batch.cursor or cursor
+    later = {r["id"]: r["name"] for b in await read(app, cursor) for r in b.table.to_pylist()}
+    assert (later[1], later[120]) == ("early", "late")
+
+
+async def test_an_app_that_gives_less_than_was_asked_for_is_read_to_its_end(make: Make, sandbox: HttpSandbox) -> None:
+    app = make(
+        {"paging": {"offset": "offset", "size": 500, "size_param": "limit"}, "since": None}
+    )  # 50 a page, whatever
+    assert sorted(ids(await read(app))) == list(range(1, 126))
+
+
+async def test_a_page_that_comes_again_ends_the_read_with_a_word(make: Make) -> None:
+    stuck = make({"paging": {"cursor": "data.accounts.0.id", "param": "nothing"}, "since": None})
+    with pytest.raises(FixData, match="the next page was read before"):
+        await read(stuck)
+
+
+async def test_an_error_in_a_good_answer_is_a_refusal_and_silence_is_unknown(make: Make, sandbox: HttpSandbox) -> None:
+    app = make()
+    wrong = Fault("PATCH /accounts", "status", status=200, body='{"error": {"message": "bad plan"}}')
+    sandbox.faults += [wrong]
+    [receipt] = await app.send(step("accounts", Op.UPDATE, ("2", {"plan": "pro"})))
+    assert (receipt.outcome, receipt.error) == (Outcome.REJECTED, "bad plan")
+    sure = make(objects={"accounts": {**OBJECTS["accounts"], "update": {"path": "/accounts/{id}", "ok": {"id": 2}}}})
+    sandbox.faults.append(Fault("POST /accounts/2", "status", status=204))
+    [receipt] = await sure.send(step("accounts", Op.UPDATE, ("2", {"plan": "pro"})))
+    assert receipt.outcome is Outcome.UNKNOWN
+
+
+async def test_results_that_leave_records_out_are_nobodys(make: Make, sandbox: HttpSandbox) -> None:
+    by_index = {**OBJECTS["imports"], "upsert": {**OBJECTS["imports"]["upsert"], "by": "index"}}
+    sandbox.faults.append(
+        Fault("batch", "status", status=200, body='{"results": [{"status": "refused", "error": "bad"}]}')
+    )
+    changes = [(None, {"email": f"n{i}@x"}) for i in range(3)]
+    receipts = await make(objects={"imports": by_index}).send(step("imports", Op.UPSERT, *changes))
+    assert [r.outcome for r in receipts] == [Outcome.UNKNOWN] * 3
+
+
+def test_an_id_is_a_number_where_the_app_has_numbers_and_no_step_of_an_address() -> None:
+    filling = Filling({}, {}, "5", "s", whole_id=True)
+    assert body_of({"id": "$id"}, filling) == {"id": 5}
+    with pytest.raises(Missing, match="cannot stand in the path"):
+        path_of("/a/{id}/x", Filling({}, {}, "..", "s"))

@@ -20,6 +20,7 @@ from oploop.errors import FixConfig
 from oploop.records import (
     Batch,
     Column,
+    ColumnType,
     Cursor,
     Deletes,
     Field,
@@ -102,11 +103,11 @@ class HttpApp(App):
             yield batch
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
-        """One call a record, by the object's `fetch`; without one nothing is learned before the next read."""
+        """One call a record, by the object's `fetch`. Without one its records are seen by reads alone."""
         spec = self.config.objects[object_name]
         stream = self.streams[spec.stream or object_name]
         if spec.fetch is None:
-            return Batch(stream.name, empty_table(stream))
+            raise FixConfig(f"{self.name}.{object_name} has no `fetch`", mend="give the path of one record")
         slots = asyncio.Semaphore(FETCHES)
 
         async def one(remote_id: str) -> pa.Table:
@@ -126,8 +127,9 @@ class HttpApp(App):
         if isinstance(record, dict) and spec.id not in record:  # {"account": {...}}
             record = next((v for v in record.values() if isinstance(v, dict) and spec.id in v), record)
         if record is None:
-            kind = stream.columns[spec.id].value
-            gone: dict[str, Any] = {spec.id: int(remote_id) if kind == "integer" else remote_id}
+            if stream.primary_key != (spec.id,):  # which row it is only a read can tell
+                return empty_table(stream)
+            gone: dict[str, Any] = {spec.id: int(remote_id) if self._whole(spec) else remote_id}
             if source.deleted is None:
                 source = source.model_copy(update={"deleted": "_gone"})
             record = {**gone, source.deleted or "_gone": True}
@@ -137,9 +139,13 @@ class HttpApp(App):
 
     async def send(self, step: Step) -> list[Receipt]:
         """See `writer`."""
-        call = getattr(self.config.objects[step.object], step.op.value)
+        spec = self.config.objects[step.object]
         replay = self.objects[step.object].operations[step.op].replay
-        return await writer.send(self.api, call, replay, step)
+        return await writer.send(self.api, getattr(spec, step.op.value), replay, step, whole_id=self._whole(spec))
+
+    def _whole(self, spec: ObjectSpec) -> bool:
+        """Whether the ids of an object's records are whole numbers."""
+        return spec.stream is not None and self.streams[spec.stream].columns[spec.id] is ColumnType.INTEGER
 
 
 def _auth(auth: Auth | None) -> dict[str, str]:

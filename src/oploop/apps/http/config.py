@@ -72,7 +72,7 @@ class Paging(Part):
         if (self.cursor is None) != (self.param is None):
             raise ValueError("cursor (where it stands in the answer) goes with param (the parameter that carries it)")
         if (self.page or self.offset) and self.size is None:
-            raise ValueError("page and offset need size: a shorter page is the last one")
+            raise ValueError("page and offset need size: how many records a page has")
         return self
 
 
@@ -100,6 +100,12 @@ class StreamSpec(Part):
 
     @model_validator(mode="after")
     def _columns_are_there(self) -> StreamSpec:
+        counted = self.paging is not None and (self.paging.page or self.paging.offset)
+        if counted and self.since is None and self.deleted is None:
+            raise ValueError(
+                "pages that are counted move up when a record is deleted meanwhile, so absence tells nothing: "
+                "name the field that marks `deleted`, or page by cursor or link"
+            )
         used = [*self.key, *([self.since.column] if self.since else []), *([self.version] if self.version else [])]
         for name in used:
             if name not in self.columns:

@@ -32,16 +32,16 @@ class ListReader:
         """See App.read. Without `since` each read is a whole one, and the cursor tells nothing."""
         newest = (cursor or {}).get("since")
         start = newest if newest is not None else (options.since.timestamp() if options.since else None)
-        asked: int | None = None
+        asked: float | None = None  # the app's clock when the read began
         async for records, answer, began in self._pages(spec, start):
+            if asked is None:
+                asked = (answer.date_micros() or 0) / 1_000_000 or began.timestamp()
             times = [_seconds(r.get(spec.since.column), spec, spec.since.column) for r in records] if spec.since else []
             newest = max([t for t in times if t is not None] + ([newest] if newest is not None else []), default=newest)
-            asked = asked or answer.date_micros()
             yield Batch(stream.name, self.table(stream, spec, records, answer, began, options.exclude))
-        if (
-            newest is None and asked is not None
-        ):  # nothing there yet: what comes, and goes again, is asked for from now on
-            newest = asked / 1_000_000
+        if spec.since is not None and asked is not None:
+            # a record that was changed after its page had gone by is of after the begin, whatever a later page shows
+            newest = asked if newest is None else min(newest, asked)
         told = {"since": newest} if spec.since is not None and newest is not None else {}
         yield Batch(stream.name, empty_table(stream, options.exclude), told, complete=True)
 
@@ -72,6 +72,7 @@ class ListReader:
         if spec.since is not None and since is not None:
             params[spec.since.param] = _asked(since - OVERLAP, spec.since.format)
         path, turn, seen = spec.path, _first(spec.paging), 0
+        places: set[Any] = {(path, tuple(sorted(turn.items(), key=str)))}
         for _ in range(PAGES):
             began = self._runtime.now()
             answer = await self._transport.request("GET", path, params={**params, **turn})
@@ -82,14 +83,17 @@ class ListReader:
                 raise FixData(
                     f"GET {spec.path}: there is no list of records {where}in the answer", mend="check `records`"
                 )
-            seen += len(records)
             yield records, answer, began
+            seen += len(records)
             following = _next(spec.paging, turn, body, len(records), seen)
             if following is None:
                 return
-            if following == (path, turn):
-                raise FixData(f"GET {spec.path}: the next page is the same again", mend="check `paging`")
-            moved, turn = following
+            moved, after = following
+            place = (moved or path, tuple(sorted(after.items(), key=str)))
+            if place in places:
+                raise FixData(f"GET {spec.path}: the next page was read before", mend="check `paging`")
+            places.add(place)
+            turn = after
             path, params = (moved, {}) if moved is not None else (path, params)
 
 
@@ -118,7 +122,7 @@ def _next(
     if paging.cursor is not None and paging.param is not None:
         following = at(body, paging.cursor)
         return (None, {**turn, paging.param: following}) if following not in (None, "", False) else None
-    if got < (paging.size or 1):
+    if got == 0:  # not at a shorter page: an app may give less than was asked for
         return None
     if paging.page is not None:
         return None, {**turn, paging.page: turn[paging.page] + 1}

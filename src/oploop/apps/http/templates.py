@@ -30,6 +30,7 @@ class Filling:
     key: Mapping[str, Any]
     remote_id: str | None
     step: str
+    whole_id: bool = False  #: the app's ids are whole numbers
 
 
 class Missing(ValueError):
@@ -71,6 +72,8 @@ def path_of(template: str, filling: Filling) -> str:
             found = filling.key.get(name, filling.record.get(name))
         if found is None or found == "":
             raise Missing(f"{name} has no value, which the path {template!r} needs")
+        if str(found) in (".", ".."):  # a step of its own in an address, quoted or not
+            raise Missing(f"{name} is {found!r}, which cannot stand in the path {template!r}")
         return quote(str(plain(found)), safe="")
 
     return _PLACE.sub(value, template)
@@ -97,7 +100,8 @@ def body_of(template: Any, filling: Filling, records: Callable[[], Sequence[Any]
         case "records":
             return list(records())
         case "id":
-            return filling.remote_id
+            given = filling.remote_id
+            return int(given) if given is not None and filling.whole_id and given.lstrip("-").isdigit() else given
         case "step":
             return filling.step
         case "key":

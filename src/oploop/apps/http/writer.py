@@ -14,12 +14,12 @@ from oploop.records import Change, Op, Outcome, Receipt, Replay, Step
 GONE = (404, 410)
 
 
-async def send(transport: Transport, call: Call, replay: Replay, step: Step) -> list[Receipt]:
-    """Make the call that a step stands for; see App.send."""
+async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, whole_id: bool) -> list[Receipt]:
+    """Make the call that a step stands for; see App.send. `whole_id`: the app's ids are whole numbers."""
     if call.batch > 1:
-        return await _batch(transport, call, replay, step)
+        return await _batch(transport, call, replay, step, whole_id)
     [change] = step.changes
-    filling = filling_of(step, change)
+    filling = filling_of(step, change, whole_id)
     try:
         path = path_of(call.path, filling)
     except Missing as e:
@@ -34,8 +34,8 @@ async def send(transport: Transport, call: Call, replay: Replay, step: Step) -> 
     return [_one(call, change, answer)]
 
 
-def filling_of(step: Step, change: Change) -> Filling:
-    return Filling(change.fields, change.key, change.remote_id, f"{step.id}:{change.number}")
+def filling_of(step: Step, change: Change, whole_id: bool) -> Filling:
+    return Filling(change.fields, change.key, change.remote_id, f"{step.id}:{change.number}", whole_id)
 
 
 async def _call(transport: Transport, call: Call, replay: Replay, path: str, body: Any, name: str) -> Answer:
@@ -47,9 +47,9 @@ async def _call(transport: Transport, call: Call, replay: Replay, path: str, bod
     )
 
 
-async def _batch(transport: Transport, call: Call, replay: Replay, step: Step) -> list[Receipt]:
+async def _batch(transport: Transport, call: Call, replay: Replay, step: Step, whole_id: bool) -> list[Receipt]:
     whole = Filling({}, {}, None, step.id)
-    records = [body_of(call.record, filling_of(step, c)) for c in step.changes]
+    records = [body_of(call.record, filling_of(step, c, whole_id)) for c in step.changes]
     name = f"{step.id}:{step.changes[0].number}-{step.changes[-1].number}"
     answer = await _call(transport, call, replay, call.path, body_of(call.body, whole, lambda: records), name)
     body = _json(answer)
@@ -72,6 +72,8 @@ def _matched(
         numbered = dict(enumerate(results))
         if results and all(isinstance(r, dict) and isinstance(r.get("index"), int) for r in results):
             numbered = {r["index"]: r for r in results}
+        elif len(results) != len(changes):
+            numbered = {}  # of a list that leaves some out nobody knows which is whose
         found: list[Any] = [numbered.get(n) for n in range(len(changes))]
     else:
         named = {str(at(r, call.by)): r for r in results if at(r, call.by) is not None}
@@ -93,6 +95,8 @@ def _name(by: str, change: Change, record: Any) -> Any:
 
 
 def _one(call: Call, change: Change, answer: Answer) -> Receipt:
+    if call.ok and not answer.body.strip():
+        return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, "the answer says nothing, not even `ok`")
     return _receipt(call, change, _json(answer), answer.date_micros())
 
 
@@ -107,11 +111,12 @@ def _receipt(call: Call, change: Change, result: Any, version: int | None) -> Re
 
 def _refusal(call: Call, result: Any) -> str | None:
     """Why the result is no success, in the app's words; None when it is one."""
+    said = _words(at(result, call.error))
     for path, wanted in call.ok.items():
         held = at(result, path)
         if held != wanted:
-            return _words(at(result, call.error)) or f"{path} is {held!r}, not {wanted!r}"
-    return None
+            return said or f"{path} is {held!r}, not {wanted!r}"
+    return None if call.ok else said
 
 
 def _words(said: Any) -> str | None:
