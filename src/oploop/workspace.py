@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import Literal
 
 from oploop.activate import ledger
-from oploop.activate.bind import AnyColumns, BoundSync, Referenced, bind
+from oploop.activate.bind import AnyColumns, BoundSync, bind
 from oploop.activate.proving import prove, sql_of
+from oploop.activate.refbind import Referenced
 from oploop.apps.base import App
 from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mean

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from oploop.activate import states
-from oploop.activate.bind import RAWT, BoundSync
+from oploop.activate.bind import BoundSync
 from oploop.activate.jsontext import json_member, lists
 from oploop.activate.plan import SyncPlan
+from oploop.activate.refbind import RAWT
 from oploop.activate.waiting import pointer
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 

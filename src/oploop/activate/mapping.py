@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from oploop.activate.convert import convert, shown, sure
+from oploop.activate.convert import canonical, convert, shown, sure
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import FieldMapping, Sync
-from oploop.records import Field, FieldType
+from oploop.records import Canonical, Field, FieldType
 from oploop.warehouse.base import SqlError, Warehouse, literal, quote, quote_table
 
 MODEL = "m"  #: alias of the model's table in all expressions of a BoundField's `wanted`
@@ -51,7 +51,7 @@ class Mapper:
             return Value(constant, constant, fits=True)
         expr, kind = self.source(m)
         if m.map:
-            return self._translated(m, field, expr)
+            return self._translated(m, field, self._word(expr, kind))
         wanted = f"({convert(expr, kind, field.type, self.warehouse)})"
         return Value(wanted, shown(expr, kind, self.warehouse), fits=sure(kind, field.type))
 
@@ -69,10 +69,15 @@ class Mapper:
             return self.column(m.column, "fields", m.field), self.columns[m.column].upper()
         return f"({m.sql})", self.kind(f"({m.sql})")
 
-    def _translated(self, m: FieldMapping, field: Field, expr: str) -> Value:
+    def _word(self, expr: str, kind: str) -> str:
+        """A value as the text that a `map` translates: 1.0 is 1, and a JSON text has no quotes."""
+        if kind in ("DOUBLE", "FLOAT") or kind.startswith("DECIMAL"):
+            return canonical(expr, Canonical.NUMBER)
+        return f"CAST({shown(expr, kind, self.warehouse)} AS VARCHAR)"
+
+    def _translated(self, m: FieldMapping, field: Field, text: str) -> Value:
         """A value by the mapping's `map`."""
         assert m.map is not None
-        text = f"CAST({expr} AS VARCHAR)"
         arms = " ".join(f"WHEN {literal(str(k))} THEN {self.constant(v, m, field)}" for k, v in m.map.items())
         known = ", ".join(literal(str(k)) for k in m.map)
         unmapped = f"CASE WHEN {text} NOT IN ({known}) THEN {text} END"

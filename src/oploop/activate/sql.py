@@ -23,10 +23,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from oploop.activate import references
-from oploop.activate.bind import RAWT, BoundField, BoundSync
+from oploop.activate.bind import BoundField, BoundSync
 from oploop.activate.convert import canonical
 from oploop.activate.jsontext import after_json, json_object
 from oploop.activate.mapping import MODEL
+from oploop.activate.refbind import RAWT
 from oploop.activate.references import RefKnown
 from oploop.activate.states import state_column
 from oploop.activate.waiting import noted

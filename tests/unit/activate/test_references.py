@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from oploop.activate.bind import BoundSync, Referenced, bind
+from oploop.activate.bind import BoundSync, bind
+from oploop.activate.refbind import Referenced
 from oploop.errors import FixConfig, Place
 from oploop.project import FieldMapping, OnMiss, OnNull, Sync
 from oploop.records import Canonical, Column, ColumnType, Field, FieldType, Object, Op, Stream
