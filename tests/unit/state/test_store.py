@@ -265,6 +265,8 @@ def test_a_delivery_is_open_until_it_is_folded(both: StateStore) -> None:
     both.end_delivery("r1", "people")
     assert both.open_deliveries() == []
     assert both.steps("r1", "people") == []
+    both.begin_delivery("r1", "people", "plan_2")  # after its canary
+    assert [d.plan_table for d in both.open_deliveries()] == ["plan_2"]
 
 
 def test_a_full_disk_is_said_and_the_store_goes_on_when_there_is_room(store: StateStore) -> None:
