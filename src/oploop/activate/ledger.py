@@ -295,15 +295,22 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
             sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
             names.append(column)
             values.append(f"CASE WHEN d.c{i} THEN d.{new} END")
+    done = f"{_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
+    [(rows, records)] = warehouse.rows(f"SELECT count(*), count(DISTINCT {rid}) FROM {done}")
+    last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
+    changes = f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{last}) d"
+    columns = f"(remote_id, sync, run_id, number, acked_at, receipt_version, {', '.join(names)})"
+    row = f"d.rid, ?, ?, d.__number, d.acked_at, d.receipt, {', '.join(values)}"
+    if not warehouse.rows(f"SELECT 1 FROM {spec.state_table} WHERE sync = {literal(spec.sync)} LIMIT 1"):
+        warehouse.execute(
+            f"INSERT INTO {spec.state_table} {columns} SELECT {row} FROM {changes}", (spec.sync, run_id)
+        )  # the first delivery
+        return
     warehouse.execute(
-        f"MERGE INTO {spec.state_table} s USING (SELECT p.*, o.acked_at, o.version AS receipt, "
-        f"{rid} AS rid FROM {_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL "
-        "AND p.__status IN ('create', 'update') "
-        f"QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1) d "
+        f"MERGE INTO {spec.state_table} s USING {changes} "
         "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
         f"acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL, {', '.join(sets)} "
-        "WHEN NOT MATCHED THEN INSERT (remote_id, sync, run_id, number, acked_at, receipt_version, "
-        f"{', '.join(names)}) VALUES (d.rid, ?, ?, d.__number, d.acked_at, d.receipt, {', '.join(values)})",
+        f"WHEN NOT MATCHED THEN INSERT {columns} VALUES ({row})",
         (spec.sync, run_id, spec.sync, run_id),
     )
 
