@@ -281,7 +281,9 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
         state_key, pick, gone = "a.__remote", "a", "a.__remote IS NULL AND dead.__join IS NOT NULL"
         if known.has_records:
             # a record that we made and the read does not show yet, or whose key somebody changed in the app
-            joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound)} AND a.__remote IS NULL"
+            # one equality, as a condition on the left side alone would make engines try each pair of rows
+            nobody = "CASE WHEN a.__remote IS NULL THEN m.__key END"
+            joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound, nobody)}"
             joins += f" LEFT JOIN ({app_select(bound)}) a2 ON a2.__remote = rec.remote_id"
             state_key = "COALESCE(a.__remote, rec.remote_id)"
             absent = "FALSE"
@@ -313,11 +315,11 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     )
 
 
-def _same_record(bound: BoundSync) -> str:
+def _same_record(bound: BoundSync, key: str = "m.__key") -> str:
     """The join of a row to the record that we made for its key."""
     return (
         f"rec.app = {literal(bound.sync.app)} AND rec.object = {literal(bound.sync.object)} "
-        f"AND rec.key_fields = {literal(bound.key_names)} AND rec.canonical_key = m.__key"
+        f"AND rec.key_fields = {literal(bound.key_names)} AND rec.canonical_key = {key}"
     )
 
 
