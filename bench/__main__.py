@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import diff, first_load, read_stripe, startup, turn
+from bench import diff, first_load, limit, read_stripe, startup, turn
 from bench.table import Row, render
 
 ALL = {
@@ -13,6 +13,7 @@ ALL = {
     "turn": turn.run,
     "diff": diff.run,
     "first_load": first_load.run,
+    "limit": limit.run,
 }
 
 

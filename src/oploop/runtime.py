@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from oploop.errors import RetryLater
 
@@ -131,6 +132,7 @@ class Runtime:
     new_id: Callable[[], str] = _new_id
     random: random.Random = field(default_factory=random.Random)
     stop: Stop = field(default_factory=Stop)
+    budgets: Path | None = None  #: where processes share the accounts' rate budgets; None: each has its own
 
     async def pause(self, seconds: float) -> None:
         """Sleep before something new is begun; Interrupted, at once, when the run is to stop."""

@@ -1,12 +1,25 @@
-"""The rate budget of an account: how many calls it may make, shared by all that speak to it."""
+"""The rate budget of an account: how many calls it may make, shared by all that speak to it.
+
+All syncs and readers of a process share it through their transport; all processes of the user through a file of the
+account in a private folder of the machine (`purse.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
+from oploop.apps.purse import Purse, SharedPurse
 from oploop.runtime import Runtime
+
+#: A window is taken to last longer by this share of itself, at most so many seconds: calls overtake each other on their way.
+MARGIN = 0.02
+MAX_MARGIN = 0.25
+#: Up to so many calls a second a shared budget is asked for each.
+SINGLY_UP_TO = 1000
+#: A call's allowance that was taken beforehand, with others, is used within this share of a window, or not at all.
+LIFE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +32,10 @@ class Quota:
 
 
 class Budget:
-    """How many calls an account may make: `rate` a second, kept over any window of `window` seconds.
+    """How many calls an account may make: `calls` in any window of `window` seconds.
 
-    It paces by a sliding window, so a burst up to the window's allowance goes out at once, and adapts to what the
-    app's headers say: when fewer calls remain than it thinks, others use the account too, and it believes the app.
+    It paces by a sliding window, so a burst up to the window's allowance goes out at once, and adapts: to what the app's
+    headers say, or, where they say nothing, to its refusals (down at once, up again slowly).
     """
 
     def __init__(self, runtime: Runtime, *, calls: int, window: float = 1.0, share: float = 1.0) -> None:
@@ -30,8 +43,12 @@ class Budget:
         self.share = share
         self.calls = max(1, int(calls * share))
         self.window = window
-        self._sent: deque[float] = deque()
-        self._not_before = 0.0
+        self._margin = min(MARGIN * window, MAX_MARGIN)
+        self._purse: Purse | SharedPurse = Purse()
+        self._folder: Path | None = None
+        self._account = ""
+        self._told = False  #: the app's headers tell the limit
+        self._in_hand, self._in_hand_until, self._chunk = 0, 0.0, 1
         self._lock = asyncio.Lock()
 
     def keep_to(self, share: float) -> None:
@@ -39,39 +56,76 @@ class Budget:
         self.calls = max(1, int(self.calls / self.share * share))
         self.share = share
 
+    def share_through(self, folder: Path, account: str) -> None:
+        """Share it with all processes that name the same account in this folder. `account` is a file's name."""
+        try:
+            self._purse = SharedPurse(folder / account)
+        except OSError:  # each process for itself then: the app's own limit still holds all
+            return
+        self._folder, self._account = folder, account
+
+    def beside(self, name: str, *, calls: int, window: float) -> Budget:
+        """A further limit of the same account, as `name`, shared by whoever shares this one."""
+        budget = Budget(self._runtime, calls=calls, window=window, share=self.share)
+        if self._folder is not None:
+            budget.share_through(self._folder, f"{self._account}.{name.replace(' ', '-')}")
+        return budget
+
+    def close(self) -> None:
+        """Let go of the file, if it is shared. Safe to call twice; a later call opens it anew."""
+        if isinstance(self._purse, SharedPurse):
+            self._purse.close()
+
     async def take(self) -> None:
         """Wait until one more call is within the budget, and count it. Interrupted when the run is to stop meanwhile."""
         async with self._lock:  # first come, first served
             while True:
-                wait = self._wait()
+                wait = self._take()
                 if wait <= 0:
-                    break
+                    return
                 await self._runtime.pause(wait)
-            self._sent.append(self._runtime.monotonic())
 
-    def _wait(self) -> float:
-        now = self._runtime.monotonic()
-        while self._sent and self._sent[0] <= now - self.window:
-            self._sent.popleft()
-        if now < self._not_before:
-            return self._not_before - now
-        if len(self._sent) >= self.calls:
-            return self._sent[0] + self.window - now + 0.001
-        return 0.0
+    def _take(self) -> float:
+        """Count one call; else the seconds after which to ask again.
+
+        Calls that follow each other quickly are counted some at a time, so that a shared budget is asked seldom.
+        """
+        now, life = self._runtime.monotonic(), LIFE * self.window
+        if self._in_hand and now <= self._in_hand_until:
+            self._in_hand -= 1
+            return 0.0
+        most = max(1, int(self.calls / self.window / SINGLY_UP_TO)) if self._folder is not None else 1
+        self._chunk = min(most, self._chunk * 2) if now <= self._in_hand_until else 1
+        granted, wait = self._purse.take(now, self.calls, self.window, self._margin, self._chunk, life)
+        if granted:
+            self._in_hand, self._in_hand_until = granted - 1, now + life
+        return wait
 
     def pause(self, seconds: float) -> None:
         """Let nobody call for so long: the app said so."""
-        self._not_before = max(self._not_before, self._runtime.monotonic() + seconds)
+        self._in_hand = 0
+        self._purse.pause(self._runtime.monotonic() + seconds)
 
-    def learn(self, quota: Quota) -> None:
-        """Take over the limit that the app tells, and wait for its reset when nothing of our share is left."""
+    def refused(self, seconds: float) -> None:
+        """The app refused a call for the rate, and wants nobody to call for so long.
+
+        Where it never tells its limit, that was more than it takes: the rate goes down, and up again bit by bit.
+        """
+        self.pause(seconds)
+        if not self._told:
+            self._purse.cut(self._runtime.monotonic(), self.window)
+
+    def learn(self, quota: Quota, under_way: int = 0) -> None:
+        """Take over the limit that the app tells, and wait for its reset when others have used it up.
+
+        `under_way`: calls whose answers have not come yet, which will use some of what remains.
+        """
         if quota.limit is not None and quota.limit > 0:
             self.calls = max(1, int(quota.limit * self.share))
-        if quota.remaining is not None and quota.reset is not None and quota.limit:
-            others = quota.limit - self.calls
-            if quota.remaining - others <= 0 and quota.remaining <= 0:
-                self.pause(quota.reset)
+            self._told = True
+        if quota.remaining is not None and quota.reset is not None and quota.remaining <= under_way:
+            self.pause(quota.reset)
 
     def seconds_for(self, calls: int) -> float:
         """How long so many calls take at the least under this budget, in seconds."""
-        return max(0, calls - 1) // self.calls * self.window
+        return max(0, calls - 1) // self.calls * (self.window + self._margin)

@@ -6,6 +6,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from oploop.apps.base import App
+from oploop.apps.transport import Transport
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import AppBlock, validate_block
 from oploop.runtime import Runtime
@@ -52,6 +53,8 @@ def make_app(block: AppBlock, runtime: Runtime) -> App:
         raise e.at(named if named != block.place else block.place_named("base_url")) from None
     if app.transport is not None and app.transport.budget is not None:
         app.transport.budget.keep_to(block.budget.share)
+        if runtime.budgets is not None and isinstance(app.transport, Transport):
+            app.transport.budget.share_through(runtime.budgets, app.transport.account())
     return app
 
 

@@ -9,6 +9,7 @@ another origin, never speaks plain http off loopback, and never puts a header th
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import math
 import re
@@ -208,10 +209,18 @@ class Transport:
         self._send = sender
         self._gzip = gzip
         self.calls = 0  #: requests that went out, retries included
+        self._under_way = 0
 
     async def aclose(self) -> None:
         if self._own is not None:
             await self._own.aclose()
+        if self.budget is not None:
+            self.budget.close()
+
+    def account(self) -> str:
+        """A name for the account that tells nothing of its credentials: what its processes share is found by it."""
+        secrets = sorted(f"{n.lower()}: {v}" for n, v in self._headers.items() if _SECRET_HEADER.search(n))
+        return hashlib.sha256("\n".join([str(self._origin), *secrets]).encode()).hexdigest()[:32]
 
     def url(self, path: str, params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None) -> str:
         """An absolute URL; a paging link may be given whole but must stay on the account's origin."""
@@ -305,13 +314,17 @@ class Transport:
             if self.budget is not None:
                 await self.budget.take()
             self.calls += 1
-            answer = await self._send(request)
+            self._under_way += 1
+            try:
+                answer = await self._send(request)
+            finally:
+                self._under_way -= 1
             if answer.status not in (301, 302, 307, 308) or request.method not in ("GET", "HEAD"):
                 break
             request = replace(request, url=self.url(urljoin(request.url, answer.headers.get("location", ""))))
         quota = self.policy.quota(answer)
         if quota is not None and self.budget is not None:
-            self.budget.learn(quota)
+            self.budget.learn(quota, self._under_way)
         return answer
 
     async def _back_off(
@@ -320,7 +333,7 @@ class Transport:
         """Wait before the next try: as long as the app said, else exponentially with full jitter."""
         wait = after if after is not None else self.runtime.random.uniform(0.1, min(MAX_BACKOFF, 0.5 * 2**attempt))
         if shared and self.budget is not None:
-            self.budget.pause(wait)  # one caller's 429 holds all callers of the account
+            self.budget.refused(wait)  # one caller's 429 holds all callers of the account
         try:
             await self.runtime.pause(wait)
         except Interrupted as e:

@@ -38,6 +38,7 @@ def with_workspace(
     wait: float | None = None,
 ) -> T:
     """Open the project, do the work in one event loop, close all again; returns what the work did."""
+    from oploop.apps.purse import machine_folder
     from oploop.runtime import Runtime, term_as_interrupt
     from oploop.workspace import Workspace
 
@@ -47,7 +48,7 @@ def with_workspace(
         async with Workspace(
             project,
             environment,
-            Runtime(),
+            Runtime(budgets=machine_folder()),
             command=command_line(),
             read_only=read_only,
             wait=wait,

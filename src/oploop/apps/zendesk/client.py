@@ -174,7 +174,10 @@ class Client:
 
         A burst up to the whole minute's allowance goes out at once, so a small read never waits.
         """
-        budget = self._exports.setdefault(bucket, Budget(self.runtime, calls=EXPORTS_A_MINUTE, window=60.0))
+        budget = self._exports.get(bucket)
+        if budget is None:
+            assert self.transport.budget is not None
+            budget = self._exports[bucket] = self.transport.budget.beside(bucket, calls=EXPORTS_A_MINUTE, window=60.0)
         await budget.take()
         answer = await self.get(f"incremental/{path}", params)
         quota = export_quota(answer.headers)
