@@ -18,7 +18,7 @@ from oploop.activate.journal import Journal
 from oploop.activate.plan import SyncPlan, batches, operation_of
 from oploop.apps.base import App
 from oploop.apps.columns import Taken, span
-from oploop.apps.transport import LostAnswer, Refused
+from oploop.apps.transport import LostAnswer, NoAnswer, Refused
 from oploop.errors import OploopError, QuotaSpent, RetryLater, SkipRecord
 from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
 from oploop.runtime import GRACE, Interrupted, Runtime
@@ -179,6 +179,9 @@ class Deliverer:
         except QuotaSpent as e:  # what is left goes with a later run, in the order of the plan
             self._stop = self._stop or e
             await self._close(entry, Outcome.UNKNOWN if undone is Outcome.UNKNOWN else Outcome.DEFERRED, str(e))
+        except NoAnswer as e:  # tried often enough already: the next step would not get through either
+            self._stop = self._stop or e
+            await self._close(entry, undone, str(e))
         except RetryLater as e:
             await self._close(entry, undone, str(e))
         except OploopError as e:

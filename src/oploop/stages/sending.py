@@ -6,6 +6,7 @@ from oploop.activate import appending, conflicts, ledger, rekeying
 from oploop.activate import deliver as delivering
 from oploop.activate import plan as planning
 from oploop.activate.journal import Journal
+from oploop.errors import RetryLater
 from oploop.report import SyncReport
 from oploop.stages.canary import deliver_canary
 from oploop.stages.looking import verify
@@ -45,19 +46,38 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
     conflicts.park_conflicts(ws.warehouse, plan, run_id, ws.runtime.now())
     if plan.changes == 0:
         report.status = "nothing"
-    elif b.sync.canary and not plan.undoes:
-        await deliver_canary(ws, report, run_id, tell, send)
     else:
-        report.delivery = await send(ws, plan, run_id, tell)
-        report.status = "ok" if report.delivery.error is None or report.delivery.deferred else "failed"
-        report.error = report.delivery.error
-        if report.delivery.interrupted:
-            report.status = "interrupted"
-        elif report.delivery.delivered:
-            looked = await verify(ws, [b], within_run=True)
-            report.read_back = looked[0] if looked else None
+        await _deliver_alone(ws, report, plan, run_id, tell)
     counts = report.as_json()
     ledger.note_sync_run(ws.warehouse, plan, run_id, report.status, counts, ws.runtime.now())
+
+
+async def _deliver_alone(ws: Workspace, report: SyncReport, plan: planning.SyncPlan, run_id: str, tell: Tell) -> None:
+    """Deliver a sync while no other process does."""
+    lease = f"deliver:{report.sync}"
+    try:
+        ws.store.take_lease(lease, ws.command)
+    except RetryLater as e:
+        report.stop(e.message)
+        return
+    try:
+        if plan.bound.sync.canary and not plan.undoes:
+            await deliver_canary(ws, report, run_id, tell, send)
+        else:
+            await _deliver(ws, report, plan, run_id, tell)
+    finally:
+        ws.store.drop_lease(lease)
+
+
+async def _deliver(ws: Workspace, report: SyncReport, plan: planning.SyncPlan, run_id: str, tell: Tell) -> None:
+    report.delivery = await send(ws, plan, run_id, tell)
+    report.status = "ok" if report.delivery.error is None or report.delivery.deferred else "failed"
+    report.error = report.delivery.error
+    if report.delivery.interrupted:
+        report.status = "interrupted"
+    elif report.delivery.delivered:
+        looked = await verify(ws, [plan.bound], within_run=True)
+        report.read_back = looked[0] if looked else None
 
 
 async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) -> delivering.Delivery:

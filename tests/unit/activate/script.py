@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from oploop.apps.base import App
-from oploop.apps.transport import Answer, LostAnswer, Refused, Request
+from oploop.apps.transport import Answer, LostAnswer, NoAnswer, Refused, Request
 from oploop.errors import FixConfig, QuotaSpent, RetryLater, SkipRecord
 from oploop.records import Op, Outcome, Receipt, Step
 from oploop.runtime import Runtime
@@ -101,6 +101,8 @@ class ScriptedApp(App):
                 raise RetryLater("busy")
             case "spent":
                 raise QuotaSpent("nobody may call for 8 hours", after=28800)
+            case "away":
+                raise NoAnswer("cannot reach http://127.0.0.1:9/")
             case "fix":
                 raise FixConfig("the token was revoked")
             case "lost" | "lost+":

@@ -19,6 +19,7 @@ from oploop.activate import ledger
 from oploop.activate import plan as planning
 from oploop.activate.deliver import Deliverer, Delivery
 from oploop.activate.journal import Journal
+from oploop.apps.transport import NoAnswer
 from oploop.errors import FixConfig
 from oploop.records import Op, Operation, Outcome, Replay
 from oploop.state import JournalStep, StateStore
@@ -331,3 +332,16 @@ async def test_memory_does_not_grow_with_the_changes(post: Any) -> None:
         tracemalloc.stop()
     assert (result.delivered, len(used)) == (25_000, 100)
     assert max(used[75:]) < max(used[10:35]) * 1.2 + 500_000
+
+
+async def test_an_app_that_cannot_be_reached_is_not_asked_again_step_by_step(post: Any) -> None:
+    office: Post = post(operation(batch=1, in_flight=2), 0, 10)
+    app = ScriptedApp(["ok", "away"], office.runtime)
+    result = await office.deliver(app)
+    assert isinstance(result.error, NoAnswer)
+    assert len(app.steps) <= 4, "what was under way ends, nothing more begins"
+    assert result.delivered == 1
+    assert set(office.statuses().values()) == {"sent", "failed"}
+    office.run_id = "run7"
+    again = await office.deliver(ScriptedApp(["ok"], office.runtime))
+    assert (again.error, again.delivered) == (None, 10)
