@@ -247,7 +247,10 @@ def _status(target: Target, *, within_run: bool) -> str:
         touched = some(lambda i, f: f"{altered(i, f)} AND a.n{i} IS DISTINCT FROM {_before(f)}")
         first = f"WHEN NOT {some(altered)} THEN 'confirmed' WHEN {touched} THEN 'altered' ELSE 'ignored'"
     else:
-        elsewhere = some(lambda i, f: f"NOT {_here(f)} AND {_unlike(i, f, 'stored')}")
+        known = "s.{} IS NOT NULL"  # a field that was never sent is nobody's drift
+        elsewhere = some(
+            lambda i, f: f"{known.format(quote(f.name + '.at'))} AND NOT {_here(f)} AND {_unlike(i, f, 'stored')}"
+        )
         by_a_person = some(lambda i, f: f"{altered(i, f)} AND NOT {_alike(i, f)}")
         first = f"WHEN {elsewhere} OR {by_a_person} THEN 'drifted' WHEN {some(altered)} THEN 'altered' ELSE 'confirmed'"
     return (

@@ -165,7 +165,12 @@ class Deliverer:
             op=step.op,
             began_at=self._runtime.now(),
         )
-        await self._journal.record(entry)
+        try:
+            await self._journal.record(entry)
+        except OploopError as e:  # what is not in the journal is not sent
+            self._stop = self._stop or e
+            self._count(Counter({stands: len(step.changes)} if stands is not None else ()))
+            return
         undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
         try:
             receipts = await self._app.send(step)
@@ -224,8 +229,9 @@ class Deliverer:
         self, step: Step, operation: Operation, entry: JournalStep, e: OploopError, undone: Outcome
     ) -> None:
         """The call as a whole was refused, nothing was done: halve it, until the bad record stands alone."""
-        if len(step.changes) == 1:
-            await self._close(entry, Outcome.REJECTED, str(e))
+        if len(step.changes) == 1:  # of a second try: what is refused now may have been done by the first
+            outcome = Outcome.UNKNOWN if undone is Outcome.UNKNOWN else Outcome.REJECTED
+            await self._close(entry, outcome, str(e))
             return
         await self._close(entry, undone, str(e), _all(step, undone))
         middle = len(step.changes) // 2
@@ -247,7 +253,12 @@ class Deliverer:
     ) -> None:
         """Write the receipt, and count what is final: all but the changes that are tried `again`."""
         entry.ended_at, entry.outcome, entry.error = self._runtime.now(), outcome, error
-        await self._journal.record(entry)
+        try:
+            await self._journal.record(entry)
+        except OploopError as e:  # the intent stands without a receipt, so that nobody will know
+            self._stop = self._stop or e
+            self._count(Counter({Outcome.UNKNOWN: entry.last - entry.first + 1 - len(again)}))
+            return
         counts = Counter(Outcome(o) for _, o, _ in entry.exceptions)
         counts[outcome] += entry.last - entry.first + 1 - len(entry.exceptions)
         counts.subtract(Counter(again.values()))

@@ -28,6 +28,8 @@ from oploop.records import Op, Outcome, Replay
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
+#: The message of a create that was acknowledged without the new record's id.
+UNTOLD = "the app did not tell its id"
 #: Ledger statuses of the journal's outcomes.
 STATUS = {
     Outcome.OK: "sent",
@@ -366,7 +368,10 @@ def _park_undone(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
 
 
 def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
-    """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, until it is known."""
+    """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, until it is known.
+
+    A record that was made without telling its id is not found by the next plan, until a read must have shown it.
+    """
     # of what an undo took back only the fields that are sent, as only of those the model wants something else
     arms = " ".join(f"WHEN {literal(label)} THEN p.c{i}" for i, label in enumerate(spec.labels))
     its = f"CASE parked.field {arms} ELSE FALSE END" if arms else "FALSE"
@@ -376,10 +381,14 @@ def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, no
         (spec.sync, spec.app, spec.object),
     )
     careful = ", ".join(literal(kind) for kind in spec.careful) or "NULL"
+    untold = "o.status = 'sent' AND o.new_id IS NULL AND p.__status = 'create'"
+    if spec.blind or "create" not in spec.careful:
+        untold = "FALSE"
     warehouse.execute(
-        f"INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) SELECT ?, ?, ?, p.__key, o.status, CASE WHEN o.status = 'rejected' THEN {spec.after} END, "
-        f"o.error, ?, ? FROM {_joined(plan_table)} WHERE o.status = 'rejected' "
-        f"OR (o.status = 'unknown' AND p.__status IN ({careful}))",
+        "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) "
+        f"SELECT ?, ?, ?, p.__key, CASE WHEN {untold} THEN 'unknown' ELSE o.status END, "
+        f"CASE WHEN o.status = 'rejected' THEN {spec.after} END, CASE WHEN {untold} THEN {literal(UNTOLD)} ELSE o.error END, ?, ? "
+        f"FROM {_joined(plan_table)} WHERE o.status = 'rejected' OR ({untold}) OR (o.status = 'unknown' AND p.__status IN ({careful}))",
         (spec.sync, spec.app, spec.object, run_id, now),
     )
 
@@ -445,9 +454,10 @@ def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | N
     operation = bound.object.operations[bound.create_op] if bound.create_op is not None else None
     if vouched is None or operation is None:
         return
-    said = f" AND message LIKE '{SAID_SENT}%'" if operation.replay is Replay.NEVER else ""
+    done = f"(message LIKE '{SAID_SENT}%' OR message = {literal(UNTOLD)})"  # it was made, and a read shows which it is
+    said = f" AND {done}" if operation.replay is Replay.NEVER else ""
     if not said and waits_for_person(bound):  # its updates can be judged as ever
-        said = f" AND (message LIKE '{SAID_SENT}%' OR NOT {IS_CREATE})"
+        said = f" AND ({done} OR NOT {IS_CREATE})"
     settled = vouched - timedelta(seconds=operation.settle or 0.0)
     warehouse.execute(
         f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ?{said}", (bound.name, settled)

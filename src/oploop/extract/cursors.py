@@ -49,6 +49,23 @@ def ensure_table(warehouse: Warehouse) -> None:
     )
 
 
+def forget_future(warehouse: Warehouse, now: datetime) -> list[tuple[str, str]]:
+    """Forget reads that began later than `now`, since the clock was set back; the (app, stream) pairs that have any.
+
+    Such a read would vouch for writes that it never saw. An unfinished one begins anew.
+    """
+    ahead = "(complete_began > ? OR read_began > ?)"
+    found = warehouse.rows(f"SELECT app, stream FROM {TABLE} WHERE {ahead}", [now, now])
+    if found:
+        warehouse.execute(
+            f"UPDATE {TABLE} SET complete_began = CASE WHEN complete_began <= ? THEN complete_began END, "
+            "cursor = CASE WHEN reading THEN NULL ELSE cursor END, reading = FALSE, "
+            f"read_began = CASE WHEN read_began <= ? THEN read_began END WHERE {ahead}",
+            [now, now, now, now],
+        )
+    return [(app, stream) for app, stream in found]
+
+
 def store_cursor(warehouse: Warehouse, app: str, stream: str, cursor: Cursor | None, began: datetime) -> None:
     """Note that the read that began at `began` has come to `cursor`, and is not at its end."""
     _store(warehouse, app, stream, {"cursor": _text(cursor), "read_began": began, "reading": True})

@@ -12,7 +12,7 @@ import pyarrow as pa
 from oploop.apps.arrow import empty_table
 from oploop.errors import OploopError
 from oploop.extract import cursors
-from oploop.extract.merge import Merge, mark_absent, mark_seen, may_repeat, merge, refresh, repeated
+from oploop.extract.merge import Merge, mark_absent, mark_seen, may_repeat, merge, read_now, refresh, repeated
 from oploop.extract.nouns import StreamRequest
 from oploop.extract.raw import ensure_raw_table, evolve
 from oploop.extract.shape import SEQUENCE, Shaped, shape
@@ -76,6 +76,9 @@ class Loader:
             cursors.ensure_table(self._warehouse)
             for request in requests:
                 ensure_raw_table(self._warehouse, request.app.name, request.stream)
+            now = self._runtime.now()
+            for app, name in cursors.forget_future(self._warehouse, now):
+                read_now(self._warehouse, app, name, now)
         self._staging.clear()
         return cursors.stream_states(self._warehouse)
 

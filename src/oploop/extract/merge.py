@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from oploop.apps.base import micros
 from oploop.extract.raw import converted
@@ -100,13 +100,23 @@ def merge(warehouse: Warehouse, job: Merge, *, deletes: bool) -> int:
 def mark_absent(warehouse: Warehouse, app: str, stream: Stream, began: datetime) -> int:
     """Mark as deleted what a complete read that began at `began` has not shown; the number of records.
 
-    They are known to be gone as of that moment, so that is their version, by our clock.
+    They are known to be gone as of that moment, so that is their version, by our clock. A record that was seen (fetched by
+    key) within the stream's lag before it need not be shown yet, and is left to the next read.
     """
     return warehouse.execute(
         f"UPDATE {quote_table(raw_table(app, stream.name, deleted_too=True))} SET {quote(DELETED)} = TRUE, "
         f"{quote(VERSION)} = greatest({quote(VERSION)}, ?), {quote(EXTRACTED_AT)} = ? "
         f"WHERE NOT {quote(DELETED)} AND {quote(EXTRACTED_AT)} < ?",
-        [micros(began), began, began],
+        [micros(began), began, began - timedelta(seconds=stream.lag)],
+    )
+
+
+def read_now(warehouse: Warehouse, app: str, stream: str, now: datetime) -> None:
+    """Records that were read later than `now`, by a clock that has been set back since, count as read now."""
+    warehouse.execute(
+        f"UPDATE {quote_table(raw_table(app, stream, deleted_too=True))} SET {quote(EXTRACTED_AT)} = ? "
+        f"WHERE {quote(EXTRACTED_AT)} > ?",
+        [now, now],
     )
 
 

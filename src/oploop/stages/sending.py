@@ -23,6 +23,8 @@ def recover(ws: Workspace) -> list[str]:
         ledger.fold(ws.warehouse, run_id, spec, table, at, steps, ws.runtime.now())
         ws.store.end_delivery(run_id, spec.sync)
         done.append(f"{spec.sync} of run {run_id}")
+    for left in ws.store.open_deliveries():  # folded, and the run died before it could say so
+        ws.store.end_delivery(left.run_id, left.sync)
     return done
 
 

@@ -21,6 +21,7 @@ from oploop.runtime import Runtime
 
 STATE_FILE = "state.sqlite"
 MEND = "restore it, or move it away"
+ROOM = "make room on its disk, then run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +159,17 @@ class StateStore(StateReader):
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; RetryLater when the disk refuses."""
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
-            except BaseException:
+            except BaseException as e:
                 if self._db.in_transaction:  # also when the commit itself failed; some errors have rolled back already
                     self._db.execute("ROLLBACK")
+                if isinstance(e, sqlite3.OperationalError):
+                    raise RetryLater(f"the state file {self.path} cannot be written: {e}", mend=ROOM) from e
                 raise
 
     def begin_run(self, run_id: str, environment: str, command: str) -> None:

@@ -1,0 +1,320 @@
+"""What must hold, whatever happened. Each function looks at one promise and raises Wrong with what broke it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import orjson
+
+from oploop.project import Conflict, FieldMapping, Mode
+from oploop.records import Canonical, Replay
+from oploop.state import StateReader
+from tests.fault.sim.schedule import Simulation, Wrong
+from tests.fault.sim.server import US, Record, Written
+from tests.fault.sim.world import BAD, DEAF, STAGES
+
+ACKED = ("sent",)
+SEEN = ("confirmed", "altered", "ignored", "drifted", "gone")
+
+
+def always(sim: Simulation) -> None:
+    """After each turn, however it ended."""
+    nothing_doubled(sim)
+
+
+def at_the_end(sim: Simulation) -> None:
+    """When the engine has become quiet."""
+    nothing_doubled(sim)
+    ledger = Ledger(sim)
+    nothing_left_over(sim)
+    only_what_was_planned(sim, ledger)
+    the_ledger_tells_the_truth(sim, ledger)
+    held_for_a_reason(sim)
+    parked_for_a_reason(sim)
+    nothing_sent_twice(sim, ledger)
+    looks_tell_the_truth(sim, ledger)
+    the_app_is_as_the_model(sim, ledger)
+
+
+class Ledger:
+    """The ledger's rows, and the first outcome of each: what the delivery said."""
+
+    def __init__(self, sim: Simulation) -> None:
+        self.turn_of = {t.run_id: t.number for t in sim.turns}
+        self.rows = sim.rows_of("SELECT * FROM oploop.change_log ORDER BY run_id, number")
+        self.outcomes = sim.rows_of("SELECT * FROM oploop.change_outcomes ORDER BY run_id, number, seq")
+        first = {(o["run_id"], o["number"]): o["status"] for o in self.outcomes if o["seq"] == 1}
+        self.status = {(self.turn_of[r["run_id"]], r["key"]): first[r["run_id"], r["number"]] for r in self.rows}
+        self.after = {
+            (self.turn_of[r["run_id"]], r["key"]): (r["op"], orjson.loads(r["after"] or "{}")) for r in self.rows
+        }
+
+
+def nothing_doubled(sim: Simulation) -> None:
+    """We made each record once."""
+    made: dict[str | None, list[Written]] = defaultdict(list)
+    for w in sim.server.log:
+        if w.who == US and w.op == "create":
+            made[w.key].append(w)
+    for key, creates in made.items():
+        if len(creates) > 1 and not _undone_by_people(sim, creates):
+            raise Wrong(f"{key!r} was created {len(creates)} times: {[(c.turn, c.id) for c in creates]}")
+
+
+def _undone_by_people(sim: Simulation, creates: list[Written]) -> bool:
+    """Whether people deleted, or gave another key to, all but the last, before the next was made."""
+    for one, after in pairwise(creates):
+        between = [w for w in sim.server.log if w.id == one.id and w.who != US and one.at <= w.at <= after.at]
+        if not any(w.op == "remove" or "code" in w.sent for w in between):
+            return False
+    return True
+
+
+def nothing_left_over(sim: Simulation) -> None:
+    """No delivery hangs in the air, no plan table stands, no journal is kept for ever."""
+    if left := sim.rows_of("SELECT run_id, sync FROM oploop.deliveries"):
+        raise Wrong(f"never folded: {left}")
+    if left := sim.rows_of("SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND table_name LIKE 'plan%'"):
+        raise Wrong(f"plan tables stand: {left}")
+    state = StateReader(sim.folder / ".oploop")
+    try:
+        if left := [d.run_id for d in state.open_deliveries()]:
+            raise Wrong(f"the state still lists deliveries as under way: {left}")
+        if left := state._all("SELECT DISTINCT run_id FROM steps"):
+            raise Wrong(f"the journal of folded deliveries is still there: {left}")
+    finally:
+        state.close()
+
+
+def only_what_was_planned(sim: Simulation, ledger: Ledger) -> None:
+    """What reached the app stands in the ledger of its run, with the same values."""
+    for turn, op, item in sim.server.received:
+        key = sim.world.key(item["key"])
+        listed = ledger.after.get((turn, key or ""))
+        if listed is None:
+            raise Wrong(f"turn {turn} sent {op} {key!r} {item['fields']}, which the ledger does not list")
+        kind, after = listed
+        sent = {k: v for k, v in item["fields"].items() if not (kind == "create" and k == "code")}
+        if _plain(sent) != _plain(after):
+            raise Wrong(f"turn {turn} sent {key!r} {sent}, the ledger says {after}")
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: sorted(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def the_ledger_tells_the_truth(sim: Simulation, ledger: Ledger) -> None:
+    """Sent means done, failed and rejected mean not done, and all that was done is listed as sent or unknown."""
+    done = Counter((w.turn, w.key or "") for w in sim.server.log if w.who == US)
+    for change, status in ledger.status.items():
+        if status in ACKED and not done[change]:
+            raise Wrong(f"{change} is {status} in the ledger, and the app knows nothing of it")
+        if status in ("failed", "rejected") and done[change]:
+            raise Wrong(f"{change} is {status} in the ledger, and the app has done it")
+    for change in done:
+        if change not in ledger.status:
+            raise Wrong(f"the app did {change}, which the ledger does not list")
+
+
+def _valid_rows(sim: Simulation) -> Iterator[dict[str, Any]]:
+    """Rows of the model that no rule holds."""
+    held = _held(sim)
+    for row in sim.rows:
+        key = sim.world.key(row["code"])
+        if key is not None and key not in held:
+            yield row
+
+
+def _held(sim: Simulation) -> set[str | None]:
+    """Keys that a rule must hold; None for rows without one."""
+    keys = Counter(sim.world.key(r["code"]) for r in sim.rows)
+    there = Counter(sim.world.key((r.now or {}).get("code")) for r in sim.server.live())
+    held: set[str | None] = set()
+    for row in sim.rows:
+        key = sim.world.key(row["code"])
+        wrong = any(m.column == "stage" and row["stage"] not in (*STAGES, None) for m in sim.world.sync.fields)
+        if key is None or keys[key] > 1 or wrong or (sim.world.stream is not None and there[key] > 1):
+            held.add(key)
+    return held
+
+
+def held_for_a_reason(sim: Simulation) -> None:
+    """Held is what a rule holds, and nothing else."""
+    rows = sim.rows_of("SELECT DISTINCT key, reason FROM oploop.held")
+    last = sim.turns[-1]
+    if last.report is None or last.report.syncs[0].plan is None or last.report.syncs[0].plan.held == 0:
+        rows = []
+    said = {r["key"] for r in rows}
+    if said != _held(sim):
+        raise Wrong(f"held are {said}, must be {_held(sim)}")
+
+
+def parked_for_a_reason(sim: Simulation) -> None:
+    """Parked is what the app refused or ignored, what nobody can know, or where people and we do not agree."""
+    for p in sim.rows_of("SELECT * FROM oploop.parked"):
+        key, reason, wanted = p["key"], p["reason"], p["wanted"] or ""
+        if reason == "rejected":
+            right = key in sim.server.refused
+        elif reason == "ignored":
+            right = DEAF in wanted and "deaf" in sim.world.behaviour.quirks.values()
+        elif reason == "unknown":
+            right = _may_stay_unknown(sim)
+        elif reason in ("conflict", "tug-of-war"):
+            said = {m.field: _conflict(sim, m) for m in sim.world.sync.fields}
+            right = said.get(p["field"]) is (Conflict.HOLD if reason == "conflict" else Conflict.OURS)
+        else:
+            right = False
+        if not right:
+            raise Wrong(f"{key!r} is parked as {reason} (wanted {wanted}) without a reason")
+
+
+def _may_stay_unknown(sim: Simulation) -> bool:
+    ops = sim.world.object.operations.values()
+    return sim.world.stream is None or sim.world.sync.at_most_once or any(o.replay is Replay.NEVER for o in ops)
+
+
+def nothing_sent_twice(sim: Simulation, ledger: Ledger) -> None:
+    """A value that was acknowledged is not sent again, unless somebody changed it and the sync says `ours`."""
+    for m in sim.world.sync.fields:
+        ours: dict[str, Written] = {}
+        theirs: dict[str, bool] = defaultdict(bool)
+        for w in sim.server.log:
+            if m.field not in w.sent:
+                continue
+            if w.who != US:
+                theirs[w.id] = True
+                continue
+            before = ours.get(w.id)
+            if before is not None and before.turn != w.turn and before.sent[m.field] == w.sent[m.field]:
+                acked = ledger.status.get((before.turn, before.key or "")) in ACKED
+                fair = _conflict(sim, m) is Conflict.OURS and (theirs[w.id] or _deaf(sim, m, w.sent[m.field]))
+                untold = before.op == "create" and not sim.world.behaviour.tells_ids
+                if acked and not fair and not untold:
+                    raise Wrong(
+                        f"turn {w.turn} sent {w.key!r} {m.field} = {w.sent[m.field]!r} again, as turn {before.turn} did"
+                    )
+            ours[w.id], theirs[w.id] = w, False
+
+
+def _conflict(sim: Simulation, m: FieldMapping) -> Conflict:
+    return m.conflict or sim.world.sync.conflict
+
+
+def _deaf(sim: Simulation, m: FieldMapping, value: Any) -> bool:
+    return sim.world.behaviour.quirks.get(m.field) == "deaf" and isinstance(value, str) and DEAF in value
+
+
+def looks_tell_the_truth(sim: Simulation, ledger: Ledger) -> None:
+    """Nothing is called drifted that nobody touched, nothing gone that is there; each last change was looked at."""
+    people = {w.id for w in sim.server.log if w.who != US and w.op == "update"}
+    deleted = {w.id for w in sim.server.log if w.op in ("remove", "archive")}
+    unsure = {w.id for w in sim.server.log if w.who == US and ledger.status.get((w.turn, w.key or "")) == "unknown"}
+    if sim.jumped:
+        return
+    for o in ledger.outcomes:
+        id, status = o["remote_id"], o["status"]
+        if status == "gone" and id not in deleted:
+            raise Wrong(f"record {id} is called gone, and nobody deleted it")
+        quirky = "deaf" in sim.world.behaviour.quirks.values() or id in unsure
+        if status == "drifted" and id not in people and not quirky:
+            raise Wrong(f"record {id} is called drifted, and nobody touched it")
+
+
+# -- the app is as the model -------------------------------------------------------------------------------------------
+
+
+def the_app_is_as_the_model(sim: Simulation, ledger: Ledger) -> None:
+    """Each row has arrived, or there is a reason that a person can read."""
+    parked = {p["key"] for p in sim.rows_of("SELECT key FROM oploop.parked")}
+    known = {r["canonical_key"]: r["remote_id"] for r in sim.rows_of("SELECT * FROM oploop.records")}
+    for row in _valid_rows(sim):
+        key = sim.world.key(row["code"]) or ""
+        record = _record(sim, key, known)
+        if key in parked:
+            continue
+        if record is None:
+            if sim.world.sync.mode is not Mode.UPDATE and not _was_deleted(sim, key, known):
+                raise Wrong(f"{key!r} is in the model and not in the app, and nothing says why")
+        elif sim.world.sync.mode is not Mode.CREATE:
+            for m in sim.world.sync.fields:
+                _arrived(sim, ledger, row, record, m)
+
+
+def _record(sim: Simulation, key: str, known: dict[str, str]) -> Record | None:
+    found = [r for r in sim.server.live() if sim.world.key((r.now or {}).get("code")) == key]
+    if found:
+        return found[0]
+    record = sim.server.records.get(known.get(key, ""))
+    if record is None and sim.world.stream is None:  # blind: known by what we sent
+        ids = [w.id for w in sim.server.log if w.who == US and w.key == key]
+        record = sim.server.records[ids[-1]] if ids else None
+    return record if record is not None and record.now is not None else None
+
+
+def _was_deleted(sim: Simulation, key: str, known: dict[str, str]) -> bool:
+    """Whether a record with the key was deleted by people."""
+    for record in sim.server.records.values():
+        last = next((v for _, _, v in reversed(record.past) if v is not None), {})
+        if record.now is None and (sim.world.key(last.get("code")) == key or known.get(key) == record.id):
+            return True
+    if sim.world.stream is None:
+        return any(w.who == US and w.key == key for w in sim.server.log)
+    return False
+
+
+def _arrived(sim: Simulation, ledger: Ledger, row: dict[str, Any], record: Record, m: FieldMapping) -> None:
+    assert record.now is not None
+    now = record.now[m.field]
+    wanted = sorted({*(now or ()), *m.add}) if m.add else row[m.field]
+    on_null = str(m.on_null or sim.world.sync.on_null)
+    if _same(sim, m, now, wanted) or (wanted is None and on_null == "keep") or m.only:
+        return
+    if m.if_empty and now is not None:
+        return
+    if _touched_by_people(sim, ledger, record, m, wanted):
+        return
+    if _deaf(sim, m, wanted) and any(w.who == US and w.sent.get(m.field) == wanted for w in _history(sim, record, m)):
+        return
+    raise Wrong(
+        f"{row['code']!r} {m.field} must be {wanted!r}, the app holds {now!r} in {record.id}, and nothing says why"
+    )
+
+
+def _same(sim: Simulation, m: FieldMapping, now: Any, wanted: Any) -> bool:
+    """Whether the app holds what the model wants, as it stores it or as the two count as the same."""
+    if now == wanted:
+        return True
+    if not isinstance(now, str) or not isinstance(wanted, str):
+        return sorted(now or ()) == sorted(wanted or ()) if isinstance(now, list) or isinstance(wanted, list) else False
+    quirk, form = sim.world.behaviour.quirks.get(m.field), sim.world.object.fields[m.field].canonical
+    if quirk == "trim" or form is Canonical.TRIM:
+        return now.strip() == wanted.strip()
+    return (quirk == "lower" or form is Canonical.LOWER) and now.strip().lower() == wanted.strip().lower()
+
+
+def _history(sim: Simulation, record: Record, m: FieldMapping) -> list[Written]:
+    return [w for w in sim.server.log if w.id == record.id and m.field in w.sent]
+
+
+def _touched_by_people(sim: Simulation, ledger: Ledger, record: Record, m: FieldMapping, wanted: Any) -> bool:
+    """Whether the field is as it is because people changed it, and the sync's `conflict` leaves that."""
+    history = _history(sim, record, m)
+    last = max((i for i, w in enumerate(history) if w.who == US), default=None)
+    if sim.world.stream is None:
+        return last is not None and _same(sim, m, wanted, history[last].sent[m.field])
+    if last is None or last == len(history) - 1 or _conflict(sim, m) is Conflict.OURS:
+        return False
+    if _conflict(sim, m) is Conflict.HOLD or m.add:
+        return True
+    for w in reversed([w for w in history if w.who == US]):
+        if _same(sim, m, wanted, w.sent[m.field]):
+            return True
+        if ledger.status.get((w.turn, w.key or "")) in ACKED:
+            return False
+    return False
+
+
+__all__ = ["BAD", "always", "at_the_end"]

@@ -1,0 +1,309 @@
+"""One schedule: a world, and what happens in it, turn by turn, until all is quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from oploop import loop
+from oploop.activate import ledger
+from oploop.errors import OploopError
+from oploop.extract import run as extracting
+from oploop.extract.cursors import ensure_table
+from oploop.loop import Options
+from oploop.records import Replay
+from oploop.report import RunReport
+from oploop.warehouse.base import literal
+from oploop.warehouse.duckdb import DuckDBWarehouse
+from oploop.workspace import Workspace
+from tests.fault.sim import world as worlds
+from tests.fault.sim.app import SimApp
+from tests.fault.sim.clock import Clock, NothingLeft, SimLoop
+from tests.fault.sim.server import CALM, Server, Weather
+from tests.fault.sim.storage import Crash, Points, SimStore, SimWarehouse, TableStaging
+from tests.fault.sim.world import SQL_TYPES, World, draw_row, draw_value
+
+#: Turns that the engine gets, without mishaps, to become quiet.
+PATIENCE = 8
+SCHEMAS = ("mart", "raw_crm", "oploop", "oploop_state")
+
+#: What a turn's calls may meet; "" is nothing at all.
+WEATHERS: dict[str, Weather] = {
+    "calm": CALM,
+    "lossy": Weather({"lost": 0.2, "cut": 0.1, "timeout": 0.05, "garbled": 0.05, "500 done": 0.1}),
+    "busy": Weather({"429": 0.2, "429 hint": 0.2, "503 hint": 0.1, "burst": 0.1}, item_lock=0.2),
+    "rude": Weather({"refused": 0.15, "login": 0.04, "unreachable": 0.1, "500": 0.1}, item_lock=0.1, unnamed=0.1),
+    "slow": Weather({"timeout": 0.1, "lost": 0.05}, slow=0.3, unnamed=0.05),
+    "storm": Weather(
+        {"lost": 0.12, "cut": 0.08, "429 hint": 0.08, "500": 0.08, "500 done": 0.08, "refused": 0.05, "burst": 0.03},
+        slow=0.1,
+        item_lock=0.1,
+        unnamed=0.05,
+    ),
+}
+
+
+#: A schedule's worlds are small and move a lot: the guardrails on the model's size are not what is tried here.
+ALLOWED = {worlds.SYNC: frozenset({"rows", "nulls"})}
+
+
+class Wrong(AssertionError):
+    """What must hold does not."""
+
+
+@dataclass
+class Turn:
+    """What is known of one run of ours."""
+
+    number: int
+    run_id: str
+    began: float = 0.0
+    crashed: bool = False
+    error: str | None = None
+    report: RunReport | None = None
+    model: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Simulation:
+    """One seed, played. The warehouse is shared by many seeds, one after the other, in a process."""
+
+    def __init__(self, seed: int, warehouse: DuckDBWarehouse, folder: Path, world: World | None = None) -> None:
+        self.seed, self.inner, self.folder = seed, warehouse, folder
+        self.world = world or worlds.draw(seed)
+        self.rng = random.Random(f"schedule {seed}")
+        self.clock = Clock()
+        self.trace: list[str] = []
+        self.points = Points(self.note)
+        self.server = Server(self.world, self.clock, self.points, self.note)
+        self.rows = [dict(r) for r in self.world.rows]
+        self.turns: list[Turn] = []
+        self.lost_state = False
+        self.jumped = False
+        self.points_seen = 60
+        self.note(f"world: {self.world.object.operations} {self.world.stream} {self.world.behaviour} {self.world.sync}")
+
+    def note(self, text: str) -> None:
+        self.trace.append(f"{self.clock.seconds:10.2f} {text}")
+
+    # -- the whole -----------------------------------------------------------------------------------------------------
+
+    def play(self) -> None:
+        """All of it; raises Wrong with what does not hold."""
+        from tests.fault.sim import check
+
+        self.prepare()
+        for _ in range(self.rng.randint(2, 4)):
+            self.happenings()
+            self.turn(self.rng.choice(tuple(WEATHERS)), mishaps=True)
+            check.always(self)
+        self.quieten()
+        check.at_the_end(self)
+
+    def prepare(self) -> None:
+        """An empty warehouse and an empty state."""
+        w = self.inner
+        for schema in SCHEMAS:
+            w.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        w.execute("CREATE SCHEMA mart")
+        ledger.ensure(w)
+        ensure_table(w)
+        shutil.rmtree(self.folder / ".oploop", ignore_errors=True)
+        self.write_model()
+
+    def write_model(self) -> None:
+        """The model's table as it is now."""
+        names = ("code", *self.world.fields)
+        rows = ", ".join("(" + ", ".join(_sql(r[n], SQL_TYPES[n]) for n in names) + ")" for r in self.rows)
+        columns = ", ".join(f"CAST({n} AS {SQL_TYPES[n]}) AS {n}" for n in names)
+        empty = "" if self.rows else " LIMIT 0"
+        rows = rows or "(" + ", ".join("NULL" for _ in names) + ")"
+        self.inner.execute(
+            f"CREATE OR REPLACE TABLE {worlds.MODEL} AS SELECT {columns} FROM (VALUES {rows}) t({', '.join(names)}){empty}"
+        )
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def happenings(self) -> None:
+        """Between two turns the model moves, people work in the app, time passes."""
+        rng = self.rng
+        for _ in range(rng.randint(0, 4)):
+            self.clock.seconds += rng.choice((0.0, 1.0, 30.0, 700.0))
+            rng.choice((self.model_changes, self.model_changes, self.people_work))()
+        self.write_model()
+        self.clock.seconds += rng.choice((0.1, 1.0, 20.0, 100.0, 900.0, 4000.0))
+        if rng.random() < 0.1:
+            self.clock.offset += rng.choice((-4000.0, -50.0, -3.0, 0.4 * self.world.behaviour.lag))
+            self.jumped = self.jumped or self.clock.offset != 0.0
+            self.note(f"our clock jumps: it is {self.clock.offset} s off")
+        if rng.random() < 0.06 and self.turns:
+            shutil.rmtree(self.folder / ".oploop", ignore_errors=True)
+            self.lost_state = True
+            self.note(".oploop/ is lost")
+
+    def model_changes(self) -> None:
+        rng, fields = self.rng, self.world.fields
+        if not self.rows or rng.random() < 0.25:
+            code = rng.choice((f"k{rng.randint(0, 9)}", f"K{rng.randint(0, 9)}", f"n{len(self.trace)}", None, ""))
+            self.rows.append(draw_row(rng, fields, code))
+        elif rng.random() < 0.15:
+            self.rows.pop(rng.randrange(len(self.rows)))
+        else:
+            name = rng.choice(fields)
+            rng.choice(self.rows)[name] = draw_value(rng, name)
+        self.note(f"model: {self.rows}")
+
+    def people_work(self) -> None:
+        rng, live = self.rng, self.server.live()
+        dice = rng.random()
+        if not live or dice < 0.1:
+            if self.world.stream is not None:
+                self.server.person_creates(draw_row(rng, self.world.fields, f"k{rng.randint(0, 9)}"))
+        elif dice < 0.25:
+            self.server.person_deletes(rng.choice(live).id)
+        elif dice < 0.3:
+            self.server.person_edits(rng.choice(live).id, {"code": f"p{rng.randint(0, 9)}"})
+        else:
+            name = rng.choice(self.world.fields)
+            self.server.person_edits(rng.choice(live).id, {name: draw_value(rng, name)})
+
+    # -- a turn --------------------------------------------------------------------------------------------------------
+
+    def turn(self, weather: str, *, mishaps: bool) -> Turn:
+        """One process: opens what is stored, runs the loop once, ends or dies."""
+        rng = self.rng
+        self.points.begin()
+        if mishaps and rng.random() < 0.5:
+            self.points.crash_at = rng.randint(1, self.points_seen)
+        elif mishaps and rng.random() < 0.12:
+            start = rng.randint(1, self.points_seen)
+            self.points.refuse = range(start, start + rng.choice((1, 5, 1000)))
+            self.points.refuse_what = rng.choice(("warehouse", "state"))
+        self.server.weather = WEATHERS[weather]
+        self.server.turn = len(self.turns) + 1
+        turn = Turn(self.server.turn, "", self.clock.seconds, model=[dict(r) for r in self.rows])
+        self.turns.append(turn)
+        self.note(f"turn {turn.number}: {weather}, crash at {self.points.crash_at}, refuse {self.points.refuse}")
+        self._live(turn)
+        self.points_seen = max(30, self.points.count)
+        how = "crashed" if turn.crashed else turn.error or (turn.report.status if turn.report else "?")
+        self.note(f"turn {turn.number} ended: {how}; {self.points.count} points")
+        return turn
+
+    def _live(self, turn: Turn) -> None:
+        event_loop = SimLoop(self.clock)
+        event_loop.set_exception_handler(lambda *_: None)
+        self.points.on_death.append(event_loop.stop)
+        main = event_loop.create_task(self._run(turn))
+        try:
+            event_loop.run_until_complete(main)
+        except NothingLeft as e:
+            raise Wrong(f"the run never ends: {e}") from e
+        except RuntimeError:
+            if not self.points.dead:
+                raise
+        except Crash:
+            pass
+        finally:
+            turn.crashed = self.points.dead
+            self._bury(event_loop)
+
+    def _bury(self, event_loop: SimLoop) -> None:
+        """Whatever the dead process still tries is refused; what it had sent is on its way."""
+        if self.points.dead:
+            self.server.after_death()
+        for _ in range(20):
+            tasks = asyncio.all_tasks(event_loop)
+            if not tasks:
+                break
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(BaseException):
+                event_loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        event_loop.close()
+        if self.points.dead:
+            for (name,) in self.inner.rows("SELECT table_name FROM duckdb_tables() WHERE temporary"):
+                self.inner.execute(f'DROP TABLE temp."{name}"')
+        self.inner._depth = 0
+
+    async def _run(self, turn: Turn) -> None:
+        warehouse = SimWarehouse(self.inner, self.points)
+        runtime = self.clock.runtime(self.rng)
+        app = SimApp(self.world, runtime, self.server)
+        project = worlds.project(self.world, self.folder)
+        ids = replace(runtime, new_id=lambda: self._first_id(turn))
+        try:
+            store = SimStore(project.state_dir, runtime, self.points)
+            ws = Workspace(project, "prod", ids, "sim", _warehouse=warehouse, _state=store, _apps={worlds.APP: app})
+            async with ws:
+                turn.report = await loop.run(ws, Options(yes=True, first_run=True, allow=ALLOWED))
+        except OploopError as e:
+            turn.error = f"{type(e).__name__}: {e}"
+        except Crash:
+            raise
+        except BaseException as e:
+            if not self.points.dead:
+                raise Wrong(f"a run raised {type(e).__name__}: {e!r}") from e
+            raise
+
+    def _first_id(self, turn: Turn) -> str:
+        """A new id; the first of a turn is its run's."""
+        new = self.clock.new_id()
+        turn.run_id = turn.run_id or new
+        return new
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def quieten(self) -> None:
+        """No more mishaps: the engine runs until it has nothing left to do."""
+        self.clock.offset = max(self.clock.offset, 0.0)
+        quiet = 0
+        for _ in range(PATIENCE):
+            self.clock.seconds += 2000.0
+            sent = len(self.server.received)
+            turn = self.turn("calm", mishaps=False)
+            if turn.report is None:
+                raise Wrong(f"a run without mishaps fails: {turn.error}")
+            quiet = quiet + 1 if len(self.server.received) == sent else 0
+            if quiet == 2:
+                return
+        if self.world.tugs:
+            return
+        raise Wrong(f"after {PATIENCE} turns without mishaps it still sends")
+
+    def rows_of(self, sql: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.inner.query(sql).to_pylist()
+        return found
+
+    def careful(self, op: str) -> bool:
+        """Whether an operation must not be sent twice."""
+        operations = self.world.object.operations
+        operation = next((o for name, o in operations.items() if name.value == op), None)
+        return operation is not None and operation.replay in (Replay.LOOKUP, Replay.NEVER)
+
+
+def _sql(value: Any, kind: str) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        return f"[{', '.join(literal(v) for v in value)}]::VARCHAR[]"
+    return literal(value) if isinstance(value, str) else str(value)
+
+
+def warehouse() -> DuckDBWarehouse:
+    """The database of a process that plays schedules."""
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET threads = 1")
+    return DuckDBWarehouse(connection, read_only=False, label="simulated")
+
+
+def stand_in_for_dlt() -> None:
+    """Staging without dlt, and nothing to warm up."""
+    extracting.Staging = TableStaging  # type: ignore[misc,assignment]
+    extracting.warm_up = lambda: None

@@ -1,0 +1,319 @@
+"""The simulated app's server: its truth, its own log, and all that can happen to a call on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+
+from oploop.apps.transport import Answer, ConnectError, CutError, Request
+from tests.fault.sim.clock import T0, Clock, timedelta
+from tests.fault.sim.storage import Crash, Points
+from tests.fault.sim.world import BAD, DEAF, World
+
+US = "us"
+
+
+@dataclass(slots=True)
+class Written:
+    """One line of the app's log: what was done to a record, by whom. `turn` is the run of ours (0: no run)."""
+
+    turn: int
+    who: str
+    op: str
+    id: str
+    sent: dict[str, Any]  #: as it came
+    stored: dict[str, Any]  #: what the app made of it
+    at: float
+    key: str | None = None  #: of ours: the canonical key that the change was for
+
+
+@dataclass(slots=True)
+class Record:
+    """A record with all that it ever was: (when, values or None for deleted)."""
+
+    id: str
+    by: str
+    past: list[tuple[float, int, dict[str, Any] | None]] = field(default_factory=list)
+
+    @property
+    def now(self) -> dict[str, Any] | None:
+        return self.past[-1][2]
+
+    @property
+    def version(self) -> int:
+        return self.past[-1][1]
+
+    def as_of(self, at: float) -> tuple[int, dict[str, Any] | None] | None:
+        """(version, values) at a moment; None before it was made."""
+        found = [p for p in self.past if p[0] <= at]
+        return (found[-1][1], found[-1][2]) if found else None
+
+
+@dataclass(slots=True)
+class Weather:
+    """How likely each mishap is for a call; `limit`: calls a second, beyond which it says 429."""
+
+    mishaps: dict[str, float] = field(default_factory=dict)
+    slow: float = 0.0
+    item_lock: float = 0.0  #: one record of a batch is locked just now
+    unnamed: float = 0.0  #: the answer leaves a record out
+
+
+CALM = Weather()
+
+
+class Server:
+    """The app. Called as a `transport.Sender`."""
+
+    def __init__(self, world: World, clock: Clock, points: Points, note: Callable[[str], None]) -> None:
+        self.world, self.clock, self.points, self.note = world, clock, points, note
+        self.rng = random.Random(f"server {world.seed}")
+        self.records: dict[str, Record] = {}
+        self.log: list[Written] = []
+        self.received: list[tuple[int, str, dict[str, Any]]] = []  #: (turn, op, item) of all that reached it
+        self.applied: set[str] = set()  #: intents that were done
+        self.refused: set[str | None] = set()  #: keys of records that were refused, alone
+        self.keys: dict[str, tuple[float, dict[str, Any]]] = {}
+        self.turn = 0
+        self.weather = CALM
+        self.burst = 0
+        self._arriving: list[Callable[[], Any]] = []
+        for row in world.existing:
+            self.person_creates(row)
+
+    # -- people ------------------------------------------------------------------------------------------------------
+
+    def person_creates(self, values: dict[str, Any]) -> None:
+        self._put(self._new(values, "person"), values, "person", "create")
+
+    def person_edits(self, id: str, values: dict[str, Any]) -> None:
+        self._put(self.records[id], values, "person", "update")
+
+    def person_deletes(self, id: str) -> None:
+        self._delete(self.records[id], "person")
+
+    # -- the truth ---------------------------------------------------------------------------------------------------
+
+    def live(self) -> list[Record]:
+        return [r for r in self.records.values() if r.now is not None]
+
+    def _new(self, values: dict[str, Any], by: str) -> Record:
+        record = Record(f"{len(self.records) + 1:03}", by)
+        self.records[record.id] = record
+        return record
+
+    def _put(self, record: Record, sent: dict[str, Any], who: str, op: str, key: Any = None) -> dict[str, Any]:
+        before = record.past[-1][2] if record.past else None
+        stored = {k: self._stores(k, v, (before or {}).get(k), who) for k, v in sent.items() if k != "id"}
+        values = {**dict.fromkeys(self.world.fields), **(before or {}), **stored}
+        version = max(self.clock.true_micros(), record.version + 1 if record.past else 0)
+        record.past.append((self.clock.seconds, version, values))
+        self.log.append(
+            Written(self.turn, who, op, record.id, dict(sent), stored, self.clock.seconds, self.world.key(key))
+        )
+        self.note(f"app: {who} {op} {record.id} {stored}")
+        return values
+
+    def _stores(self, name: str, value: Any, before: Any, who: str) -> Any:
+        quirk = self.world.behaviour.quirks.get(name)
+        if isinstance(value, list):
+            return sorted(set(value))
+        if not isinstance(value, str) or quirk is None:
+            return value
+        if quirk == "deaf":
+            return before if DEAF in value and who == US else value
+        return value.strip() if quirk == "trim" else value.lower()
+
+    def _delete(self, record: Record, who: str, key: Any = None, op: str = "remove") -> None:
+        record.past.append((self.clock.seconds, max(self.clock.true_micros(), record.version + 1), None))
+        self.log.append(Written(self.turn, who, op, record.id, {}, {}, self.clock.seconds, self.world.key(key)))
+        self.note(f"app: {who} {op}s {record.id}")
+
+    # -- a call's way ------------------------------------------------------------------------------------------------
+
+    async def __call__(self, request: Request) -> Answer:
+        self.points.reach(f"before {request.method} {urlsplit(request.url).path}")
+        mishap = self._mishap()
+        slow = self.rng.uniform(5, 300) if self.rng.random() < self.weather.slow else self.rng.uniform(0.01, 0.4)
+        if mishap:
+            self.note(f"call {request.method} {urlsplit(request.url).path} meets {mishap}")
+        if mishap == "unreachable":
+            await asyncio.sleep(slow)
+            raise ConnectError("connection refused")
+        arrive = self._arrival(request, mishap)
+        self._arriving.append(arrive)
+        await asyncio.sleep(slow / 2)
+        self.points.alive()
+        if arrive in self._arriving:
+            self._arriving.remove(arrive)
+        answer = arrive()
+        await asyncio.sleep(slow / 2)
+        if mishap in ("lost", "cut", "timeout"):
+            await asyncio.sleep(60 if mishap == "timeout" else 0)
+            self.points.reach("after a call without an answer")
+            raise CutError("connection reset" if mishap != "timeout" else "timed out")
+        self.points.reach("after a call")
+        return answer
+
+    def after_death(self) -> None:
+        """What was on its way when the process died arrives, or does not."""
+        for arrive in self._arriving:
+            if self.rng.random() < 0.5:
+                arrive()
+        self._arriving.clear()
+
+    def _arrival(self, request: Request, mishap: str | None) -> Callable[[], Answer]:
+        def arrive() -> Answer:
+            items = orjson.loads(request.body or b"{}").get("items", [])
+            if mishap == "refused" and any(i["intent"] in self.applied for i in items):
+                return self._do(request)  # what an app took once it does not call wrong the second time
+            if mishap == "refused":
+                self._note_refused(items)
+            if mishap in ("cut", "429", "429 hint", "500", "503 hint", "refused", "login"):
+                return self._mishap_answer(request, mishap)
+            done = self._do(request)
+            if mishap == "500 done":
+                return self._answer(request, 500, {"error": "internal"})
+            if mishap == "garbled":
+                return Answer(200, self._headers(), b"<html>", request)
+            return done
+
+        return arrive
+
+    def _mishap(self) -> str | None:
+        if self.burst > 0:
+            self.burst -= 1
+            return "500"
+        dice = self.rng.random()
+        for name, share in self.weather.mishaps.items():
+            dice -= share
+            if dice < 0:
+                if name == "burst":
+                    self.burst = self.rng.randint(2, 9)
+                    return "500"
+                return name
+        return None
+
+    def _mishap_answer(self, request: Request, mishap: str) -> Answer:
+        hint = {"retry-after": str(self.rng.choice((1, 20, 120)))}
+        match mishap:
+            case "429":
+                return self._answer(request, 429, {})
+            case "429 hint":
+                return self._answer(request, 429, {}, hint)
+            case "503 hint":
+                return self._answer(request, 503, {}, hint)
+            case "refused":
+                return self._answer(request, 422, {"error": "not like this"})
+            case "login":
+                return self._answer(request, 401, {"error": "who are you"})
+            case _:
+                return self._answer(request, 500, {"error": "internal"})
+
+    def _headers(self) -> dict[str, str]:
+        return {"date": format_datetime(T0 + timedelta(seconds=int(self.clock.seconds)), usegmt=True)}
+
+    def _answer(self, request: Request, status: int, body: Any, headers: dict[str, str] | None = None) -> Answer:
+        return Answer(status, {**self._headers(), **(headers or {})}, orjson.dumps(body), request)
+
+    # -- what it can do ----------------------------------------------------------------------------------------------
+
+    def _do(self, request: Request) -> Answer:
+        parts = urlsplit(request.url)
+        if request.method == "POST":
+            return self._write(request, orjson.loads(request.body or b"{}"))
+        asked = {k: v[0] for k, v in parse_qs(parts.query).items()}
+        if "ids" in asked:
+            return self._answer(request, 200, {"records": self._shown(asked["ids"].split(","), 0.0)})
+        return self._answer(request, 200, self._page(asked))
+
+    def _page(self, asked: dict[str, str]) -> dict[str, Any]:
+        """A page of the listing by id; each record as it was at some moment within the lag."""
+        ids = sorted(i for i in self.records if i > asked.get("after", ""))
+        page = ids[: self.world.behaviour.page]
+        shown = self._shown(page, self.world.behaviour.lag)
+        return {"records": shown, "next": page[-1] if len(ids) > len(page) else None}
+
+    def _shown(self, ids: list[str], lag: float) -> list[dict[str, Any]]:
+        shown = []
+        for id in ids:
+            behind = self.rng.choice((0.0, 0.3, 0.999)) * lag
+            found = self.records[id].as_of(self.clock.seconds - behind) if id in self.records else None
+            if found is not None:
+                version, values = found
+                shown.append({"id": id, "version": version, "deleted": values is None, **(values or {})})
+        return shown
+
+    def _write(self, request: Request, body: dict[str, Any]) -> Answer:
+        op, items = body["op"], body["items"]
+        self.received += [(self.turn, op, item) for item in items]
+        if self.world.behaviour.whole and len(items) > 1 and any(self._bad(i) for i in items):
+            return self._answer(request, 422, {"error": "a record is bad"})
+        self._note_refused([i for i in items if self._bad(i)][:1])
+        if len(items) == 1 and self._bad(items[0]) and self.rng.random() < 0.5:
+            return self._answer(request, 422, {"error": "the record is bad"})
+        results = [self._one(op, item) for item in items]
+        if len(results) > 1:
+            results = [r for r in results if self.rng.random() >= self.weather.unnamed]
+        self.rng.shuffle(results)
+        return self._answer(request, 200, {"results": results})
+
+    def _note_refused(self, items: list[dict[str, Any]]) -> None:
+        if len(items) == 1:
+            self.refused.add(self.world.key(items[0]["key"]))
+
+    def _bad(self, item: dict[str, Any]) -> bool:
+        return any(isinstance(v, str) and BAD in v for v in item["fields"].values())
+
+    def _one(self, op: str, item: dict[str, Any]) -> dict[str, Any]:
+        intent, n = item["intent"], item["n"]
+        kept = self.keys.get(intent)
+        if kept is not None and self.clock.seconds - kept[0] <= self.world.behaviour.forget:
+            return kept[1]
+        if self._bad(item):
+            self._note_refused([item])
+            return {"n": n, "error": "the record is bad"}
+        if self.rng.random() < self.weather.item_lock:
+            return {"n": n, "error": "locked", "later": True}
+        record = self._find(op, item)
+        if record is None and op in ("update", "remove", "archive"):
+            self._note_refused([item])
+            return {"n": n, "error": "no such record"}
+        if op in ("remove", "archive"):
+            assert record is not None
+            self._delete(record, US, item["key"], op)
+        else:
+            record = record or self._new(item["fields"], US)
+            new = not record.past
+            self._put(record, item["fields"], US, "create" if new else "update", item["key"])
+        self.applied.add(intent)
+        result = {"n": n, "version": record.version}
+        if self.world.behaviour.tells_ids:
+            result["id"] = record.id
+        if body_keeps(self.world, op):
+            self.keys[intent] = (self.clock.seconds, result)
+        return result
+
+    def _find(self, op: str, item: dict[str, Any]) -> Record | None:
+        if op == "upsert":
+            wanted = self.world.key(item["key"])
+            found = [r for r in self.live() if self.world.key((r.now or {}).get("code")) == wanted]
+            return found[0] if found else None
+        record = self.records.get(item.get("id") or "")
+        return record if record is not None and record.now is not None else None
+
+
+def body_keeps(world: World, op: str) -> bool:
+    """Whether the app remembers an idempotency key of this operation."""
+    operation = next((o for name, o in world.object.operations.items() if name.value == op), None)
+    return operation is not None and operation.ttl is not None
+
+
+__all__ = ["CALM", "US", "Crash", "Record", "Server", "Weather", "Written"]

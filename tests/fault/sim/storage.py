@@ -1,0 +1,195 @@
+"""Storage that can die at any write: the real DuckDB and SQLite behind doors that count, refuse and take back.
+
+A crash comes at a numbered point. From that moment on nothing is written any more, whoever asks, so that no `finally:` can help; the
+open transaction is rolled back, and what had not reached the disk is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from oploop.runtime import Runtime
+from oploop.state import StateStore
+from oploop.warehouse.base import SqlError
+from oploop.warehouse.duckdb import DuckDBWarehouse
+
+_READS = re.compile(
+    r"\s*(SELECT|WITH|DESCRIBE|CREATE (OR REPLACE )?TEMP|RESET|SET|DROP TABLE IF EXISTS temp)", re.IGNORECASE
+)
+
+
+class Crash(BaseException):
+    """The process is no more."""
+
+
+class Points:
+    """All moments of a turn at which it may die, counted; and the moments at which the disk refuses."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.count = 0
+        self.crash_at: int | None = None
+        self.refuse: range = range(0)
+        self.refuse_what = ""
+        self.dead = False
+        self.on_death: list[Callable[[], None]] = []
+        self._note = note
+
+    def begin(self) -> None:
+        """A new process."""
+        self.count, self.crash_at, self.refuse, self.dead = 0, None, range(0), False
+        self.on_death = []
+
+    def reach(self, name: str) -> None:
+        """Come to a point, and perhaps die there."""
+        self.alive()
+        self.count += 1
+        if self.count == self.crash_at:
+            self._note(f"CRASH at point {self.count}: {name}")
+            self.die()
+            raise Crash(name)
+
+    def die(self) -> None:
+        self.dead = True
+        for act in self.on_death:
+            act()
+
+    def alive(self) -> None:
+        """A dead process does nothing."""
+        if self.dead:
+            raise Crash("dead already")
+
+    def refuses(self, what: str) -> bool:
+        """Whether the disk under the `warehouse` or the `state` refuses a write now."""
+        if what == self.refuse_what and self.count in self.refuse:
+            self._note(f"the disk refuses: {what}")
+            return True
+        return False
+
+
+class SimWarehouse:
+    """A DuckDB whose writes are points. All but writing is left to the real one."""
+
+    def __init__(self, inner: DuckDBWarehouse, points: Points) -> None:
+        self.inner, self.points = inner, points
+        self.dialect, self.read_only, self.label = inner.dialect, False, "simulated"
+        self._open = 0
+        self._known: dict[str, Any] = {}  #: answers to questions asked since the last write; half of a turn's time else
+        points.on_death.append(self._take_back)
+
+    def _take_back(self) -> None:
+        """What stands in no committed transaction never was."""
+        if self.inner._depth:
+            with contextlib.suppress(Exception):
+                self.inner._connection.execute("ROLLBACK")
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
+        self.points.alive()
+        self._known.clear()
+        if _READS.match(sql):
+            return self.inner.execute(sql, params)
+        self.points.reach(f"before {sql[:60]}")
+        if self.points.refuses("warehouse"):
+            raise SqlError("could not write to the file: no space left on device")
+        done = self.inner.execute(sql, params)
+        if not self._open:
+            self.points.reach(f"after {sql[:60]}")
+        return done
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        self.points.alive()
+        if self._open:
+            yield
+            return
+        self.points.reach("before a transaction")
+        self._open = 1
+        try:
+            with self.inner.transaction():
+                yield
+                self.points.reach("before a commit")
+                if self.points.refuses("warehouse"):
+                    raise SqlError("could not write to the file: no space left on device")
+        finally:
+            self._open = 0
+            self._known.clear()
+        self.points.reach("after a commit")
+
+    def query(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
+        self.points.alive()
+        return self.inner.query(sql, params)
+
+    def rows(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        self.points.alive()
+        if params:
+            return self.inner.rows(sql, params)
+        if sql not in self._known:
+            self._known[sql] = self.inner.rows(sql)
+        return list(self._known[sql])
+
+    def columns(self, table: str) -> dict[str, str]:
+        self.points.alive()
+        name = f"columns of {table}"
+        if name not in self._known:
+            self._known[name] = self.inner.columns(table)
+        return dict(self._known[name])
+
+    def register(self, name: str, table: pa.Table) -> None:
+        self._known.clear()
+        self.inner.register(name, table)
+
+    def close(self) -> None:
+        """The database stays for the next process."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class SimStore(StateStore):
+    """A StateStore whose commits are points. With anything less than synchronous=FULL, a crash takes them back."""
+
+    def __init__(self, folder: Path, runtime: Runtime, points: Points) -> None:
+        self._points = points
+        super().__init__(folder, runtime)
+        self._synced = b""
+        self._lazy = self._db.execute("PRAGMA synchronous").fetchone()[0] < 2
+        if self._lazy:
+            self._synced = self._db.serialize()
+            points.on_death.append(lambda: self._db.deserialize(self._synced))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        self._points.reach("before a write of the state")
+        with super()._writing() as db:
+            if self._points.refuses("state"):
+                raise sqlite3.OperationalError("disk I/O error")
+            yield db
+            self._points.reach("before a commit of the state")
+        self._points.reach("after a commit of the state")
+
+
+class TableStaging:
+    """In dlt's place: Arrow into tables of the warehouse. What is staged is merged by the real loader."""
+
+    def __init__(self, warehouse: Any, work_dir: Path) -> None:
+        self._warehouse = warehouse
+
+    def load(self, tables: dict[str, pa.Table]) -> dict[str, str]:
+        names = {}
+        for i, (key, table) in enumerate(tables.items()):
+            name = f"staged_{i}"
+            self._warehouse.register("arrow_staged", table)
+            self._warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM arrow_staged")
+            self._warehouse.unregister("arrow_staged")
+            names[key] = name
+        return names
+
+    def clear(self) -> None: ...
+
+    def finish(self) -> None: ...
