@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types layers unit bench lock format clean
+.PHONY: help setup soak demo test lint types layers unit bench lock format clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
@@ -31,6 +31,9 @@ test: $(READY) lint types layers ## everything CI runs: lint, types, layers, all
 
 unit: $(READY) ## the quick tests only
 	@$(BIN)/pytest tests/unit
+
+soak: $(READY) ## more seeded schedules of faults than the tests play: make soak SEEDS=100000
+	@$(BIN)/python -W ignore -m tests.fault.soak --seeds $(or $(SEEDS),10000)
 
 lint: $(READY) ## ruff: style and likely bugs
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
