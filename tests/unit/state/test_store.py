@@ -272,7 +272,7 @@ def test_a_delivery_is_open_until_it_is_folded(both: StateStore) -> None:
 def test_a_full_disk_is_said_and_the_store_goes_on_when_there_is_room(store: StateStore) -> None:
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(sqlite3.OperationalError, match="full"):
+    with pytest.raises(RetryLater, match=r"cannot be written: .*full — make room on its disk"):
         store.write_steps([step(n, error="x" * 5000) for n in range(20)])
     store._db.execute("PRAGMA max_page_count = 100000")
     assert store.steps("r1", "people") == []
