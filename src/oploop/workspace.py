@@ -278,7 +278,7 @@ class Workspace:
             stream = self.target(sync)[1]
             if stream is not None:
                 shown.add((sync.app, stream.name))
-            shown |= {(app_name, of.name) for app_name, _, _, of in self.referenced(sync) if of is not None}
+            shown |= {(app_name, of.name) for app_name, _, _, of in referenced(self, sync) if of is not None}
         for target in sorted(shown):
             wanted.setdefault(target, ReadOptions())
         due = [name for name in wanted if full or name in shown or self._due(*name)]
@@ -296,24 +296,7 @@ class Workspace:
 
     def target(self, sync: Sync) -> tuple[Object, Stream | None]:
         """A sync's object and the stream that shows it (None: blind)."""
-        return self._object(sync.app, sync.object, sync.place_of("to"))
-
-    def referenced(self, sync: Sync) -> list[tuple[str, str, Object, Stream | None]]:
-        """The objects that a sync's fields refer to: (app, object's name, the object, the stream that shows it)."""
-        found = {}
-        for m in sync.fields:
-            if m.ref is not None:
-                app, _, name = m.ref.partition(".")
-                found[m.ref] = (app, name, *self._object(app, name, sync.place_of("fields", m.field, "ref")))
-        return list(found.values())
-
-    def _object(self, app_name: str, name: str, place: Place) -> tuple[Object, Stream | None]:
-        app = self.app(app_name)
-        if name not in app.objects:
-            mend = did_you_mean(name, app.objects)
-            raise FixConfig(f"{app_name} has no object {name!r}", mend=mend, place=place)
-        obj = app.objects[name]
-        return obj, app.streams[obj.stream] if obj.stream is not None else None
+        return object_of(self.app(sync.app), sync.object, sync.place_of("to"))
 
     async def bound(self, sync: Sync) -> BoundSync:
         """A sync bound to what it names; asks the app to describe its object."""
@@ -331,8 +314,8 @@ class Workspace:
             return await self.bound(sync)
         files = self.model_files()
         if sync.model not in files:
-            raise self._unknown_model(sync, files)
-        columns = self._declared(files[sync.model])
+            raise _unknown_model(sync, files)
+        columns = _declared(files[sync.model])
         for name, sql, place in sql_of(sync) if columns is not None else ():
             check_columns(sql, columns or {}, place, name)
         return await self._bind(sync, sync.model, columns or AnyColumns())
@@ -340,12 +323,6 @@ class Workspace:
     async def bound_alone(self, sync: Sync) -> BoundSync:
         """A sync bound to its app's object, whether or not its model stands: for what asks nothing of the model."""
         return await self._bind(sync, sync.model, AnyColumns())
-
-    def _declared(self, path: Path) -> dict[str, str] | None:
-        from oploop.model import declared_columns
-
-        names = declared_columns(path)
-        return dict.fromkeys(names, "VARCHAR") if names is not None else None
 
     async def _bind(self, sync: Sync, table: str, columns: Mapping[str, str]) -> BoundSync:
         obj, stream = self.target(sync)
@@ -373,7 +350,7 @@ class Workspace:
     async def references(self, sync: Sync) -> dict[str, Referenced]:
         """The objects that a sync's fields refer to, by `app.object`, as their accounts describe them."""
         found = {}
-        for app, name, obj, stream in self.referenced(sync):
+        for app, name, obj, stream in referenced(self, sync):
             read = self.project.apps[app].read.get(obj.stream or "")
             unread = read.exclude if read is not None else ()
             found[f"{app}.{name}"] = Referenced(app, obj, stream, await self.described(app, name), unread)
@@ -407,16 +384,12 @@ class Workspace:
             )
         files = {m.name: m for m in self.modeler.models()} if not self.read_only else self.model_files()
         if sync.model not in files:
-            return self._unknown_model(sync, files)
+            return _unknown_model(sync, files)
         return FixConfig(
             f"model {sync.model} is not built in {self.environment}",
             mend=f"oploop build --env {self.environment}",
             place=place,
         )
-
-    def _unknown_model(self, sync: Sync, known: Collection[str]) -> OploopError:
-        mend = did_you_mean(sync.model, known)
-        return FixConfig(f"there is no model {sync.model!r}", mend=mend, place=sync.place_of("model"))
 
     def model_files(self) -> dict[str, Path]:
         """Models by the names that their files declare, without starting the modelling engine."""
@@ -436,4 +409,35 @@ class Workspace:
         return bool(base) and is_loopback(urlsplit(str(base)).hostname or "")
 
 
-__all__ = ["Event", "RetryLater", "Selection", "Tell", "Workspace", "matches", "nobody"]
+def referenced(ws: Workspace, sync: Sync) -> list[tuple[str, str, Object, Stream | None]]:
+    """The objects that a sync's fields refer to: (app, object's name, the object, the stream that shows it)."""
+    found = {}
+    for m in sync.fields:
+        if m.ref is not None:
+            app, _, name = m.ref.partition(".")
+            found[m.ref] = (app, name, *object_of(ws.app(app), name, sync.place_of("fields", m.field, "ref")))
+    return list(found.values())
+
+
+def object_of(app: App, name: str, place: Place) -> tuple[Object, Stream | None]:
+    """An app's object and the stream that shows it (None: it cannot be read)."""
+    if name not in app.objects:
+        mend = did_you_mean(name, app.objects)
+        raise FixConfig(f"{app.name} has no object {name!r}", mend=mend, place=place)
+    obj = app.objects[name]
+    return obj, app.streams[obj.stream] if obj.stream is not None else None
+
+
+def _declared(path: Path) -> dict[str, str] | None:
+    from oploop.model import declared_columns
+
+    names = declared_columns(path)
+    return dict.fromkeys(names, "VARCHAR") if names is not None else None
+
+
+def _unknown_model(sync: Sync, known: Collection[str]) -> OploopError:
+    mend = did_you_mean(sync.model, known)
+    return FixConfig(f"there is no model {sync.model!r}", mend=mend, place=sync.place_of("model"))
+
+
+__all__ = ["Event", "RetryLater", "Selection", "Tell", "Workspace", "matches", "nobody", "object_of", "referenced"]

@@ -18,7 +18,7 @@ from oploop.model.base import ModelResult, ModelStatus
 from oploop.project import Sync
 from oploop.report import RunReport, SyncReport
 from oploop.stages.ordering import waves
-from oploop.workspace import Event, Tell, Workspace, nobody
+from oploop.workspace import Event, Tell, Workspace, nobody, referenced
 
 #: Which of the wanted streams to read.
 Keep: TypeAlias = Callable[[StreamRequest], bool]
@@ -27,7 +27,7 @@ Keep: TypeAlias = Callable[[StreamRequest], bool]
 async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str] = ()) -> None:
     """Call each app once, so that a wrong credential or address stops the run before anything has changed."""
     waves(syncs)  # references in a circle
-    used = {s.app for s in syncs} | {app for s in syncs for app, *_ in ws.referenced(s)}
+    used = {s.app for s in syncs} | {app for s in syncs for app, *_ in referenced(ws, s)}
     names = [b.name for b in ws.project.apps.values() if b.read or b.name in used]
     ws.stream_requests(syncs)  # unknown streams and objects are named before any call
     answers = await asyncio.gather(*(ws.app(n).check() for n in names), return_exceptions=True)
