@@ -8,7 +8,7 @@ import pytest
 
 from tests.fault.soak import CHUNK, play
 
-SEEDS = int(os.environ.get("OPLOOP_SEEDS", "300"))
+SEEDS = int(os.environ.get("OPLOOP_SEEDS", "600"))
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))

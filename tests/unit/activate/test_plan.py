@@ -112,10 +112,8 @@ def test_time_is_what_the_budget_allows_or_what_the_calls_last(engine: Engine) -
     bound = people(engine, 0, 1000, operations={Op.UPDATE: Operation(batch=1, in_flight=4), Op.CREATE: JOB})
     assert planned(engine, bound).estimate.seconds == 37.5  # 1,000 calls of 0.15 s, 4 at once
     minute = Budget(Clock().runtime(), calls=400, window=60)
-    assert (
-        planned(engine, bound, budget=minute).estimate.calls,
-        planned(engine, bound, budget=minute).estimate.seconds,
-    ) == (1000, 120.0)
+    paced = planned(engine, bound, budget=minute).estimate
+    assert (paced.calls, paced.seconds) == (1000, pytest.approx(120.0, rel=0.01))
     assert estimate(bound, {"update": 4}, None, 2.0).seconds == 2.0
     assert estimate(bound, {}, minute, None).seconds == 0.0
 
