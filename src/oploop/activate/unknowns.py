@@ -7,10 +7,10 @@ then such a create stays unknown until a person decides.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from oploop.activate.convert import canonical, key_form
+from oploop.activate.refbind import RAWT
 from oploop.errors import FixConfig
 from oploop.records import DELETED, Replay
 from oploop.warehouse.base import Warehouse, literal, quote_table, raw_table
@@ -18,8 +18,6 @@ from oploop.warehouse.base import Warehouse, literal, quote_table, raw_table
 if TYPE_CHECKING:
     from oploop.activate.bind import BoundSync
 
-#: Alias of the raw table here.
-RAWT = "r"
 #: The condition on `oploop.parked` that a change made a record.
 IS_CREATE = (
     "EXISTS (SELECT 1 FROM oploop.change_log l WHERE l.run_id = parked.run_id AND l.key = parked.key "
@@ -80,18 +78,3 @@ def created(bound: BoundSync, warehouse: Warehouse) -> str | None:
     if shown is None:
         return None
     return f"sync = {literal(bound.name)} AND reason = 'unknown' AND key IN ({shown}) AND {IS_CREATE}"
-
-
-def note_shown(warehouse: Warehouse, bound: BoundSync, now: datetime) -> None:
-    """Unknown creates that were done after all, as a read shows, are unknown no more."""
-    from oploop.activate import waiting
-
-    if not bound.appends and not waits_for_person(bound):
-        return  # the diff finds the record, once a complete read has vouched for the others too
-    where = created(bound, warehouse)
-    if where is None or not warehouse.rows(f"SELECT 1 FROM oploop.parked WHERE {where} LIMIT 1"):
-        return
-    if bound.appends:
-        waiting.say(warehouse, bound, where, sent=True, now=now)
-    else:
-        warehouse.execute(f"DELETE FROM oploop.parked WHERE {where}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from oploop.activate import states
+from oploop.activate import states, unknowns
 from oploop.activate.bind import BoundSync
 from oploop.records import FieldType
 from oploop.warehouse.base import Warehouse, literal
@@ -109,6 +109,19 @@ def say(warehouse: Warehouse, bound: BoundSync, where: str, *, sent: bool, now: 
                 (f"{SAID_SENT}; waits until a read shows it",),
             )
         warehouse.execute(f"DELETE FROM oploop.parked WHERE {where} AND reason = 'unknown'{waits}")
+
+
+def note_shown(warehouse: Warehouse, bound: BoundSync, now: datetime) -> None:
+    """Unknown creates that were done after all, as a read shows, are unknown no more."""
+    if not bound.appends and not unknowns.waits_for_person(bound):
+        return  # the diff finds the record, once a complete read has vouched for the others too
+    where = unknowns.created(bound, warehouse)
+    if where is None or not warehouse.rows(f"SELECT 1 FROM oploop.parked WHERE {where} LIMIT 1"):
+        return
+    if bound.appends:
+        say(warehouse, bound, where, sent=True, now=now)
+    else:
+        warehouse.execute(f"DELETE FROM oploop.parked WHERE {where}")
 
 
 def _into_state(warehouse: Warehouse, bound: BoundSync) -> None:

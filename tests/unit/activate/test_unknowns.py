@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from oploop.activate import ledger, unknowns
+from oploop.activate import ledger, waiting
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.errors import FixConfig
@@ -44,7 +44,7 @@ def lose(engine: Engine, b: BoundSync) -> None:
 def read(engine: Engine, b: BoundSync, seconds: float, *rows: tuple[str, str]) -> None:
     """A complete read begins, shows these records (id, email), and the next run looks."""
     engine.records(COLUMNS, [(i, e, None, "gold", 0, at(seconds), False) for i, e in rows])
-    unknowns.note_shown(engine.warehouse, b, at(seconds))
+    waiting.note_shown(engine.warehouse, b, at(seconds))
     ledger.forget_unknown(engine.warehouse, b, at(seconds))
 
 
