@@ -372,24 +372,7 @@ class Workspace:
         table = sync.model if engine == "none" else environment_table(sync.model, self.environment)
         if self.warehouse.columns(table):
             return table
-        raise self._no_model(sync)
-
-    def _no_model(self, sync: Sync) -> OploopError:
-        place = sync.place_of("model")
-        if self.project.models.engine == "none":
-            return FixConfig(
-                f"there is no table {sync.model!r} in the warehouse",
-                mend=did_you_mean(sync.model, [t for t in self.warehouse.tables() if not t.startswith("oploop")]),
-                place=place,
-            )
-        files = {m.name: m for m in self.modeler.models()} if not self.read_only else self.model_files()
-        if sync.model not in files:
-            return _unknown_model(sync, files)
-        return FixConfig(
-            f"model {sync.model} is not built in {self.environment}",
-            mend=f"oploop build --env {self.environment}",
-            place=place,
-        )
+        raise _no_model(self, sync)
 
     def model_files(self) -> dict[str, Path]:
         """Models by the names that their files declare, without starting the modelling engine."""
@@ -433,6 +416,25 @@ def _declared(path: Path) -> dict[str, str] | None:
 
     names = declared_columns(path)
     return dict.fromkeys(names, "VARCHAR") if names is not None else None
+
+
+def _no_model(ws: Workspace, sync: Sync) -> OploopError:
+    """Why a sync's model stands nowhere."""
+    place = sync.place_of("model")
+    if ws.project.models.engine == "none":
+        return FixConfig(
+            f"there is no table {sync.model!r} in the warehouse",
+            mend=did_you_mean(sync.model, [t for t in ws.warehouse.tables() if not t.startswith("oploop")]),
+            place=place,
+        )
+    files = {m.name: m for m in ws.modeler.models()} if not ws.read_only else ws.model_files()
+    if sync.model not in files:
+        return _unknown_model(sync, files)
+    return FixConfig(
+        f"model {sync.model} is not built in {ws.environment}",
+        mend=f"oploop build --env {ws.environment}",
+        place=place,
+    )
 
 
 def _unknown_model(sync: Sync, known: Collection[str]) -> OploopError:

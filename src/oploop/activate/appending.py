@@ -13,7 +13,7 @@ from oploop.warehouse.base import Warehouse, literal, quote_table
 
 
 def select(bound: BoundSync, warehouse: Warehouse, known: sql.Known, *, backfill: bool) -> list[str]:
-    """The CTEs of the diff of an append sync, ending in `judged`."""
+    """The CTEs of the diff of an append sync, ending in `every`."""
     names = ", ".join(map(literal, known.names or (bound.name,)))
     done = "FALSE"
     joins = "FROM model m LEFT JOIN twice ON twice.dkey = m.__join"
@@ -34,7 +34,7 @@ def select(bound: BoundSync, warehouse: Warehouse, known: sql.Known, *, backfill
     return [
         f"base AS ({base})",
         f"decided AS (SELECT base.*, {', '.join(sent) or 'NULL AS __none'} FROM base)",
-        f"judged AS (SELECT *, CASE WHEN __done THEN 'same' WHEN __bad > 0 THEN 'held' {waiting}ELSE '{fresh}' END AS __status, "
+        f"every AS (SELECT *, CASE WHEN __done THEN 'same' WHEN __bad > 0 THEN 'held' {waiting}ELSE '{fresh}' END AS __status, "
         f"FALSE AS __left FROM (SELECT *, {bad} AS __bad FROM decided))",
     ]
 

@@ -223,10 +223,9 @@ def diff_select(
 
 
 def append_select(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], only: str | None) -> str:
-    """The statement of an append sync; `parts`: CTEs that end in `judged`."""
+    """The statement of an append sync; `parts`: CTEs that end in `every`."""
     keep = f" WHERE __key = {literal(only)}" if only is not None else ""
-    named = [p.replace("judged AS (", "every AS (", 1) if p.startswith("judged AS (") else p for p in parts]
-    return _finish(bound, known, rules, [*named, f"judged AS (SELECT * FROM every{keep})"], left=False)
+    return _finish(bound, known, rules, [*parts, f"judged AS (SELECT * FROM every{keep})"], left=False)
 
 
 def _finish(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], *, left: bool) -> str:

@@ -111,10 +111,6 @@ class Warehouse(Protocol):
         """
         ...
 
-    def list_value(self, expr: str) -> str:
-        """A list, a JSON list or NULL as the canonical text of `sql_type(LIST)`: JSON, sorted, distinct."""
-        ...
-
     def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
         """A canonical list text with some texts added and others removed; a NULL list counts as empty."""
         ...

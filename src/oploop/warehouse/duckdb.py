@@ -132,9 +132,6 @@ class DuckDBWarehouse:
     def typed_value(self, expression: str, kind: FieldType) -> str:
         return duckdb_values.typed_value(expression, kind)
 
-    def list_value(self, expr: str) -> str:
-        return duckdb_values.typed_value(expr, FieldType.LIST)
-
     def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
         return duckdb_values.list_merge(expr, add, remove)
 

@@ -201,9 +201,6 @@ class PostgresWarehouse:
     def typed_value(self, expression: str, kind: FieldType) -> str:
         return postgres_values.typed_value(expression, kind)
 
-    def list_value(self, expr: str) -> str:
-        return postgres_values.typed_value(expr, FieldType.LIST)
-
     def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
         return postgres_values.list_merge(expr, add, remove)
 
