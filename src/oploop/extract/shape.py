@@ -7,7 +7,7 @@ only are all the same to `c7`. The raw table gets the real names back when stagi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -51,7 +51,7 @@ def shape(stream: Stream, tables: Sequence[pa.Table], known: Iterable[str], kept
     """
     spellings = list(known)
     alike = [list(group) for _, group in itertools.groupby(tables, key=lambda t: t.schema)]
-    groups = [_plain(_named(pa.concat_tables(group), spellings)) for group in alike]
+    groups = _agreed([_plain(_named(pa.concat_tables(group), spellings)) for group in alike])
     try:
         whole = pa.concat_tables(groups, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
@@ -110,6 +110,45 @@ def _plain(table: pa.Table) -> pa.Table:
         fields.append(pa.field(field.name, column.type, metadata=field.metadata))
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _agreed(groups: list[pa.Table]) -> list[pa.Table]:
+    """The same tables, with a column that is text in one and something else in another as text, or as JSON, in all.
+
+    So does the raw table when a type changes from one read to the next (see raw.evolve).
+    """
+    if len(groups) < 2:
+        return groups
+    forms: dict[str, set[str]] = {}
+    for table in groups:
+        for field, column in zip(table.schema, table.columns, strict=True):
+            if column.null_count < len(column):  # a column of nothing but NULLs has any type
+                forms.setdefault(field.name, set()).add(_sql_type(field))
+    common = {
+        n: "JSON" if "JSON" in f else "VARCHAR" for n, f in forms.items() if len(f) > 1 and f & {"JSON", "VARCHAR"}
+    }
+    common |= {n: next(iter(f)) for n, f in forms.items() if len(f) == 1 and f <= {"JSON", "VARCHAR"}}
+    return [_as_texts(table, common) for table in groups]
+
+
+def _as_texts(table: pa.Table, wanted: Mapping[str, str]) -> pa.Table:
+    """A table with the columns that are `wanted` so as VARCHAR or JSON."""
+    for i, field in enumerate(table.schema):
+        kind = wanted.get(field.name)
+        if kind is None or kind == _sql_type(field):
+            continue
+        column = table.column(i)
+        if column.null_count == len(column):
+            column = pa.nulls(len(column), pa.string())
+        elif kind == "VARCHAR":
+            column = column.cast(pa.string())
+        else:
+            texts = [None if v is None else orjson.dumps(v, default=str).decode() for v in column.to_pylist()]
+            column = pa.array(texts, pa.string())
+        table = table.set_column(
+            i, pa.field(field.name, pa.string(), metadata=JSON_MARK if kind == "JSON" else None), column
+        )
+    return table
 
 
 def _check(stream: Stream, table: pa.Table) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oploop.errors import FixData
 from oploop.extract import ensure_raw_table, load_fetched, stream_states
 from oploop.extract.load import Loader, Part
+from oploop.extract.nouns import StreamRequest
 from oploop.extract.staging import AnyStaging, ServerStaging, Staging
 from oploop.records import Batch, ColumnType, Stream
 from oploop.warehouse import Warehouse
@@ -307,3 +308,24 @@ def test_nested_and_unusual_arrow_types_are_kept(warehouse: Warehouse) -> None:
     assert tight(
         warehouse.rows("SELECT nested, words, small, money::VARCHAR, nothing, bytes FROM raw_shop.charges")
     ) == [('{"a":[1,null]}', "x", 3, "12.50", None, b"\x00")]
+
+
+def test_a_column_whose_batches_disagree_is_text_or_json(warehouse: Warehouse) -> None:
+    """A number here and a text there; a text and a JSON value; NULLs alone have no say."""
+    stream = Stream("mixed", ("id",), {"id": ColumnType.TEXT})
+
+    def table(key: str, x: Any, y: Any, z: Any) -> pa.Table:
+        values = {"id": [key], "x": [x], "y": [y], "z": [z]}
+        fields = {"_raw": ["{}"], "_extracted_at": [START], "_version": [1], "_deleted": [False]}
+        return pa.table({n: pa.array(v) for n, v in {**values, **fields}.items()})
+
+    tables = [table("a", 1, "text", None), table("b", "one", {"k": 1}, "late"), table("c", None, None, "später")]
+    clock = Clock()
+    app = ListedApp(clock, {})
+    part = Part(StreamRequest(app, stream), START, None, [Batch("mixed", t) for t in tables])
+    ensure_raw_table(warehouse, "shop", stream)
+    [loaded] = Loader(warehouse, clock.runtime(), quick_staging(warehouse, Path("unused"))).load([part])
+    assert loaded.error is None
+    rows = warehouse.rows("SELECT id, x, CAST(y AS TEXT), z FROM raw_shop.mixed ORDER BY id")
+    assert [r[:2] + r[3:] for r in rows] == [("a", "1", None), ("b", "one", "late"), ("c", None, "später")]
+    assert [None if r[2] is None else orjson.loads(r[2]) for r in rows] == ["text", {"k": 1}, None]

@@ -1,0 +1,88 @@
+"""Any dlt source as an app: its resources are streams, read without a pipeline; dlt's state travels in our cursors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TypeVar
+
+from pydantic import Field, JsonValue, field_validator
+
+from oploop.apps.base import Account, App, AppConfig
+from oploop.apps.dlt.rows import Rows
+from oploop.apps.dlt.source import Source, Streams
+from oploop.errors import FixConfig
+from oploop.records import Batch, Cursor, Deletes, ReadOptions, Stream
+from oploop.runtime import Runtime
+
+T = TypeVar("T")
+BATCH = 5_000  #: rows of a batch at the least, but for the last
+
+
+class DltConfig(AppConfig):
+    """Keys of a dlt source in `oploop.yml`."""
+
+    #: `package.module.function`, or `path.py:function` from the project's folder, where modules are looked for first.
+    source: str = Field(min_length=1, json_schema_extra={"path": True})
+    #: what the function is called with; may hold secrets, so it is shown nowhere
+    args: dict[str, JsonValue] = Field(default={}, repr=False)
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("is not for a dlt source: give it what it takes in args")
+        return value
+
+
+class DltApp(App):
+    """A dlt source, read only."""
+
+    type = "dlt"
+    title = "Any dlt source"
+    Config = DltConfig
+
+    def __init__(self, name: str, config: DltConfig, runtime: Runtime) -> None:
+        super().__init__(name, config, runtime)
+        self._source = Source(name, config.source, config.args)
+        self.streams: Mapping[str, Stream] = Streams(self._source)
+
+    async def check(self) -> Account:
+        """Make the source and take the first page of its first resource: nothing less shows that its credentials are good."""
+
+        def work() -> list[str]:
+            names = list(self.streams)
+            if not names:
+                raise FixConfig(f"source: {self._source.shown} has no resources", mend="name another function")
+            with closing(self._source.items(names[0], {}, None)) as items:
+                next(items, None)
+            return names
+
+        names = await asyncio.to_thread(work)
+        return Account(f"{self._source.shown}: {', '.join(names)}", self._source.shown)
+
+    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+        """See App.read. dlt tells where it is only at the end, so a read that is cut off begins anew."""
+        found = self.streams[stream]
+        whole = found.deletes is Deletes.ABSENCE
+        known = {} if cursor is None else cursor["kinds"]
+        rows = Rows(found, self._source.mark(stream), self.runtime.now(), options.exclude, known)
+        state = self._source.state(None if whole or cursor is None else cursor["state"])
+        with ThreadPoolExecutor(1, thread_name_prefix="dlt") as thread:  # dlt's context belongs to a thread
+
+            async def call(work: Callable[[], T]) -> T:
+                return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+            items = self._source.items(stream, state, options.since)
+            try:
+                while (table := await call(lambda: rows.take(items, BATCH))) is not None:
+                    yield Batch(stream, table)
+            finally:
+                await call(items.close)
+        position = {"state": None if whole else self._source.dumped(state), "kinds": rows.known}
+        yield Batch(stream, rows.nothing(), position, complete=True)
+
+
+__all__ = ["DltApp", "DltConfig"]
