@@ -200,6 +200,7 @@ class Field:
     canonical: Canonical = Canonical.EXACT
     nullable: bool = True  #: can be cleared by sending null
     description: str = ""
+    custom: bool = False  #: of this account alone: it may be renamed, retyped or deleted there at any time
 
 
 class Replay(StrEnum):

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from oploop.accounts import AccountFields
 from oploop.activate import ledger
 from oploop.activate.bind import AnyColumns, BoundSync, bind
 from oploop.activate.proving import prove, sql_of
@@ -29,7 +30,7 @@ from oploop.extract import StreamRequest, stream_states
 from oploop.model.base import Modeler, environment_table
 from oploop.project import Project, StreamBlock, Sync, check_columns
 from oploop.project.release import release_of
-from oploop.records import Field, Object, Op, ReadOptions, Stream
+from oploop.records import Object, Op, ReadOptions, Stream
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
 from oploop.warehouse import open_server, open_session, open_warehouse
@@ -124,7 +125,6 @@ class Workspace:
     _state: StateReader | None = None
     _apps: dict[str, App] = field(default_factory=dict)
     _modeler: Modeler | None = None
-    _described: dict[tuple[str, str], Mapping[str, Field]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = {"dev", "prod", *self.project.environments}
@@ -248,13 +248,26 @@ class Workspace:
             self._apps[name] = make_app(self.project.apps[name], self.runtime)
         return self._apps[name]
 
+    @functools.cached_property
+    def fields(self) -> AccountFields:
+        """The fields of the apps' accounts."""
+        return AccountFields(self.project, self.app)
+
+    async def modeling(self) -> Modeler:
+        """The modelling engine, with the custom fields found that models name by `@field`."""
+        from oploop.model import named_fields
+
+        await self.fields.find(named_fields(self.project.models.path))
+        return self.modeler
+
     @property
     def modeler(self) -> Modeler:
         """The project's modelling engine; loads it, which may take seconds."""
         if self._modeler is None:
             from oploop.model import make_modeler
 
-            self._modeler = make_modeler(self.project.models, self.warehouse, self.runtime)
+            field_sql = functools.partial(self.fields.sql, self.warehouse)
+            self._modeler = make_modeler(self.project.models, self.warehouse, self.runtime, field_sql=field_sql)
         return self._modeler
 
     def stream_requests(self, syncs: Sequence[Sync], *, full: bool = False) -> list[StreamRequest]:
@@ -327,17 +340,19 @@ class Workspace:
     async def _bind(self, sync: Sync, table: str, columns: Mapping[str, str]) -> BoundSync:
         obj, stream = self.target(sync)
         read = self.project.apps[sync.app].read.get(obj.stream or "")
+        held = await self.fields.held(sync)
         bound = bind(
             sync,
             obj,
             stream,
-            await self.described(sync.app, sync.object),
+            held.fields,
             self.warehouse,
             table,
             columns,
             unread=read.exclude if read is not None else (),
             others=self.project.syncs,
             referenced=await self.references(sync),
+            lost=held.lost,
         )
         if bound.create_op is Op.CREATE and read is not None and read.since is not None:
             raise FixConfig(
@@ -353,18 +368,8 @@ class Workspace:
         for app, name, obj, stream in referenced(self, sync):
             read = self.project.apps[app].read.get(obj.stream or "")
             unread = read.exclude if read is not None else ()
-            found[f"{app}.{name}"] = Referenced(app, obj, stream, await self.described(app, name), unread)
+            found[f"{app}.{name}"] = Referenced(app, obj, stream, await self.fields.described(app, name), unread)
         return found
-
-    async def described(self, app: str, object_name: str) -> Mapping[str, Field]:
-        """The object's fields, asked for once."""
-        name = (app, object_name)
-        if name not in self._described:
-            try:
-                self._described[name] = await self.app(app).describe(object_name)
-            except OploopError as e:
-                raise e.at(self.project.apps[app].place) from None
-        return self._described[name]
 
     def model_table(self, sync: Sync) -> str:
         """Where a sync's model stands in this environment; FixConfig when it stands nowhere."""

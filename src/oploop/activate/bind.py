@@ -5,6 +5,7 @@ All that can be wrong with a sync file beyond its own grammar is found here, wit
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -109,6 +110,9 @@ class BoundSync:
     explain: tuple[str, ...]
     others: frozenset[str] = frozenset()  #: the names of the project's other syncs
     order: tuple[str, ...] = ()  #: over MODEL: who goes first
+    lost: Mapping[str, str] = dataclasses.field(
+        default_factory=dict
+    )  #: custom fields that the app no longer has as they were, and why
 
     @property
     def name(self) -> str:
@@ -183,23 +187,28 @@ def bind(
     unread: Collection[str] = (),
     others: Collection[str] = (),
     referenced: Mapping[str, Referenced] = MappingProxyType({}),
+    lost: Mapping[str, str] = MappingProxyType({}),
 ) -> BoundSync:
     """Bind a sync to its object, as the account describes it, and to its model's columns.
 
     `unread`: columns of the stream that the project excludes from reading; `others`: the names of the project's syncs;
-    `referenced`: the objects that its fields refer to, by `app.object`.
+    `referenced`: the objects that its fields refer to, by `app.object`; `lost`: custom fields that cannot be written
+    as they were, with why (see `locked.py`): they are held, the sync's other fields go on.
     Raises FixConfig, with the place in the sync's file, for an unknown field or column, a field that cannot be
     written, a key that cannot identify, a mode that the object does not take.
     """
     binder = _Binder(sync, obj, described, warehouse, model_table, model_columns, unread, referenced)
     binder.check_mode()
+    _refuse_lost(sync, {label: why for label, why in lost.items() if label in sync.key}, some=False)
     raw = raw_table(sync.app, stream.name, deleted_too=True) if stream is not None else None
     binder.check_key()
     blind = stream is None or sync.mode is Mode.APPEND  # what was appended is never looked for again
     if blind:
         raw = None
     keys = tuple(binder.key(f, c, blind=blind) for f, c in sync.key.items())
+    whole, sync = sync, replace(sync, fields=tuple(m for m in sync.fields if m.field not in lost))
     fields = tuple(binder.field(m, blind=blind) for m in sync.fields)
+    _refuse_lost(whole, lost, some=bool(fields))
     _refuse_twice(sync, fields)
     for column in sync.explain:
         binder.mapper.column(column, "explain")
@@ -220,10 +229,21 @@ def bind(
         tuple(sync.explain),
         known,
         order,
+        lost,
     )
     _refuse_incomplete(bound, described)
     refuse_unfindable(bound)
     return bound
+
+
+def _refuse_lost(sync: Sync, lost: Mapping[str, str], *, some: bool) -> None:
+    """Without its key, or without any field, there is nothing left of a sync."""
+    for label, why in () if some else lost.items():
+        raise FixConfig(
+            f"field {label!r} {why}",
+            mend="map another one, or mend it in the app",
+            place=sync.place_of("key" if label in sync.key else "fields", label),
+        )
 
 
 def _ordered(binder: _Binder, text: str) -> str:

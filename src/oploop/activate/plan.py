@@ -257,6 +257,7 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
         "planned": {status: plan.diff.count(status) for status in d.SENT},
         "held": plan.held,
         "held_reasons": [{"reason": r, "rows": n} for r, n in plan.held_reasons],
+        "held_fields": dict(plan.bound.lost),
         "kept": plan.diff.count("kept"),
         "missing": plan.diff.count("missing"),
         "gone": plan.diff.count("gone"),

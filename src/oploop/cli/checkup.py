@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from oploop.activate.bind import AnyColumns, bind
 from oploop.cli import show
-from oploop.errors import OploopError
+from oploop.errors import FixConfig, OploopError
+from oploop.project import LOCK
 from oploop.warehouse import open_warehouse
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ async def _app(ws: Workspace, name: str) -> Finding:
         app = ws.app(name)
         for stream, options in block.read.items():
             if stream not in app.streams:
-                from oploop.errors import FixConfig, did_you_mean
+                from oploop.errors import did_you_mean
 
                 raise FixConfig(
                     f"{name} has no stream {stream!r}", mend=did_you_mean(stream, app.streams), place=options.place
@@ -91,8 +92,6 @@ def _warehouse(ws: Workspace) -> Finding:
 
 
 def _state(ws: Workspace) -> Finding:
-    from oploop.errors import FixConfig
-
     folder = ws.project.state_dir
     if ws.project.warehouse.server:
         return _server_state(ws)
@@ -139,15 +138,34 @@ async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> 
     """A sync's object, fields and columns, as far as they can be known."""
     try:
         obj, stream = ws.target(sync)
-        described = await ws.app(sync.app).describe(sync.object)
+        held = await ws.fields.held(sync)
         table, columns, note = _model(ws, sync, real)
-        bound = bind(sync, obj, stream, described, warehouse, table, columns, referenced=await ws.references(sync))
+        refs = await ws.references(sync)
+        bound = bind(sync, obj, stream, held.fields, warehouse, table, columns, referenced=refs, lost=held.lost)
     except OploopError as e:
         return Finding(sync.name, False, str(e), e.at(sync.place))
     blind = ", blind: its records cannot be read" if bound.blind else ""
     text = f"{sync.model} → {bound.app_object}, {show.count(len(bound.fields), 'field')}{blind}"
     off = "" if sync.enabled else " · not enabled"
-    return Finding(sync.name, None if note else True, text + off + (f" · {note}" if note else ""))
+    told = [
+        f"{name!r} is called {now!r} in the app now, and stays the same field" for name, now in held.renamed.items()
+    ]
+    told += [note] if note else []
+    if bound.lost:
+        return _lost_fields(sync, held.lost)
+    return Finding(sync.name, None if note else True, " · ".join([text + off, *told]))
+
+
+def _lost_fields(sync: Sync, lost: Mapping[str, str]) -> Finding:
+    """Fields that are held until someone decides; the sync's others go on."""
+    name, why = next(iter(lost.items()))
+    more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+    e = FixConfig(
+        f"field {name!r}{more} {why}: it is held, the other fields go on",
+        mend=f"mend it in the app, or map another field; if it is meant, remove its line from {LOCK}",
+        place=sync.place_of("fields", name),
+    )
+    return Finding(sync.name, False, str(e), e)
 
 
 def _model(ws: Workspace, sync: Sync, real: bool) -> tuple[str, dict[str, str], str]:
@@ -160,7 +178,7 @@ def _model(ws: Workspace, sync: Sync, real: bool) -> tuple[str, dict[str, str], 
             if ws.project.models.engine == "none" or sync.model not in ws.model_files():
                 raise
     elif ws.project.models.engine != "none" and sync.model not in ws.model_files():
-        from oploop.errors import FixConfig, did_you_mean
+        from oploop.errors import did_you_mean
 
         mend = did_you_mean(sync.model, ws.model_files())
         raise FixConfig(f"there is no model {sync.model!r}", mend=mend, place=sync.place_of("model"))

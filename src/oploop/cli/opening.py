@@ -54,7 +54,10 @@ def with_workspace(
             wait=wait,
             on_wait=lambda text: cli.out.note(text.replace(f", waiting up to {FOREVER:g} s", ", waiting for it")),
         ) as ws:
-            return await work(ws)
+            done = await work(ws)
+            if ws.fields.kept:
+                cli.out.note(f"note: {ws.fields.kept} custom field(s) added to fields.lock; commit it")
+            return done
 
     with term_as_interrupt():
         return asyncio.run(whole())

@@ -129,13 +129,14 @@ def _text(v: str, a_list: bool) -> str:
 
 
 def _held(plan: SyncPlan) -> list[str]:
+    fields = [f"held  field {name!r} {show.clean(why)}" for name, why in plan.bound.lost.items()]
     if not plan.held:
-        return []
+        return fields
     shown = [f"{n:,} {show.value(reason, 90)}" for reason, n in plan.held_reasons]
     first, *rest = shown
     left = plan.held - sum(n for _, n in plan.held_reasons)
     more = [f"      {left:,} for other reasons"] if left > 0 else []
-    return [f"held  {first}", *(f"      {line}" for line in rest), *more]
+    return [*fields, f"held  {first}", *(f"      {line}" for line in rest), *more]
 
 
 def examples(plan: SyncPlan, warehouse: Warehouse, limit: int | None, out: Out) -> list[str]:

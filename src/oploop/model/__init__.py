@@ -19,6 +19,19 @@ from oploop.warehouse.base import Warehouse
 _NAME = re.compile(r"\bMODEL\s*\((?:\s|--[^\n]*\n|/\*.*?\*/)*name\s+([A-Za-z_][\w.]*)", re.IGNORECASE | re.DOTALL)
 
 
+#: `@field(zendesk.tickets, 'Account spend')`: a custom field's present value, by its title.
+FIELD_USE = re.compile(r"@field\s*\(\s*([A-Za-z_][\w.]*)\s*,\s*'((?:[^']|'')*)'\s*\)", re.IGNORECASE)
+
+
+def named_fields(root: Path) -> set[tuple[str, str]]:
+    """The custom fields that models name by `@field`: (`app.object`, title)."""
+    found: set[tuple[str, str]] = set()
+    for path in model_names(root).values():
+        uses = FIELD_USE.findall(path.read_text(encoding="utf-8"))
+        found |= {(target, title.replace("''", "'")) for target, title in uses}
+    return found
+
+
 def model_names(root: Path) -> dict[str, Path]:
     """Models by the names that their files in `models/` declare, without starting an engine; unreadable files are left out."""
     found = {}

@@ -5,7 +5,6 @@ A macro of SQLMesh is stored with the model by its import path, so what it resol
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +12,11 @@ from sqlglot import exp, parse_one
 from sqlmesh import macro
 
 from oploop.errors import FixConfig
+from oploop.model import FIELD_USE
 
 #: From `app.object` and a title to an SQL expression over the raw table's columns.
 FieldSql = Callable[[str, str], str]
 
-_USE = re.compile(r"@field\s*\(\s*([A-Za-z_][\w.]*)\s*,\s*'((?:[^']|'')*)'\s*\)", re.IGNORECASE)
 _resolvers: list[FieldSql] = []
 
 
@@ -29,7 +28,7 @@ def resolve_with(field_sql: FieldSql | None) -> None:
 def resolved(sql: str) -> dict[str, str]:
     """What each `@field(...)` of a query stands for now: part of the model's fingerprint, as its text does not change
     when the field behind a title does."""
-    return {f"{obj}:{title}": _resolve(obj, title.replace("''", "'")) for obj, title in _USE.findall(sql)}
+    return {f"{obj}:{title}": _resolve(obj, title.replace("''", "'")) for obj, title in FIELD_USE.findall(sql)}
 
 
 def _resolve(app_object: str, title: str) -> str:

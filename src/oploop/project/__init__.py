@@ -18,7 +18,8 @@ from oploop.project.config import (
     load_project,
 )
 from oploop.project.init import init_project
-from oploop.project.lock import read_fields_lock, write_fields_lock
+from oploop.project.lock import FILE as LOCK
+from oploop.project.lock import FieldsLock, Locked, read_fields_lock, write_fields_lock
 from oploop.project.nouns import (
     Adopt,
     Check,
@@ -36,6 +37,7 @@ from oploop.project.nouns import (
 from oploop.project.sqltext import check_columns
 
 __all__ = [
+    "LOCK",
     "Adopt",
     "AppBlock",
     "Budget",
@@ -44,8 +46,10 @@ __all__ = [
     "Engine",
     "Environment",
     "FieldMapping",
+    "FieldsLock",
     "Limit",
     "Limits",
+    "Locked",
     "Mode",
     "ModelsBlock",
     "OnDeleted",

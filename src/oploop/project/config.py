@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from oploop.errors import FixConfig, Place
+from oploop.project.lock import FieldsLock, read_fields_lock
 from oploop.project.nouns import Sync
 from oploop.project.secrets import Variables, looks_secret
 from oploop.project.syncs import read_syncs
@@ -136,6 +137,7 @@ class Project:
     syncs: dict[str, Sync]
     warnings: list[str]
     retention: Retention = Retention()
+    locked: FieldsLock = field(default_factory=dict)
 
     @property
     def state_dir(self) -> Path:
@@ -185,6 +187,7 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
         syncs=syncs,
         warnings=warnings,
         retention=taken.get("retention", Retention()),
+        locked=read_fields_lock(root),
     )
 
 

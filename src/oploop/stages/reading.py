@@ -77,7 +77,7 @@ async def unit_tests(ws: Workspace, tell: Tell = nobody) -> int:
     if passed:
         return int(passed[0][0])
     tell(Event("build", "tick", "unit tests"))
-    results = ws.modeler.test()
+    results = (await ws.modeling()).test()
     failed = [r for r in results if not r.ok]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -102,9 +102,9 @@ async def build(ws: Workspace, run_id: str, tell: Tell = nobody, select: Sequenc
     """Bring the environment's models up to date; which of them failed is kept, as it stops their syncs until mended."""
     if ws.project.models.engine == "none":
         return []
-    ws.modeler  # noqa: B018  loading it is part of the stage's time
+    modeler = await ws.modeling()  # loading it is part of the stage's time
     results = list(
-        ws.modeler.build(ws.environment, select=select, progress=lambda text: tell(Event("build", "tick", text)))
+        modeler.build(ws.environment, select=select, progress=lambda text: tell(Event("build", "tick", text)))
     )
     now = ws.runtime.now()
     with ws.warehouse.transaction():
@@ -147,6 +147,7 @@ async def bind_all(
                 raise
             why = f"model {sync.model} {broken[sync.model].status.value}: {_why(broken[sync.model])}"
             report.syncs.append(SyncReport(sync.name, f"{sync.app}.{sync.object}", "stopped", stopped=[why], error=e))
+    ws.fields.keep()
     return bound
 
 

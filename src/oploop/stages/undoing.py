@@ -93,7 +93,7 @@ async def plan_runs(
     ws: Workspace, bound: BoundSync, asked: undo.Asked, labels: Sequence[str], names: Sequence[str], tell: Tell = nobody
 ) -> tuple[SyncPlan, list[tuple[str, int]], list[undo.Left]]:
     """The plan that takes runs of one sync back, after a look at the records as they are now."""
-    described = await ws.described(bound.sync.app, bound.sync.object)
+    described = (await ws.fields.held(bound.sync)).fields
     owners = {
         m.field: s.name
         for s in _writers(ws, bound.sync.app, bound.sync.object)

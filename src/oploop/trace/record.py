@@ -70,6 +70,7 @@ async def trace(ws: Workspace, target: str, text: str, say: Callable[[str], None
     result.history = _history(ws, app_name, object_name, record, rows)
     if ws.project.models.engine != "none" and rows:
         say("loading the models")
+        await ws.modeling()
         add_lineage(ws, rows)
     result.sources = find_sources(ws, rows)
     return result

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from oploop.errors import FixConfig
-from oploop.project import load_project, read_fields_lock, write_fields_lock
+from oploop.project import FieldsLock, Locked, load_project, read_fields_lock, write_fields_lock
 from oploop.project.yaml import parse_yaml
 from tests.unit.project.conftest import OPLOOP, SYNC, Write
 
@@ -347,13 +347,17 @@ def test_any_value_under_any_key_is_read_or_explained(write: Write, values: dict
 TITLE = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
-@given(st.dictionaries(TITLE, st.dictionaries(TITLE, TITLE.filter(str.strip), min_size=1, max_size=3), max_size=3))
+ID = TITLE.filter(str.strip)
+ENTRY = st.builds(Locked, ID, st.none() | ID)
+
+
+@given(st.dictionaries(TITLE, st.dictionaries(TITLE, ENTRY, min_size=1, max_size=3), max_size=3))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_fields_lock_comes_back(tmp_path: Path, mapping: dict[str, dict[str, str]]) -> None:
+def test_any_fields_lock_comes_back(tmp_path: Path, mapping: FieldsLock) -> None:
     write_fields_lock(tmp_path, mapping)
     assert read_fields_lock(tmp_path) == mapping
 
 
 def test_a_title_that_no_file_can_hold_does_not_break_the_lock(tmp_path: Path) -> None:
-    write_fields_lock(tmp_path, {"zendesk.tickets": {"a\x00\ud800": "1"}})
-    assert read_fields_lock(tmp_path) == {"zendesk.tickets": {"a\ufffd\ufffd": "1"}}
+    write_fields_lock(tmp_path, {"zendesk.tickets": {"a\x00\ud800": Locked("1")}})
+    assert read_fields_lock(tmp_path) == {"zendesk.tickets": {"a\ufffd\ufffd": Locked("1")}}

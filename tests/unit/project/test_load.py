@@ -18,6 +18,7 @@ from oploop.project import (
     FieldMapping,
     Limit,
     Limits,
+    Locked,
     Retention,
     find_project,
     init_project,
@@ -279,8 +280,12 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
 def test_fields_lock_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read_fields_lock(tmp_path) == {}
     mapping = {
-        "zendesk.tickets": {"Priority: reason": "360001", 'a "b" \\ \x85\t': "custom_fields.1", "Größe 😀": "2"},
-        "zendesk.users": {"no": "007"},
+        "zendesk.tickets": {
+            "Priority: reason": Locked("360001", "text"),
+            'a "b" \\ \x85\t': Locked("custom_fields.1", "number"),
+            "Größe 😀": Locked("2"),
+        },
+        "zendesk.users": {"no": Locked("007")},
     }
     write_fields_lock(tmp_path, mapping)
     assert read_fields_lock(tmp_path) == mapping
@@ -290,6 +295,14 @@ def test_fields_lock_comes_back_as_it_was(tmp_path: Path) -> None:
     write_fields_lock(tmp_path, {})
     assert read_fields_lock(tmp_path) == {}
     assert [p.name for p in tmp_path.iterdir()] == ["fields.lock"]
+
+
+def test_fields_lock_written_by_hand_may_tell_ids_alone(tmp_path: Path) -> None:
+    (tmp_path / "fields.lock").write_text('"zendesk.tickets":\n  Spend: "360001"\n')
+    assert read_fields_lock(tmp_path) == {"zendesk.tickets": {"Spend": Locked("360001")}}
+    (tmp_path / "fields.lock").write_text('"zendesk.tickets":\n  Spend: {type: text}\n')
+    with pytest.raises(FixConfig, match=r"^fields\.lock:2: .*id"):
+        read_fields_lock(tmp_path)
 
 
 def test_fields_lock_that_is_broken(tmp_path: Path) -> None:

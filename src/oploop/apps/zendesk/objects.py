@@ -248,6 +248,7 @@ def _own_field(object_name: str, definition: Mapping[str, Any]) -> Field:
         enum=options or None,
         read_only=kind == "partialcreditcard",
         description=str(definition.get("description") or "") if definition.get("active", True) else "inactive",
+        custom=True,
     )
     if object_name == "tickets":
         number = int(definition["id"])

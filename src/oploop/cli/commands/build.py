@@ -34,7 +34,7 @@ def command(cli: Cli, environment: str, select: tuple[str, ...], wait: float | N
         from oploop import loop
         from oploop.cli.progress import Progress
 
-        _known(ws, select)
+        await _known(ws, select)
         with Progress(cli.out, ws.runtime.monotonic, "loading the models") as progress:
             tests = await loop.unit_tests(ws, progress.tell)
             return tests, await loop.build(ws, ws.runtime.new_id(), progress.tell, select)
@@ -56,12 +56,12 @@ def command(cli: Cli, environment: str, select: tuple[str, ...], wait: float | N
     return 1 if bad else 0
 
 
-def _known(ws: Workspace, select: tuple[str, ...]) -> None:
+async def _known(ws: Workspace, select: tuple[str, ...]) -> None:
     from oploop.errors import FixConfig, did_you_mean
 
     if not select:
         return
-    known = {m.name for m in ws.modeler.models()}
+    known = {m.name for m in (await ws.modeling()).models()}
     for word in select:
         if word not in known:
             raise FixConfig(f"there is no model {word!r}", mend=did_you_mean(word, known))

@@ -33,6 +33,8 @@ def command(cli: Cli, name: str, wait: float | None) -> int:
 
         with Progress(cli.out, ws.runtime.monotonic, "loading the models") as progress:
             progress.say("loading the models")
+            if ws.project.models.engine != "none":
+                await ws.modeling()
             found = ancestry(ws, name)
         cli.out.data(found)
         if not cli.out.json:
