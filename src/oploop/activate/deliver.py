@@ -101,7 +101,7 @@ class Deliverer:
                 operation = operation_of(self._plan.bound, step.op)
                 slot = slots.setdefault(step.op, asyncio.Semaphore(operation.in_flight))
                 await slot.acquire()
-                if self._ends():
+                if self._ends() or self._day_is_spent(operation, len(under_way)):
                     slot.release()
                     break
                 task = group.create_task(self._deliver(step, operation, 1))
@@ -118,6 +118,16 @@ class Deliverer:
         """Whether nothing new may begin: something stopped the delivery, or the run is to end."""
         if self._runtime.stop.asked and self._stop is None:
             self._stop = Interrupted()
+        return self._stop is not None
+
+    def _day_is_spent(self, operation: Operation, under_way: int) -> bool:
+        """Whether one more step, after those under way, would use what the day's quota keeps for others."""
+        budget = self._app.transport.budget if self._app.transport is not None else None
+        try:
+            if budget is not None:
+                budget.refuse_beyond_day((under_way + 1) * operation.calls)
+        except QuotaSpent as e:
+            self._stop = self._stop or e
         return self._stop is not None
 
     async def _hurry(self, under_way: set[asyncio.Task[None]]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundField, BoundSync
 from oploop.activate.guardrails import SMALL, of_the_model, over_count, over_share, pass_word, passes
-from oploop.apps.transport import Budget
+from oploop.apps.budget import Budget, DayLeft
 from oploop.project import Limit, Mode
 from oploop.records import FieldType, Finding, Op, Operation
 from oploop.warehouse.base import Warehouse, literal, quote_table
@@ -34,10 +34,23 @@ class FieldSummary:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """API calls of a plan, and seconds under the budget."""
+    """API calls of a plan, and seconds under the budget. `day`: the account's calls of today, where the app told them."""
 
     calls: int
     seconds: float
+    day: DayLeft | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"calls": self.calls, "seconds": self.seconds}
+        if self.day is not None:
+            at = datetime.fromtimestamp(self.day.at, UTC)
+            found["today"] = {
+                "limit": self.day.limit,
+                "left": self.day.remaining,
+                "kept": self.day.kept,
+                "as_of": at.isoformat(),
+            }
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +184,8 @@ def estimate(
             n = calls(operation, records)
             total += n
             working += n * each / max(1, min(operation.in_flight, n))
-    return Estimate(total, round(max(working, budget.seconds_for(total) if budget else 0.0), 1))
+    least, day = (budget.seconds_for(total), budget.day_left()) if budget else (0.0, None)
+    return Estimate(total, round(max(working, least), 1), day)
 
 
 def _stopping_checks(diff_: d.Diff, warehouse: Warehouse) -> list[Finding]:
@@ -268,7 +282,7 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
         "blind": plan.bound.blind,
         "findings": [{"check": f.check, "message": f.message, "stop": f.stop} for f in plan.findings],
         "changes": d.shown_changes(plan.diff, warehouse, None if all_changes else 1000),
-        "estimate": {"calls": plan.estimate.calls, "seconds": plan.estimate.seconds},
+        "estimate": plan.estimate.as_json(),
     }
 
 

@@ -7,10 +7,12 @@ account in a private folder of the machine (`purse.py`).
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from oploop.apps.purse import Purse, SharedPurse
+from oploop.apps.purse import Day, Purse, SharedPurse
+from oploop.errors import QuotaSpent
 from oploop.runtime import Runtime
 
 #: A window is taken to last longer by this share of itself, at most so many seconds: calls overtake each other on their way.
@@ -20,6 +22,9 @@ MAX_MARGIN = 0.25
 SINGLY_UP_TO = 1000
 #: A call's allowance that was taken beforehand, with others, is used within this share of a window, or not at all.
 LIFE = 0.01
+#: What an app told of its day's quota holds a delivery back for so many seconds; then it is asked anew by calling.
+DAY_FRESH = 900.0
+DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,31 @@ class Quota:
     limit: int | None = None
     remaining: int | None = None
     reset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DayQuota:
+    """What an answer's headers say of the account's calls of a day: `remaining` of `limit`, for the next `reset` seconds
+    if it says so (else for a day at the most)."""
+
+    limit: int
+    remaining: int
+    reset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DayLeft:
+    """What is left of the account's calls of a day, as of `at` (seconds since 1970), and how many are kept for others."""
+
+    limit: int
+    remaining: int
+    kept: int
+    at: float
+
+    @property
+    def ours(self) -> int:
+        """Calls that oploop may still make."""
+        return max(0, self.remaining - self.kept)
 
 
 class Budget:
@@ -47,6 +77,7 @@ class Budget:
         self._purse: Purse | SharedPurse = Purse()
         self._folder: Path | None = None
         self._account = ""
+        self.keep_daily = 0.0  #: the share of the day's calls that is left to others
         self._told = False  #: the app's headers tell the limit
         self._in_hand, self._in_hand_until, self._chunk = 0, 0.0, 1
         self._lock = asyncio.Lock()
@@ -125,6 +156,28 @@ class Budget:
             self._told = True
         if quota.remaining is not None and quota.reset is not None and quota.remaining <= under_way:
             self.pause(quota.reset)
+
+    def learn_day(self, day: DayQuota, under_way: int = 0) -> None:
+        """Take over what the app tells of the day's calls; `under_way`: calls that it may not have counted yet."""
+        now = self._runtime.now().timestamp()
+        until = now + (day.reset if day.reset is not None else DAY)
+        self._purse.tell_day(Day(day.limit, max(0, day.remaining - under_way), now, until))
+
+    def day_left(self) -> DayLeft | None:
+        """What is left of the day's calls, less those made since the app told it; None where it is not known any more."""
+        day = self._purse.day_told()
+        if day is None or self._runtime.now().timestamp() >= day.until:
+            return None
+        return DayLeft(day.limit, day.remaining, math.ceil(day.limit * self.keep_daily), day.at)
+
+    def refuse_beyond_day(self, calls: int) -> None:
+        """QuotaSpent when so many more calls would use what is kept for others."""
+        left = self.day_left() if self.keep_daily else None
+        if left is None or self._runtime.now().timestamp() - left.at > DAY_FRESH or calls <= left.ours:
+            return
+        raise QuotaSpent(
+            f"{left.remaining:,} of the day's {left.limit:,} calls are left, {left.kept:,} of them for others (keep_daily)"
+        )
 
     def seconds_for(self, calls: int) -> float:
         """How long so many calls take at the least under this budget, in seconds."""

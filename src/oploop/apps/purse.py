@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import orjson
 
@@ -30,6 +30,15 @@ STALE = 7 * 86_400.0
 MAX_BYTES = 65_536
 
 
+class Day(NamedTuple):
+    """What an app told of the account's calls of a day, less those made since; times are seconds since 1970."""
+
+    limit: int
+    remaining: int
+    at: float  #: when it was told
+    until: float  #: from then on it says nothing any more
+
+
 @dataclass(slots=True)
 class Purse:
     """Stamps (monotonic seconds) and counts of calls, oldest first; nobody calls before `not_before`."""
@@ -38,6 +47,7 @@ class Purse:
     not_before: float = 0.0
     factor: float = 1.0  #: to how much of the rate it was cut down at `cut_at`
     cut_at: float = 0.0
+    day: Day | None = None
 
     def take(self, now: float, calls: int, window: float, margin: float, want: int, life: float) -> tuple[int, float]:
         """(calls granted, seconds to wait when there are none) of at most `calls` in any `window` and `margin`.
@@ -61,6 +71,8 @@ class Purse:
             self.sent[-1] = (max(last[0], stamp), last[1] + free)
         else:
             self.sent.append((stamp, free))
+        if self.day is not None:
+            self.day = self.day._replace(remaining=max(0, self.day.remaining - free))
         return free, 0.0
 
     def grown(self, now: float, window: float) -> float:
@@ -69,6 +81,12 @@ class Purse:
 
     def pause(self, until: float) -> None:
         self.not_before = max(self.not_before, until)
+
+    def tell_day(self, day: Day) -> None:
+        self.day = day
+
+    def day_told(self) -> Day | None:
+        return self.day
 
     def cut(self, now: float, window: float) -> None:
         """The app refused a call although we were within what we know: others use the account, or it takes less."""
@@ -101,6 +119,12 @@ class SharedPurse:
     def cut(self, now: float, window: float) -> None:
         self._with(lambda p: p.cut(now, window))
 
+    def tell_day(self, day: Day) -> None:
+        self._with(lambda p: p.tell_day(day))
+
+    def day_told(self) -> Day | None:
+        return self._with(lambda p: p.day)
+
     def _with(self, do: Callable[[Purse], T]) -> T:
         import fcntl
 
@@ -114,7 +138,8 @@ class SharedPurse:
         try:
             purse = _read(os.pread(self._file, MAX_BYTES, 0), self._boot)
             done = do(purse)
-            data = orjson.dumps([self._boot, purse.sent, purse.not_before, purse.factor, purse.cut_at])
+            day = None if purse.day is None else list(purse.day)
+            data = orjson.dumps([self._boot, purse.sent, purse.not_before, purse.factor, purse.cut_at, day])
             os.pwrite(self._file, data, 0)
             os.ftruncate(self._file, len(data))
         finally:
@@ -124,9 +149,11 @@ class SharedPurse:
 
 def _read(data: bytes, boot: str) -> Purse:
     try:
-        of_boot, sent, not_before, factor, cut_at = orjson.loads(data)
-        if of_boot == boot:
-            return Purse([(float(t), int(n)) for t, n in sent], float(not_before), float(factor), float(cut_at))
+        of_boot, sent, not_before, factor, cut_at, *more = orjson.loads(data)
+        day = Day(*more[0]) if more and more[0] is not None else None
+        if of_boot != boot:  # its times are of another clock; the day's are of the calendar
+            return Purse(day=day)
+        return Purse([(float(t), int(n)) for t, n in sent], float(not_before), float(factor), float(cut_at), day)
     except (ValueError, TypeError):
         pass
     return Purse()

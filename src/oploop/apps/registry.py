@@ -38,10 +38,6 @@ def make_app(block: AppBlock, runtime: Runtime) -> App:
         cls = app_class(block.type)
     except FixConfig as e:
         raise e.at(block.place) from None
-    if block.budget.keep_daily:
-        raise FixConfig(
-            "budget.keep_daily is not there yet", mend="remove it, or use budget: {share: 50%}", place=block.place
-        )
     if block.options.get("base_url") == "":  # else the vendor's own address would be called
         raise FixConfig(
             "base_url is empty", mend="give it an address, or remove it", place=block.place_named("base_url")
@@ -51,11 +47,25 @@ def make_app(block: AppBlock, runtime: Runtime) -> App:
     except FixConfig as e:
         named = block.place_named(str(e))
         raise e.at(named if named != block.place else block.place_named("base_url")) from None
-    if app.transport is not None and app.transport.budget is not None:
-        app.transport.budget.keep_to(block.budget.share)
-        if runtime.budgets is not None and isinstance(app.transport, Transport):
-            app.transport.budget.share_through(runtime.budgets, app.transport.account())
+    _set_budget(app, block, runtime)
     return app
+
+
+def _set_budget(app: App, block: AppBlock, runtime: Runtime) -> None:
+    """Hold the account's budget to what the project says of it, and share it with other processes."""
+    wire = app.transport
+    if block.budget.keep_daily and not (isinstance(wire, Transport) and wire.policy.tells_day()):
+        raise FixConfig(
+            f"{block.name} tells no daily quota, so budget.keep_daily cannot be kept",
+            mend="remove it, or use budget: {share: 50%}",
+            place=block.place,
+        )
+    if wire is None or wire.budget is None:
+        return
+    wire.budget.keep_to(block.budget.share)
+    wire.budget.keep_daily = block.budget.keep_daily
+    if runtime.budgets is not None and isinstance(wire, Transport):
+        wire.budget.share_through(runtime.budgets, wire.account())
 
 
 def sandbox_class(type_name: str) -> type[Sandbox]:

@@ -10,26 +10,37 @@ another origin, never speaks plain http off loopback, and never puts a header th
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode, urljoin
 
 import orjson
 
 from oploop.apps.budget import Budget as Budget
+from oploop.apps.budget import DayQuota as DayQuota
 from oploop.apps.budget import Quota as Quota
+from oploop.apps.origin import bare as bare
+from oploop.apps.origin import check_origin as check_origin
+from oploop.apps.origin import is_loopback as is_loopback
+from oploop.apps.policy import Answer as Answer
+from oploop.apps.policy import LostAnswer as LostAnswer
+from oploop.apps.policy import NoAnswer as NoAnswer
+from oploop.apps.policy import NotTheApi as NotTheApi
+from oploop.apps.policy import Policy as Policy
+from oploop.apps.policy import Refused as Refused
+from oploop.apps.policy import Request as Request
+from oploop.apps.policy import Verdict as Verdict
+from oploop.apps.policy import retry_after as retry_after
+from oploop.apps.sender import AiohttpSender as AiohttpSender
+from oploop.apps.sender import ConnectError as ConnectError
+from oploop.apps.sender import CutError as CutError
+from oploop.apps.sender import Sender as Sender
+from oploop.apps.sender import proxy_of as proxy_of
 from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.errors import QuotaSpent as QuotaSpent
 from oploop.runtime import Interrupted, Runtime
-
-if TYPE_CHECKING:
-    import aiohttp
-    from yarl import URL
 
 MAX_TRIES = 6
 MAX_BACKOFF = 30.0
@@ -38,148 +49,9 @@ GZIP_FROM_BYTES = 2048
 #: Seconds from which on a run does not wait for what the app says, but leaves the rest to a later one.
 DEFER_FROM = 900.0
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One HTTP request; `url` is absolute."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | None = None
-    timeout: float = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer. `headers` have lower-case names. `began` is the transport's clock (UTC) before the request."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    request: Request
-
-    def json(self) -> Any:
-        """The body parsed as JSON; FixConfig when it is something else (a login page, a cut-off answer, nothing)."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            raise NotTheApi(self) from None
-
-    def date_micros(self) -> int | None:
-        """The server's clock from the `Date` header, microseconds since 1970 (whole seconds); None without one."""
-        seconds = _date(self.headers.get("date"))
-        return None if seconds is None else int(seconds) * 1_000_000
-
-
-class NotTheApi(FixConfig):
-    """What answered is not the API: HTML, truncated JSON, nothing. Usually `base_url` or a proxy is wrong."""
-
-    def __init__(self, answer: Answer) -> None:
-        kind = _what_it_is(answer)
-        super().__init__(
-            f"{answer.request.method} {_bare(answer.request.url)} answered {kind} (HTTP {answer.status}) instead of JSON",
-            mend="check base_url, and any proxy in between",
-        )
-        self.answer = answer
-
-
-class Refused(OploopError):
-    """The app refused a call as a whole and did nothing: a 4xx that retrying unchanged will not mend."""
-
-    def __init__(self, answer: Answer, message: str, *, code: str | None = None) -> None:
-        super().__init__(message)
-        self.answer = answer
-        self.status = answer.status
-        self.code = code
-
-
-class LostAnswer(OploopError):
-    """A call was sent (or may have been) and its answer did not arrive, or says nothing: the outcome is unknown."""
-
-
-class NoAnswer(RetryLater):
-    """A call that does no harm was made again and again, and nothing answered. Often `base_url` is wrong."""
-
-    #: As for NotTheApi: where a command can go no further, nothing was changed and there is something to mend.
-    exit_code = 2
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, mend="is it up, is base_url right?")
-
-
-class ConnectError(OSError):
-    """The connection could not be made; the request was certainly not received."""
-
-
-class CutError(OSError):
-    """The connection broke, or timed out, after the request was sent, wholly or in part."""
-
-
 #: Headers that hold a credential; words of them so long are never repeated.
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
 SECRET_FROM = 6
-
-#: Sends one request and returns its answer; raises ConnectError or CutError. Tests and the simulation hand in their own.
-Sender = Callable[[Request], Awaitable[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a Policy makes of an answer. `retry`: try again (after `after` seconds, if said). `done`: for a write,
-    False means that the app certainly did nothing (a 429), so that trying again is safe even without idempotency."""
-
-    retry: bool
-    after: float | None = None
-    done: bool = True
-
-
-class Policy:
-    """A vendor's rules. The default is what most REST APIs do; an app overrides what its vendor does otherwise."""
-
-    def verdict(self, answer: Answer) -> Verdict:
-        """Whether to try again: 429 always (nothing was done), 408 and 5xx when the call may be repeated."""
-        after = retry_after(answer.headers)
-        if answer.status == 429:
-            return Verdict(True, after, done=False)
-        if answer.status == 503 and after is not None:
-            return Verdict(True, after, done=False)
-        if answer.status in (408, 500, 502, 503, 504):
-            return Verdict(True, after)
-        return Verdict(False)
-
-    def quota(self, answer: Answer) -> Quota | None:
-        """The account's limit as the headers tell it; None when they do not."""
-        return None
-
-    def error(self, answer: Answer) -> tuple[str, str | None]:
-        """(message, code) of a refusal, in the vendor's words."""
-        return f"HTTP {answer.status}", None
-
-    def credential(self) -> str:
-        """The config keys that a 401 or 403 puts in doubt, for the error message."""
-        return "its credentials"
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The `Retry-After` header in seconds, also when it is a date (by the server's clock); None without a usable one."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        until, now = _date(value), _date(headers.get("date"))
-        return max(0.0, until - now) if until is not None and now is not None else None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
-
-
-def _date(value: str | None) -> float | None:
-    """An HTTP date as seconds since 1970."""
-    try:
-        return None if value is None else parsedate_to_datetime(value).timestamp()
-    except ValueError:
-        return None
 
 
 class Transport:
@@ -227,7 +99,7 @@ class Transport:
         url = path if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) else urljoin(self.base_url, "./" + path.lstrip("/"))
         if check_origin(url) != self._origin:
             raise FixConfig(
-                f"the app's answer points to another host ({_bare(url)}); credentials are not sent there",
+                f"the app's answer points to another host ({bare(url)}); credentials are not sent there",
                 mend="set base_url to the account's real address",
             )
         if params:
@@ -279,7 +151,7 @@ class Transport:
             maybe_done = lost or (verdict.retry and verdict.done and not reading)
             if verdict.retry and not verdict.done and not lost and (verdict.after or 0.0) >= DEFER_FROM:
                 raise QuotaSpent(
-                    f"{_bare(request.url)} lets nobody call for {_span(verdict.after or 0.0)}: {self._said(answer)}",
+                    f"{bare(request.url)} lets nobody call for {_span(verdict.after or 0.0)}: {self._said(answer)}",
                     after=verdict.after,
                 )
             if verdict.retry and not last and (repeatable or not verdict.done):
@@ -322,9 +194,12 @@ class Transport:
             if answer.status not in (301, 302, 307, 308) or request.method not in ("GET", "HEAD"):
                 break
             request = replace(request, url=self.url(urljoin(request.url, answer.headers.get("location", ""))))
-        quota = self.policy.quota(answer)
-        if quota is not None and self.budget is not None:
-            self.budget.learn(quota, self._under_way)
+        if self.budget is not None:
+            quota, day = self.policy.quota(answer), self.policy.day(answer)
+            if quota is not None:
+                self.budget.learn(quota, self._under_way)
+            if day is not None:
+                self.budget.learn_day(day, self._under_way)
         return answer
 
     async def _back_off(
@@ -342,7 +217,7 @@ class Transport:
     def _broken_off(self, request: Request, e: Interrupted, lost: bool) -> OploopError:
         """What a call that the run's end kept from being tried again was: not made, or nobody knows."""
         if lost:
-            return LostAnswer(f"{request.method} {_bare(request.url)}: the run was interrupted before the answer")
+            return LostAnswer(f"{request.method} {bare(request.url)}: the run was interrupted before the answer")
         return e
 
     def _said(self, answer: Answer) -> str:
@@ -351,10 +226,10 @@ class Transport:
     def _unanswered(self, request: Request, e: OSError, lost: bool) -> OploopError:
         why = self._discreet(str(e))
         if lost:
-            return LostAnswer(f"{request.method} {_bare(request.url)}: the connection broke before the answer: {why}")
+            return LostAnswer(f"{request.method} {bare(request.url)}: the connection broke before the answer: {why}")
         if isinstance(e, ConnectError):
-            return NoAnswer(f"cannot reach {_bare(request.url)}: {why}")
-        return NoAnswer(f"{request.method} {_bare(request.url)} kept breaking off: {why}")
+            return NoAnswer(f"cannot reach {bare(request.url)}: {why}")
+        return NoAnswer(f"{request.method} {bare(request.url)} kept breaking off: {why}")
 
     def _failure(self, answer: Answer, verdict: Verdict, lost: bool) -> OploopError:
         """What the last answer means. `lost`: it, or one before it, leaves open whether a write was done."""
@@ -363,16 +238,16 @@ class Transport:
         message = self._discreet(message)
         refused = 400 <= answer.status < 500 and answer.status not in (401, 403) and not verdict.retry
         if lost and not refused:
-            return LostAnswer(f"{request.method} {_bare(request.url)} failed (HTTP {answer.status}): {message}")
+            return LostAnswer(f"{request.method} {bare(request.url)} failed (HTTP {answer.status}): {message}")
         if answer.status in (401, 403):
             return FixConfig(
-                f"{_bare(request.url)} refused the credentials (HTTP {answer.status}: {message})",
+                f"{bare(request.url)} refused the credentials (HTTP {answer.status}: {message})",
                 mend=f"check {self.policy.credential()}",
             )
         if verdict.retry and not verdict.done:
-            return RetryLater(f"{_bare(request.url)} keeps refusing for now: {message}", after=verdict.after)
+            return RetryLater(f"{bare(request.url)} keeps refusing for now: {message}", after=verdict.after)
         if verdict.retry:
-            return RetryLater(f"{request.method} {_bare(request.url)} keeps failing (HTTP {answer.status}): {message}")
+            return RetryLater(f"{request.method} {bare(request.url)} keeps failing (HTTP {answer.status}): {message}")
         if 300 <= answer.status < 400:
             return NotTheApi(answer)
         return Refused(answer, message, code=code)
@@ -386,115 +261,5 @@ class Transport:
         return text
 
 
-class AiohttpSender:
-    """Requests over one keep-alive aiohttp session, made at the first use (it needs a running loop)."""
-
-    def __init__(self, connections: int = 50) -> None:
-        self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
-
-    async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _open(self, url: URL) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=20)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                auto_decompress=True,
-                proxy=proxy_of(url.scheme, url.host or ""),  # not trust_env: that adds passwords from ~/.netrc
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-            # aiohttp would itself send a PUT or DELETE a second time when a kept connection breaks: a call that no
-            # budget, journal or receipt knows of. There is no public switch; a test holds this one.
-            self._session._retry_connection = False
-        return self._session
-
-    async def __call__(self, request: Request) -> Answer:
-        import aiohttp
-        from yarl import URL
-
-        url = URL(request.url, encoded=True)
-        session = self._open(url)
-        try:
-            async with session.request(
-                request.method,
-                url,
-                data=request.body,
-                headers=dict(request.headers),
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=request.timeout, connect=10),
-            ) as response:
-                body = await response.read()
-                headers = {k.lower(): v for k, v in response.headers.items()}
-                return Answer(response.status, headers, body, request)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as e:
-            raise ConnectError(_why(e)) from e
-        except (aiohttp.ClientError, TimeoutError, ConnectionError) as e:
-            raise CutError(_why(e)) from e
-
-
-def proxy_of(scheme: str, host: str) -> str | None:
-    """The environment's proxy for a host (HTTPS_PROXY, NO_PROXY); never for this machine."""
-    from urllib.request import getproxies, proxy_bypass
-
-    return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(scheme)
-
-
-def check_origin(url: str) -> tuple[str, str, int]:
-    """(scheme, host, port) of a URL; FixConfig when it is no http(s) URL, or plain http to another machine."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # a port or an IPv6 address that is none
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FixConfig(f"{_bare(url)!r} is no http(s) address", mend="base_url looks like https://host[:port][/path]")
-    if parts.username is not None:
-        raise FixConfig(
-            f"{_bare(url)!r} has a user's name or password in it", mend="give credentials by their own keys"
-        )
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise FixConfig(
-            f"plain http to {parts.hostname} would show the credentials to everyone between", mend="use https"
-        )
-    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _bare(url: str) -> str:
-    """A URL without its query and without a password, which are nobody's business."""
-    return re.sub(r"//[^/@]*@", "//", url.split("?", 1)[0].split("#", 1)[0])
-
-
-def _why(e: Exception) -> str:
-    """What an exception says, without the address: aiohttp gives it whole, with its query."""
-    return str(getattr(e, "message", "") or e).strip() or type(e).__name__
-
-
 def _span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"
-
-
-def _what_it_is(answer: Answer) -> str:
-    start = answer.body[:200].lstrip()
-    if not start:
-        return "nothing"
-    if start[:1] == b"<":
-        return "HTML"
-    if start[:1] in b"{[":
-        return "truncated JSON"
-    return "something else"

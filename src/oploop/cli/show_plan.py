@@ -15,7 +15,7 @@ from oploop.cli.out import Out, columns, cut
 from oploop.records import FieldType
 
 if TYPE_CHECKING:
-    from oploop.activate.plan import FieldSummary, SyncPlan
+    from oploop.activate.plan import Estimate, FieldSummary, SyncPlan
     from oploop.project import Limit
     from oploop.report import SyncReport
     from oploop.warehouse.base import Warehouse
@@ -71,9 +71,20 @@ def sync_lines(report: SyncReport, warehouse: Warehouse, out: Out, *, every: boo
     body += examples(plan, warehouse, None if every else EXAMPLES, out)
     body += _limits(report, plan, out)
     if plan.changes:
-        calls = show.count(plan.estimate.calls, "call")
-        body.append(f"cost    {calls}, ~{show.seconds(max(plan.estimate.seconds, 0.1))}")
+        body.append(cost_line(plan.estimate))
     return [_title(plan, out), *(f"  {line}" for line in body)]
+
+
+def cost_line(estimate: Estimate) -> str:
+    """Calls, time, and what is left of the account's day where that is known."""
+    parts = [f"{show.count(estimate.calls, 'call')}, ~{show.seconds(max(estimate.seconds, 0.1))}"]
+    day = estimate.day
+    if day is not None:
+        kept = f", {day.kept:,} kept for others" if day.kept else ""
+        parts.append(f"quota left today {day.remaining:,} of {day.limit:,}{kept}")
+        if day.kept and estimate.calls > day.ours:
+            parts.append(f"{show.count(day.ours, 'call')} at the most, the rest is deferred")
+    return f"cost    {' · '.join(parts)}"
 
 
 def _title(plan: SyncPlan, out: Out) -> str:

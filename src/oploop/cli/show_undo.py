@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from oploop.cli import show
 from oploop.cli.out import Out, columns
-from oploop.cli.show_plan import EXAMPLES, examples, field_lines
+from oploop.cli.show_plan import EXAMPLES, cost_line, examples, field_lines
 
 if TYPE_CHECKING:
     from oploop.report import SyncReport
@@ -28,9 +28,7 @@ def sync_lines(report: SyncReport, warehouse: Warehouse, out: Out, *, every: boo
     body += examples(plan, warehouse, None if every else EXAMPLES, out)
     body += _left(report, every=every)
     if plan.changes:
-        body.append(
-            f"cost    {show.count(plan.estimate.calls, 'call')}, ~{show.seconds(max(plan.estimate.seconds, 0.1))}"
-        )
+        body.append(cost_line(plan.estimate))
     return [title, *(f"  {line}" for line in body)]
 
 

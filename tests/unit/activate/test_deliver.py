@@ -19,7 +19,7 @@ from oploop.activate import ledger
 from oploop.activate import plan as planning
 from oploop.activate.deliver import Deliverer, Delivery
 from oploop.activate.journal import Journal
-from oploop.apps.transport import NoAnswer
+from oploop.apps.transport import Budget, DayQuota, NoAnswer, Transport
 from oploop.errors import FixConfig
 from oploop.records import Op, Operation, Outcome, Replay
 from oploop.state import JournalStep, StateStore
@@ -290,6 +290,19 @@ async def test_a_spent_quota_ends_the_delivery_and_the_rest_is_deferred(post: An
     assert (result.deferred, len(app.steps), office.clock.slept) == (True, 2, [])
     assert result.outcomes == Counter({Outcome.OK: 2, Outcome.DEFERRED: 2}), "two were asked for, two never began"
     assert office.statuses() == {1: "sent", 2: "sent", 3: "deferred", 4: "deferred"}
+
+
+async def test_what_the_days_quota_keeps_for_others_is_not_used_and_the_rest_is_deferred(post: Any) -> None:
+    office: Post = post(operation(batch=2, in_flight=1), creates=10, updates=0)
+    app = ScriptedApp(["ok"], office.runtime)
+    budget = Budget(office.runtime, calls=100)
+    budget.keep_daily = 0.2
+    budget.learn_day(DayQuota(100, 22))
+    app.transport = Transport("http://127.0.0.1:9", runtime=office.runtime, budget=budget)
+    app.look = lambda step: budget.learn_day(DayQuota(100, 22 - len(app.steps)))
+    result = await office.deliver(app)
+    assert (result.deferred, len(app.steps)) == (True, 2)
+    assert office.statuses() == {1: "sent", 2: "sent", 3: "sent", 4: "sent"}, "six never began"
 
 
 async def test_a_defect_of_an_app_leaves_its_call_unknown(post: Any) -> None:

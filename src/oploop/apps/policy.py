@@ -1,0 +1,161 @@
+"""A request, its answer, and what a vendor's rules make of it: what to retry, what the headers say, what an error means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from oploop.apps.budget import DayQuota, Quota
+from oploop.apps.origin import bare
+from oploop.errors import FixConfig, OploopError, RetryLater
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request; `url` is absolute."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    timeout: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer. `headers` have lower-case names. `began` is the transport's clock (UTC) before the request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    request: Request
+
+    def json(self) -> Any:
+        """The body parsed as JSON; FixConfig when it is something else (a login page, a cut-off answer, nothing)."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            raise NotTheApi(self) from None
+
+    def date_micros(self) -> int | None:
+        """The server's clock from the `Date` header, microseconds since 1970 (whole seconds); None without one."""
+        seconds = _date(self.headers.get("date"))
+        return None if seconds is None else int(seconds) * 1_000_000
+
+
+class NotTheApi(FixConfig):
+    """What answered is not the API: HTML, truncated JSON, nothing. Usually `base_url` or a proxy is wrong."""
+
+    def __init__(self, answer: Answer) -> None:
+        kind = _what_it_is(answer)
+        super().__init__(
+            f"{answer.request.method} {bare(answer.request.url)} answered {kind} (HTTP {answer.status}) instead of JSON",
+            mend="check base_url, and any proxy in between",
+        )
+        self.answer = answer
+
+
+class Refused(OploopError):
+    """The app refused a call as a whole and did nothing: a 4xx that retrying unchanged will not mend."""
+
+    def __init__(self, answer: Answer, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+        self.status = answer.status
+        self.code = code
+
+
+class LostAnswer(OploopError):
+    """A call was sent (or may have been) and its answer did not arrive, or says nothing: the outcome is unknown."""
+
+
+class NoAnswer(RetryLater):
+    """A call that does no harm was made again and again, and nothing answered. Often `base_url` is wrong."""
+
+    #: As for NotTheApi: where a command can go no further, nothing was changed and there is something to mend.
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, mend="is it up, is base_url right?")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a Policy makes of an answer. `retry`: try again (after `after` seconds, if said). `done`: for a write,
+    False means that the app certainly did nothing (a 429), so that trying again is safe even without idempotency."""
+
+    retry: bool
+    after: float | None = None
+    done: bool = True
+
+
+class Policy:
+    """A vendor's rules. The default is what most REST APIs do; an app overrides what its vendor does otherwise."""
+
+    def verdict(self, answer: Answer) -> Verdict:
+        """Whether to try again: 429 always (nothing was done), 408 and 5xx when the call may be repeated."""
+        after = retry_after(answer.headers)
+        if answer.status == 429:
+            return Verdict(True, after, done=False)
+        if answer.status == 503 and after is not None:
+            return Verdict(True, after, done=False)
+        if answer.status in (408, 500, 502, 503, 504):
+            return Verdict(True, after)
+        return Verdict(False)
+
+    def quota(self, answer: Answer) -> Quota | None:
+        """The account's limit as the headers tell it; None when they do not."""
+        return None
+
+    def day(self, answer: Answer) -> DayQuota | None:
+        """The account's calls of the day as the headers tell them; None when this answer does not."""
+        return None
+
+    def tells_day(self) -> bool:
+        """Whether the app's answers tell the day's quota at all, so that `budget: {keep_daily: ...}` can be kept."""
+        return type(self).day is not Policy.day
+
+    def error(self, answer: Answer) -> tuple[str, str | None]:
+        """(message, code) of a refusal, in the vendor's words."""
+        return f"HTTP {answer.status}", None
+
+    def credential(self) -> str:
+        """The config keys that a 401 or 403 puts in doubt, for the error message."""
+        return "its credentials"
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The `Retry-After` header in seconds, also when it is a date (by the server's clock); None without a usable one."""
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        until, now = _date(value), _date(headers.get("date"))
+        return max(0.0, until - now) if until is not None and now is not None else None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _date(value: str | None) -> float | None:
+    """An HTTP date as seconds since 1970."""
+    try:
+        return None if value is None else parsedate_to_datetime(value).timestamp()
+    except ValueError:
+        return None
+
+
+def _what_it_is(answer: Answer) -> str:
+    start = answer.body[:200].lstrip()
+    if not start:
+        return "nothing"
+    if start[:1] == b"<":
+        return "HTML"
+    if start[:1] in b"{[":
+        return "truncated JSON"
+    return "something else"
