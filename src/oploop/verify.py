@@ -113,15 +113,25 @@ async def read_back(
             result.error = e
     if not within_run:
         acknowledge(target, warehouse, now=now)
-    settle(target, warehouse, now=now, within_run=within_run)
-    rows = warehouse.rows(
-        f"SELECT COALESCE(status, 'waiting'), count(*) FROM oploop_looked WHERE run_id = {literal(result.run_id)} GROUP BY 1"
-    )
-    result.counts = dict(rows)
+    settle(target, warehouse, result.run_id, now=now, within_run=within_run)
+    result.counts = _counts(target, warehouse, result.run_id)
     for status, n in settle_removed(target, warehouse, result.run_id, now=now).items():
         result.counts[status] = result.counts.get(status, 0) + n
     result.waiting = result.counts.pop("waiting", 0)
     return result
+
+
+def _counts(target: Target, warehouse: Warehouse, run_id: str) -> dict[str, int]:
+    """A run's records by what the ledger has of them now; "waiting": no read has shown them yet."""
+    run = literal(run_id)
+    rows = warehouse.rows(
+        "SELECT CASE WHEN s.settled_at IS NULL THEN 'waiting' ELSE o.status END, count(*) "
+        f"FROM {target.state_table} s JOIN (SELECT sync, number, arg_max(status, seq) AS status "
+        f"FROM oploop.change_outcomes WHERE run_id = {run} GROUP BY 1, 2) o "
+        "ON o.sync = COALESCE(s.log_sync, s.sync) AND o.number = s.number "
+        f"WHERE s.sync = {literal(target.sync)} AND s.run_id = {run} GROUP BY 1"
+    )
+    return dict(rows)
 
 
 def settle_removed(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime) -> dict[str, int]:
@@ -130,6 +140,8 @@ def settle_removed(target: Target, warehouse: Warehouse, run_id: str, *, now: da
     One that a read of after the removal still shows was brought back by somebody: `drifted`. An archived record may be
     shown for ever, so it counts as confirmed by its acknowledgement.
     """
+    if not warehouse.rows("SELECT 1 FROM oploop.removed WHERE sync = ? LIMIT 1", (target.sync,)):
+        return {}
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
     news = f"a._extracted_at > z.removed_at + INTERVAL '{target.lag:f} seconds'"
     absent = "FALSE"
@@ -167,8 +179,10 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
     own = literal(target.sync)
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_arrived AS SELECT l.run_id, l.sync, l.number, l.key, l.after, o.seq, o.sent_at, a.* "
-        "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, "
-        "max(remote_id) AS remote_id, max(sent_at) AS sent_at FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
+        "FROM oploop.change_log l JOIN (SELECT z.run_id, z.sync, z.number, max(z.seq) AS seq, arg_max(z.status, z.seq) AS status, "
+        "max(z.remote_id) AS remote_id, max(z.sent_at) AS sent_at FROM oploop.change_outcomes z JOIN (SELECT DISTINCT run_id, sync, number "
+        "FROM oploop.change_outcomes WHERE status = 'unknown') u ON u.run_id = z.run_id AND u.sync = z.sync AND u.number = z.number "
+        "GROUP BY 1, 2, 3) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"JOIN {target.state_table} s ON s.remote_id = o.remote_id AND s.sync = {own} AND s.run_id < l.run_id "
         f"JOIN (SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid{nows} FROM {quote_table(target.raw_table)} AS r "
@@ -198,9 +212,20 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
         )
 
 
-def settle(target: Target, warehouse: Warehouse, *, now: datetime, within_run: bool) -> None:
-    """Compare all of a sync's records with the app's; note outcomes and what is stored now."""
-    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_looked AS {_look(target, within_run=within_run)}")
+def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, within_run: bool) -> None:
+    """Compare a sync's records with the app's, right after a delivery those of its run; note outcomes and what is stored now.
+
+    Leaves `oploop_looked`: a row for each record whose status may be another than it was.
+    """
+    warehouse.execute(
+        f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {_shown(target, warehouse, run_id, within_run=within_run)}"
+    )
+    warehouse.execute(
+        "CREATE OR REPLACE TEMP TABLE oploop_noted AS SELECT l.run_id, l.sync, l.number, l.key, l.before, l.after FROM "
+        "oploop.change_log l JOIN (SELECT run_id, log_sync, number FROM oploop_shown WHERE asked) a "
+        "ON a.run_id = l.run_id AND a.log_sync = l.sync AND a.number = l.number"
+    )
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_looked AS {_looked(target, within_run=within_run)}")
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
     confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
     with warehouse.transaction():
@@ -208,55 +233,92 @@ def settle(target: Target, warehouse: Warehouse, *, now: datetime, within_run: b
             "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.log_sync, l.number, l.seq + 1, l.status, NULL, NULL, "
             f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l WHERE l.status <> l.before_status"
         )
-        _store(target, warehouse, at, within_run=within_run)
+        _store(target, warehouse, at)
         _park_ignored(target, warehouse, at)
 
 
-def _look(target: Target, *, within_run: bool) -> str:
-    """One row a record: its status (NULL: no read has shown it yet) and what it holds."""
-    nows = ", ".join(f"{f.now} AS n{i}" for i, f in enumerate(target.fields))
+def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: bool) -> str:
+    """One row for each record that a read has shown and that is not simply as it was when it was looked at before.
+
+    `asked`: the status depends on what the ledger has of the change.
+    """
+    of_run = f" AND s.run_id = {literal(run_id)}" if within_run else ""
+    [(since,)] = warehouse.rows(
+        f"SELECT min(s.acked_at) FROM {target.state_table} s WHERE s.sync = {literal(target.sync)}{of_run}"
+    )
+    nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
     app = (
-        f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._version, r._extracted_at, r._deleted"
-        f"{', ' if nows else ''}{nows} FROM {quote_table(target.raw_table)} AS r"
+        f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._version, r._extracted_at, r._deleted{nows} "
+        f"FROM {quote_table(target.raw_table)} AS r"
     )
-    cols = "".join(f", a.n{i}" for i in range(len(target.fields)))
+    absence_tells = target.vouched is not None and (since is None or target.vouched > since)
+    if since is not None and not absence_tells:  # a read of before the first acknowledgement tells nothing
+        app += f" WHERE r._extracted_at > TIMESTAMPTZ {literal(since.isoformat())}"
     logged = "COALESCE(s.log_sync, s.sync)"  # the sync's file may have been renamed since
+    gone, changed, altered, person = _differences(target)
+    each = (
+        [f"{_here(f)} AND {_unlike(i, f, 'sent')} AS h{i}" for i, f in enumerate(target.fields)] if within_run else []
+    )
+    each += [f"a.n{i}" for i in range(len(target.fields))]
+    own = [_here(f) if within_run else f"({_here(f)} AND {_by_the_app(i, f)})" for i, f in enumerate(target.fields)]
+    news = [
+        f"({o} AND a.n{i} IS DISTINCT FROM s.{quote(f.name + '.stored')})"
+        for i, (o, f) in enumerate(zip(own, target.fields, strict=True))
+    ]
+    each += [f"{o} AS t{i}" for i, o in enumerate(own)]
     return (
-        f"SELECT s.remote_id, s.sync, {logged} AS log_sync, s.run_id, s.number, {_status(target, within_run=within_run)} AS status, "
-        f"o.status AS before_status, o.seq, l.key, l.after{cols} "
-        f"FROM {target.state_table} s LEFT JOIN ({app}) a ON a.rid = s.remote_id "
-        f"LEFT JOIN oploop.change_log l ON l.run_id = s.run_id AND l.sync = {logged} AND l.number = s.number "
-        "LEFT JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status "
-        "FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
-        f"ON o.run_id = s.run_id AND o.sync = {logged} AND o.number = s.number "
-        f"WHERE s.sync = {literal(target.sync)}"
+        f"SELECT s.remote_id, s.sync, {logged} AS log_sync, s.run_id, s.number, s.settled_at IS NOT NULL AS settled, "
+        f"{gone} AS gone, {changed} AS changed, {altered} AS altered, {'FALSE' if within_run else person} AS person, "
+        f"{'TRUE' if within_run else 'x.number IS NOT NULL'} AS asked, ({' OR '.join(news) or 'FALSE'}) AS news"
+        f"{''.join(f', {c}' for c in each)} FROM {target.state_table} s "
+        f"{'LEFT JOIN' if absence_tells else 'JOIN'} ({app}) a ON a.rid = s.remote_id "
+        "LEFT JOIN (SELECT DISTINCT run_id, sync, number FROM oploop.change_outcomes WHERE status IN ('drifted', 'gone', 'ignored')) x "
+        f"ON x.run_id = s.run_id AND x.sync = {logged} AND x.number = s.number "
+        f"WHERE s.sync = {literal(target.sync)}{of_run} AND {_seen(target)} "
+        f"AND (s.settled_at IS NULL OR x.number IS NOT NULL OR {gone} OR {changed})"
     )
 
 
-def _status(target: Target, *, within_run: bool) -> str:
+def _differences(target: Target) -> tuple[str, str, str, str]:
+    """Conditions over the state's `s` and the app's `a`: the record is gone; it differs from what it stored; the app made
+    something else of what the last change sent; if nobody looked before: a person did."""
+
     def some(test: Callable[[int, Watched], str]) -> str:
-        return (
-            "(" + (" OR ".join(f"COALESCE({test(i, f)}, FALSE)" for i, f in enumerate(target.fields)) or "FALSE") + ")"
-        )
+        tests = " OR ".join(f"COALESCE({test(i, f)}, FALSE)" for i, f in enumerate(target.fields))
+        return f"({tests or 'FALSE'})"
+
+    def known(f: Watched) -> str:
+        return f"s.{quote(f.name + '.at')} IS NOT NULL"  # a field that was never sent is nobody's drift
 
     def altered(i: int, f: Watched) -> str:
         return f"{_here(f)} AND {_unlike(i, f, 'sent')}"
 
-    changed = some(lambda i, f: f"s.{quote(f.name + '.at')} IS NOT NULL AND {_unlike(i, f, 'stored')}")
+    elsewhere = some(lambda i, f: f"{known(f)} AND NOT {_here(f)} AND {_unlike(i, f, 'stored')}")
+    by_a_person = some(lambda i, f: f"{_here(f)} AND NOT {_by_the_app(i, f)}")
+    changed = some(lambda i, f: f"{known(f)} AND {_unlike(i, f, 'stored')}")
+    return "(a.rid IS NULL OR a._deleted)", changed, some(altered), f"({elsewhere} OR {by_a_person})"
+
+
+def _looked(target: Target, *, within_run: bool) -> str:
+    """What was shown, with its status and the one before.
+
+    A record that nobody looked at before has what its delivery left, `sent`, unless the ledger has more of it.
+    """
+    first = "WHEN j.person THEN 'drifted' WHEN j.altered THEN 'altered' ELSE 'confirmed'"
     if within_run:  # nobody else has had the time: a difference is the app's own doing
-        touched = some(lambda i, f: f"{altered(i, f)} AND a.n{i} IS DISTINCT FROM {_before(f)}")
-        first = f"WHEN NOT {some(altered)} THEN 'confirmed' WHEN {touched} THEN 'altered' ELSE 'ignored'"
-    else:
-        known = "s.{} IS NOT NULL"  # a field that was never sent is nobody's drift
-        elsewhere = some(
-            lambda i, f: f"{known.format(quote(f.name + '.at'))} AND NOT {_here(f)} AND {_unlike(i, f, 'stored')}"
+        touched = " OR ".join(
+            f"COALESCE(j.h{i} AND j.n{i} IS DISTINCT FROM {_before(f)}, FALSE)" for i, f in enumerate(target.fields)
         )
-        by_a_person = some(lambda i, f: f"{altered(i, f)} AND NOT {_alike(i, f)}")
-        first = f"WHEN {elsewhere} OR {by_a_person} THEN 'drifted' WHEN {some(altered)} THEN 'altered' ELSE 'confirmed'"
+        first = f"WHEN NOT j.altered THEN 'confirmed' WHEN {touched or 'FALSE'} THEN 'altered' ELSE 'ignored'"
     return (
-        f"CASE WHEN NOT {_seen(target)} THEN NULL WHEN a.rid IS NULL OR a._deleted THEN 'gone' "
-        f"WHEN s.settled_at IS NULL THEN CASE {first} END WHEN {changed} THEN 'drifted' "
-        f"WHEN {some(altered)} THEN CASE WHEN o.status = 'ignored' THEN 'ignored' ELSE 'altered' END ELSE 'confirmed' END"
+        f"SELECT j.*, CASE WHEN j.gone THEN 'gone' WHEN NOT j.settled THEN CASE {first} END WHEN j.changed THEN 'drifted' "
+        "WHEN j.altered THEN CASE WHEN o.status = 'ignored' THEN 'ignored' ELSE 'altered' END ELSE 'confirmed' END AS status, "
+        "CASE WHEN o.number IS NOT NULL THEN o.status WHEN j.run_id IS NOT NULL THEN 'sent' END AS before_status, "
+        "COALESCE(o.seq, 1) AS seq, l.key, l.after FROM oploop_shown j "
+        "LEFT JOIN oploop_noted l ON l.run_id = j.run_id AND l.sync = j.log_sync AND l.number = j.number "
+        "LEFT JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status "
+        "FROM oploop.change_outcomes WHERE seq > 1 GROUP BY 1, 2, 3) o "
+        "ON o.run_id = j.run_id AND o.sync = j.log_sync AND o.number = j.number"
     )
 
 
@@ -314,6 +376,11 @@ def _sent_in(f: Watched) -> str:
     return f"json_exists(CAST(l.after AS JSON), {_pointer(f)})"
 
 
+def _by_the_app(i: int, f: Watched) -> str:
+    """Whether the app holds what was sent, or what it makes of it by itself, which is looked at only where it differs."""
+    return f"(CASE WHEN {_unlike(i, f, 'sent')} THEN {_alike(i, f)} ELSE TRUE END)"
+
+
 def _alike(i: int, f: Watched) -> str:
     """What an app makes of a value by itself: other case, trimmed blanks, a cut end, a rounded number or time."""
     now, sent = f"a.n{i}", f"s.{quote(f.name + '.sent')}"
@@ -334,17 +401,24 @@ def _alike(i: int, f: Watched) -> str:
     return f"COALESCE({alike}, FALSE)"
 
 
-def _store(target: Target, warehouse: Warehouse, at: str, *, within_run: bool) -> None:
+def _store(target: Target, warehouse: Warehouse, at: str) -> None:
     """The first look settles a record: what the app made of the fields that were sent is `stored`."""
-    sets = [f"settled_at = {at}"]
+    sets = []
     for i, f in enumerate(target.fields):
         stored = quote(f.name + ".stored")
-        own = _here(f) if within_run else f"{_here(f)} AND {_alike(i, f)}"
-        sets.append(f"{stored} = CASE WHEN a.status <> 'gone' AND {own} THEN a.n{i} ELSE s.{stored} END")
-    warehouse.execute(
-        f"UPDATE {target.state_table} AS s SET {', '.join(sets)} FROM oploop_looked a WHERE a.remote_id = s.remote_id "
-        "AND a.sync = s.sync AND s.settled_at IS NULL AND a.status IS NOT NULL"
-    )
+        sets.append(f"{stored} = CASE WHEN a.t{i} THEN a.n{i} ELSE s.{stored} END")
+    of = f"s.sync = {literal(target.sync)} AND s.settled_at IS NULL"
+    same = f"a.remote_id = s.remote_id AND a.sync = s.sync AND {of}"
+    if sets:  # mostly none: the app stores what it is sent
+        warehouse.execute(
+            f"UPDATE {target.state_table} AS s SET {', '.join(sets)} FROM oploop_looked a WHERE {same} AND a.news AND NOT a.gone"
+        )
+    [(open_,)] = warehouse.rows(f"SELECT count(*) FROM {target.state_table} s WHERE {of}")
+    [(looked,)] = warehouse.rows("SELECT count(*) FROM oploop_looked WHERE NOT settled")
+    if open_ == looked:
+        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} WHERE {of}")
+    elif looked:
+        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} FROM oploop_looked a WHERE {same}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,18 +436,20 @@ def unmeant(target: Target, warehouse: Warehouse, run_id: str) -> list[Unmeant]:
 
     Alike is what an app makes of a value by itself: other case, trimmed blanks, a cut end, a rounded number.
     """
-    here = f"l.run_id = {literal(run_id)}"
-    state = f"{target.state_table} s ON s.remote_id = l.remote_id AND s.sync = {literal(target.sync)}"
+    here, own = f"l.run_id = {literal(run_id)}", literal(target.sync)
+    state = f"{target.state_table} s ON s.remote_id = l.remote_id AND s.sync = {own}"
     parts = [
-        "SELECT l.key AS key, NULL AS field, NULL AS sent, CASE WHEN l.status = 'gone' THEN 'the record is not in the app' "
-        f"ELSE 'it could not be read back' END AS holds FROM oploop_looked l WHERE {here} AND (l.status IS NULL OR l.status = 'gone')"
+        "SELECT l.key AS key, NULL AS field, NULL AS sent, 'the record is not in the app' AS holds FROM oploop_looked l "
+        f"WHERE {here} AND l.status = 'gone'",
+        f"SELECT l.key, NULL, NULL, 'it could not be read back' FROM oploop.change_log l JOIN {target.state_table} s "
+        f"ON s.run_id = l.run_id AND s.number = l.number WHERE {here} AND l.sync = {own} AND s.sync = {own} AND s.settled_at IS NULL",
     ]
     for i, f in enumerate(target.fields):
         sent = f"s.{quote(f.name + '.sent')}"
         test = f"{_here(f)} AND {_unlike(i, f, 'sent')} AND NOT {_alike(i, f)}".replace("a.n", "l.n")
         parts.append(
             f"SELECT l.key, {literal(f.label)}, CAST({sent} AS VARCHAR), CAST(l.n{i} AS VARCHAR) FROM oploop_looked l "
-            f"JOIN {state} WHERE {here} AND l.status IS NOT NULL AND l.status <> 'gone' AND {test}"
+            f"JOIN {state} WHERE {here} AND l.status <> 'gone' AND {test}"
         )
     rows = warehouse.rows(f"{' UNION ALL '.join(parts)} ORDER BY 1, 2")
     return [Unmeant(*r) for r in rows]
