@@ -78,7 +78,8 @@ class Change:
     """One record's difference. `key` maps the sync's key fields to their values; `number` orders a sync's changes.
 
     `fields` has only what is to be sent (app field -> wanted value). `remote_id` is the app's own id, None for
-    a record that the app does not hold yet.
+    a record that the app does not hold yet. `once`: those of a new record's fields that must not replace what a record of that
+    key should hold after all (`only: create`), for apps that can tell.
     """
 
     number: int
@@ -86,6 +87,7 @@ class Change:
     key: Mapping[str, Any]
     fields: Mapping[str, Any]
     remote_id: str | None = None
+    once: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -410,8 +410,10 @@ def referenced(ws: Workspace, sync: Sync) -> list[tuple[str, str, Object, Stream
 def object_of(app: App, name: str, place: Place) -> tuple[Object, Stream | None]:
     """An app's object and the stream that shows it (None: it cannot be read)."""
     if name not in app.objects:
-        mend = did_you_mean(name, app.objects)
-        raise FixConfig(f"{app.name} has no object {name!r}", mend=mend, place=place)
+        why = app.refuses.get(name)
+        if why is not None:
+            raise FixConfig(f"{app.name}.{name} cannot be written: {why}", place=place)
+        raise FixConfig(f"{app.name} has no object {name!r}", mend=did_you_mean(name, app.objects), place=place)
     obj = app.objects[name]
     return obj, app.streams[obj.stream] if obj.stream is not None else None
 

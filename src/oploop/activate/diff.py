@@ -303,6 +303,7 @@ def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
                 wanted = [None if v is None else orjson.loads(v) for v in wanted]
             sent.append((f.field.name, wanted, None if mask.true_count == len(mask) else mask.to_pylist()))
     ops = {status: bound.op_of(status) for status in SENT}
+    once = frozenset(f.field.name for f in bound.fields if f.only_create)
     out = []
     for j, (number, status, remote) in enumerate(
         zip(values("__number"), values("__status"), values("__remote"), strict=True)
@@ -313,7 +314,7 @@ def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
             if mask is None or mask[j]:
                 fields[name] = wanted[j]
         key = {name: column[j] for name, column in zip(names, keys, strict=True)}
-        out.append(Change(number, ops[status], key, fields, remote))
+        out.append(Change(number, ops[status], key, fields, remote, once if new else frozenset()))
     return out
 
 

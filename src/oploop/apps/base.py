@@ -63,6 +63,8 @@ class App(ABC):
     #: Of an app that learns them from the account, an instance sets its own (and the class has none).
     streams: Mapping[str, Stream] = {}
     objects: Mapping[str, Object] = {}
+    #: What somebody might look for among the objects, and why it is none.
+    refuses: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, name: str, config: Any, runtime: Runtime) -> None:
         self.name = name  #: the name used in the project; raw tables are `raw_<name>.<stream>`

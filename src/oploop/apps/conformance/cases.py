@@ -224,6 +224,8 @@ def value_in(row: Mapping[str, Any], source: FieldSource) -> Any:
 
 def alike(sent: Any, held: Any, kind: FieldType) -> bool:
     """Whether what was read back is what was sent, by the field's type."""
+    if sent == held:
+        return True
     if kind in (FieldType.JSON, FieldType.LIST) and isinstance(held, str):
         held = orjson.loads(held)
     if kind is FieldType.LIST:
@@ -232,7 +234,7 @@ def alike(sent: Any, held: Any, kind: FieldType) -> bool:
         return float(sent) == float(held)
     if sent is None or held is None:
         return sent in (None, "") and held in (None, "")
-    return str(sent) == str(held) or bool(sent == held)
+    return str(sent) == str(held)
 
 
 def run(work: Callable[[], Any]) -> None:

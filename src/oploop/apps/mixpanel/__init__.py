@@ -1,0 +1,66 @@
+"""Mixpanel: events and profiles, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+from oploop.apps.base import Account, App
+from oploop.apps.mixpanel.client import Client, MixpanelConfig
+from oploop.apps.mixpanel.objects import objects_of
+from oploop.apps.mixpanel.streams import Reader, group_name, streams_of
+from oploop.apps.mixpanel.writer import Writer
+from oploop.apps.transport import NotTheApi
+from oploop.records import Batch, Cursor, ReadOptions, Receipt, Step
+from oploop.runtime import Runtime
+
+
+class MixpanelApp(App):
+    """One Mixpanel project. Its groups are those of the block, each a stream and an object of its own."""
+
+    type = "mixpanel"
+    title = "Mixpanel"
+    Config = MixpanelConfig
+    streams = streams_of({})
+    objects = objects_of({})
+    refuses = {
+        "lookup_tables": "a lookup table can only be replaced as a whole, and not be read: a row that is held would be lost by it"
+    }
+
+    def __init__(self, name: str, config: MixpanelConfig, runtime: Runtime) -> None:
+        super().__init__(name, config, runtime)
+        self.client = Client(config, runtime)
+        self.transport = self.client.ingest
+        self.streams, self.objects = streams_of(config.groups), objects_of(config.groups)
+        ids = {group_name(key): number for key, number in config.groups.items() if number is not None}
+        self._reader = Reader(self.client, self.streams, ids)
+        self._writer = Writer(self.client, {group_name(key): key for key in config.groups})
+
+    async def check(self) -> Account:
+        """See App.check. A wrong `token` cannot be told: Mixpanel answers 1 to any."""
+        answer = await self.client.tables()
+        if not isinstance(answer.json(), dict):
+            raise NotTheApi(answer)
+        unproven = " (token unproven: Mixpanel takes any)" if self.client.config.token is not None else ""
+        return Account(f"project {self.client.config.project_id}{unproven}", str(self.client.config.project_id))
+
+    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+        """See App.read."""
+        read = self._reader.events(cursor, options) if stream == "events" else self._reader.profiles(stream, options)
+        async for batch in read:
+            yield batch
+
+    async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
+        """See App.fetch. What is fetched is known as of a minute before, as writes show late."""
+        return await self._reader.fetch(object_name, remote_ids)
+
+    async def send(self, step: Step) -> list[Receipt]:
+        """See App.send."""
+        return await self._writer.send(step)
+
+    async def aclose(self) -> None:
+        """See App.aclose."""
+        await self.client.aclose()
+        await super().aclose()
+
+
+__all__ = ["MixpanelApp", "MixpanelConfig"]

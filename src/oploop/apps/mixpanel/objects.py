@@ -1,0 +1,173 @@
+"""What can be written to Mixpanel: profiles of users and groups, and events.
+
+Sources: docs.mixpanel.com/reference: profile-batch-update, group-batch-update, user-profile-limits, import-events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid5
+
+from oploop.apps.mixpanel.streams import group_name
+from oploop.records import Change, Column, Field, FieldType, JsonPath, Object, Op, Operation, Replay, Step
+
+MAX_RECORDS = 2000  #: profile updates, or events, a call
+MAX_CALL_BYTES = 10_000_000
+MAX_RECORD_BYTES = 1_000_000
+PREFIX = "properties."
+
+#: Setting, unsetting and deleting twice does no harm, nor does an event with the same `$insert_id`.
+_SAFE = Operation(batch=MAX_RECORDS, in_flight=4, replay=Replay.SAFE)
+#: Mixpanel's own names of properties that it shows in its pages.
+_RESERVED = {
+    "$name": FieldType.TEXT,
+    "$first_name": FieldType.TEXT,
+    "$last_name": FieldType.TEXT,
+    "$email": FieldType.TEXT,
+    "$phone": FieldType.TEXT,
+    "$avatar": FieldType.TEXT,
+    "$created": FieldType.TIMESTAMP,
+}
+#: Ids under which Mixpanel takes no event: they come of mistakes.
+BAD_IDS = frozenset(
+    [
+        "00000000-0000-0000-0000-000000000000",
+        "anon",
+        "anonymous",
+        "nil",
+        "none",
+        "null",
+        "n/a",
+        "na",
+        "undefined",
+        "unknown",
+        "<nil>",
+        "0",
+        "-1",
+        "true",
+        "false",
+        "[]",
+        "{}",
+    ]
+)
+_NAMESPACE = UUID("7a3d1f0e-5b6c-5c1e-9d55-6f0b7c1a9e21")
+
+
+def _profiles(name: str, stream: str | None, reserved: Mapping[str, FieldType], description: str) -> Object:
+    fields = {
+        "$distinct_id": Field(
+            "$distinct_id", FieldType.TEXT, source=Column("$distinct_id"), key=True, required=True, nullable=False
+        )
+    }
+    fields |= {n: Field(n, kind, source=JsonPath("$properties", (n,))) for n, kind in reserved.items()}
+    return Object(
+        name,
+        operations={
+            Op.UPSERT: Operation(batch=MAX_RECORDS, in_flight=4, replay=Replay.SAFE, keys=("$distinct_id",)),
+            Op.UPDATE: _SAFE,
+            Op.REMOVE: _SAFE,
+        },
+        stream=stream,
+        id_column="$distinct_id",
+        fields=fields,
+        dynamic={PREFIX: Field(PREFIX, FieldType.JSON, source=JsonPath("$properties", ()), description="any property")},
+        lookup_batch=500,
+        description=description,
+    )
+
+
+EVENTS = Object(
+    "events",
+    operations={Op.CREATE: _SAFE},
+    id_column="$insert_id",
+    fields={
+        "event": Field("event", FieldType.TEXT, required=True, nullable=False, description="the event's name"),
+        "time": Field("time", FieldType.TIMESTAMP, required=True, nullable=False, description="when it happened"),
+        "distinct_id": Field(
+            "distinct_id", FieldType.TEXT, key=True, required=True, nullable=False, description="the user who did it"
+        ),
+        "$insert_id": Field(
+            "$insert_id", FieldType.TEXT, key=True, max_length=36, description="by default made of the sync and its key"
+        ),
+    },
+    dynamic={PREFIX: Field(PREFIX, FieldType.JSON, key=True, description="a property of the event")},
+    description="events, appended; one that was sent cannot be changed or taken back",
+)
+
+
+def objects_of(groups: Mapping[str, int | None]) -> dict[str, Object]:
+    """The objects of a project with these group keys."""
+    found = {
+        "profiles": _profiles("profiles", "profiles", _RESERVED, "users, by $distinct_id"),
+        "events": EVENTS,
+    }
+    for key, number in groups.items():
+        name = group_name(key)
+        stream = name if number is not None else None
+        found[name] = _profiles(
+            name, stream, {"$name": FieldType.TEXT}, f"groups by {key}; $distinct_id is the group's id"
+        )
+    return found
+
+
+def event_of(step: Step, change: Change) -> dict[str, Any]:
+    """An event as `/import` takes it. `$insert_id` is made of the sync and the row's key: sent again, by whichever run, the
+    row is the same event."""
+    event: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
+    for name, value in {**change.key, **change.fields}.items():
+        if name == "event":
+            event["event"] = value
+        elif name == "time":
+            properties["time"] = round(value.timestamp() * 1000)
+        elif name in EVENTS.fields:
+            properties[name] = value
+        elif name.startswith(PREFIX):
+            properties[name.removeprefix(PREFIX)] = plain(value)
+    if not properties.get("$insert_id"):
+        properties["$insert_id"] = insert_id(step, change)
+    return {**event, "properties": properties}
+
+
+def insert_id(step: Step, change: Change) -> str:
+    """36 letters, digits and dashes."""
+    key = "\x1f".join(f"{name}\x1e{value}" for name, value in sorted(change.key.items()))
+    return str(uuid5(_NAMESPACE, f"{step.sync}\x1d{step.object}\x1d{key}"))
+
+
+def updates_of(op: Op, change: Change, who: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A change as the profile updates that it takes: what is set, what is set only where nothing is, what is unset.
+
+    `who`: the token and, of a group, its key; the record's id is added here.
+    """
+    record = change.remote_id or str(change.key["$distinct_id"])
+    whom = {**who, "$group_id" if "$group_key" in who else "$distinct_id": record}
+    if op is Op.REMOVE:
+        return [{**whom, "$delete": None, **({} if "$group_key" in who else {"$ignore_alias": True})}]
+    values = {n.removeprefix(PREFIX): (n, v) for n, v in change.fields.items() if n != "$distinct_id"}
+    gone = [n for n, (_, v) in values.items() if v is None]
+    once = {n: plain(v) for n, (label, v) in values.items() if v is not None and label in change.once}
+    always = {n: plain(v) for n, (_, v) in values.items() if v is not None and n not in once}
+    found = [{**whom, "$set": always}] if always or not (gone or once) else []
+    if once:
+        found.append({**whom, "$set_once": once})
+    if gone:
+        found.append({**whom, "$unset": gone})
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A value in Mixpanel's JSON: times in UTC without a zone, as it writes them itself."""
+    match value:
+        case datetime():
+            at = value.astimezone(UTC) if value.tzinfo is not None else value
+            return at.strftime("%Y-%m-%dT%H:%M:%S")
+        case date():
+            return value.isoformat()
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case _:
+            return value

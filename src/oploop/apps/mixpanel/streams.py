@@ -1,0 +1,229 @@
+"""What can be read from Mixpanel: events by day, profiles of users and groups page by page.
+
+Sources: docs.mixpanel.com/reference: raw-event-export, raw-data-export-api (nothing is deduplicated), engage-query;
+docs/export-methods (time zones, canonical ids).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from hashlib import blake2b
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oploop.apps.arrow import JSON_MARK, TIMESTAMP, empty_table, table_from_records
+from oploop.apps.base import micros
+from oploop.apps.mixpanel.client import Client
+from oploop.errors import RetryLater
+from oploop.records import RAW, Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
+
+#: Profiles that were written show in queries a little later; how much, Mixpanel does not say.
+PROFILE_LAG = 60.0
+#: No export reaches back further.
+FIRST_DAY = date(2011, 7, 10)
+LIMIT = 100_000  #: events of an export of several days at the most: `limit` takes no more
+FEW = 25_000  #: fewer than that, and the next export covers twice the days
+MOST_DAYS = 366
+BATCH_ROWS = 20_000
+FETCH_IDS = 500  #: profiles asked for by id in one query
+
+EVENTS = Stream(
+    "events",
+    # Not distinct_id: it changes when Mixpanel finds two identities to be one user.
+    primary_key=("event", "time", "$insert_id"),
+    columns={
+        "event": ColumnType.TEXT,
+        "time": ColumnType.UNIX_MS,
+        "$insert_id": ColumnType.TEXT,
+        "distinct_id": ColumnType.TEXT,
+        "mp_processing_time_ms": ColumnType.UNIX_MS,
+        "properties": ColumnType.JSON,
+    },
+    deletes=Deletes.NEVER,
+    lag=600.0,
+    description="events, one row each, with all their properties",
+)
+
+
+def profile_stream(name: str, description: str) -> Stream:
+    """A stream of user profiles, or of the profiles of one group key."""
+    return Stream(
+        name,
+        primary_key=("$distinct_id",),
+        columns={"$distinct_id": ColumnType.TEXT, "$properties": ColumnType.JSON},
+        incremental=False,
+        deletes=Deletes.ABSENCE,
+        lag=PROFILE_LAG,
+        description=description,
+    )
+
+
+def group_name(key: str) -> str:
+    """The stream and object of a group key: `group_` and the key in small letters."""
+    return "group_" + re.sub(r"\W+", "_", key.lower()).strip("_")
+
+
+def streams_of(groups: Mapping[str, int | None]) -> dict[str, Stream]:
+    """The streams of a project with these group keys; one without a data group id cannot be read."""
+    found = {"events": EVENTS, "profiles": profile_stream("profiles", "users, with all their properties")}
+    for key, number in groups.items():
+        if number is not None:
+            found[group_name(key)] = profile_stream(group_name(key), f"groups by {key}, with all their properties")
+    return found
+
+
+class Reader:
+    """Reads the project's streams. `group_ids`: stream name -> data group id."""
+
+    def __init__(self, client: Client, streams: Mapping[str, Stream], group_ids: Mapping[str, int]) -> None:
+        self._client, self._streams, self._group_ids = client, streams, group_ids
+        self._zone = ZoneInfo(client.config.timezone)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    async def events(self, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        """Events by day up to today, the last `lookback` days once more for those that came late.
+
+        The cursor is {"until": the last day that was read, "span": days an export}. An export that brings as many events as
+        it may is thrown away and asked for again by fewer days, so that no more than a day's events are held at once, or LIMIT.
+        """
+        today = self._client.runtime.now().astimezone(self._zone).date()
+        day, span = self._begin(cursor, options), int((cursor or {}).get("span", 1))
+        while day <= today:
+            last = min(day + timedelta(days=span - 1), today)
+            lines, began = await self._exported(day, last)
+            if last > day and len(lines) >= LIMIT:
+                span = max(1, span // 4)
+                continue
+            if len(lines) < FEW:
+                span = min(MOST_DAYS, span * 2)
+            for part in _parts(lines):
+                at = {"until": last.isoformat(), "span": span} if part[-1] is lines[-1] else None
+                yield Batch("events", self._event_table(part, began, options.exclude), at)
+            day = last + timedelta(days=1)
+        at = {"until": today.isoformat(), "span": span}
+        yield Batch("events", empty_table(EVENTS, options.exclude), at, complete=True)
+
+    def _begin(self, cursor: Cursor | None, options: ReadOptions) -> date:
+        first = options.since.astimezone(self._zone).date() if options.since is not None else FIRST_DAY
+        if cursor is None:
+            return first
+        return max(first, date.fromisoformat(cursor["until"]) - timedelta(days=self._client.config.lookback))
+
+    async def _exported(self, first: date, last: date) -> tuple[list[bytes], datetime]:
+        """The lines of an export of some days, and when it was asked for. Only several days are held to LIMIT."""
+        began = self._client.runtime.now()
+        params = {"from_date": first.isoformat(), "to_date": last.isoformat(), "time_in_ms": "true"}
+        if last > first:
+            params["limit"] = str(LIMIT)
+        answer = await self._client.export(params)
+        return [line for line in answer.body.split(b"\n") if line], began
+
+    def _event_table(self, lines: Sequence[bytes], began: datetime, exclude: Collection[str]) -> pa.Table:
+        """Lines of an export as rows. `exclude` takes out columns and single properties."""
+        try:
+            found: list[dict[str, Any]] = orjson.loads(b"[" + b",".join(lines) + b"]")
+        except orjson.JSONDecodeError:
+            raise RetryLater("Mixpanel's export broke off in the middle of a line", mend="run again") from None
+        records = [_lifted(r) for r in found]
+        for record in records if exclude else ():
+            record["properties"] = {k: v for k, v in record["properties"].items() if k not in exclude}
+        table = table_from_records(
+            EVENTS, records, versions=[_version(r) for r in records], extracted_at=began, exclude=exclude
+        )
+        if not exclude:  # as it came, without what was lifted out of it
+            raw = pa.array([line.decode() for line in lines], pa.string())
+            table = table.set_column(
+                table.schema.get_field_index(RAW), pa.field(RAW, pa.string(), metadata=JSON_MARK), raw
+            )
+        if "time" in table.column_names and self._zone.key != "UTC":
+            at = table.schema.get_field_index("time")
+            table = table.set_column(at, "time", _from_local(table.column(at), self._zone.key))
+        return table
+
+    # -- profiles ----------------------------------------------------------------------------------------------------
+
+    async def profiles(self, stream: str, options: ReadOptions) -> AsyncIterator[Batch]:
+        """All profiles of a stream; each read is a whole one, over the pages of one query."""
+        async for table in self._queried(stream, {}, options.exclude):
+            yield Batch(stream, table)
+        yield Batch(stream, empty_table(self._streams[stream], options.exclude), {}, complete=True)
+
+    async def fetch(self, stream: str, ids: Sequence[str]) -> Batch:
+        """Some profiles by their ids."""
+        tables = [empty_table(self._streams[stream])]
+        for start in range(0, len(ids), FETCH_IDS):
+            asked = {"distinct_ids": orjson.dumps(list(ids[start : start + FETCH_IDS])).decode()}
+            tables += [table async for table in self._queried(stream, asked)]
+        return Batch(stream, pa.concat_tables(tables, promote_options="default"))
+
+    async def _queried(
+        self, stream: str, asked: Mapping[str, Any], exclude: Collection[str] = ()
+    ) -> AsyncIterator[pa.Table]:
+        form = dict(asked)
+        if stream in self._group_ids:
+            form["data_group_id"] = str(self._group_ids[stream])
+        page = 0
+        while True:
+            began = self._client.runtime.now()
+            answer = await self._client.engage(form)
+            results = answer["results"]
+            if results:
+                yield self._profile_table(stream, results, began, answer["at"], exclude)
+            if len(results) < int(answer.get("page_size") or 1000):
+                return
+            page += 1
+            form |= {"session_id": answer["session_id"], "page": page}
+
+    def _profile_table(
+        self, stream: str, results: list[dict[str, Any]], began: datetime, at: int | None, exclude: Collection[str]
+    ) -> pa.Table:
+        """Profiles as rows. They are known as of a while before the answer, since writes show late."""
+        for profile in results if exclude else ():
+            profile["$properties"] = {k: v for k, v in profile["$properties"].items() if k not in exclude}
+        version = (at if at is not None else micros(began)) - round(PROFILE_LAG * 1e6)
+        return table_from_records(self._streams[stream], results, versions=version, extracted_at=began, exclude=exclude)
+
+
+def _parts(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    return (lines[i : i + BATCH_ROWS] for i in range(0, len(lines), BATCH_ROWS))
+
+
+def _lifted(record: dict[str, Any]) -> dict[str, Any]:
+    """An event with the properties that make it what it is lifted out.
+
+    One without `$insert_id` (from a client that sets none) gets an id of its content, so that it is the same row when the
+    day is read again.
+    """
+    properties = record["properties"]
+    return {
+        "event": record["event"],
+        "time": properties.get("time"),
+        "$insert_id": properties.get("$insert_id") or _own_id(properties),
+        "distinct_id": properties.get("distinct_id"),
+        "mp_processing_time_ms": properties.get("mp_processing_time_ms"),
+        "properties": properties,
+    }
+
+
+def _own_id(properties: Mapping[str, Any]) -> str:
+    content = {k: v for k, v in properties.items() if k not in ("distinct_id", "mp_processing_time_ms")}
+    return "oploop-" + blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+
+
+def _version(record: Mapping[str, Any]) -> int:
+    """When Mixpanel took it in; of old events, that have no such time, when it happened (milliseconds)."""
+    at = record["mp_processing_time_ms"] or record["time"]
+    return int(at) * 1000 if isinstance(at, int | float) else 0
+
+
+def _from_local(times: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
+    """Instants of times that were counted by the clock of `zone` as if it were UTC's."""
+    wall = pc.cast(pc.cast(times, pa.timestamp("us", tz="UTC")), pa.timestamp("us"))
+    return pc.cast(pc.assume_timezone(wall, zone, ambiguous="earliest", nonexistent="earliest"), TIMESTAMP)
