@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from oploop.errors import RetryLater
 
@@ -122,6 +123,22 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
 
+class Vault(Protocol):
+    """Where secrets are kept from run to run, encrypted, by names that tell nothing of them."""
+
+    def get(self, name: str) -> str | None:
+        """What was put there; None if nothing readable is."""
+
+    def put(self, name: str, value: str) -> None:
+        """Keep a value; it is on disk when this returns."""
+
+    def claim(self, name: str, command: str) -> bool:
+        """Hold a name for this process, so that only one renews what is there; False when somebody else does."""
+
+    def release(self, name: str) -> None:
+        """Give it up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """Clock (aware UTC datetimes), monotonic seconds, async sleep (seconds), new ids (ULIDs: sortable by time)."""
@@ -133,6 +150,7 @@ class Runtime:
     random: random.Random = field(default_factory=random.Random)
     stop: Stop = field(default_factory=Stop)
     budgets: Path | None = None  #: where processes share the accounts' rate budgets; None: each has its own
+    vault: Vault | None = None  #: where tokens are kept; None: each app object asks for its own
 
     async def pause(self, seconds: float) -> None:
         """Sleep before something new is begun; Interrupted, at once, when the run is to stop."""

@@ -12,7 +12,7 @@ import fnmatch
 import functools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,9 +30,11 @@ from oploop.extract import StreamRequest, stream_states
 from oploop.model.base import Modeler, environment_table
 from oploop.project import Project, StreamBlock, Sync, check_columns
 from oploop.project.release import release_of
+from oploop.project.secrets import Variables
 from oploop.records import Object, Op, ReadOptions, Stream
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
+from oploop.state.vault import KEY_VARIABLE, StateVault
 from oploop.warehouse import open_server, open_session, open_warehouse
 from oploop.warehouse.base import Warehouse
 
@@ -125,6 +127,7 @@ class Workspace:
     _state: StateReader | None = None
     _apps: dict[str, App] = field(default_factory=dict)
     _modeler: Modeler | None = None
+    _vault: StateVault | None = None
 
     def __post_init__(self) -> None:
         known = {"dev", "prod", *self.project.environments}
@@ -156,6 +159,9 @@ class Workspace:
         if self._state is not None:
             self._state.close()
             self._state = None
+        if self._vault is not None:
+            self._vault.close()
+            self._vault = None
 
     # -- state and warehouse -----------------------------------------------------------------------------------------
 
@@ -188,6 +194,22 @@ class Workspace:
         state = self.state
         assert isinstance(state, StateStore), "a read-only workspace writes no state"
         return state
+
+    @property
+    def vault(self) -> StateVault:
+        """Where apps keep tokens; opened when one is first kept, also in a workspace that is read-only otherwise."""
+        if self._vault is None:
+            variables = Variables(self.project.root)
+            self._vault = StateVault(self._store_of_tokens, self.project.state_dir, lambda: variables.get(KEY_VARIABLE))
+        return self._vault
+
+    def _store_of_tokens(self) -> StateStore:
+        block = self.project.warehouse
+        if not block.server:
+            return StateStore(self.project.state_dir, self.runtime)
+        from oploop.state.postgres import PostgresStore
+
+        return PostgresStore(lambda: open_session(block), self.runtime, "the warehouse")
 
     @property
     def warehouse(self) -> Warehouse:
@@ -245,7 +267,7 @@ class Workspace:
     def app(self, name: str) -> App:
         """An app of the project, made at the first use."""
         if name not in self._apps:
-            self._apps[name] = make_app(self.project.apps[name], self.runtime)
+            self._apps[name] = make_app(self.project.apps[name], replace(self.runtime, vault=self.vault))
         return self._apps[name]
 
     @functools.cached_property

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode, urljoin
 
 import orjson
@@ -54,6 +54,19 @@ _SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECA
 SECRET_FROM = 6
 
 
+class Auth(Protocol):
+    """Credentials that are renewed while they are used (`oauth.OAuth`)."""
+
+    def over(self, sender: Sender) -> Sender:
+        """A sender that puts them on each request."""
+
+    def account(self) -> str:
+        """A name for the account that tells nothing of them."""
+
+    def secrets(self) -> Iterable[str]:
+        """What no message may repeat."""
+
+
 class Transport:
     """One account's way to its app. All requests of reader and writer go through `request`."""
 
@@ -63,6 +76,7 @@ class Transport:
         *,
         runtime: Runtime,
         headers: Mapping[str, str] | None = None,
+        auth: Auth | None = None,
         policy: Policy | None = None,
         budget: Budget | None = None,
         sender: Sender | None = None,
@@ -78,7 +92,8 @@ class Transport:
         if sender is None:
             self._own = AiohttpSender()
             sender = self._own
-        self._send = sender
+        self._auth = auth
+        self._send = sender if auth is None else auth.over(sender)
         self._gzip = gzip
         self.calls = 0  #: requests that went out, retries included
         self._under_way = 0
@@ -92,6 +107,8 @@ class Transport:
     def account(self) -> str:
         """A name for the account that tells nothing of its credentials: what its processes share is found by it."""
         secrets = sorted(f"{n.lower()}: {v}" for n, v in self._headers.items() if _SECRET_HEADER.search(n))
+        if self._auth is not None:
+            secrets.append(self._auth.account())
         return hashlib.sha256("\n".join([str(self._origin), *secrets]).encode()).hexdigest()[:32]
 
     def url(self, path: str, params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None) -> str:
@@ -137,7 +154,7 @@ class Transport:
             last = attempt == MAX_TRIES
             try:
                 answer = await self._once(request)
-            except Interrupted as e:
+            except OploopError as e:  # the run is to end, or no token is to be had: this try was not made
                 raise self._broken_off(request, e, lost) from None
             except (ConnectError, CutError) as e:
                 lost = lost or (isinstance(e, CutError) and not reading)
@@ -214,10 +231,11 @@ class Transport:
         except Interrupted as e:
             raise self._broken_off(request, e, lost) from None
 
-    def _broken_off(self, request: Request, e: Interrupted, lost: bool) -> OploopError:
-        """What a call that the run's end kept from being tried again was: not made, or nobody knows."""
+    def _broken_off(self, request: Request, e: OploopError, lost: bool) -> OploopError:
+        """What a call that could not be tried again was: not made, or nobody knows."""
         if lost:
-            return LostAnswer(f"{request.method} {bare(request.url)}: the run was interrupted before the answer")
+            why = "the run was interrupted" if isinstance(e, Interrupted) else f"no further try: {e.message}"
+            return LostAnswer(f"{request.method} {bare(request.url)}: {why} before the answer")
         return e
 
     def _said(self, answer: Answer) -> str:
@@ -258,6 +276,8 @@ class Transport:
             if _SECRET_HEADER.search(name):
                 for word in value.split():
                     text = text.replace(word, "…") if len(word) >= SECRET_FROM else text
+        for word in self._auth.secrets() if self._auth is not None else ():
+            text = text.replace(word, "…") if len(word) >= SECRET_FROM else text
         return text
 
 

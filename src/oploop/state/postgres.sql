@@ -20,3 +20,5 @@ CREATE TABLE IF NOT EXISTS oploop_journal.leases (
     name TEXT PRIMARY KEY, owner TEXT NOT NULL, host TEXT NOT NULL, pid BIGINT NOT NULL, started TEXT NOT NULL,
     command TEXT NOT NULL, since TEXT NOT NULL, beat_at TIMESTAMPTZ NOT NULL
 );
+-- Access tokens, and refresh tokens that an app replaced: each value encrypted (vault.py), under a name that tells nothing.
+CREATE TABLE IF NOT EXISTS oploop_journal.tokens (name TEXT PRIMARY KEY, sealed TEXT NOT NULL, kept_at TEXT NOT NULL);

@@ -141,6 +141,11 @@ class StateReader:
             return None
         return Lease(rows[0][0], rows[0][1], rows[0][3], datetime.fromisoformat(rows[0][4]))
 
+    def token(self, name: str) -> str | None:
+        """What is kept under a name, encrypted."""
+        rows = self._all("SELECT sealed FROM tokens WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
 
 class StateStore(StateReader):
     """Reads and writes the state. Each method commits before it returns; commits reach the disk (synchronous=FULL)."""
@@ -231,6 +236,15 @@ class StateStore(StateReader):
             db.execute(
                 "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
                 (name, os.getpid(), process_start(os.getpid()), command, self._runtime.now().isoformat()),
+            )
+
+    def keep_token(self, name: str, sealed: str) -> None:
+        """Keep an encrypted value in place of what was there."""
+        with self._writing() as db:
+            db.execute(
+                "INSERT INTO tokens (name, sealed, kept_at) VALUES (?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET sealed = excluded.sealed, kept_at = excluded.kept_at",
+                (name, sealed, self._runtime.now().isoformat()),
             )
 
     def drop_lease(self, name: str) -> None:
