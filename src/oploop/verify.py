@@ -100,6 +100,7 @@ async def read_back(
     brings at most `limit` records that the reads cannot vouch for yet. An app that cannot be asked is no failure
     of the run: it is said, and the next read looks again.
     """
+    acknowledge_removed(target, warehouse, now=now)
     result = ReadBack(target.sync, last_run(target, warehouse))
     if result.run_id is None:
         return result
@@ -167,6 +168,52 @@ def settle_removed(target: Target, warehouse: Warehouse, run_id: str, *, now: da
     )
     rows = warehouse.rows(f"SELECT status, count(*) FROM oploop_removals WHERE run_id = {literal(run_id)} GROUP BY 1")
     return {r[0]: r[1] for r in rows}
+
+
+def acknowledge_removed(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
+    """Unknown removals of records that the app no longer shows were done, as if the answer had come.
+
+    Otherwise such a record would pass for one that a person deleted, and its row, once it is back, make none.
+    """
+    absent = "FALSE"
+    if target.vouched is not None:
+        absent = f"(a.rid IS NULL AND o.sent_at < TIMESTAMPTZ {literal(target.vouched.isoformat())})"
+    here = f"l.sync = {literal(target.sync)} AND l.app = {literal(target.app)} AND l.object = {literal(target.object)}"
+    found = (
+        "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, "
+        "max(remote_id) AS remote_id, max(sent_at) AS sent_at FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
+        "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
+        f"WHERE {here} AND l.op IN ('archive', 'remove') AND o.status = 'unknown' AND o.remote_id IS NOT NULL"
+    )
+    if not warehouse.rows(f"SELECT 1 {found} LIMIT 1"):
+        return
+    app = f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._deleted FROM {quote_table(target.raw_table)} AS r"
+    warehouse.execute(
+        "CREATE OR REPLACE TEMP TABLE oploop_taken AS SELECT o.*, a.rid FROM "
+        f"(SELECT l.run_id, l.sync, l.number, l.key, l.op, o.seq, o.remote_id, o.sent_at {found}) o "
+        f"LEFT JOIN ({app}) a ON a.rid = o.remote_id WHERE a._deleted IS TRUE OR {absent}"
+    )
+    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
+    with warehouse.transaction():
+        warehouse.execute(
+            "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, 'confirmed', NULL, NULL, remote_id, "
+            f"NULL, {at}, {at} FROM oploop_taken"
+        )
+        warehouse.execute(
+            f"INSERT INTO oploop.removed SELECT {literal(target.app)} AS app, {literal(target.object)} AS object, remote_id, key, op, "
+            "sync, run_id, number, sent_at FROM oploop_taken "
+            "QUALIFY row_number() OVER (PARTITION BY remote_id ORDER BY run_id DESC) = 1"
+        )
+        ids = "IN (SELECT remote_id FROM oploop_taken)"
+        warehouse.execute(
+            f"DELETE FROM oploop.records WHERE app = ? AND object = ? AND remote_id {ids}", (target.app, target.object)
+        )
+        warehouse.execute(f"DELETE FROM {target.state_table} WHERE remote_id {ids}")
+        warehouse.execute(
+            "DELETE FROM oploop.parked WHERE reason = 'unknown' AND sync = ? AND EXISTS "
+            "(SELECT 1 FROM oploop_taken t WHERE t.key = parked.key AND t.run_id = parked.run_id)",
+            (target.sync,),
+        )
 
 
 def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:

@@ -291,16 +291,19 @@ def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
         listed: list[Any] = batch.column(name).to_pylist()
         return listed
 
-    keys = [values(f"k{i}") for i in range(len(bound.keys))]
+    def typed(name: str, kind: FieldType) -> list[Any]:
+        if kind not in (FieldType.LIST, FieldType.JSON):
+            return values(name)
+        return [None if v is None else orjson.loads(v) for v in values(name)]
+
+    keys = [typed(f"k{i}", k.field.type) for i, k in enumerate(bound.keys)]
     names = [k.field.name for k in bound.keys]
     made = [(k.field.name, keys[i]) for i, k in enumerate(bound.keys) if not k.field.read_only]
     sent = []
     for i, f in enumerate(bound.fields):
         mask = batch.column(f"c{i}")
         if mask.true_count:
-            wanted = values(f"w{i}")
-            if f.field.type in (FieldType.LIST, FieldType.JSON):
-                wanted = [None if v is None else orjson.loads(v) for v in wanted]
+            wanted = typed(f"w{i}", f.field.type)
             sent.append((f.field.name, wanted, None if mask.true_count == len(mask) else mask.to_pylist()))
     ops = {status: bound.op_of(status) for status in SENT}
     once = frozenset(f.field.name for f in bound.fields if f.only_create)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -173,7 +173,7 @@ def load_fetched(warehouse: Warehouse, app_name: str, stream: Stream, batch: Bat
     with warehouse.transaction():
         evolve(warehouse, app_name, stream, shaped.columns)
         with _shown(warehouse, app_name, stream, shaped) as job:
-            return merge(warehouse, job, deletes=shaped.any_deleted())
+            return merge(warehouse, replace(job, fetched=True), deletes=shaped.any_deleted())
 
 
 def _sort(warehouse: Warehouse, part: Part) -> _Sorted:

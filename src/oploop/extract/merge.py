@@ -35,6 +35,7 @@ class Merge:
     types: Mapping[str, str]
     source: str
     excluded: frozenset[str] = frozenset()
+    fetched: bool = False  #: the rows were asked for by key, not read
 
     @property
     def table(self) -> str:
@@ -176,14 +177,18 @@ def _seen(job: Merge) -> str:
 
 
 def _upsert(job: Merge, selection: str) -> str:
-    """Replace what is not newer, insert what is new; an older row of a live record only shows that it was seen."""
+    """Replace what is not newer, insert what is new; an older row of a live record only shows that it was seen.
+
+    One that was fetched shows not even that: versions may be told by the second, and what stands here of the second in which
+    it was fetched may be of before a write that it is asked about.
+    """
     kept = {*job.stream.primary_key, *job.excluded}
     sets = ", ".join(f"{quote(n)} = s.{job.r(n)}" for n in job.types if n not in kept)
+    seen = f"WHEN MATCHED AND NOT s.{job.r(DELETED)} THEN UPDATE SET {quote(EXTRACTED_AT)} = {_seen(job)} "
     return (
         f"MERGE INTO {job.table} AS t USING ({selection}) AS s ON {job.same_key} "
         f"WHEN MATCHED AND {_not_older(job)} THEN UPDATE SET {sets} "
-        f"WHEN MATCHED AND NOT s.{job.r(DELETED)} THEN UPDATE SET {quote(EXTRACTED_AT)} = {_seen(job)} "
-        f"WHEN NOT MATCHED THEN {_insert(job)}"
+        f"{'' if job.fetched else seen}WHEN NOT MATCHED THEN {_insert(job)}"
     )
 
 

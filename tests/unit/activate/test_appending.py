@@ -57,6 +57,15 @@ def test_a_first_append_marks_what_exists_and_later_rows_are_sent_once(engine: E
     assert statuses(engine, engine.diff(b)) == {}, "the keys outlive the ledger"
 
 
+def test_a_key_that_is_json_in_the_app_is_sent_as_its_value(engine: Engine) -> None:
+    engine.model({"id": "VARCHAR", "text": "VARCHAR"}, [("c1", "x")])
+    key, text = a_field("properties.id", FieldType.JSON, key=True, source=None), a_field("text", FieldType.JSON)
+    obj = an_object(key, text, operations={Op.CREATE: NEVER}, stream=None)
+    b = engine.bind(a_sync("text", mode=Mode.APPEND, key={"properties.id": "id"}), obj)
+    [change] = engine.changes(engine.diff(b, backfill=True))
+    assert (change.key, change.fields) == ({"properties.id": "c1"}, {"properties.id": "c1", "text": "x"})
+
+
 def test_an_empty_first_run_counts_as_begun(engine: Engine) -> None:
     b = events(engine)
     appending.begin(engine.warehouse, b.name, at(0))

@@ -136,6 +136,27 @@ def test_removed_records_are_forgotten_and_a_row_that_comes_back_makes_a_new_one
     assert statuses(engine, engine.diff(b)) == {"b": "create"}, "we removed it: no person did"
 
 
+async def test_a_removal_whose_answer_was_lost_was_ours_once_a_read_shows_that_it_is_gone(engine: Engine) -> None:
+    world(engine, [("a", "gold")], [("1", "a", "gold"), ("2", "b", "gold"), ("3", "c", "gold"), ("4", "d", "gold")])
+    b = bound(engine)
+    made(engine, b, ("2", "b"), ("3", "c"), ("4", "d"))
+    plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
+    table = ledger.keep_plan(plan, engine.warehouse, "r9", at(600))
+    cut_off = JournalStep("r9", b.name, "s1", 1, 3, 1, Op.REMOVE, at(600))  # the run died before the answer
+    ledger.fold(engine.warehouse, "r9", ledger.spec_of(b, engine.warehouse, None), table, at(600), [cut_off], at(601))
+    engine.warehouse.execute(f"UPDATE {engine.raw} SET _deleted = TRUE, _extracted_at = ? WHERE id = '2'", [at(700)])
+    engine.warehouse.execute(f"DELETE FROM {engine.raw} WHERE id = '3'")  # a complete read must have shown it
+    engine.warehouse.execute("UPDATE oploop.streams SET complete_began = ?", [at(700)])
+    engine.warehouse.execute("INSERT INTO mart.people VALUES ('b', 'gold'), ('c', 'gold')")
+    assert statuses(engine, engine.diff(b)) == {"b": "gone", "c": "gone", "d": "remove"}
+    watched = Watched("tier", "tier", "r.tier", "VARCHAR", FieldType.TEXT)
+    target = Target(b.name, "crm", "people", engine.raw, "id", states.state_table(b), (watched,), at(700))
+    await read_back(target, engine.warehouse, fetch=None, now=at(701), within_run=False)
+    assert statuses(engine, engine.diff(b)) == {"b": "create", "c": "create", "d": "remove"}
+    rows = dict(engine.warehouse.rows("SELECT remote_id, status FROM oploop.changes"))
+    assert rows == {"2": "confirmed", "3": "confirmed", "4": "unknown"}
+
+
 def test_archived_records_are_archived_once_though_the_app_still_shows_them(engine: Engine) -> None:
     world(engine, [("a", "gold")], [("1", "a", "gold"), ("2", "b", "gold")])
     b = bound(engine, mode=Mode.MIRROR, adopt=Adopt.ALL, on_leave=OnLeave.ARCHIVE)

@@ -1,0 +1,227 @@
+"""Small projects on the real sandboxes, to be killed in the middle: what is sent, and how it is seen in the app.
+
+Each has a model of people `code`, `name`, whose names move with the version, so that each run has something to do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import duckdb
+import orjson
+
+from oploop.apps.http import HttpSandbox
+from oploop.apps.sandbox import Logged, Sandbox
+from oploop.apps.segment import SegmentSandbox
+from oploop.apps.stripe import StripeSandbox
+from oploop.apps.zendesk.sandbox import ZendeskSandbox
+
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A sandbox, the app's block for its address, and one sync."""
+
+    sandbox: Callable[[], Sandbox]
+    block: Callable[[str], dict[str, Any]]
+    sync: str
+    rows: int
+    held: Callable[[Sandbox], dict[str, Any]]  #: what the app holds: name by code; who has several fails there
+    made: Callable[[Sandbox], Counter[str]]  #: how often each code was made, by the app's own log or its records
+    env: Mapping[str, str] = field(default_factory=dict)
+    moves: bool = True  #: names are updated
+    leaves: bool = False  #: records of rows that leave are taken away
+    is_question: Callable[[Logged], bool] = lambda e: False  #: whether a POST changes nothing
+    may_stay_unknown: bool = False  #: nothing but a person can tell what became of a lost create
+
+
+def names(records: list[dict[str, Any]], code: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """name by code; two records with one code are a wrong of their own."""
+    times = Counter(code(r) for r in records if code(r))
+    assert set(times.values()) <= {1}, f"made twice: {[c for c, n in times.items() if n > 1]}"
+    return {code(r): r["name"] for r in records if code(r)}
+
+
+def zendesk(url: str) -> dict[str, Any]:
+    return {"subdomain": "sandbox", "email": "ops@acme.example", "api_token": "${ZD}", "base_url": url}
+
+
+def _zendesk(kind: str, label: str) -> Callable[[Sandbox], dict[str, Any]]:
+    def held(sandbox: Sandbox) -> dict[str, Any]:
+        live = [r for r in sandbox.dump(kind) if r.get("status") != "deleted" and r.get("active", True)]
+        return names([{**r, "name": r[label]} for r in live], lambda r: r["external_id"])
+
+    return held
+
+
+def _by_records(kind: str) -> Callable[[Sandbox], Counter[str]]:
+    return lambda sandbox: Counter(r["external_id"] for r in sandbox.dump(kind) if r["external_id"])
+
+
+def stripe_made(sandbox: Sandbox) -> Counter[str]:
+    """Customers by the log: answers that were saved under an idempotency key make nothing."""
+    ids = {}
+    for e in sandbox.log:
+        if e.method == "POST" and e.path == "/v1/customers" and e.status == 200:
+            [made] = re.findall(rb'"id": ?"(cus_[^"]+)"', e.answer[:60])  # it may have been cut off
+            ids[made] = parse_qs(e.body.decode())["metadata[code]"][0]
+    return Counter(ids.values())
+
+
+def stripe_held(sandbox: Sandbox) -> dict[str, Any]:
+    live = [c for c in sandbox.dump("customers") if not c.get("deleted")]
+    return names(live, lambda c: c["metadata"].get("code"))
+
+
+def segment_held(sandbox: Sandbox) -> dict[str, Any]:
+    return names([e["properties"] for e in sandbox.dump("track")], lambda p: p["code"])
+
+
+def http_block(url: str, replay: str | None) -> dict[str, Any]:
+    block = orjson.loads(orjson.dumps(HttpSandbox.default_config(url)))
+    block |= {"type": "http", "auth": {"bearer": "${HTTP}"}}
+    if replay is not None:
+        block["objects"]["accounts"]["create"] = {"path": "/accounts", "replay": replay}
+    made: dict[str, Any] = block
+    return made
+
+
+def http_made(sandbox: Sandbox) -> Counter[str]:
+    """Who was asked to be made, by calls that were not told to be the same by a key."""
+    calls = {
+        (e.headers.get("Idempotency-Key", n), json.loads(e.body)["email"])
+        for n, e in enumerate(sandbox.log)
+        if e.method == "POST" and e.path == "/accounts" and _reached(e)
+    }
+    return Counter(email for _, email in calls)
+
+
+def _reached(e: Logged) -> bool:
+    return e.status in (200, 201)
+
+
+def http_held(sandbox: Sandbox) -> dict[str, Any]:
+    return names(sandbox.dump("accounts"), lambda a: a["email"])
+
+
+def _sync(to: str, mode: str, key: str, fields: str, more: str = "") -> str:
+    limits = "{changes: 1000, removes: 1000, held: 1000, rows: 100%}"
+    return (
+        f"model: mart.people\nto: {to}\nmode: {mode}\nkey: {{{key}: code}}\nfields: {fields}\nlimits: {limits}\n{more}"
+    )
+
+
+ZD, STRIPE, SEGMENT, HTTP = (
+    {"ZD": "zd_test_oploop"},
+    {"STRIPE": "sk_test_oploop"},
+    {"SEGMENT": "wk_test_oploop"},
+    {"HTTP": "http_test_oploop"},
+)
+
+SHOPS: dict[str, Shop] = {
+    "zendesk users": Shop(
+        lambda: ZendeskSandbox(rate_limit=None, export_limit=None, job_seconds=0.02),
+        zendesk,
+        _sync("app.users", "upsert", "external_id", "{name: name}"),
+        240,
+        _zendesk("users", "name"),
+        _by_records("users"),
+        ZD,
+    ),
+    "zendesk tickets": Shop(
+        lambda: ZendeskSandbox(rate_limit=None, export_limit=None, job_seconds=0.02),
+        zendesk,
+        _sync("app.tickets", "upsert", "external_id", "{subject: name, description: {column: name, only: create}}"),
+        240,
+        _zendesk("tickets", "subject"),
+        _by_records("tickets"),
+        ZD,
+    ),
+    "zendesk tickets at most once": Shop(
+        lambda: ZendeskSandbox(rate_limit=None, export_limit=None, job_seconds=0.02),
+        zendesk,
+        _sync("app.tickets", "create", "external_id", "{subject: code, description: code}", "at_most_once: true\n"),
+        240,
+        _zendesk("tickets", "subject"),
+        _by_records("tickets"),
+        ZD,
+        moves=False,
+        may_stay_unknown=True,
+    ),
+    "stripe": Shop(
+        StripeSandbox,
+        lambda url: {"api_key": "${STRIPE}", "base_url": url, "rate_limit": 400},
+        _sync("app.customers", "mirror", "metadata.code", "{name: name}"),
+        16,
+        stripe_held,
+        stripe_made,
+        STRIPE,
+        leaves=True,
+    ),
+    "segment": Shop(
+        SegmentSandbox,
+        lambda url: {"write_key": "${SEGMENT}", "base_url": url},
+        _sync("app.track", "append", "properties.code", "{event: {value: Made}, userId: code, properties.name: code}"),
+        1500,
+        segment_held,
+        lambda sandbox: Counter(e["properties"]["code"] for e in sandbox.dump("track")),
+        SEGMENT,
+        moves=False,
+        is_question=lambda e: not orjson.loads(e.body).get("batch"),
+        may_stay_unknown=True,
+    ),
+    "http": Shop(
+        HttpSandbox,
+        lambda url: http_block(url, None),
+        _sync("app.accounts", "mirror", "email", "{name: name}"),
+        40,
+        http_held,
+        http_made,
+        HTTP,
+        leaves=True,
+    ),
+    "http never": Shop(
+        HttpSandbox,
+        lambda url: http_block(url, "never"),
+        _sync("app.accounts", "upsert", "email", "{name: name}"),
+        40,
+        http_held,
+        http_made,
+        HTTP,
+        may_stay_unknown=True,
+    ),
+}
+KINDS = {"zendesk": "zendesk", "stripe": "stripe", "segment": "segment", "http": "http"}
+
+
+def write_project(shop: Shop, kind: str, folder: Path, url: str) -> None:
+    """The project's files."""
+    block = {"type": KINDS[kind.split(" ")[0]], **shop.block(url)}
+    config = {
+        "name": "shop",
+        "warehouse": {"type": "duckdb", "database": "warehouse.duckdb"},
+        "models": {"engine": "none"},
+        "apps": {"app": block},
+    }
+    (folder / "oploop.yml").write_bytes(orjson.dumps(config))
+    (folder / "syncs").mkdir()
+    (folder / "syncs" / "people.yml").write_text(shop.sync)
+
+
+def write_model(folder: Path, model: Mapping[str, str]) -> None:
+    """The model's table, as somebody else's tool would write it."""
+    with duckdb.connect(str(folder / "warehouse.duckdb")) as db:
+        db.execute("CREATE SCHEMA IF NOT EXISTS mart")
+        db.execute("CREATE OR REPLACE TABLE mart.people (code VARCHAR, name VARCHAR)")
+        db.execute(
+            "INSERT INTO mart.people SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
+            [list(model), list(model.values())],
+        )
