@@ -6,7 +6,7 @@ later value can disagree with a type that was guessed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
@@ -48,8 +48,9 @@ def table_from_records(
     extracted_at: datetime,
     deleted: Sequence[bool] | None = None,
     exclude: Iterable[str] = (),
+    texts: bool = False,
 ) -> pa.Table:
-    """A Batch's table from parsed records.
+    """A Batch's table from parsed records. `texts`: the API writes all values as text, and an empty one for none.
 
     `versions`: microseconds since 1970, one for all or one a record. `deleted`: which records are gone (none by default).
     Values that do not fit their declared type become NULL in the column and stay whole in `_raw`.
@@ -63,7 +64,7 @@ def table_from_records(
     for name in sorted(set().union(*records) - kinds.keys() - set(META_COLUMNS)):
         kinds[name] = ColumnType.JSON
     fields = [column_field(name, kind) for name, kind in kinds.items()]
-    columns = [convert(_values(records, name), kind) for name, kind in kinds.items()]
+    columns = [convert(_values(records, name), kind, texts=texts) for name, kind in kinds.items()]
     fields += [
         pa.field(RAW, pa.string(), metadata=JSON_MARK),
         pa.field(EXTRACTED_AT, TIMESTAMP),
@@ -94,18 +95,19 @@ def _values(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
         return [r.get(name) for r in records]
 
 
-def convert(values: list[Any], kind: ColumnType) -> pa.Array:
-    """One column from parsed JSON values; what does not fit becomes NULL."""
+def convert(values: list[Any], kind: ColumnType, *, texts: bool = False) -> pa.Array:
+    """One column from parsed JSON values; what does not fit becomes NULL. `texts`: texts are read as what they write."""
+    how = _read if texts and kind is not ColumnType.JSON else _convert
     try:
-        return _convert(values, kind)
+        return how(values, kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError):
-        return pa.chunked_array([_convert_one(v, kind) for v in values]).combine_chunks()
+        return pa.chunked_array([_convert_one(how, v, kind) for v in values]).combine_chunks()
 
 
-def _convert_one(value: Any, kind: ColumnType) -> pa.Array:
+def _convert_one(how: Callable[[list[Any], ColumnType], pa.Array], value: Any, kind: ColumnType) -> pa.Array:
     """The slow way, for a column in which some value does not fit: each value alone."""
     try:
-        return _convert([value], kind)
+        return how([value], kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError):
         return pa.nulls(1, ARROW_TYPES[kind])
 
@@ -130,6 +132,21 @@ def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
             return _texts(values)
         case _:
             return pa.array(values, ARROW_TYPES[kind])
+
+
+def _read(values: list[Any], kind: ColumnType) -> pa.Array:
+    """One column from texts; an empty one is none. Values that are no texts are taken as they are."""
+    found = pa.array(values)
+    if not pa.types.is_string(found.type):
+        return _convert(values, kind)
+    found = pc.if_else(pc.equal(found, ""), None, found)
+    match kind:
+        case ColumnType.TEXT:
+            return found
+        case ColumnType.INTEGER | ColumnType.NUMBER | ColumnType.BOOLEAN | ColumnType.DATE:
+            return pc.cast(found, ARROW_TYPES[kind])
+        case _:
+            return _convert(found.to_pylist(), kind)
 
 
 def _numbers(values: list[Any]) -> pa.Array:

@@ -1,0 +1,291 @@
+"""What is there or not: associations between records, members of static lists; and the lists that HubSpot gives whole.
+
+Sources: developers.hubspot.com, API reference: associations v4 (batch read, default, archive), lists v3 (search,
+memberships), owners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from oploop.apps.arrow import table_from_records
+from oploop.apps.base import micros
+from oploop.apps.hubspot.client import Client, next_after, results_of
+from oploop.apps.hubspot.objects import LISTS, MEMBERSHIPS, OWNERS, PAIRS, STREAMS, pair_of
+from oploop.apps.transport import Answer, Refused
+from oploop.records import Batch, Change, Op, Outcome, ReadOptions, Receipt, Step, Stream
+
+PAGE = 100
+MEMBERS_PAGE = 250
+LISTS_PAGE = 500
+STATIC = ("MANUAL", "SNAPSHOT")
+Pages = AsyncIterator[tuple[list[dict[str, Any]], Answer]]
+
+
+def table(
+    stream: Stream,
+    records: Sequence[dict[str, Any]],
+    client: Client,
+    answer: Answer | None,
+    out: frozenset[str] = frozenset(),
+    gone: Sequence[bool] | None = None,
+) -> pa.Table:
+    """Records of a stream that is read whole, known as of the answer."""
+    at = client.runtime.now() if answer is None else client.clock(answer)
+    return table_from_records(stream, records, versions=micros(at), extracted_at=at, deleted=gone, exclude=out)
+
+
+class Associations:
+    """Pairs of associated records of two types."""
+
+    def __init__(self, client: Client, stream: Stream) -> None:
+        self._client, self._stream = client, stream
+
+    async def _types(self) -> tuple[str, str]:
+        pair = pair_of(self._stream.name)
+        assert pair is not None
+        return await self._client.type_of(pair[0]), await self._client.type_of(pair[1])
+
+    async def read(self, options: ReadOptions) -> AsyncIterator[Batch]:
+        """All pairs: the list of the left records shows up to 100 of each one's right ones; more are asked for."""
+        left, right = await self._types()
+        after: str | None = None
+        while True:
+            params = {"limit": PAGE, "properties": "hs_object_id", "associations": right}
+            answer = await self._client.get(f"crm/v3/objects/{left}", {**params, **({"after": after} if after else {})})
+            rows: list[dict[str, Any]] = []
+            more: list[str] = []
+            for record in results_of(answer):
+                for told in (record.get("associations") or {}).values():
+                    if next_after(told) is not None:
+                        more.append(str(record["id"]))
+                    else:
+                        rows += _rows(str(record["id"]), ((str(t["id"]), t["type"]) for t in told["results"]))
+            if more:
+                rows += await self.of(left, right, more)
+            after = next_after(answer.json())
+            yield Batch(
+                self._stream.name,
+                table(self._stream, rows, self._client, answer, options.exclude),
+                None if after else {},
+                complete=after is None,
+            )
+            if after is None:
+                return
+
+    async def of(self, left: str, right: str, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The pairs of some left records."""
+        rows: list[dict[str, Any]] = []
+        inputs: list[dict[str, str]] = [{"id": i} for i in ids]
+        while inputs:
+            body = {"inputs": inputs[:PAIRS]}
+            answer = await self._client.ask(f"crm/v4/associations/{left}/{right}/batch/read", body)
+            inputs = inputs[PAIRS:]
+            for found in results_of(answer):
+                number = str(found["from"]["id"])
+                rows += _rows(
+                    number, ((str(t["toObjectId"]), _label(a)) for t in found["to"] for a in t["associationTypes"])
+                )
+                after = next_after(found)
+                inputs += [{"id": number, "after": after}] if after is not None else []
+        return rows
+
+    async def fetch(self, ids: Sequence[str]) -> Batch:
+        left, right = await self._types()
+        there = {r["id"]: r for r in await self.of(left, right, sorted({i.partition(":")[0] for i in ids}))}
+        rows = [there.get(i) or _pair(i) for i in dict.fromkeys(ids)]
+        gone = [r["id"] not in there for r in rows]
+        return Batch(self._stream.name, table(self._stream, rows, self._client, None, gone=gone))
+
+    async def send(self, step: Step) -> list[Receipt]:
+        left, right = await self._types()
+        path = f"crm/v4/associations/{left}/{right}/batch"
+        if step.op is Op.REMOVE:
+            pairs = [(c, _pair(c.remote_id or _id(c))) for c in step.changes]
+            body = {"inputs": [{"from": {"id": p["from_id"]}, "to": [{"id": p["to_id"]}]} for _, p in pairs]}
+            answer = await self._client.write("POST", f"{path}/archive", body, safe=True)
+            return [Receipt(c.number, Outcome.OK, p["id"], version=answer.date_micros()) for c, p in pairs]
+        wanted = {_id(c): c for c in step.changes}
+        links = [(i.partition(":")[0], i.partition(":")[2]) for i in wanted]
+        failed = await associate(self._client, f"{path}/associate/default", links, None)
+        at = micros(self._client.runtime.now())
+        return [
+            Receipt(c.number, Outcome.REJECTED, error=failed[i])
+            if i in failed
+            else Receipt(c.number, Outcome.OK, i, version=failed.at or at)
+            for i, c in wanted.items()
+        ]
+
+
+class Failed(dict[str, str]):
+    """Why pairs ("from:to") were refused; `at`: the app's time of the answer."""
+
+    at: int | None = None
+
+
+async def associate(
+    client: Client, path: str, links: Sequence[tuple[str, str]], types: Sequence[Mapping[str, Any]] | None
+) -> Failed:
+    """Associate pairs. What a batch's answer does not show as done is tried by itself, so that each gets its own reason."""
+    failed = Failed()
+    inputs = [{"from": {"id": a}, "to": {"id": b}, **({"types": list(types)} if types else {})} for a, b in links]
+    try:
+        answer = await client.write("POST", path, {"inputs": inputs}, safe=True)
+    except Refused as e:
+        if len(links) > 1:
+            raise
+        failed[":".join(links[0])], failed.at = str(e), e.answer.date_micros()
+        return failed
+    failed.at = answer.date_micros()
+    body = answer.json()
+    done = {f"{_number(r, 'from')}:{_number(r, 'to')}" for r in body.get("results") or ()}
+    left = [link for link in links if ":".join(link) not in done]
+    if len(links) == 1 and left:
+        said = [str(e.get("message")) for e in body.get("errors") or () if e.get("message")]
+        failed[":".join(left[0])] = "; ".join(said) or "HubSpot did not associate them, and does not say why"
+    elif left:
+        for link in left:
+            failed.update(await associate(client, path, [link], types))
+    return failed
+
+
+def _number(result: Mapping[str, Any], side: str) -> str:
+    """The id of one side of an association in an answer: {"from": {"id"}} or {"fromObjectId"}."""
+    told = result.get(side)
+    return str(told["id"] if isinstance(told, Mapping) else result.get(f"{side}ObjectId"))
+
+
+def _label(kind: Mapping[str, Any]) -> str:
+    return str(kind.get("label") or f"{kind.get('category')} {kind.get('typeId')}")
+
+
+def _rows(number: str, linked: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    types: dict[str, list[str]] = {}
+    for to, kind in linked:
+        types.setdefault(to, []).append(kind)
+    return [{**_pair(f"{number}:{to}"), "types": sorted(kinds)} for to, kinds in types.items()]
+
+
+def _pair(pair: str) -> dict[str, Any]:
+    left, _, right = pair.partition(":")
+    return {"id": pair, "from_id": left, "to_id": right}
+
+
+def _id(change: Change) -> str:
+    """A pair's id, from its key: (from_id, to_id) or (list_id, record_id)."""
+    whole = {**change.fields, **change.key}
+    names = ("from_id", "to_id") if "from_id" in whole else ("list_id", "record_id")
+    return ":".join(str(whole[n]) for n in names)
+
+
+class Lists:
+    """Lists, their members, owners: read whole each time."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def read(self, name: str, options: ReadOptions) -> AsyncIterator[Batch]:
+        pages = {LISTS: self._lists, OWNERS: self._owners, MEMBERSHIPS: self._members}[name]
+        stream = STREAMS[name]
+        async for records, answer in pages():
+            yield Batch(name, table(stream, records, self._client, answer, options.exclude))
+        yield Batch(name, table(stream, [], self._client, None, options.exclude), {}, complete=True)
+
+    async def _lists(self, kinds: Sequence[str] = ()) -> Pages:
+        offset = 0
+        while True:
+            body = {"offset": offset, "count": LISTS_PAGE, "additionalProperties": ["hs_list_size"]}
+            answer = await self._client.ask(
+                "crm/v3/lists/search", {**body, "processingTypes": list(kinds)} if kinds else body
+            )
+            yield results_of(answer, "lists"), answer
+            if not answer.json().get("hasMore"):
+                return
+            offset = int(answer.json()["offset"])
+
+    async def _owners(self) -> Pages:
+        after: str | None = None
+        while True:
+            answer = await self._client.get("crm/v3/owners/", {"limit": PAGE, **({"after": after} if after else {})})
+            yield results_of(answer), answer
+            after = next_after(answer.json())
+            if after is None:
+                return
+
+    async def _members(self) -> Pages:
+        async for lists, _ in self._lists(STATIC):
+            for found in lists:
+                async for page in self._members_of(str(found["listId"])):
+                    yield page
+
+    async def _members_of(self, list_id: str) -> Pages:
+        after: str | None = None
+        while True:
+            params = {"limit": MEMBERS_PAGE, **({"after": after} if after else {})}
+            answer = await self._client.get(f"crm/v3/lists/{list_id}/memberships", params)
+            yield (
+                [_member(list_id, str(m["recordId"]), m.get("membershipTimestamp")) for m in results_of(answer)],
+                answer,
+            )
+            after = next_after(answer.json())
+            if after is None:
+                return
+
+    async def fetch(self, ids: Sequence[str]) -> Batch:
+        """Whether these are members: the lists are read until all are found, or to their end."""
+        found: dict[str, dict[str, Any]] = {}
+        for list_id in dict.fromkeys(i.partition(":")[0] for i in ids):
+            wanted = {i for i in ids if i.partition(":")[0] == list_id}
+            try:
+                async for members, _ in self._members_of(list_id):
+                    found |= {m["id"]: m for m in members if m["id"] in wanted}
+                    if wanted <= found.keys():
+                        break
+            except Refused as e:
+                if e.status != 404:  # a list that is gone has no members
+                    raise
+        rows = [found.get(i) or _member(*i.split(":", 1)) for i in dict.fromkeys(ids)]
+        gone = [r["id"] not in found for r in rows]
+        return Batch(MEMBERSHIPS, table(STREAMS[MEMBERSHIPS], rows, self._client, None, gone=gone))
+
+    async def send(self, step: Step) -> list[Receipt]:
+        """One call for each list of the step."""
+        by_list: dict[str, list[tuple[Change, str]]] = {}
+        for change in step.changes:
+            pair = change.remote_id or _id(change)
+            by_list.setdefault(pair.partition(":")[0], []).append((change, pair))
+        what, receipts = "remove" if step.op is Op.REMOVE else "add", []
+        for list_id, changes in by_list.items():
+            records = [pair.partition(":")[2] for _, pair in changes]
+            try:
+                answer = await self._client.write(
+                    "PUT", f"crm/v3/lists/{list_id}/memberships/{what}", records, safe=True
+                )
+            except Refused as e:
+                gone = e.status == 404 and step.op is Op.REMOVE
+                receipts += [
+                    Receipt(
+                        c.number,
+                        Outcome.OK if gone else Outcome.REJECTED,
+                        p if gone else None,
+                        None if gone else str(e),
+                    )
+                    for c, p in changes
+                ]
+                continue
+            missing = set(map(str, answer.json().get("recordIdsMissing") or ())) if what == "add" else set()
+            receipts += [_receipt(c, pair, missing, answer) for c, pair in changes]
+        return receipts
+
+
+def _receipt(change: Change, pair: str, missing: set[str], answer: Answer) -> Receipt:
+    if pair.partition(":")[2] in missing:
+        return Receipt(change.number, Outcome.REJECTED, error=f"there is no record {pair.partition(':')[2]}")
+    return Receipt(change.number, Outcome.OK, pair, version=answer.date_micros())
+
+
+def _member(list_id: str, record_id: str, since: str | None = None) -> dict[str, Any]:
+    return {"id": f"{list_id}:{record_id}", "list_id": list_id, "record_id": record_id, "membershipTimestamp": since}

@@ -1,0 +1,277 @@
+"""What stands in HubSpot, as data: records of a type, pairs of associated records, members of lists.
+
+The properties of a type are described by the account (`described`); what stands here is what every account has.
+Sources: developers.hubspot.com, API reference: properties, objects, associations v4 (default association types), lists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from oploop.apps.hubspot.client import STANDARD, TYPE_ID
+from oploop.records import (
+    Canonical,
+    Column,
+    ColumnType,
+    Deletes,
+    Field,
+    FieldType,
+    Object,
+    Op,
+    Operation,
+    Replay,
+    Stream,
+)
+
+T, I, N, B, TS, D, J = (  # noqa: E741 - a table reads best with short names
+    ColumnType.TEXT, ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.BOOLEAN, ColumnType.TIMESTAMP, ColumnType.DATE,
+    ColumnType.JSON,
+)  # fmt: skip
+
+LAG = 60.0  #: seconds until a search shows a change: HubSpot says "a few moments" and promises nothing
+BATCH = 100
+PAIRS = 1000  #: associations a call
+COMPANY = "associations.company"
+MAX_TEXT = 65_536
+
+#: Which property tells the last change; what shows and sets a record's primary company.
+CHANGED: Mapping[str, str] = {"contacts": "lastmodifieddate"}
+PRIMARY_COMPANY: Mapping[str, tuple[str, int]] = {
+    "contacts": ("associatedcompanyid", 1),
+    "deals": ("hs_primary_associated_company", 5),
+    "tickets": ("hs_primary_company_id", 26),
+}
+#: Properties that hold a record's id, which HubSpot types as numbers.
+IDS = frozenset({"hs_object_id", *(name for name, _ in PRIMARY_COMPANY.values())})
+#: What tells a record apart besides the properties that the account keeps unique.
+IDENTIFYING: Mapping[str, tuple[str, ...]] = {"contacts": ("email",), "companies": ("domain",)}
+REQUIRED: Mapping[str, frozenset[str]] = {
+    "deals": frozenset({"dealname", "dealstage"}),
+    "tickets": frozenset({"subject", "hs_pipeline_stage"}),
+}
+
+META: Mapping[str, ColumnType] = {"id": T, "createdAt": TS, "updatedAt": TS, "archived": B, "archivedAt": TS}
+COMMON: Mapping[str, ColumnType] = {"createdate": TS, "hs_object_id": I, "hubspot_owner_id": T}
+COLUMNS: Mapping[str, Mapping[str, ColumnType]] = {
+    "contacts": {"email": T, "firstname": T, "lastname": T, "phone": T, "lifecyclestage": T, "lastmodifieddate": TS,
+                 "associatedcompanyid": I},
+    "companies": {"name": T, "domain": T, "industry": T, "lifecyclestage": T, "hs_lastmodifieddate": TS},
+    "deals": {"dealname": T, "dealstage": T, "pipeline": T, "amount": N, "closedate": TS, "hs_lastmodifieddate": TS},
+    "tickets": {"subject": T, "content": T, "hs_pipeline": T, "hs_pipeline_stage": T, "hs_ticket_priority": T,
+                "hs_lastmodifieddate": TS},
+}  # fmt: skip
+
+_SAFE = Operation(batch=BATCH, replay=Replay.SAFE)
+_CREATE = Operation(batch=BATCH, replay=Replay.LOOKUP, settle=2 * LAG)
+_PAIR = Field("", FieldType.TEXT, key=True, required=True, nullable=False)
+
+
+def _operations(unique: Iterable[str]) -> Mapping[Op, Operation]:
+    """Of a record type: an upsert is there where the account keeps a property unique."""
+    keys = tuple(unique)
+    upsert = {Op.UPSERT: replace(_SAFE, keys=keys)} if keys else {}
+    return {Op.CREATE: _CREATE, Op.UPDATE: _SAFE, **upsert, Op.ARCHIVE: _SAFE, Op.REMOVE: _SAFE}
+
+
+def record_stream(name: str) -> Stream:
+    columns = {**META, **COMMON, **COLUMNS.get(name, {"hs_lastmodifieddate": TS})}
+    return Stream(name, ("id",), columns, lag=LAG, description=f"{name}, archived ones too; a column a property")
+
+
+def record_object(name: str) -> Object:
+    unique = ("email",) if name == "contacts" else ()
+    fields = {f.name: f for f in _own_fields(name, record_stream(name).columns)}
+    for column, kind in record_stream(name).columns.items():
+        if column not in META:
+            fields[column] = _field(name, column, _FIELDS[kind], unique=unique)
+    said = "records; a field a property, by its name or its label"
+    return Object(
+        name, _operations(unique), stream=name, fields=fields, description=said, unique=_identities(fields.values())
+    )
+
+
+def _identities(fields: Iterable[Field]) -> tuple[frozenset[str], ...]:
+    """Each key field identifies a record by itself: HubSpot looks records up by one property."""
+    return tuple(frozenset({f.name}) for f in fields if f.key)
+
+
+_FIELDS = {T: FieldType.TEXT, I: FieldType.INTEGER, N: FieldType.NUMBER, B: FieldType.BOOLEAN, TS: FieldType.TIMESTAMP}
+_PAIR_OPERATIONS = {Op.UPSERT: replace(_SAFE, batch=PAIRS), Op.REMOVE: replace(_SAFE, batch=PAIRS)}
+
+
+def pair_stream(name: str) -> Stream:
+    """Associations between two types: read whole each time, as no change of either record tells of them."""
+    columns = {"id": T, "from_id": T, "to_id": T, "types": J}
+    said = f"associations, {name.replace('_to_', ' to ')}"
+    return Stream(name, ("id",), columns, incremental=False, deletes=Deletes.ABSENCE, description=said)
+
+
+def pair_object(name: str, fields: tuple[str, str] = ("from_id", "to_id"), said: str = "associations") -> Object:
+    return Object(
+        name,
+        {op: replace(o, keys=fields) if op is Op.UPSERT else o for op, o in _PAIR_OPERATIONS.items()},
+        stream=name,
+        fields={f: replace(_PAIR, name=f, source=Column(f)) for f in fields},
+        unique=(frozenset(fields),),
+        description=f"{said}: a record is there or not",
+    )
+
+
+# -- an account's own properties -----------------------------------------------------------------------------------------
+
+_KINDS: Mapping[str, tuple[ColumnType, FieldType]] = {
+    "number": (N, FieldType.NUMBER),
+    "date": (D, FieldType.DATE),
+    "datetime": (TS, FieldType.TIMESTAMP),
+    "bool": (B, FieldType.BOOLEAN),
+}
+
+
+def changed_property(name: str) -> str:
+    """The property that tells when a record of this type was last changed."""
+    return CHANGED.get(name, "hs_lastmodifieddate")
+
+
+def kind_of(p: Mapping[str, Any]) -> tuple[ColumnType, FieldType]:
+    """A property's column and field types. Several checkboxes are a list; an id is a whole number."""
+    if p["name"] in IDS:
+        return I, FieldType.INTEGER
+    if p.get("type") == "enumeration" and p.get("fieldType") == "checkbox":
+        return J, FieldType.LIST
+    return _KINDS.get(str(p.get("type")), (T, FieldType.TEXT))
+
+
+def shown(name: str, properties: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The properties that become columns: all but those that HubSpot itself hides."""
+    needed = {*COMMON, *COLUMNS.get(name, ()), *IDS, changed_property(name), "hs_merged_object_ids"}
+    return [p for p in properties if not p.get("hidden") or not p.get("hubspotDefined") or p["name"] in needed]
+
+
+def described(
+    name: str, properties: Iterable[Mapping[str, Any]], schema: Mapping[str, Any] | None
+) -> tuple[Stream, Object]:
+    """A type's stream and object as the account describes them."""
+    own = shown(name, properties)
+    columns = {**record_stream(name).columns, **{p["name"]: kind_of(p)[0] for p in own if p["name"] not in META}}
+    unique = [p["name"] for p in own if p.get("hasUniqueValue") and kind_of(p)[1] is FieldType.TEXT]
+    unique += ["email"] if name == "contacts" and "email" not in unique else []
+    required = REQUIRED.get(name, frozenset()) | frozenset((schema or {}).get("requiredProperties") or ())
+    fields = {f.name: f for f in _own_fields(name, {p["name"] for p in own})}
+    for p in own:
+        fields[p["name"]] = replace(_property(name, p, unique), required=p["name"] in required)
+    titles = Counter(f.title for f in fields.values() if f.title)
+    custom = [fields[p["name"]] for p in own if not p.get("hubspotDefined")]
+    by_title = {f.title: f for f in custom if f.title and titles[f.title] == 1}
+    base = record_object(name)
+    made = replace(
+        base, fields={**by_title, **fields}, operations=_operations(unique), unique=_identities(fields.values())
+    )
+    return replace(record_stream(name), columns=columns), made
+
+
+def _own_fields(name: str, properties: Iterable[str]) -> list[Field]:
+    """The fields that are no properties."""
+    found = [Field("id", FieldType.TEXT, source=Column("id"), key=True, read_only=True, nullable=False)]
+    if name in PRIMARY_COMPANY:
+        shows = PRIMARY_COMPANY[name][0]
+        source = Column(shows) if shows in properties else None
+        said = "the id of the primary company"
+        found.append(Field(COMPANY, FieldType.TEXT, source=source, nullable=False, description=said))
+    return found
+
+
+def _property(name: str, p: Mapping[str, Any], unique: Iterable[str]) -> Field:
+    kind = kind_of(p)[1]
+    rules = p.get("modificationMetadata") or {}
+    options = tuple(str(o["value"]) for o in p.get("options") or () if "value" in o)
+    return replace(
+        _field(name, p["name"], kind, unique=unique),
+        title=p.get("label") or None,
+        enum=options if options and p.get("type") == "enumeration" and not p.get("externalOptions") else None,
+        read_only=bool(p.get("calculated") or rules.get("readOnlyValue") or p["name"] == "hs_object_id"),
+        description=str(p.get("description") or ""),
+    )
+
+
+def _field(name: str, column: str, kind: FieldType, *, unique: Iterable[str]) -> Field:
+    identifies = column in unique or column in IDENTIFYING.get(name, ())
+    folded = Canonical.LOWER if column in IDENTIFYING.get(name, ()) else Canonical.EXACT
+    return Field(
+        column,
+        kind,
+        source=Column(column),
+        key=identifies,
+        canonical=folded,
+        max_length=MAX_TEXT if kind is FieldType.TEXT else None,
+        read_only=column in ("createdate", "hs_object_id", "lastmodifieddate", "hs_lastmodifieddate"),
+        required=column in REQUIRED.get(name, ()),
+    )
+
+
+# -- all of them ----------------------------------------------------------------------------------------------------------
+
+PAIRED = ("contacts_to_companies", "deals_to_companies", "deals_to_contacts", "tickets_to_companies", "tickets_to_contacts")  # fmt: skip
+MEMBERSHIPS, LISTS, OWNERS = "list_memberships", "lists", "owners"
+_WHOLE: Mapping[str, Any] = {"incremental": False, "deletes": Deletes.ABSENCE}
+STREAMS: Mapping[str, Stream] = {
+    **{name: record_stream(name) for name in STANDARD},
+    **{name: pair_stream(name) for name in PAIRED},
+    OWNERS: Stream(OWNERS, ("id",), {
+        "id": T, "email": T, "type": T, "firstName": T, "lastName": T, "userId": I, "userIdIncludingInactive": I,
+        "createdAt": TS, "updatedAt": TS, "archived": B, "teams": J,
+    }, **_WHOLE, description="users to whom records belong"),
+    LISTS: Stream(LISTS, ("listId",), {
+        "listId": T, "name": T, "objectTypeId": T, "processingType": T, "processingStatus": T, "listVersion": I,
+        "createdAt": TS, "updatedAt": TS, "filtersUpdatedAt": TS, "deletedAt": TS, "createdById": T, "updatedById": T,
+        "additionalProperties": J,
+    }, **_WHOLE, description="lists, static and active ones"),
+    MEMBERSHIPS: Stream(MEMBERSHIPS, ("id",), {"id": T, "list_id": T, "record_id": T, "membershipTimestamp": TS}, **_WHOLE,
+                        description="members of static lists"),
+}  # fmt: skip
+OBJECTS: Mapping[str, Object] = {
+    **{name: record_object(name) for name in STANDARD},
+    **{name: pair_object(name) for name in PAIRED},
+    MEMBERSHIPS: replace(pair_object(MEMBERSHIPS, ("list_id", "record_id"), "members of static lists"), stream=MEMBERSHIPS),
+}  # fmt: skip
+CUSTOM = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+V = TypeVar("V", Stream, Object)
+
+
+def pair_of(name: str) -> tuple[str, str] | None:
+    """The two types of an association's name: `deals_to_contacts`."""
+    left, to, right = name.partition("_to_")
+    return (left, right) if to and left and right else None
+
+
+def is_records(name: str) -> bool:
+    """Whether a name is that of a type of records."""
+    return name in STANDARD or (name not in (OWNERS, LISTS, MEMBERSHIPS) and pair_of(name) is None)
+
+
+class Named(Mapping[str, V], Generic[V]):
+    """What every account has, and whatever custom object or association is named; `check` asks whether there is one."""
+
+    def __init__(self, known: Mapping[str, V], records: Callable[[str], V], pairs: Callable[[str], V]) -> None:
+        self.known = dict(known)
+        self._records, self._pairs = records, pairs
+
+    def __getitem__(self, name: str) -> V:
+        if name not in self.known:
+            if pair_of(name) is not None:
+                self.known[name] = self._pairs(name)
+            elif name not in STREAMS and (CUSTOM.fullmatch(name) or TYPE_ID.fullmatch(name)):
+                self.known[name] = self._records(name)
+            else:
+                raise KeyError(name)
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)

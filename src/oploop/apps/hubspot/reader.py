@@ -1,0 +1,193 @@
+"""How records are read.
+
+    the first time   the list, page by page; its cursor is an id, so nothing moves while it is paged
+    later            a search for what changed since, by id: each page asks for what lies behind the last one's last id. So
+                     records that change meanwhile shift no page, and the 10,000 that one search shows at the most are
+                     never reached
+    each time        the list of archived records, which no search shows; records that were merged away
+
+Sources: developers.hubspot.com, API reference: objects (list, batch read, archived), CRM search (limits, sorting).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from oploop.apps.arrow import JSON_MARK, table_from_records
+from oploop.apps.base import micros
+from oploop.apps.hubspot.client import Client, next_after, results_of
+from oploop.apps.hubspot.objects import changed_property, kind_of, shown
+from oploop.records import RAW, Batch, Cursor, FieldType, ReadOptions, Stream
+
+PAGE = 100
+SEARCH_PAGE = 200
+READ_PAGE = 100  #: records of a batch read
+#: Seconds by which a search goes back before the last read's start: the index lags, and clocks differ.
+OVERLAP = 300
+#: Characters of property names that an address may hold; more are asked for in the body of a second call.
+MOST_NAMES = 6_000
+MERGED = "hs_merged_object_ids"
+
+
+class RecordReader:
+    """Reads the records of one type. `names`: the properties to ask for; `lists`: those that hold several values."""
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        kind: str,
+        stream: Stream,
+        properties: Sequence[Mapping[str, Any]],
+        out: frozenset[str] = frozenset(),
+    ) -> None:
+        own = [p for p in shown(name, properties) if p["name"] not in out]
+        self._client, self._kind, self._stream, self._exclude = client, kind, stream, out
+        self._names = sorted({p["name"] for p in own} | {"hs_object_id", changed_property(name)})
+        self._lists = [p["name"] for p in own if kind_of(p)[1] is FieldType.LIST]
+        self._changed = changed_property(name)
+        self._path = f"crm/v3/objects/{kind}"
+
+    async def read(self, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        """Read on from `cursor`, as `App.read` says. New properties are read of all records."""
+        name, of = self._stream.name, hashlib.sha256("\n".join(self._names).encode()).hexdigest()[:16]
+        here: Cursor = dict(cursor) if cursor is not None and cursor.get("of") == of else {"of": of}
+        if "since" not in here and options.since is not None:
+            here = {"of": of, "since": int(options.since.timestamp() * 1000) + OVERLAP * 1000}
+        pages = self._changes(here) if "since" in here else self._list(here)
+        async for table, here in pages:
+            yield Batch(name, table, here)
+        async for table in self._archived():
+            yield Batch(name, table)
+        yield Batch(name, self.table([], extracted_at=self._client.runtime.now()), here, complete=True)
+
+    async def _list(self, here: Cursor) -> AsyncIterator[tuple[pa.Table, Cursor]]:
+        """All live records, and where the next read begins."""
+        after, began = here.get("list"), here.get("began")
+        while True:
+            records, after, at = await self._page({"after": after} if after else {})
+            began = began if began is not None else int(at.timestamp() * 1000)
+            here = {"of": here["of"], "began": began, "list": after} if after else {"of": here["of"], "since": began}
+            yield self.table(records, extracted_at=at), here
+            if after is None:
+                return
+
+    async def _page(self, where: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str | None, datetime]:
+        """A page of the list: (records, where the next begins, when)."""
+        names = ",".join(self._names)
+        asked = names if len(names) <= MOST_NAMES else "hs_object_id"
+        at = self._client.runtime.now()
+        answer = await self._client.get(self._path, {"limit": PAGE, **where, "properties": asked})
+        records = results_of(answer)
+        at = min(at, self._client.clock(answer))
+        if asked != names and records:
+            gone = bool(where.get("archived"))
+            records = await self.by_id([str(r["id"]) for r in records], archived=gone)
+        return records, next_after(answer.json()), at
+
+    async def _changes(self, here: Cursor) -> AsyncIterator[tuple[pa.Table, Cursor]]:
+        """Records that changed since; `until` is when this read's search began."""
+        since, last = int(here["since"]), str(here.get("id", "0"))
+        until: int | None = here.get("until")
+        while True:
+            answer = await self._client.search(f"{self._path}/search", self._query(since, last))
+            records, at = results_of(answer), self._client.clock(answer)
+            until = until if until is not None else int(at.timestamp() * 1000)
+            done = len(records) < SEARCH_PAGE
+            last = str(records[-1]["id"]) if records else last
+            walked: Cursor = {"of": here["of"], "since": since, "until": until, "id": last}
+            yield self.table(records, extracted_at=at), {"of": here["of"], "since": until} if done else walked
+            if done:
+                return
+
+    def _query(self, since: int, last: str) -> dict[str, Any]:
+        return {
+            "filterGroups": [
+                {
+                    "filters": [
+                        {"propertyName": self._changed, "operator": "GTE", "value": str(since - OVERLAP * 1000)},
+                        {"propertyName": "hs_object_id", "operator": "GT", "value": last},
+                    ]
+                }
+            ],
+            "sorts": [{"propertyName": "hs_object_id", "direction": "ASCENDING"}],
+            "properties": self._names,
+            "limit": SEARCH_PAGE,
+        }
+
+    async def _archived(self) -> AsyncIterator[pa.Table]:
+        after: str | None = None
+        while True:
+            where = {"archived": "true", **({"after": after} if after else {})}
+            records, after, at = await self._page(where)
+            if records:
+                yield self.table(records, extracted_at=at)
+            if after is None:
+                return
+
+    async def by_id(self, ids: Sequence[str], *, archived: bool = False) -> list[dict[str, Any]]:
+        """The records with these ids, as many as there are."""
+        return (await self._by_id(ids, archived))[0]
+
+    async def _by_id(self, ids: Sequence[str], archived: bool) -> tuple[list[dict[str, Any]], int]:
+        body = {"inputs": [{"id": i} for i in ids], "properties": self._names, "propertiesWithHistory": []}
+        path = f"{self._path}/batch/read" + ("?archived=true" if archived else "")
+        answer = await self._client.ask(path, body)
+        return results_of(answer), answer.date_micros() or micros(self._client.runtime.now())
+
+    async def fetch(self, ids: Sequence[str]) -> Batch:
+        """The records with these ids as they are now; those that HubSpot no longer shows are marked deleted."""
+        began, wanted = self._client.runtime.now(), list(dict.fromkeys(ids))
+        tables = [self.table([], extracted_at=began)]
+        for i in range(0, len(wanted), READ_PAGE):
+            page = wanted[i : i + READ_PAGE]
+            records, at = await self._by_id(page, False)
+            found = {str(r["id"]) for r in records}
+            gone = [_gone(i) for i in page if i not in found]
+            tables.append(self.table([*records, *gone], extracted_at=began, at_least=at))
+        return Batch(self._stream.name, pa.concat_tables(tables, promote_options="default"))
+
+    def table(self, records: Sequence[Mapping[str, Any]], *, extracted_at: datetime, at_least: int = 0) -> pa.Table:
+        """Records as the stream's table, with those that were merged into them marked as deleted."""
+        rows = [
+            {**r["properties"], **{k: r.get(k) for k in ("id", "createdAt", "updatedAt", "archived", "archivedAt")}}
+            for r in records
+        ]
+        versions = [max(version_of(r), at_least) for r in records]
+        raw = list(map(orjson.dumps, records))
+        for record, version in zip(records, list(versions), strict=True):
+            for lost in (record["properties"].get(MERGED) or "").split(";"):
+                if lost and lost != record["id"]:
+                    rows.append({"id": lost, "archived": True})
+                    raw.append(orjson.dumps({"id": lost, "mergedInto": record["id"]}))
+                    versions.append(version)
+        for name in self._lists:
+            for row in rows:
+                row[name] = [v for v in (row.get(name) or "").split(";") if v]
+        table = table_from_records(
+            self._stream,
+            rows,
+            versions=versions,
+            extracted_at=extracted_at,
+            deleted=[bool(r["archived"]) for r in rows],
+            exclude=self._exclude,
+            texts=True,
+        )
+        place = table.column_names.index(RAW)
+        return table.set_column(place, pa.field(RAW, pa.string(), metadata=JSON_MARK), pa.array(raw, pa.string()))
+
+
+def _gone(remote_id: str) -> dict[str, Any]:
+    return {"id": remote_id, "properties": {}, "archived": True}
+
+
+def version_of(record: Mapping[str, Any]) -> int:
+    """A record's version: when it was changed, or archived, last."""
+    times = [record.get(k) for k in ("updatedAt", "archivedAt", "createdAt")]
+    return max((micros(datetime.fromisoformat(t)) for t in times if t), default=0)
