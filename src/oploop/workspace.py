@@ -360,9 +360,10 @@ class Workspace:
         return await self._bind(sync, sync.model, AnyColumns())
 
     async def _bind(self, sync: Sync, table: str, columns: Mapping[str, str]) -> BoundSync:
-        obj, stream = self.target(sync)
-        read = self.project.apps[sync.app].read.get(obj.stream or "")
+        self.target(sync)  # an object that is not there is refused before the account is asked
         held = await self.fields.held(sync)
+        obj, stream = self.target(sync)  # some apps know more of an object once it has been described
+        read = self.project.apps[sync.app].read.get(obj.stream or "")
         bound = bind(
             sync,
             obj,

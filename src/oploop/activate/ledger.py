@@ -301,8 +301,8 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
     [(rows, records)] = warehouse.rows(f"SELECT count(*), count(DISTINCT {rid}) FROM {done}")
     last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
     changes = f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{last}) d"
-    columns = f"(remote_id, sync, run_id, number, acked_at, receipt_version, {', '.join(names)})"
-    row = f"d.rid, ?, ?, d.__number, d.acked_at, d.receipt, {', '.join(values)}"
+    columns = f"({', '.join(['remote_id, sync, run_id, number, acked_at, receipt_version', *names])})"
+    row = ", ".join(["d.rid, ?, ?, d.__number, d.acked_at, d.receipt", *values])
     if not warehouse.rows(f"SELECT 1 FROM {spec.state_table} WHERE sync = {literal(spec.sync)} LIMIT 1"):
         warehouse.execute(
             f"INSERT INTO {spec.state_table} {columns} SELECT {row} FROM {changes}", (spec.sync, run_id)
@@ -311,7 +311,7 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
     warehouse.execute(
         f"MERGE INTO {spec.state_table} s USING {changes} "
         "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
-        f"acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL, {', '.join(sets)} "
+        f"acked_at = d.acked_at, receipt_version = d.receipt, {', '.join(['settled_at = NULL', *sets])} "
         f"WHEN NOT MATCHED THEN INSERT {columns} VALUES ({row})",
         (spec.sync, run_id, spec.sync, run_id),
     )

@@ -99,7 +99,9 @@ class App(ABC):
     async def describe(self, object_name: str) -> Mapping[str, Field]:
         """The object's fields, by the name a sync uses, as this account has them (custom ones too).
 
-        A custom field is listed under its title when that is unique, with its stable id in `name`.
+        A custom field is listed under its title when that is unique, with its stable id in `name`. An app that learns
+        more of the object (its keys, its stream's columns) puts it into its `objects` and `streams`: they are looked at
+        again after this.
         """
         return self.objects[object_name].fields
 

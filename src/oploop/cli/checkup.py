@@ -137,8 +137,9 @@ def _some_warehouse(ws: Workspace) -> Iterator[tuple[Warehouse, bool]]:
 async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> Finding:
     """A sync's object, fields and columns, as far as they can be known."""
     try:
-        obj, stream = ws.target(sync)
+        ws.target(sync)
         held = await ws.fields.held(sync)
+        obj, stream = ws.target(sync)  # some apps know more of an object once it has been described
         table, columns, note = _model(ws, sync, real)
         refs = await ws.references(sync)
         bound = bind(sync, obj, stream, held.fields, warehouse, table, columns, referenced=refs, lost=held.lost)

@@ -50,7 +50,10 @@ def new_sandbox(**settings: Any) -> HubSpotSandbox:
 
 
 def contact(number: int, **more: Any) -> dict[str, Any]:
-    return {"id": str(number), "properties": {"email": f"c{number}@acme.example", "firstname": f"Jürgen {number}", **more}}
+    return {
+        "id": str(number),
+        "properties": {"email": f"c{number}@acme.example", "firstname": f"Jürgen {number}", **more},
+    }
 
 
 @asynccontextmanager

@@ -74,7 +74,11 @@ class TestHubSpot(AppSuite):
     objects = [
         ObjectCase(
             "contacts",
-            fields=lambda i: {"email": f"new{i}@acme.example", "firstname": f"Neu {i} 'n' Söhne 🌻", "topics": ["a", "c"]},
+            fields=lambda i: {
+                "email": f"new{i}@acme.example",
+                "firstname": f"Neu {i} 'n' Söhne 🌻",
+                "topics": ["a", "c"],
+            },
             changed=lambda i: {"firstname": f"Anders {i}", "spend": 12.5 * i, "vip": True, "topics": []},
             bad={"lifecyclestage": "king"},
             calls="POST /crm/v3/objects/contacts/batch/upsert",

@@ -79,7 +79,9 @@ async def everything(app: HubSpotApp, box: HubSpotSandbox) -> None:
     await read(app, "contacts_to_companies")
     new = {"email": "n1@acme.example", "firstname": "N", "spend": 1.5, "topics": ["a"]}
     await send(app, step("contacts", Op.UPSERT, (None, new), key="email"))
-    await send(app, step("contacts", Op.UPDATE, ("1", {"plan": "pro", "vip": False}), ("2", {"associations.company": "901"})))
+    await send(
+        app, step("contacts", Op.UPDATE, ("1", {"plan": "pro", "vip": False}), ("2", {"associations.company": "901"}))
+    )
     await send(app, step("contacts", Op.UPDATE, ("1", {"plan": None}), ("777777", {"plan": "pro"})))
     deals = [{"dealname": "D", "dealstage": s, "associations.company": "902"} for s in ("closedwon", "nowhere")]
     await send(app, step("deals", Op.CREATE, *[(None, d) for d in deals]))

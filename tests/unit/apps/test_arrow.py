@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from oploop.apps.arrow import ARROW_TYPES, JSON_MARK, TIMESTAMP, convert, empty_table, table_from_records
@@ -160,7 +160,7 @@ anything = st.recursive(
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(["id", "name", "at", "more", "x", "_deleted"]), anything), max_size=4))
-@settings(database=None, derandomize=True, max_examples=150)
+@settings(database=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_no_record_is_lost_whatever_is_in_it(records: list[dict[str, Any]]) -> None:
     found = table(records)
     assert found.num_rows == len(records)
@@ -168,3 +168,17 @@ def test_no_record_is_lost_whatever_is_in_it(records: list[dict[str, Any]]) -> N
     assert [orjson.loads(r) for r in found["_raw"].to_pylist()] == orjson.loads(orjson.dumps(records))
     for record, shown in zip(records, found["more"].to_pylist(), strict=True):
         assert shown == (None if record.get("more") is None else orjson.dumps(record["more"]).decode())
+
+
+TEXTS: list[tuple[ColumnType, Any, Any]] = [
+    (I, "12", 12), (I, "1.5", None), (I, "", None), (N, "12.5", 12.5), (N, "much", None), (B, "true", True), (B, "no way", None),
+    (D, "2025-03-01", dt.date(2025, 3, 1)), (TS, "2025-03-01T12:00:00.000Z", NOON), (T, "", None), (T, "x", "x"),
+    (J, ["a"], '["a"]'), (B, True, True), (T, None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value", "expected"), TEXTS)
+def test_an_api_that_writes_all_values_as_text(kind: ColumnType, value: Any, expected: Any) -> None:
+    """Alone, and beside a value that fits, in one column."""
+    assert convert([value], kind, texts=True).to_pylist() == [expected]
+    assert convert([None, value, None], kind, texts=True).to_pylist() == [None, expected, None]

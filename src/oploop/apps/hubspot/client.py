@@ -18,7 +18,7 @@ from pydantic import Field as ConfigField
 from pydantic import SecretStr
 
 from oploop.apps.base import AppConfig
-from oploop.apps.transport import Answer, Budget, Policy, Quota, Sender, Transport, Verdict, retry_after
+from oploop.apps.transport import Answer, Budget, DayQuota, Policy, Quota, Sender, Transport, Verdict, retry_after
 from oploop.errors import FixConfig, FixData, did_you_mean
 from oploop.runtime import Runtime
 
@@ -78,6 +78,14 @@ class HubSpotPolicy(Policy):
         if limit is None:
             return None
         return Quota(limit, _number(answer.headers.get("x-hubspot-ratelimit-remaining")), 1.0)
+
+    def day(self, answer: Answer) -> DayQuota | None:
+        """From `X-HubSpot-RateLimit-Daily` and `-Daily-Remaining`, which private apps are told; until the account's midnight."""
+        limit = _number(answer.headers.get("x-hubspot-ratelimit-daily"))
+        left = _number(answer.headers.get("x-hubspot-ratelimit-daily-remaining"))
+        if not limit or left is None:
+            return None
+        return DayQuota(limit, left, self.until_midnight() if self.zone is not None else None)
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
         return error_text(_body(answer), f"HTTP {answer.status}")

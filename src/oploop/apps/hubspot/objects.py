@@ -194,6 +194,7 @@ def _property(name: str, p: Mapping[str, Any], unique: Iterable[str]) -> Field:
         enum=options if options and p.get("type") == "enumeration" and not p.get("externalOptions") else None,
         read_only=bool(p.get("calculated") or rules.get("readOnlyValue") or p["name"] == "hs_object_id"),
         description=str(p.get("description") or ""),
+        custom=not p.get("hubspotDefined"),
     )
 
 
@@ -239,7 +240,7 @@ OBJECTS: Mapping[str, Object] = {
 }  # fmt: skip
 CUSTOM = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-V = TypeVar("V", Stream, Object)
+V = TypeVar("V")
 
 
 def pair_of(name: str) -> tuple[str, str] | None:

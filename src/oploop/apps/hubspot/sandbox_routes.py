@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -56,6 +57,10 @@ def size_of(request: web.Request, default: int, most: int) -> int:
     return int(text)
 
 
+def _archived(request: web.Request) -> bool:
+    return request.query.get("archived", "").lower() == "true"  # HubSpot's Python client writes True
+
+
 def batch_response(store: Store, results: Sequence[Any], errors: Sequence[Any] = (), status: int = 200) -> web.Response:
     now = iso(store.clock())
     body: dict[str, Any] = {"status": "COMPLETE", "results": list(results), "startedAt": now, "completedAt": now}
@@ -80,7 +85,7 @@ class RecordRoutes:
             ("POST", f"{base}/batch/archive", self.batch_archive),
             ("POST", f"{base}/search", self.search),
             ("POST", f"{base}/merge", self.merge),
-            ("GET", base, self.list),
+            ("GET", base, self.page),
             ("POST", base, self.create),
             ("GET", f"{base}/{{id}}", self.read),
             ("PATCH", f"{base}/{{id}}", self.update),
@@ -104,9 +109,9 @@ class RecordRoutes:
     def _asked(self, request: web.Request) -> list[str]:
         return [n for part in request.query.getall("properties", []) for n in part.split(",") if n]
 
-    async def list(self, request: web.Request) -> web.Response:
+    async def page(self, request: web.Request) -> web.Response:
         kind, size = self._kind(request), size_of(request, 10, 100)
-        archived = request.query.get("archived") == "true"
+        archived = _archived(request)
         records, more = self.store.page(kind, int(request.query.get("after", "0")), size, archived=archived)
         names = self._asked(request)
         results = [self._show(kind, r, names) for r in records]
@@ -134,7 +139,7 @@ class RecordRoutes:
         shown.setdefault("associations", {})[right.name] = {"results": told, **more}
 
     async def read(self, request: web.Request) -> web.Response:
-        kind, archived = self._kind(request), request.query.get("archived") == "true"
+        kind, archived = self._kind(request), _archived(request)
         unique = request.query.get("idProperty")
         record = self.store.get(kind, request.match_info["id"], unique, archived=archived)
         if record is None:
@@ -189,7 +194,7 @@ class RecordRoutes:
 
     async def batch_read(self, request: web.Request) -> web.Response:
         kind, body = self._kind(request), await body_of(request)
-        archived, unique = request.query.get("archived") == "true", body.get("idProperty")
+        archived, unique = _archived(request), body.get("idProperty")
         asked = [str(i["id"]) for i in await inputs_of(request)]
         found = {i: self.store.get(kind, i, unique, archived=archived) for i in asked}
         results = {r["id"]: self._show(kind, r, body.get("properties") or ()) for r in found.values() if r is not None}
@@ -292,13 +297,14 @@ class RecordRoutes:
             raise Refusal(400, f"There was a problem with the request: unknown property {name}")
         value = then.get(name)
         if what in ("HAS_PROPERTY", "NOT_HAS_PROPERTY"):
-            return (value is not None) == (what == "HAS_PROPERTY")
+            return bool((value is not None) == (what == "HAS_PROPERTY"))
         if value is None:
             return what in ("NEQ", "NOT_IN")
         if what in ("IN", "NOT_IN"):
-            return (value.lower() in [v.lower() for v in f.get("values") or ()]) == (what == "IN")
+            return bool((value.lower() in [v.lower() for v in f.get("values") or ()]) == (what == "IN"))
         if what == "BETWEEN":
-            return _order(kind, name, f["value"]) <= _order(kind, name, value) <= _order(kind, name, f["highValue"])
+            low, high = _order(kind, name, f["value"]), _order(kind, name, f["highValue"])
+            return bool(low <= _order(kind, name, value) <= high)
         if what not in COMPARE:
             raise Refusal(400, f"the sandbox does not search by {what}")
         return COMPARE[what](_order(kind, name, value), _order(kind, name, f.get("value")))
@@ -310,8 +316,6 @@ def _changed(kind: Kind, then: Mapping[str, Any]) -> str:
 
 def _order(kind: Kind, name: str, value: Any) -> Any:
     """A value as it is compared: numbers and times as such, texts without regard to case."""
-    from datetime import UTC, datetime
-
     match kind.properties[name]["type"] if name in kind.properties else "string":
         case "number":
             return float(value or 0)
@@ -368,7 +372,7 @@ class AccountRoutes:
         ]
 
     async def properties(self, request: web.Request) -> web.Response:
-        kind, archived = self.store.kind(request.match_info["type"]), request.query.get("archived") == "true"
+        kind, archived = self.store.kind(request.match_info["type"]), _archived(request)
         return json_response({"results": [p for p in kind.properties.values() if p["archived"] == archived]})
 
     async def one_property(self, request: web.Request) -> web.Response:
