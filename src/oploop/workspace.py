@@ -27,6 +27,8 @@ from oploop.apps.base import App
 from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mean
 from oploop.extract import StreamRequest, stream_states
+from oploop.extract.nouns import Source
+from oploop.extract.tables import LoadedStreams, TableReader, columns_of
 from oploop.model.base import Modeler, environment_table
 from oploop.project import Project, StreamBlock, Sync, check_columns
 from oploop.project.release import release_of
@@ -267,8 +269,26 @@ class Workspace:
     def app(self, name: str) -> App:
         """An app of the project, made at the first use."""
         if name not in self._apps:
-            self._apps[name] = make_app(self.project.apps[name], replace(self.runtime, vault=self.vault))
+            block = self.project.apps[name]
+            app = make_app(block, replace(self.runtime, vault=self.vault))
+            if block.tables:
+                app.streams = LoadedStreams(app.streams, block.tables)
+            self._apps[name] = app
         return self._apps[name]
+
+    def source(self, app: str, stream: str) -> Source:
+        """What a stream is read from: its app, or the table into which another tool loads it."""
+        block = self.project.apps[app].tables.get(stream)
+        return self.app(app) if block is None else TableReader(self.app(app), block, self.warehouse, self.runtime)
+
+    def unread(self, app: str, stream: str | None) -> Collection[str]:
+        """The columns of a stream that are not read: excluded by the project, or not in the table of another tool."""
+        block, read = self.project.apps[app], self.project.apps[app].read.get(stream or "")
+        exclude = frozenset(read.exclude if read is not None else ())
+        if stream is None or stream not in block.tables:
+            return exclude
+        of = self.app(app).streams[stream]
+        return exclude | (of.columns.keys() - columns_of(of, block.tables[stream], self.warehouse).keys())
 
     @functools.cached_property
     def fields(self) -> AccountFields:
@@ -298,13 +318,12 @@ class Workspace:
         wanted: dict[tuple[str, str], ReadOptions] = {}
         for block in self.project.apps.values():
             app = self.app(block.name)
-            for name, options in block.read.items():
+            places = {n: b.place for n, b in block.read.items()} | {n: b.place for n, b in block.tables.items()}
+            for name, place in places.items():
                 if name not in app.streams:
-                    raise FixConfig(
-                        f"{block.name} has no stream {name!r}",
-                        mend=did_you_mean(name, app.streams),
-                        place=options.place,
-                    )
+                    mend = did_you_mean(name, app.streams)
+                    raise FixConfig(f"{block.name} has no stream {name!r}", mend=mend, place=place)
+            for name, options in block.read.items():
                 since, exclude = options.since, frozenset(options.exclude)
                 check_reading(f"{block.name}.{name}", options, app.streams[name], self.runtime.now())
                 wanted[block.name, name] = ReadOptions(since=since, exclude=exclude)
@@ -314,10 +333,11 @@ class Workspace:
             if stream is not None:
                 shown.add((sync.app, stream.name))
             shown |= {(app_name, of.name) for app_name, _, _, of in referenced(self, sync) if of is not None}
+        shown |= {(block.name, name) for block in self.project.apps.values() for name in block.tables}
         for target in sorted(shown):
             wanted.setdefault(target, ReadOptions())
         due = [name for name in wanted if full or name in shown or self._due(*name)]
-        return [StreamRequest(self.app(a), self.app(a).streams[s], wanted[a, s], full) for a, s in due]
+        return [StreamRequest(self.source(a, s), self.app(a).streams[s], wanted[a, s], full) for a, s in due]
 
     def _due(self, app: str, stream: str) -> bool:
         """Whether a stream is to be read again: `every` has gone by since the last complete read began."""
@@ -372,7 +392,7 @@ class Workspace:
             self.warehouse,
             table,
             columns,
-            unread=read.exclude if read is not None else (),
+            unread=self.unread(sync.app, obj.stream),
             others=self.project.syncs,
             referenced=await self.references(sync),
             lost=held.lost,
@@ -389,8 +409,7 @@ class Workspace:
         """The objects that a sync's fields refer to, by `app.object`, as their accounts describe them."""
         found = {}
         for app, name, obj, stream in referenced(self, sync):
-            read = self.project.apps[app].read.get(obj.stream or "")
-            unread = read.exclude if read is not None else ()
+            unread = self.unread(app, obj.stream)
             found[f"{app}.{name}"] = Referenced(app, obj, stream, await self.fields.described(app, name), unread)
         return found
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
-from oploop.apps.base import App
 from oploop.errors import OploopError
-from oploop.records import ReadOptions, Stream
+from oploop.records import Batch, Cursor, ReadOptions, Stream
+
+
+class Source(Protocol):
+    """What extracting needs of an app."""
+
+    name: str
+
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        """See App.read."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +30,7 @@ class StreamRequest:
     as records come again.
     """
 
-    app: App
+    app: Source
     stream: Stream
     options: ReadOptions = field(default_factory=ReadOptions)
     full: bool = False

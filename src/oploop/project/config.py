@@ -88,6 +88,23 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class TableBlock:
+    """A table into which another tool loads a stream: `key`, `version` and `deleted` are its columns.
+
+    `columns`: names in the app to names in the table, where these differ by more than case and underscores. `lag`:
+    seconds after which a change in the app is surely in the table.
+    """
+
+    table: str
+    key: str
+    version: str
+    place: Place
+    deleted: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    lag: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
 class AppBlock:
     """An app as the project names it. `options` are its own keys, as written: `${VAR}` is filled in by validate_block."""
 
@@ -99,6 +116,7 @@ class AppBlock:
     place: Place
     root: Path
     variables: Variables = field(repr=False, compare=False)
+    tables: dict[str, TableBlock] = field(default_factory=dict)  #: streams that another tool loads
 
     def place_named(self, text: str) -> Place:
         """The line of the key that a message names, one with a secret before others; else of the whole block."""
@@ -328,6 +346,30 @@ def _stream(name: str, value: Any, place: Place) -> StreamBlock:
     return StreamBlock(place=place, **take(a_map(value, place, name), STREAM_KEYS, f"stream {name}"))
 
 
+TABLE_KEYS: dict[str, Read] = {
+    "table": text,
+    "key": text,
+    "version": text,
+    "deleted": text,
+    "lag": duration,
+    "columns": lambda value, place, key: {
+        n: text(v, a_map(value, place, key).places[n], n) for n, v in a_map(value, place, key).items()
+    },
+}
+
+
+def _tables(value: Any, place: Place, key: str) -> dict[str, TableBlock]:
+    """The streams that another tool loads, by name."""
+    found = {}
+    for name, inner in a_map(value, place, key).items():
+        at = value.places[name]
+        block = a_map(inner, at, name)
+        taken = take(block, TABLE_KEYS, f"table {name}")
+        require(block, f"table {name}", "table", "key", "version")
+        found[name] = TableBlock(place=at, **taken)
+    return found
+
+
 def _budget(value: Any, place: Place, key: str) -> Budget:
     budget = Budget(**take(a_map(value, place, key), BUDGET_KEYS, key))
     if budget.share == 0:
@@ -336,7 +378,7 @@ def _budget(value: Any, place: Place, key: str) -> Budget:
 
 
 #: The keys that every app takes and that are read here; all others are the app's own (see validate_block).
-APP_KEYS: dict[str, Read] = {"type": text, "read": _streams, "budget": _budget}
+APP_KEYS: dict[str, Read] = {"type": text, "read": _streams, "budget": _budget, "tables": _tables}
 
 
 def _app(name: str, value: Any, place: Place, root: Path, variables: Variables) -> AppBlock:
@@ -357,4 +399,5 @@ def _app(name: str, value: Any, place: Place, root: Path, variables: Variables) 
         place=place,
         root=root,
         variables=variables,
+        tables=taken.get("tables", {}),
     )
