@@ -8,7 +8,7 @@ Sources: developers.hubspot.com, API reference: objects (batch create, update, u
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -39,7 +39,8 @@ class Writer:
             body = {"inputs": [{"id": c.remote_id} for c in step.changes]}
             answer = await self._client.write("POST", f"{path}/archive", body, safe=True)
             return [Receipt(c.number, Outcome.OK, c.remote_id, version=answer.date_micros()) for c in step.changes]
-        inputs = [(c, self._input(step, c)) for c in step.changes]
+        known = {p["name"] for p in await self._client.properties(self._name)}
+        inputs = [(c, self._input(step, c, known)) for c in step.changes]
         sent = [(c, i) for c, i in inputs if i["properties"] or step.op is not Op.UPDATE]
         receipts = {c.number: Receipt(c.number, Outcome.OK, c.remote_id) for c, _ in inputs}
         if sent:
@@ -51,14 +52,17 @@ class Writer:
             await self._companies(step, receipts)
         return list(receipts.values())
 
-    def _input(self, step: Step, change: Change) -> dict[str, Any]:
-        """One input of a batch. A create takes the company along; its trace id lets the batch be done in part."""
+    def _input(self, step: Step, change: Change, known: Collection[str]) -> dict[str, Any]:
+        """One input of a batch. A create takes the company along; its trace id lets the batch be done in part.
+
+        A key that is no property (an append may have one of its own) is not sent.
+        """
         wanted = {k: v for k, v in change.fields.items() if k not in (COMPANY, "id")}
         made: dict[str, Any] = {"objectWriteTraceId": f"{step.id}-{change.number}"}
         if step.op is Op.UPDATE:
             made["id"] = change.remote_id
         else:
-            wanted = {**change.key, **wanted}
+            wanted = {**{k: v for k, v in change.key.items() if k in known}, **wanted}
         if step.op is Op.UPSERT:
             [(unique, value)] = change.key.items()
             made |= {"idProperty": unique, "id": text_of(value)}
