@@ -216,13 +216,13 @@ async def test_members_of_several_lists_in_one_step() -> None:
 
 
 async def test_a_spent_day_ends_the_run_until_the_accounts_midnight() -> None:
-    box = filled(daily_limit=2)
+    box = filled(daily_limit=3)
     async with using(box) as app:
         await app.check()
         await send(app, step("contacts", Op.UPDATE, ("1", {"plan": "pro"})))
         left = app.client.transport.budget.day_left() if app.client.transport.budget is not None else None
         assert left is not None
-        assert (left.limit, left.remaining) == (2, 0)
+        assert (left.limit, left.remaining) == (3, 0)
         with pytest.raises(QuotaSpent) as spent:
             await app.send(step("contacts", Op.UPDATE, ("2", {"plan": "pro"})))
     assert spent.value.after is not None

@@ -15,9 +15,10 @@ from zoneinfo import ZoneInfo
 
 import orjson
 from pydantic import Field as ConfigField
-from pydantic import SecretStr
+from pydantic import SecretStr, model_validator
 
 from oploop.apps.base import AppConfig
+from oploop.apps.oauth import OAuth, RefreshToken
 from oploop.apps.transport import Answer, Budget, DayQuota, Policy, Quota, Sender, Transport, Verdict, retry_after
 from oploop.errors import FixConfig, FixData, did_you_mean
 from oploop.runtime import Runtime
@@ -35,17 +36,39 @@ MIGRATING = 60.0
 
 
 class HubSpotConfig(AppConfig):
-    """The keys of a `hubspot` block. `rate_limit`: calls in ten seconds until the account's own headers say otherwise."""
+    """The keys of a `hubspot` block: the token of a private app, or what an OAuth app renews its tokens with.
 
-    access_token: SecretStr
+    `rate_limit`: calls in ten seconds until the account's own headers say otherwise.
+    """
+
+    access_token: SecretStr | None = None
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    refresh_token: SecretStr | None = None
     rate_limit: int = ConfigField(default=100, ge=1)
+
+    @model_validator(mode="after")
+    def _complete(self) -> HubSpotConfig:
+        renewing = (self.client_id, self.client_secret, self.refresh_token)
+        if self.access_token is not None and any(renewing):
+            raise ValueError("has access_token and refresh_token: give the one that is meant")
+        if self.access_token is None and not all(renewing):
+            raise ValueError("needs access_token (of a private app), or client_id, client_secret and refresh_token")
+        return self
+
+    def grant(self) -> RefreshToken | None:
+        """How an OAuth app's tokens are renewed; None for a private app."""
+        if self.client_id is None or self.refresh_token is None:
+            return None
+        url = f"{(self.base_url or ADDRESS).rstrip('/')}/oauth/v1/token"
+        return RefreshToken(url, self.client_id, self.client_secret, refresh_token=self.refresh_token)
 
 
 class HubSpotPolicy(Policy):
     """What HubSpot's statuses, headers and error bodies mean. `zone`: the account's, in which its day ends."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Runtime, credential: str = "access_token") -> None:
+        self._runtime, self._credential = runtime, credential
         self.zone: ZoneInfo | None = None
 
     def verdict(self, answer: Answer) -> Verdict:
@@ -91,7 +114,7 @@ class HubSpotPolicy(Policy):
         return error_text(_body(answer), f"HTTP {answer.status}")
 
     def credential(self) -> str:
-        return "access_token, and the scopes that its app was given"
+        return f"{self._credential}, and the scopes that its app was given"
 
 
 def _body(answer: Answer) -> Mapping[str, Any]:
@@ -116,11 +139,16 @@ class Client:
 
     def __init__(self, config: HubSpotConfig, runtime: Runtime, sender: Sender | None = None) -> None:
         self.runtime = runtime
-        self.policy = HubSpotPolicy(runtime)
+        grant, token = config.grant(), config.access_token
+        self.policy = HubSpotPolicy(runtime, "access_token" if grant is None else grant.credential)
         self.transport = Transport(
             config.base_url or ADDRESS,
             runtime=runtime,
-            headers={"Authorization": f"Bearer {config.access_token.get_secret_value()}", "Accept": "application/json"},
+            headers={
+                "Accept": "application/json",
+                **({"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}),
+            },
+            auth=OAuth(grant, runtime) if grant is not None else None,
             policy=self.policy,
             budget=Budget(runtime, calls=config.rate_limit, window=WINDOW),
             sender=sender,

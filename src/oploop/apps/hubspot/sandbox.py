@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from datetime import datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -25,6 +26,8 @@ from oploop.apps.sandbox import Sandbox, json_response
 from oploop.runtime import Runtime
 
 ACCESS_TOKEN = "pat-test-oploop"
+CLIENT_ID, CLIENT_SECRET, REFRESH_TOKEN = "oploop-client", "oploop-client-secret", "oploop-refresh-token"
+TOKEN_SECONDS = 1_800  #: how long a token of the OAuth app is good
 UNLIMITED = 100_000
 
 
@@ -52,7 +55,7 @@ class HubSpotSandbox(Sandbox):
         multi_status: frozenset[str] = frozenset({"create"}),
     ) -> None:
         super().__init__(runtime=runtime, keep_log=keep_log)
-        self._token, self._speedup, self._multi = access_token, speedup, multi_status
+        self._access_token, self._speedup, self._multi = access_token, speedup, multi_status
         self._limits = {"TEN_SECONDLY_ROLLING": rate_limit, "SECONDLY": search_limit, "DAILY": daily_limit}
         self.store = Store(self.now, index_lag)
         self.links, self.lists = Associations(self.store), Lists(self.store)
@@ -72,6 +75,7 @@ class HubSpotSandbox(Sandbox):
         self.links.clear()
         self.lists.clear()
         self.owners.clear()
+        self._tokens: dict[str, datetime] = {}
         self._calls: dict[str, deque[float]] = {name: deque() for name in self._limits}
 
     def load(self, kind: str, records: list[dict[str, Any]]) -> None:
@@ -124,7 +128,8 @@ class HubSpotSandbox(Sandbox):
         records = RecordRoutes(self.store, self.links, self._multi)
         account = AccountRoutes(self.store, self.links, self.lists, self.owners)
         listed = [("GET", "/account-info/v3/details", self._details), *records.routes(), *account.routes()]
-        return [web.route(method, path, self._guarded(reply)) for method, path, reply in listed]
+        found = [web.route(method, path, self._guarded(reply)) for method, path, reply in listed]
+        return [web.post("/oauth/v1/token", self._token), *found]
 
     def not_found(self, status: int) -> web.Response:
         return json_response(Refusal(status, "resource not found", "OBJECT_NOT_FOUND").body(), status)
@@ -162,8 +167,29 @@ class HubSpotSandbox(Sandbox):
 
         return guarded
 
+    async def _token(self, request: web.Request) -> web.Response:
+        """A new access token for the OAuth app's refresh token, which stays the same."""
+        form = await request.post()
+        known = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "refresh_token": REFRESH_TOKEN}
+        wrong = [name for name, value in known.items() if form.get(name) != value]
+        if form.get("grant_type") != "refresh_token" or wrong:
+            said = f"missing or unknown {', '.join(wrong) or 'grant_type'}"
+            return json_response({"status": "BAD_AUTH_CODE", "message": said}, 400)
+        token = f"oauth-{self._runtime.new_id()}"
+        self._tokens[token] = self.now() + timedelta(seconds=TOKEN_SECONDS)
+        answer = {"token_type": "bearer", "access_token": token, "refresh_token": REFRESH_TOKEN}
+        return json_response({**answer, "expires_in": TOKEN_SECONDS})
+
     def _authorize(self, request: web.Request) -> None:
-        if request.headers.get("Authorization") != f"Bearer {self._token}":
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token in self._tokens:
+            if self._tokens[token] <= self.now():
+                raise Refusal(
+                    401,
+                    f"The OAuth token used to make this call expired {self._tokens[token]}",
+                    "EXPIRED_AUTHENTICATION",
+                )
+        elif token != self._access_token:
             said = "Authentication credentials not found. This API supports OAuth 2.0 authentication"
             raise Refusal(401, said, "INVALID_AUTHENTICATION")
 
