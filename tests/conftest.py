@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 
+from tests.mysql import mysql
 from tests.postgres import cluster
 
-__all__ = ["cluster"]
+__all__ = ["cluster", "mysql"]
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt a process of their
 # own would wait for ever.

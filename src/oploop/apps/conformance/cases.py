@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import orjson
 
@@ -66,13 +66,13 @@ class ObjectCase:
 
     `fields(i)`: all that the i-th new record is made of, with the key's fields; no two alike. `changed(i)`: what an
     update of it sends. `key`: the names of the key's fields. `bad`: fields with which the app refuses a record. `calls`: a
-    regular expression for the requests that write it. `stored`: how many records the sandbox holds now. `existing`: of an
-    object that cannot be created: put so many records into the sandbox, return their ids.
+    regular expression for the requests that write it; None where it is written without any (a database, files).
+    `stored`: how many records the sandbox holds now. `existing`: of an object that cannot be created: put so many records into the sandbox, return their ids.
     """
 
     object: str
     fields: Callable[[int], dict[str, Any]]
-    calls: str
+    calls: str | None
     stored: Callable[[Sandbox], int]
     key: tuple[str, ...]
     changed: Callable[[int], dict[str, Any]] | None = None
@@ -93,17 +93,19 @@ class Raw:
         """One read, from where the last one stopped; broken off after so many batches."""
         seen: set[tuple[Any, ...]] = set()
         self.batches = []
-        async for batch in app.read(self.stream.name, self.cursor, ReadOptions()):
-            assert not (self.batches and self.batches[-1].complete), "a batch came after the complete one"
-            self.batches.append(batch)
-            seen |= self._load(batch)
-            if batch.cursor is not None:
-                self.cursor = orjson.loads(orjson.dumps(batch.cursor))  # as it is stored
-            if stop_after is not None and len(self.batches) >= stop_after:
-                return
+        batches = cast("AsyncGenerator[Batch, None]", app.read(self.stream.name, self.cursor, ReadOptions()))
+        async with aclosing(batches):  # a read that is broken off lets go of what it holds
+            async for batch in batches:
+                assert not (self.batches and self.batches[-1].complete), "a batch came after the complete one"
+                self.batches.append(batch)
+                seen |= self._load(batch)
+                if batch.cursor is not None:
+                    self.cursor = orjson.loads(orjson.dumps(batch.cursor))  # as it is stored
+                if stop_after is not None and len(self.batches) >= stop_after:
+                    return
         assert self.batches, f"{self.stream.name}: no batch at all, not even the complete one"
         assert self.batches[-1].complete, f"{self.stream.name}: the last batch is not complete"
-        if self.stream.deletes is Deletes.ABSENCE:
+        if self.stream.deletes is Deletes.ABSENCE or (self.cursor or {}).get("relisted"):
             for key, row in self.rows.items():
                 row[DELETED] = row[DELETED] or key not in seen
 
@@ -175,6 +177,8 @@ class Suite:
     """What an author says; the tests are in the mixins."""
 
     app_class: ClassVar[type[App]]
+    #: Whether the app speaks HTTP with its sandbox; else no answers are spoiled and lost.
+    http: ClassVar[bool] = True
     #: A wrong value for each key that is a credential; `check` must name the key.
     wrong_credentials: ClassVar[Mapping[str, str]] = {}
     streams: ClassVar[Sequence[StreamCase]] = ()

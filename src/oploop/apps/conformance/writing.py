@@ -68,7 +68,7 @@ class Writing(Suite):
             for case in self.objects:
                 async with self.bench() as bench:
                     op, records = await _trial(bench, case, 4)
-                    if op is None:
+                    if op is None or case.calls is None:
                         continue
                     before = case.stored(bench.sandbox)
                     fault = Fault(case.calls, "status", status=429, headers={"Retry-After": "0"}, body="{}", times=2)
@@ -84,7 +84,7 @@ class Writing(Suite):
             for case in self.objects:
                 async with self.bench() as bench:
                     op = _making(bench, case)
-                    if op is None:
+                    if op is None or case.calls is None:
                         continue
                     before = case.stored(bench.sandbox)
                     bench.sandbox.faults.append(Fault(case.calls, "lose"))

@@ -1,0 +1,235 @@
+"""Changes as staged rows, and the set-based statements that deliver them.
+
+Rows are staged in a temporary table: `n` the change's number, `k0..` what finds its row, `c0..` the values, `m0..` whether
+a value is sent (only where not all rows send it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from oploop.apps.columns import Columns
+from oploop.apps.sql.tables import SqlColumn, Table, parts_of
+from oploop.errors import FixConfig
+from oploop.records import Change, ColumnType, Op
+
+if TYPE_CHECKING:
+    from oploop.apps.sql.engine import Engine
+
+
+@dataclass(frozen=True)
+class Group:
+    """Changes that one statement delivers. `find`: the columns by which rows are found; `values`: those that are written;
+    `partial`: of them those that not every row sends; `rows`: what is staged, in the order of stage_columns."""
+
+    table: Table
+    op: Op
+    find: tuple[SqlColumn, ...]
+    values: tuple[SqlColumn, ...]
+    partial: frozenset[str]
+    rows: list[tuple[Any, ...]]
+
+    def stage_columns(self) -> list[tuple[str, SqlColumn | str]]:
+        columns: list[tuple[str, SqlColumn | str]] = [("n", "BIGINT")]
+        columns += [(f"k{i}", c) for i, c in enumerate(self.find)]
+        columns += [(f"c{i}", c.kind.stage) for i, c in enumerate(self.values)]
+        return columns + [(f"m{i}", "INTEGER") for i, c in enumerate(self.values) if c.name in self.partial]
+
+
+class Statements:
+    """The statements of a group, for the staged rows for which `rows`, a condition over `s`, holds."""
+
+    def __init__(self, engine: Engine, group: Group) -> None:
+        self._engine, self._group = engine, group
+        self._same = " AND ".join(f"t.{engine.quote(c.name)} = s.k{i}" for i, c in enumerate(group.find))
+        self._absent = f"t.{engine.quote(group.find[0].name)} IS NULL"
+
+    def put(self) -> str:
+        """INSERT of one row into the stage, for executemany."""
+        columns = self._group.stage_columns()
+        marks = ", ".join([self._engine.mark] * len(columns))
+        return f"INSERT INTO {self._engine.stage} ({', '.join(n for n, _ in columns)}) VALUES ({marks})"
+
+    def missing(self, rows: str) -> str:
+        """The numbers of staged rows that the table does not have."""
+        return f"SELECT s.n FROM {self._joined('LEFT JOIN')} WHERE {self._absent} AND {rows}"
+
+    def ids(self) -> str:
+        """(n, the key's columns) of staged rows that are in the table."""
+        keys = ", ".join(c.kind.read.format(f"t.{self._engine.quote(c.name)}") for c in self._group.table.key_columns)
+        return f"SELECT s.n, {keys} FROM {self._joined('JOIN')}"
+
+    def update(self, rows: str) -> str | None:
+        """None when nothing is to be set."""
+        sets = []
+        find = {c.name for c in self._group.find}
+        for i, c in enumerate(self._group.values):
+            if c.name in find and self._group.op is Op.UPSERT:
+                continue
+            name, value = self._engine.quote(c.name), c.kind.write.format(f"s.c{i}")
+            kept = f"CASE WHEN s.m{i} = 1 THEN {value} ELSE t.{name} END" if c.name in self._group.partial else value
+            sets.append((name, kept))
+        return self._engine.update(self._group.table.sql, sets, self._same, rows) if sets else None
+
+    def insert(self, rows: str, *, absent: bool) -> str:
+        """`absent`: only rows that the table does not have."""
+        columns = ", ".join(self._engine.quote(c.name) for c in self._group.values)
+        values = ", ".join(c.kind.write.format(f"s.c{i}") for i, c in enumerate(self._group.values))
+        source = self._joined("LEFT JOIN") if absent else f"{self._engine.stage} AS s"
+        where = f"{self._absent} AND {rows}" if absent else rows
+        return f"INSERT INTO {self._group.table.sql} ({columns}) SELECT {values} FROM {source} WHERE {where}"
+
+    def remove(self, rows: str) -> str:
+        find = [self._engine.quote(c.name) for c in self._group.find]
+        return self._engine.remove(self._group.table.sql, find, self._same, rows)
+
+    def _joined(self, how: str) -> str:
+        return f"{self._engine.stage} AS s {how} {self._group.table.sql} AS t ON {self._same}"
+
+
+def groups_of(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -> list[Group]:
+    """A step's changes in as few groups as their fields allow, mostly one."""
+    if isinstance(changes, Columns):
+        found = _from_columns(engine, table, op, changes)
+        if found is not None:
+            return [found]
+    if op in (Op.UPDATE, Op.REMOVE):
+        parts = _by(changes, lambda c: (c.remote_id is not None, *(() if c.remote_id is not None else sorted(c.key))))
+        return [_changing(engine, table, op, part) for part in parts]
+    groups: list[Group] = []
+    for part in _by(changes, lambda c: tuple(sorted(c.key))):
+        groups += [_making(engine, table, op, same) for same in _alike(table, part)]
+    return groups
+
+
+def _by(changes: Sequence[Change], form: Callable[[Change], Any]) -> list[list[Change]]:
+    found: dict[Any, list[Change]] = {}
+    for change in changes:
+        found.setdefault(form(change), []).append(change)
+    return list(found.values())
+
+
+def _alike(table: Table, changes: Sequence[Change]) -> list[list[Change]]:
+    """New rows by what they do not send, as far as that matters: a column with a default of its own gets that."""
+    every = set.intersection(*(set(c.fields) for c in changes))
+    some = [n for n in _names(changes) if n not in every and _writable(table, n).filled]
+    return _by(changes, lambda c: tuple(n in c.fields for n in some)) if some else [list(changes)]
+
+
+def _names(changes: Sequence[Change]) -> list[str]:
+    """All fields that any of the changes sends, in order."""
+    names: dict[str, None] = {}
+    for change in changes:
+        names |= dict.fromkeys(change.fields)
+    return list(names)
+
+
+def _writable(table: Table, name: str) -> SqlColumn:
+    column = table.by_name.get(name)
+    if column is None or column.made:
+        raise FixConfig(f"{table.name} has no column {name!r} that can be written", mend="run again; was it changed?")
+    return column
+
+
+def _changing(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -> Group:
+    """Updates and removals: rows found by id, or by the sync's key where no id is known."""
+    by_id = changes[0].remote_id is not None
+    names = table.key if by_id else tuple(changes[0].key)
+    find = tuple(table.by_name[n] for n in names)
+    if by_id:
+        keys = [list(v) for v in zip(*(parts_of(table, c.remote_id or "") for c in changes), strict=True)]
+    else:
+        keys = [[c.key.get(n) for c in changes] for n in names]
+    return _staged(engine, table, op, find, keys, [] if op is Op.REMOVE else _names(changes), changes)
+
+
+def _making(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -> Group:
+    """Creates and upserts: rows found by the sync's key, which their fields hold too."""
+    names = tuple(changes[0].key)
+    if op is Op.UPSERT and frozenset(names) not in table.unique:
+        raise FixConfig(
+            f"{table.name} has no unique index on {', '.join(names)} to upsert by",
+            mend="make one, or use the columns of one as the sync's key",
+        )
+    find = tuple(table.by_name[n] for n in names)
+    keys = [[c.key.get(n) for c in changes] for n in names]
+    return _staged(engine, table, op, find, keys, _names(changes), changes)
+
+
+def _staged(
+    engine: Engine,
+    table: Table,
+    op: Op,
+    find: tuple[SqlColumn, ...],
+    keys: list[list[Any]],
+    names: list[str],
+    changes: Sequence[Change],
+) -> Group:
+    values = tuple(_writable(table, n) for n in names)
+    partial = frozenset(n for n in names if not all(n in c.fields for c in changes))
+    columns: list[Sequence[Any]] = [[c.number for c in changes]]
+    columns += [[engine.staged(c, v) for v in part] for c, part in zip(find, keys, strict=True)]
+    columns += [[engine.staged(v, c.fields.get(v.name)) for c in changes] for v in values]
+    columns += [[int(v.name in c.fields) for c in changes] for v in values if v.name in partial]
+    return Group(table, op, find, values, partial, list(zip(*columns, strict=True)))
+
+
+def _from_columns(engine: Engine, table: Table, op: Op, changes: Columns) -> Group | None:
+    """The changes as one group, column by column; None where they must be looked at one by one."""
+    rows, remote = changes.rows, changes.rows.column("__remote")
+    by_id = op in (Op.UPDATE, Op.REMOVE)
+    if by_id and (remote.null_count or len(table.key) != 1):
+        return None
+    names = tuple(n for n, _ in changes.chunk.keys)
+    if not by_id and (
+        any(n not in table.by_name for n in names) or (op is Op.UPSERT and frozenset(names) not in table.unique)
+    ):
+        return None
+    find = (table.by_name[table.key[0]],) if by_id else tuple(table.by_name[n] for n in names)
+    if by_id:
+        whole = [parts_of(table, i)[0] for i in remote.to_pylist()]
+        keys = [whole]
+    else:
+        keys = [rows.column(column).to_pylist() for _, column in changes.chunk.keys]
+    found = {} if op is Op.REMOVE else _sent(table, op, changes)
+    if found is None:
+        return None
+    values = tuple(table.by_name[n] for n in found)
+    partial = frozenset(n for n, (_, mask) in found.items() if mask is not None)
+    columns: list[Sequence[Any]] = [rows.column("__number").to_pylist()]
+    columns += [[engine.staged(c, v) for v in part] for c, part in zip(find, keys, strict=True)]
+    columns += [_as_staged(engine, table.by_name[n], column) for n, (column, _) in found.items()]
+    columns += [[int(m) for m in mask] for _, mask in found.values() if mask is not None]
+    return Group(table, op, find, values, partial, list(zip(*columns, strict=True)))
+
+
+def _as_staged(engine: Engine, column: SqlColumn, values: list[Any]) -> list[Any]:
+    """A column of a plan as the driver takes it; JSON stands there as text already."""
+    if column.kind.column is ColumnType.JSON and set(map(type, values)) <= {str, type(None)}:
+        return values
+    return [engine.staged(column, v) for v in values]
+
+
+def _sent(table: Table, op: Op, changes: Columns) -> dict[str, tuple[list[Any], list[bool] | None]] | None:
+    """By field its values, and which of them are sent unless all are; None where a default is to have its way."""
+    rows = changes.rows
+    found: dict[str, tuple[list[Any], list[bool] | None]] = {}
+    if op in (Op.CREATE, Op.UPSERT):
+        found = {n: (rows.column(column).to_pylist(), None) for n, column in changes.chunk.keys}
+    for name, values, sent in changes.chunk.fields:
+        mask = rows.column(sent) if sent is not None else None
+        if mask is not None and not mask.true_count:
+            continue
+        column = _writable(table, name)
+        whole = mask is None or mask.true_count == len(mask)
+        if name in found or (op is not Op.UPDATE and not whole and column.filled):
+            return None
+        found[name] = rows.column(values).to_pylist(), None if whole or mask is None else mask.to_pylist()
+    if op is not Op.UPDATE:  # what a new row does not send is NULL
+        found = {
+            n: ([v if m else None for v, m in zip(vs, mask, strict=True)] if mask else vs, mask)
+            for n, (vs, mask) in found.items()
+        }
+    return found
