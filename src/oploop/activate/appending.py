@@ -9,6 +9,7 @@ from datetime import datetime
 
 from oploop.activate import references, sql
 from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.rules import bad_of, rules_of
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
 
@@ -30,7 +31,7 @@ def select(bound: BoundSync, warehouse: Warehouse, known: sql.Known, *, backfill
     sent = [_sent(f, i, warehouse) for i, f in enumerate(bound.fields)]
     fresh = "create" if known.appended or backfill else "seen"
     waiting = sql.waiting_arm(bound)
-    bad = sql.bad_of(sql.rules_of(bound))
+    bad = bad_of(rules_of(bound))
     return [
         f"base AS ({base})",
         f"decided AS (SELECT base.*, {', '.join(sent) or 'NULL AS __none'} FROM base)",

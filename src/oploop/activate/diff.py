@@ -16,9 +16,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from oploop.activate import appending, leaving, references, sql, states
+from oploop.activate import appending, leaving, references, sameness, sql, states
 from oploop.activate.bind import BoundSync
 from oploop.activate.convert import canonical, key_form
+from oploop.activate.rules import Rule, rules_of
 from oploop.records import Change, FieldType, Stream
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
@@ -34,7 +35,7 @@ class Diff:
 
     bound: BoundSync
     table: str
-    rules: tuple[sql.Rule, ...]
+    rules: tuple[Rule, ...]
     rows: int
     counts: dict[str, int]
     left: int = 0
@@ -166,24 +167,27 @@ def diff(
     left for a later run; `before`: see `look`; `backfill`: a first append sends what exists.
     """
     known = look(bound, warehouse, before)
-    rules = sql.rules_of(bound)
+    rules = rules_of(bound)
     only = canonical_key(bound, key, warehouse) if key is not None else None
-    leaving_too = not bound.appends and leaving.looks_for_left(bound, known)
-    if bound.appends:
-        parts = appending.select(bound, warehouse, known, backfill=backfill)
-        select = sql.append_select(bound, known, rules, parts, only)
-    else:
-        left = leaving.ctes(bound, warehouse, known, only) if leaving_too else []
-        select = sql.diff_select(bound, warehouse, known, rules, only, left)
-    if limit is not None:
-        select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
-    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     if only is None:
         rows, nulls = count_nulls(bound, warehouse)
     else:
         nulls = {}
         of_key = f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}"
         rows = warehouse.rows(of_key)[0][0]
+    leaving_too = not bound.appends and leaving.looks_for_left(bound, known)
+    if bound.appends:
+        parts = appending.select(bound, warehouse, known, backfill=backfill)
+        select = sql.append_select(bound, known, rules, parts, only)
+    else:
+        left = leaving.ctes(bound, warehouse, known, only) if leaving_too else []
+        rest = sameness.rest(bound, warehouse, known, rules, rows) if only is None and not left else None
+        select = sql.diff_select(bound, warehouse, known, rules, only, left, None if rest is None else sameness.REST)
+        if rest == 0:
+            select += " LIMIT 0"  # there is nothing to look at
+    if limit is not None:
+        select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     nameless = leaving.blocked_by(bound, warehouse) if leaving_too else 0
     found = Diff(bound, table, tuple(rules), rows, {}, nameless=nameless, whole=only is None, nulls=nulls)
     return counted(found, warehouse)
@@ -235,7 +239,7 @@ class HeldRow:
     why: str | None = None  #: JSON of the sync's `explain` columns
 
 
-def reason(rules: Sequence[sql.Rule], bad: int, value: str | None) -> tuple[str, str | None]:
+def reason(rules: Sequence[Rule], bad: int, value: str | None) -> tuple[str, str | None]:
     """(why a row is held, which field), from the number of the rule that it broke."""
     if bad == len(rules) + 1:
         return "this key is in more than one row of the model", None

@@ -29,6 +29,7 @@ from oploop.activate.jsontext import after_json, json_object
 from oploop.activate.mapping import MODEL
 from oploop.activate.refbind import RAWT
 from oploop.activate.references import RefKnown
+from oploop.activate.rules import Rule, bad_of
 from oploop.activate.states import state_column
 from oploop.activate.waiting import noted
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, FieldType
@@ -36,17 +37,6 @@ from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: Reasons for which one field of a record is parked, by its value: the others of the record are sent.
 BY_FIELD = "('undone', 'tug-of-war')"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Something that holds a row: a condition over the model's CTE and how it is said. `{}` stands for the value."""
-
-    label: str  #: the field or check, for grouping
-    says: str
-    condition: str
-    value: str | None = None
-    stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,61 +62,6 @@ class Known:
     refs: Mapping[int, RefKnown] = field(default_factory=dict)  #: of the fields that are references, by position
     has_removed: bool = False  #: records of the object were removed by us
     appended: bool = False  #: an append sync has marked or sent its first rows
-
-
-def rules_of(bound: BoundSync) -> list[Rule]:
-    """All rules that hold a row by its own values, in the order in which they are tried."""
-    rules = []
-    for i, k in enumerate(bound.keys):
-        rules.append(Rule(k.field.name, f"key {k.column} is empty", f"__p{i} IS NULL"))
-        rules.append(Rule(k.field.name, f"key {k.column}: {{}} is no {k.field.type.value}", f"k{i} IS NULL", f"__p{i}"))
-    for i, f in enumerate(bound.fields):
-        rules += _field_rules(f, i)
-        if f.field.required and not f.in_place and bound.create_op is not None:
-            says = f"{f.label}: is NULL, and a new record needs it"
-            rules.append(Rule(f.label, says, f"w{i} IS NULL AND __remote IS NULL"))
-    for j, c in enumerate(bound.checks):
-        rules.append(Rule("check", f"check failed: {c.name}", f"__x{j} IS FALSE", stop=c.stop))
-    return rules
-
-
-#: Values that a warehouse has and no app takes: no number at all, years that no calendar of ours has.
-_BEYOND = {
-    FieldType.NUMBER: "NOT isfinite({})",
-    FieldType.DATE: "{} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'",
-    FieldType.TIMESTAMP: "{} NOT BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'",
-}
-
-
-def _field_rules(f: BoundField, i: int) -> list[Rule]:
-    field = f.field
-    rules: list[Rule] = []
-    if f.in_place:
-        return rules
-    if f.unmapped is not None:
-        rules.append(Rule(f.label, f"{f.label}: map has no entry for {{}}", f"__u{i} IS NOT NULL", f"__u{i}"))
-    if f.ref is not None:
-        rules += [Rule(f.label, *rule) for rule in references.rules(f, i)]
-        if f.on_null == "clear" and not field.nullable:
-            rules.append(Rule(f.label, f"{f.label}: is NULL and cannot be cleared", f"__r{i} IS NULL"))
-        return rules
-    if field.type is not FieldType.TEXT and not f.fits:
-        says = f"{f.label}: {{}} is no {field.type.value}"
-        rules.append(Rule(f.label, says, f"w{i} IS NULL AND __s{i} IS NOT NULL", f"__s{i}"))
-    beyond = _BEYOND.get(field.type)
-    if beyond is not None:
-        rules.append(Rule(f.label, f"{f.label}: {{}} is no {field.type.value}", beyond.format(f"w{i}"), f"w{i}"))
-    if field.enum is not None and field.type is not FieldType.LIST:
-        allowed = ", ".join(literal(v) for v in field.enum)
-        shown = ", ".join(field.enum[:8]) + (", …" if len(field.enum) > 8 else "")
-        says = f"{f.label}: {{}} is not one of {shown}"
-        rules.append(Rule(f.label, says, f"w{i} IS NOT NULL AND w{i} NOT IN ({allowed})", f"w{i}"))
-    if field.max_length is not None and field.type is FieldType.TEXT:
-        says = f"{f.label}: longer than {field.max_length} characters: {{}}"
-        rules.append(Rule(f.label, says, f"length(w{i}) > {field.max_length}", f"substr(w{i}, 1, 40) || '…'"))
-    if f.on_null == "clear" and not field.nullable:
-        rules.append(Rule(f.label, f"{f.label}: is NULL and cannot be cleared", f"w{i} IS NULL"))
-    return rules
 
 
 def model_select(bound: BoundSync) -> str:
@@ -210,8 +145,10 @@ def diff_select(
     rules: Sequence[Rule],
     only: str | None,
     left: Sequence[str] = (),
+    rest: str | None = None,
 ) -> str:
-    """The statement. `only`: just the row with this canonical key; `left`: CTEs that end in `left_rows`."""
+    """The statement. `only`: just the row with this canonical key; `left`: CTEs that end in `left_rows`; `rest`: the table
+    of rows to look at, if those that the app holds already are known (see `sameness`)."""
     keep = f" WHERE __key = {literal(only)}" if only is not None else ""
     base = _base(bound, warehouse, known)
     if bound.recreates:
@@ -219,7 +156,7 @@ def diff_select(
     parts = [f"base AS ({base}{'' if left else keep})"]
     parts.append(f"compared AS ({compared(bound, warehouse, known, 'base', lists=True)}{keep if left else ''})")
     parts += [f"decided AS ({_decided(bound, warehouse, known)})", f"judged AS ({_judged(bound, rules, known)})", *left]
-    return _finish(bound, known, rules, parts, left=bool(left))
+    return _finish(bound, known, rules, parts, left=bool(left), rest=rest)
 
 
 def append_select(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], only: str | None) -> str:
@@ -228,10 +165,14 @@ def append_select(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: 
     return _finish(bound, known, rules, [*parts, f"judged AS (SELECT * FROM every{keep})"], left=False)
 
 
-def _finish(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], *, left: bool) -> str:
+def _finish(
+    bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], *, left: bool, rest: str | None = None
+) -> str:
     """The statement from its CTEs: the model before them, parked changes and the numbers behind."""
-    ctes = [f"model AS ({model_select(bound)})"]
-    ctes.append("twice AS (SELECT __join AS dkey FROM model WHERE __join IS NOT NULL GROUP BY 1 HAVING count(*) > 1)")
+    ctes = [f"model AS ({model_select(bound) if rest is None else f'SELECT * FROM {rest}'})"]
+    ctes.append(
+        f"twice AS ({repeated('model') if rest is None else 'SELECT DISTINCT __join AS dkey FROM model WHERE __dup'})"
+    )
     found = f"SELECT {plan_columns(bound, _value(rules))} FROM ({_parked(bound, known, 'judged')}) AS t WHERE __status <> 'same'"
     if left:
         more = plan_columns(bound, "__value")
@@ -244,6 +185,11 @@ def _finish(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequen
     order = f"{first}{_ORDER}, {then}__key, __remote"
     number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY {order}) END"
     return f"WITH {', '.join([*ctes, *parts])} SELECT {number} AS __number, {plan_columns(bound, '__value')} FROM ({found}) AS t"
+
+
+def repeated(model: str) -> str:
+    """The keys, `dkey`, that are in more than one row of the model."""
+    return f"SELECT __join AS dkey FROM {model} WHERE __join IS NOT NULL GROUP BY 1 HAVING count(*) > 1"
 
 
 def _reborn(bound: BoundSync, base: str) -> str:
@@ -273,7 +219,7 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
             joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound)}"
             remote = f"COALESCE(rec.remote_id, {'s.remote_id' if known.has_state else 'NULL'}) AS __remote"
     else:
-        joins += f" LEFT JOIN ({_live(bound, known)}) a ON a.__join = m.__join"
+        joins += f" LEFT JOIN ({live(bound, known)}) a ON a.__join = m.__join"
         ours = " AND " + _not_removed(bound, known, "archived too") if known.has_removed else ""
         dead = f"SELECT DISTINCT __join FROM ({app_select(bound)}) AS t WHERE __deleted AND __join IS NOT NULL{ours}"
         joins += f" LEFT JOIN ({dead}) dead ON dead.__join = m.__join"
@@ -322,7 +268,7 @@ def _same_record(bound: BoundSync, key: str = "m.__key") -> str:
     )
 
 
-def _live(bound: BoundSync, known: Known) -> str:
+def live(bound: BoundSync, known: Known) -> str:
     """Live app records, one a key; `__hits` counts how many have the key (more than one: ambiguous)."""
     live = f"SELECT * FROM ({app_select(bound)}) AS t WHERE NOT __deleted AND __join IS NOT NULL"
     if known.has_removed:  # a read of before we removed it still shows it
@@ -416,46 +362,44 @@ def _decided(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     """Per field: send it (c), somebody changed it (d), never sent before (o), parked (e)."""
     cols = ["compared.*"]
     for i, f in enumerate(bound.fields):
-        form = f.field.canonical
-        w, b, s, t = (comparable(f"{p}{i}", form) for p in ("w", "b", "s", "t"))
-        differs = f"{w} IS DISTINCT FROM {b}"
-        if f.ref is not None:
-            differs += f" AND (w{i} IS NOT NULL OR {references.may_be_null(f, i)})"
-        elif f.on_null != "clear":
-            differs += f" AND w{i} IS NOT NULL"
-        if f.if_empty:
-            differs += f" AND b{i} IS NULL"
-        if f.only_create:
-            differs += " AND __remote IS NULL"
+        w, b, s, t = (comparable(f"{p}{i}", f.field.canonical) for p in ("w", "b", "s", "t"))
+        unlike = differs(f, i)
         drift = f"__known{i} AND {b} IS DISTINCT FROM {t}"
         moved = f"{w} IS DISTINCT FROM {s}"
         if f.in_place:  # what the sync itself wants is the additions, not the list that they are added to
             moved = f"{warehouse.list_merge(f's{i}', f.add, f.remove)} IS DISTINCT FROM s{i}"
         in_drift = {"ours": "TRUE", "hold": "FALSE"}.get(f.conflict, moved)
-        send = f"({differs}) AND (__remote IS NULL OR NOT __known{i} OR CASE WHEN {drift} THEN {in_drift} ELSE {moved} END)"
+        send = (
+            f"({unlike}) AND (__remote IS NULL OR NOT __known{i} OR CASE WHEN {drift} THEN {in_drift} ELSE {moved} END)"
+        )
         if f.label in known.undone:
             back = f"(__remote IS NOT NULL AND {_wants_back(bound, warehouse, i)})"
             cols.append(f"COALESCE({send} AND {back}, FALSE) AS e{i}")
             send = f"{send} AND NOT {back}"
         cols.append(f"COALESCE({send}, FALSE) AS c{i}")
         theirs = "" if f.conflict == "ours" else f" AND NOT ({in_drift})"
-        cols.append(f"COALESCE(({differs}) AND {drift}{theirs}, FALSE) AS d{i}")
+        cols.append(f"COALESCE(({unlike}) AND {drift}{theirs}, FALSE) AS d{i}")
         cols.append(f"NOT __known{i} AS o{i}")
     return f"SELECT {', '.join(cols)} FROM compared"
 
 
+def differs(f: BoundField, i: int, held: str = "b") -> str:
+    """Whether the model wants something of a field that the app does not hold; never NULL. `held`: the columns of that."""
+    w, b = (comparable(f"{p}{i}", f.field.canonical) for p in ("w", held))
+    tests = [f"{w} IS DISTINCT FROM {b}"]
+    if f.ref is not None:
+        tests.append(f"(w{i} IS NOT NULL OR {references.may_be_null(f, i)})")
+    elif f.on_null != "clear":
+        tests.append(f"w{i} IS NOT NULL")
+    if f.if_empty:
+        tests.append(f"{held}{i} IS NULL")
+    if f.only_create:
+        tests.append("__remote IS NULL")
+    return " AND ".join(tests)
+
+
 def comparable(expr: str, form: Canonical) -> str:
     return expr if form is Canonical.EXACT else canonical(expr, form)
-
-
-def bad_of(rules: Sequence[Rule]) -> str:
-    """Which rule a row breaks, 0 for none. What stops the sync is looked at first, so that no other fault hides it."""
-    stops, arms = (
-        " ".join(f"WHEN {r.condition} THEN {n}" for n, r in enumerate(rules, 1) if r.stop is stop)
-        for stop in (True, False)
-    )
-    twice, ambiguous = len(rules) + 1, len(rules) + 2
-    return f"CASE {stops} WHEN __twice THEN {twice} WHEN __hits > 1 THEN {ambiguous} {arms} ELSE 0 END"
 
 
 def waiting_arm(bound: BoundSync) -> str:
