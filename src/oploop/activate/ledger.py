@@ -113,7 +113,7 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
     bound = plan.bound
     table = f"oploop_state.{plan.diff.table}"
     spec = orjson.dumps(asdict(spec_of_plan(plan, warehouse, release))).decode()
-    with warehouse.transaction():
+    with warehouse.bulk(lasting=False), warehouse.transaction():
         warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
         warehouse.execute(
             f"CREATE TABLE {quote_table(table)} AS SELECT * FROM {quote_table(plan.diff.table)} WHERE __number IS NOT NULL"
@@ -160,7 +160,7 @@ def fold(
     """
     spread(warehouse, steps)
     _name_new(warehouse, spec, plan_table, steps)
-    with warehouse.transaction():
+    with warehouse.bulk(lasting=True), warehouse.transaction():
         _append(warehouse, run_id, spec, plan_table, planned_at, now)
         if spec.append:
             _remember(warehouse, run_id, spec, plan_table, now)

@@ -67,6 +67,10 @@ class Warehouse(Protocol):
         """All or nothing: commits at the end, rolls back on an exception."""
         ...
 
+    def bulk(self, *, lasting: bool) -> AbstractContextManager[None]:
+        """Large tables that are written inside are compressed no more than is quick; not at all, unless they are `lasting`."""
+        ...
+
     def kept_name(self, name: str) -> str:
         """A column's name as the engine keeps it; some cut long ones."""
         ...

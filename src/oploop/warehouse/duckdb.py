@@ -17,6 +17,7 @@ from oploop.records import FieldSource, FieldType
 from oploop.runtime import Runtime
 from oploop.warehouse import duckdb_file, duckdb_values
 from oploop.warehouse.base import SqlError, quote_table
+from oploop.warehouse.duckdb_params import written
 
 
 class DuckDBWarehouse:
@@ -66,7 +67,7 @@ class DuckDBWarehouse:
         cursor = self._connection.cursor()
         try:
             cursor.execute("SET TimeZone = 'UTC'")
-            cursor.execute(sql, list(params))
+            _execute(cursor, sql, params)
             yield from cursor.to_arrow_reader(batch_rows)
         except duckdb.Error as e:
             raise SqlError(one_line(e)) from e
@@ -91,6 +92,15 @@ class DuckDBWarehouse:
                 with contextlib.suppress(duckdb.Error, SqlError):  # a failed commit has rolled back already
                     self.execute("ROLLBACK")
                 raise
+
+    @contextlib.contextmanager
+    def bulk(self, *, lasting: bool) -> Iterator[None]:
+        # looking for repeated texts takes longer than all else, and what it saves of ours is little beside FSST
+        self.execute(f"SET disabled_compression_methods = 'dictionary{'' if lasting else ',fsst,dict_fsst,zstd'}'")
+        try:
+            yield
+        finally:
+            self.execute("RESET disabled_compression_methods")
 
     def kept_name(self, name: str) -> str:
         return name
@@ -147,9 +157,14 @@ class DuckDBWarehouse:
     def _run(self, sql: str, params: Sequence[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._lock:
             try:
-                yield self._connection.execute(sql, list(params)) if params else self._connection.execute(sql)
+                yield _execute(self._connection, sql, params)
             except duckdb.Error as e:
                 raise SqlError(one_line(e)) from e
+
+
+def _execute(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any]) -> duckdb.DuckDBPyConnection:
+    text = written(sql, params) if params else sql
+    return connection.execute(sql, list(params)) if text is None else connection.execute(text)
 
 
 def open_duckdb(

@@ -137,6 +137,9 @@ class PostgresWarehouse:
                 _roll_back(self._connection)
                 raise
 
+    def bulk(self, *, lasting: bool) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     # -- catalog -----------------------------------------------------------------------------------------------------
 
     def kept_name(self, name: str) -> str:
