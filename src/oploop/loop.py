@@ -17,6 +17,7 @@ from oploop.activate.retention import retain
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, StageReport, SyncReport
 from oploop.runtime import GRACE, heeding_signals
+from oploop.stages.alerting import alerted
 from oploop.stages.looking import verify
 from oploop.stages.ordering import waves
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
@@ -28,7 +29,8 @@ from oploop.workspace import Event, Selection, Tell, Workspace, nobody
 async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport:
     """One whole turn of the loop. Errors of one stream, model or sync stop what depends on it and nothing else."""
     syncs = options.selection.pick(ws.project)
-    async with recorded(ws) as report:
+    async with alerted(ws, tell) as told, recorded(ws) as report:
+        told.report = report
         report.recovered = recover(ws)
         await preflight(ws, syncs, options.rekey)
         async with stage(ws, report, "extract", tell):

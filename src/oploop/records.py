@@ -201,6 +201,8 @@ class Field:
     enum: tuple[str, ...] | None = None
     canonical: Canonical = Canonical.EXACT
     nullable: bool = True  #: can be cleared by sending null
+    #: What is replaced, in this order, in values that a template puts in: they must not be taken for the app's markup.
+    escape: tuple[tuple[str, str], ...] = ()
     description: str = ""
     custom: bool = False  #: of this account alone: it may be renamed, retyped or deleted there at any time
 
@@ -292,3 +294,11 @@ class ReadOptions:
 
     since: datetime | None = None
     exclude: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What people are told of a run: a title and lines of plain text, without any app's markup."""
+
+    title: str
+    lines: Sequence[str] = ()

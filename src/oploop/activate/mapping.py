@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from oploop.activate.convert import canonical, convert, shown, sure
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import FieldMapping, Sync
+from oploop.project.templates import parts
 from oploop.records import Canonical, Field, FieldType
 from oploop.warehouse.base import SqlError, Warehouse, literal, quote, quote_table
 
@@ -46,6 +47,8 @@ class Mapper:
         """A mapping's value: converted, as it is shown, what its `map` could not translate, whether it fits."""
         if m.add or m.remove:
             return Value("NULL", "NULL", fits=True)
+        if m.template is not None:
+            return self._written(m, m.template, field)
         if m.column is None and m.sql is None:
             constant = self.constant(m.set_ if m.set_ is not None else m.value, m, field)
             return Value(constant, constant, fits=True)
@@ -68,6 +71,23 @@ class Mapper:
         if m.column is not None:
             return self.column(m.column, "fields", m.field), self.columns[m.column].upper()
         return f"({m.sql})", self.kind(f"({m.sql})")
+
+    def _written(self, m: FieldMapping, template: str, field: Field) -> Value:
+        """A template with the row's values in it, each written so that the app takes it for mere text; NULL is nothing."""
+        pieces = ["''"]
+        for part in parts(template):
+            if not part.column:
+                pieces.append(literal(part.text))
+                continue
+            expr = self.column(part.text, "fields", m.field, "template")
+            word = f"CAST({shown(expr, self.columns[part.text].upper(), self.warehouse)} AS VARCHAR)"
+            for plain, safe in field.escape:
+                word = f"replace({word}, {literal(plain)}, {literal(safe)})"
+            pieces.append(f"COALESCE({word}, '')")
+        whole = f"({' || '.join(pieces)})"
+        return Value(
+            f"({convert(whole, 'VARCHAR', field.type, self.warehouse)})", whole, fits=sure("VARCHAR", field.type)
+        )
 
     def _word(self, expr: str, kind: str) -> str:
         """A value as the text that a `map` translates: 1.0 is 1, and a JSON text has no quotes."""

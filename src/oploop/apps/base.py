@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from oploop.apps.transport import Budget
-from oploop.records import Batch, Cursor, Field, Object, ReadOptions, Receipt, Step, Stream
+from oploop.records import Batch, Cursor, Field, Notice, Object, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
 
@@ -65,6 +65,8 @@ class App(ABC):
     objects: Mapping[str, Object] = {}
     #: What somebody might look for among the objects, and why it is none.
     refuses: ClassVar[Mapping[str, str]] = {}
+    #: Whether it can tell people of a run: see `notify`.
+    notifies: ClassVar[bool] = False
 
     def __init__(self, name: str, config: Any, runtime: Runtime) -> None:
         self.name = name  #: the name used in the project; raw tables are `raw_<name>.<stream>`
@@ -113,6 +115,10 @@ class App(ABC):
         when it cannot be known what was done.
         """
         raise LookupError(f"{self.type} takes no {step.object}")
+
+    async def notify(self, channel: str, notice: Notice) -> None:
+        """Tell people of something, at a place of the app that `channel` names, in its markup. For apps that declare `notifies`."""
+        raise LookupError(f"{self.type} tells nobody anything")
 
     async def aclose(self) -> None:
         """Close connections. Safe to call twice."""

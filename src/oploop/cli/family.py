@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from oploop.model.base import ColumnSource, ModelInfo
-    from oploop.project import Sync
+    from oploop.project import FieldMapping, Sync
     from oploop.workspace import Workspace
 
 
@@ -48,7 +48,7 @@ def _of_sync(ws: Workspace, sync: Sync) -> dict[str, Any]:
     """One tree for each mapped field."""
     trees = []
     for f in sync.fields:
-        for column in _columns(f.column, f.sql):
+        for column in _columns(f):
             tree = _column_tree(ws.modeler.lineage(sync.model, column), sync.model, column)
             trees.append({**tree, "note": f"→ {sync.app}.{sync.object} {f.field}"})
     if not trees:
@@ -56,15 +56,19 @@ def _of_sync(ws: Workspace, sync: Sync) -> dict[str, Any]:
     return {"name": sync.name, "kind": "sync", "upstream": trees, "used_by": []}
 
 
-def _columns(column: str | None, sql: str | None) -> list[str]:
+def _columns(f: FieldMapping) -> list[str]:
     """The columns that a mapping names."""
-    if column is not None:
-        return [column]
-    if sql is None:
+    if f.column is not None:
+        return [f.column]
+    if f.template is not None:
+        from oploop.project.templates import parts
+
+        return list(dict.fromkeys(p.text for p in parts(f.template) if p.column))
+    if f.sql is None:
         return []
     from sqlglot import exp, parse_one
 
-    return list(dict.fromkeys(c.name for c in parse_one(sql, dialect="duckdb").find_all(exp.Column)))
+    return list(dict.fromkeys(c.name for c in parse_one(f.sql, dialect="duckdb").find_all(exp.Column)))
 
 
 def _model_tree(infos: Mapping[str, ModelInfo], name: str, seen: set[str]) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def _used_by(ws: Workspace, infos: Mapping[str, ModelInfo], model: str, column: 
         if sync.model not in below:
             continue
         for f in sync.fields:
-            for c in _columns(f.column, f.sql):
+            for c in _columns(f):
                 if column is None or _comes_from(ws, sync.model, c, model, column):
                     target = f"{sync.app}.{sync.object}"
                     used.append({"sync": sync.name, "object": target, "field": f.field, "column": f"{sync.model}.{c}"})

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from oploop.errors import FixConfig, Place
+from oploop.project.alerts import Alert, alerts, check_apps
 from oploop.project.lock import FieldsLock, read_fields_lock
 from oploop.project.nouns import Sync
 from oploop.project.secrets import Variables, looks_secret
@@ -155,6 +156,7 @@ class Project:
     syncs: dict[str, Sync]
     warnings: list[str]
     retention: Retention = Retention()
+    alerts: tuple[Alert, ...] = ()
     locked: FieldsLock = field(default_factory=dict)
 
     @property
@@ -195,6 +197,7 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
     if isinstance(block.get("warehouse"), Block):
         warnings += looks_secret("warehouse", block["warehouse"])
     syncs = read_syncs(root, apps, warnings)
+    check_apps(taken.get("alerts", ()), apps)
     return Project(
         name=taken["name"],
         root=root,
@@ -205,6 +208,7 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
         syncs=syncs,
         warnings=warnings,
         retention=taken.get("retention", Retention()),
+        alerts=taken.get("alerts", ()),
         locked=read_fields_lock(root),
     )
 
@@ -263,6 +267,7 @@ PROJECT_KEYS: dict[str, Read] = {
     "apps": _named,
     "environments": _environments,
     "retention": _retention,
+    "alerts": alerts,
 }
 RETENTION_KEYS: dict[str, Read] = {"changes": _kept, "held": _kept, "runs": _kept}
 WAREHOUSE_KEYS: dict[str, Read] = {"type": choice(WarehouseType), "database": text, "dsn": text}

@@ -74,12 +74,13 @@ class Only(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldMapping:
-    """One field of the app and where its value comes from; `source` names which of column, value, sql, set, add it is."""
+    """One field of the app and where its value comes from; `source` names which of column, value, sql, template, set, add it is."""
 
     field: str
     column: str | None = None
     value: Any = None
     sql: str | None = None
+    template: str | None = None
     ref: str | None = None
     by: str | None = None
     on_miss: OnMiss = OnMiss.HOLD
@@ -94,11 +95,13 @@ class FieldMapping:
 
     @property
     def source(self) -> str:
-        """Which key gives the value: column, sql, set, add (also for remove) or value."""
+        """Which key gives the value: column, sql, template, set, add (also for remove) or value."""
         if self.column is not None:
             return "column"
         if self.sql is not None:
             return "sql"
+        if self.template is not None:
+            return "template"
         if self.set_ is not None:
             return "set"
         return "add" if self.add or self.remove else "value"

@@ -24,6 +24,7 @@ from oploop.project.nouns import (
     Sync,
 )
 from oploop.project.sqltext import check_expression
+from oploop.project.templates import template
 from oploop.project.values import Read, choice, duration, flag, require, share, take, text, texts, whole
 from oploop.project.yaml import Block, Items, kind, read_yaml
 
@@ -185,7 +186,7 @@ def _mapping(label: str, value: Any, place: Place) -> FieldMapping:
 
 def _one_source(label: str, given: set[str], place: Place) -> None:
     """A field has one source; `ref`, `map` and the like change what comes from it."""
-    sources: list[str] = [k for k in ("column", "sql", "value", "set") if k in given]
+    sources: list[str] = [k for k in ("column", "sql", "template", "value", "set") if k in given]
     if given & {"add", "remove"}:
         sources.append("add/remove")
     what = f"field {label!r}"
@@ -195,7 +196,7 @@ def _one_source(label: str, given: set[str], place: Place) -> None:
         need = (
             "add `column: ...`, whose values are looked up"
             if "ref" in given
-            else "add one of column, sql, value, set, add, remove"
+            else "add one of column, sql, template, value, set, add, remove"
         )
         raise FixConfig(f"{what} has no source", mend=need, place=place)
     if ("ref" in given) != ("by" in given):
@@ -349,6 +350,7 @@ FIELD_KEYS: dict[str, Read] = {
     "column": text,
     "value": _constant,
     "sql": _sql,
+    "template": template,
     "ref": text,
     "by": text,
     "on_miss": choice(OnMiss),

@@ -174,10 +174,10 @@ async def take_new_key(ws: Workspace, b: BoundSync) -> None:
 
 
 def refuse_shared_fields(bound: Sequence[BoundSync]) -> None:
-    """One field of one object has one owning sync."""
+    """One field of one object has one owning sync. What is appended is each sync's own, and never looked at again."""
     owners: dict[tuple[str, str], str] = {}
     for b in bound:
-        for f in b.fields:
+        for f in () if b.appends else b.fields:
             owner = owners.setdefault((b.app_object, f.field.name), b.name)
             if owner != b.name:
                 raise FixConfig(

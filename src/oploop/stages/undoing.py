@@ -75,6 +75,9 @@ async def _plan_one(
     ws: Workspace, sync: Sync, parts: Sequence[undo.Touched], wish: Wish, tell: Tell = nobody
 ) -> SyncReport:
     report = SyncReport(sync.name, f"{sync.app}.{sync.object}")
+    if ws.target(sync)[1] is None:
+        report.stop(f"{report.object} cannot be read, so nobody knows what is to be put back")
+        return report
     if sync.mode is Mode.APPEND:  # which looks at no record; taking one away does
         sync = replace(sync, mode=Mode.CREATE)
     bound = await ws.bound_alone(sync)

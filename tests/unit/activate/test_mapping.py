@@ -7,6 +7,7 @@ import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from oploop.errors import FixConfig
 from oploop.project import FieldMapping, OnNull
 from oploop.records import Canonical, FieldType
 from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at
@@ -193,6 +195,22 @@ def test_a_map_reads_texts_in_json_without_their_quotes_and_truth_values(engine:
     assert become(engine, "JSON", ['"low"', '"it\'s"', '"x"'], INTEGER, m) == [1, 2, HELD]
     flags = FieldMapping("f", column="v", map={"true": "Yes", "false": "No"})
     assert become(engine, "BOOLEAN", [True, False], TEXT, flags) == ["Yes", "No"]
+
+
+def test_a_template_puts_values_in_as_mere_text(engine: Engine) -> None:
+    m = FieldMapping("f", template="it's {v}, {{v}}")
+    assert become(engine, "VARCHAR", ["a & <b>", "'", None], TEXT, m) == [
+        "it's a & <b>, {v}",
+        "it's ', {v}",
+        "it's , {v}",
+    ]
+    assert become(engine, "DECIMAL(10, 2)", [Decimal("1.50")], TEXT, m) == ["it's 1.50, {v}"]
+    engine.model({"email": "VARCHAR", "v": "VARCHAR"}, [("k", "a & <b>")])
+    marked = replace(a_field("f", TEXT), escape=(("&", "&amp;"), ("<", "&lt;")))
+    [change] = engine.changes(engine.diff(engine.bind(a_sync(m), an_object(marked))))
+    assert change.fields["f"] == "it's a &amp; &lt;b>, {v}"
+    with pytest.raises(FixConfig, match="no column 'w'"):
+        engine.bind(a_sync(FieldMapping("f", template="{w}")), an_object(marked))
 
 
 def test_money_in_minor_and_major_units(engine: Engine) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from oploop.project.alerts import ALERT_KEYS
 from oploop.project.config import (
     APP_KEYS,
     BUDGET_KEYS,
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Mapping[str, object]] = {
     "budget": BUDGET_KEYS,
     "environments": ENVIRONMENT_KEYS,
     "retention": RETENTION_KEYS,
+    "alerts": ALERT_KEYS,
     "syncs/*.yml": SYNC_KEYS,
     "fields": FIELD_KEYS,
     "limits": LIMIT_KEYS,

@@ -50,7 +50,7 @@ class Checking(Suite):
                     missing = set(stream.primary_key) - set(stream.columns)
                     assert not missing, f"{stream.name}: key columns {missing} are no columns"
                 for name, obj in app.objects.items():
-                    assert obj.operations, f"{name} takes no operation"
+                    assert obj.operations or obj.stream, f"{name} can be neither written nor referred to"
                     assert obj.stream is None or obj.stream in app.streams, f"{name}: no stream {obj.stream!r}"
                     for field_name, field in (await app.describe(name)).items():
                         if isinstance(field.source, Column) and obj.stream is not None:

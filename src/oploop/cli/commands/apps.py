@@ -60,7 +60,7 @@ def _operations(o: Object) -> str:
     sizes: dict[int, list[str]] = {}
     for op, operation in o.operations.items():
         sizes.setdefault(operation.batch, []).append(op.value)
-    return "; ".join(f"{', '.join(ops)} ({size} a call)" for size, ops in sizes.items())
+    return "; ".join(f"{', '.join(ops)} ({size} a call)" for size, ops in sizes.items()) or "only referred to"
 
 
 def _one(cli: Cli, name: str) -> tuple[type[App], dict[str, Mapping[str, Field]]]:

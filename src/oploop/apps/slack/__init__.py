@@ -1,0 +1,116 @@
+"""Slack: users and channels read, messages posted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.base import Account, App, micros
+from oploop.apps.slack.client import Client, SlackConfig
+from oploop.apps.slack.objects import ESCAPE, OBJECTS, STREAMS
+from oploop.records import Batch, Cursor, Notice, Outcome, ReadOptions, Receipt, Step
+from oploop.runtime import Runtime
+
+PAGE = 200  #: Slack asks for no more at once
+#: stream -> (method that lists it, what it is asked with, where the list stands, method that shows one, its name there)
+_LISTS = {
+    "users": ("users.list", {}, "members", "users.info", "user"),
+    "channels": (
+        "conversations.list",
+        {"types": "public_channel,private_channel"},
+        "channels",
+        "conversations.info",
+        "channel",
+    ),
+}
+NOTICE_TEXT = 3_900  #: characters of a notice at the most
+
+
+class SlackApp(App):
+    """One Slack workspace, as a bot sees it."""
+
+    type = "slack"
+    title = "Slack"
+    Config = SlackConfig
+    streams = STREAMS
+    objects = OBJECTS
+    notifies = True
+
+    def __init__(self, name: str, config: SlackConfig, runtime: Runtime) -> None:
+        super().__init__(name, config, runtime)
+        self.client = Client(config, runtime)
+        self.transport = self.client.transport
+
+    async def check(self) -> Account:
+        """See App.check."""
+        who = await self.client.whoami()
+        return Account(f"{who['user']} in {who['team']} ({who['url']})", str(who["team_id"]))
+
+    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+        """See App.read. Slack has no list of changes: each read is a whole one."""
+        method, asked, where, *_ = _LISTS[stream]
+        page: dict[str, Any] = {"limit": PAGE, **asked}
+        while True:
+            began = self.runtime.now()
+            answer = await self.client.listed(method, page)
+            yield Batch(stream, self._table(stream, answer[where], answer["at"], began, options.exclude))
+            following = (answer.get("response_metadata") or {}).get("next_cursor")
+            if not following:  # a page may be short, or empty, and not the last
+                break
+            page["cursor"] = following
+        yield Batch(stream, empty_table(STREAMS[stream], options.exclude), {}, complete=True)
+
+    async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
+        """See App.fetch: one call a record."""
+        *_, method, where = _LISTS[object_name]
+        found, at, began = [], None, self.runtime.now()
+        for remote_id in remote_ids:
+            answer = await self.client.shown(method, {where: remote_id})
+            if answer is not None:
+                found.append(answer[where])
+                at = answer["at"]
+        return Batch(object_name, self._table(object_name, found, at, began))
+
+    def _table(self, stream: str, records: list[dict[str, Any]], at: int | None, began: Any, exclude: Any = ()) -> Any:
+        return table_from_records(
+            STREAMS[stream],
+            records,
+            versions=at if at is not None else micros(began),
+            extracted_at=began,
+            deleted=[bool(r.get("deleted")) for r in records],
+            exclude=exclude,
+        )
+
+    async def send(self, step: Step) -> list[Receipt]:
+        """See App.send. A message's id is its channel's and its `ts`, since either alone names none."""
+        [change] = step.changes  # `batch=1`
+        fields = {name: value for name, value in change.fields.items() if value is not None}
+        answer, at = await self.client.post(str(fields.pop("channel", "")), fields)
+        return [Receipt(change.number, Outcome.OK, f"{answer['channel']}:{answer['ts']}", version=at)]
+
+    async def notify(self, channel: str, notice: Notice) -> None:
+        """See App.notify."""
+        text = f"*{escaped(notice.title)}*"
+        for n, line in enumerate(notice.lines):
+            more = f"\n• {escaped(line)}"
+            if len(text) + len(more) > NOTICE_TEXT:
+                text += f"\n… and {len(notice.lines) - n} more"
+                break
+            text += more
+        await self.client.post(channel, {"text": text, "unfurl_links": False})
+
+    async def aclose(self) -> None:
+        """See App.aclose."""
+        await self.client.aclose()
+        await super().aclose()
+
+
+def escaped(text: str) -> str:
+    """Mere text in Slack's markup."""
+    for plain, safe in ESCAPE:
+        text = text.replace(plain, safe)
+    return text
+
+
+__all__ = ["SlackApp", "SlackConfig"]
