@@ -29,7 +29,7 @@ class Config(BaseModel):
     subdomain: str | None = None
     port: int | None = None
     logs: str | None = Field(default=None, json_schema_extra={"path": True})
-    tables: dict[str, Inner] = {}
+    places: dict[str, Inner] = {}
 
     @field_validator("subdomain")
     @classmethod
@@ -70,8 +70,8 @@ def test_variables_come_from_the_environment_then_from_dotenv(write: Write) -> N
 
 
 def test_variables_in_nested_values(write: Write) -> None:
-    found = config(write, KEY + "    tables: {a: {table: ${T}}}\n", {"APP_KEY": "k", "T": "x.y"})
-    assert found.tables["a"].table == "x.y"
+    found = config(write, KEY + "    places: {a: {table: ${T}}}\n", {"APP_KEY": "k", "T": "x.y"})
+    assert found.places["a"].table == "x.y"
 
 
 def test_the_process_environment_is_the_default(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,12 +103,12 @@ def test_paths_are_taken_from_the_projects_folder(write: Write, tmp_path: Path) 
         ("    api_key: k\n    subdomain: 5\n", "oploop.yml:5: app.subdomain must be text — quote this"),
         ("    api_key: k\n    port: x\n", "oploop.yml:5: app.port must be a valid integer"),
         (
-            "    api_key: k\n    tables:\n      a: {table: t}\n      b: {}\n",
-            "oploop.yml:7: app has no 'tables.b.table' — add `table: ...`",
+            "    api_key: k\n    places:\n      a: {table: t}\n      b: {}\n",
+            "oploop.yml:7: app has no 'places.b.table' — add `table: ...`",
         ),
         (
-            "    api_key: k\n    tables:\n      a: {table: t, siz: 1}\n",
-            "oploop.yml:6: unknown key 'siz' in app.tables.a — did you mean 'size'?",
+            "    api_key: k\n    places:\n      a: {table: t, siz: 1}\n",
+            "oploop.yml:6: unknown key 'siz' in app.places.a — did you mean 'size'?",
         ),
     ],
 )

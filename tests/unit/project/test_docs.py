@@ -17,6 +17,7 @@ from oploop.project.config import (
     PROJECT_KEYS,
     RETENTION_KEYS,
     STREAM_KEYS,
+    TABLE_KEYS,
     WAREHOUSE_KEYS,
 )
 from oploop.project.syncs import CHECK_KEYS, FIELD_KEYS, LIMIT_KEYS, SYNC_KEYS
@@ -32,6 +33,7 @@ SECTIONS: dict[str, Mapping[str, object]] = {
     "environments": ENVIRONMENT_KEYS,
     "retention": RETENTION_KEYS,
     "alerts": ALERT_KEYS,
+    "tables": TABLE_KEYS,
     "syncs/*.yml": SYNC_KEYS,
     "fields": FIELD_KEYS,
     "limits": LIMIT_KEYS,
