@@ -49,8 +49,10 @@ def table_from_records(
     deleted: Sequence[bool] | None = None,
     exclude: Iterable[str] = (),
     texts: bool = False,
+    raw: Sequence[bytes] | None = None,
 ) -> pa.Table:
-    """A Batch's table from parsed records. `texts`: the API writes all values as text, and an empty one for none.
+    """A Batch's table from parsed records. `texts`: the API writes all values as text, and an empty one for none; `raw`:
+    the records as the app sent them (JSON, less excluded fields), where they are not of the columns' form.
 
     `versions`: microseconds since 1970, one for all or one a record. `deleted`: which records are gone (none by default).
     Values that do not fit their declared type become NULL in the column and stay whole in `_raw`.
@@ -72,7 +74,7 @@ def table_from_records(
         pa.field(DELETED, pa.bool_()),
     ]
     columns += [
-        pa.array(list(map(orjson.dumps, records)), pa.string()),
+        pa.array(list(map(orjson.dumps, records)) if raw is None else raw, pa.string()),
         pa.array([extracted_at] * n, TIMESTAMP),
         pa.array([versions] * n if isinstance(versions, int) else versions, pa.int64()),
         pa.array([False] * n if deleted is None else deleted, pa.bool_()),
@@ -136,17 +138,12 @@ def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
 
 def _read(values: list[Any], kind: ColumnType) -> pa.Array:
     """One column from texts; an empty one is none. Values that are no texts are taken as they are."""
-    found = pa.array(values)
-    if not pa.types.is_string(found.type):
+    if "" in values:
+        values = [None if v == "" else v for v in values]
+    if kind not in (ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.BOOLEAN, ColumnType.DATE):
         return _convert(values, kind)
-    found = pc.if_else(pc.equal(found, ""), None, found)
-    match kind:
-        case ColumnType.TEXT:
-            return found
-        case ColumnType.INTEGER | ColumnType.NUMBER | ColumnType.BOOLEAN | ColumnType.DATE:
-            return pc.cast(found, ARROW_TYPES[kind])
-        case _:
-            return _convert(found.to_pylist(), kind)
+    found = pa.array(values)
+    return pc.cast(found, ARROW_TYPES[kind]) if pa.types.is_string(found.type) else _convert(values, kind)
 
 
 def _numbers(values: list[Any]) -> pa.Array:

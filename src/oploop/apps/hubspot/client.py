@@ -219,11 +219,16 @@ class Client:
 
 def results_of(answer: Answer, key: str = "results") -> list[dict[str, Any]]:
     """An answer's list of records; FixData when there is none."""
-    body = answer.json()
-    records = body.get(key) if isinstance(body, dict) else None
-    if not isinstance(records, list):
-        raise FixData(f"HubSpot's answer has no list of {key}", mend="is base_url HubSpot's address?")
+    records: list[dict[str, Any]] = body_of(answer, key)[key]
     return records
+
+
+def body_of(answer: Answer, key: str = "results") -> dict[str, Any]:
+    """An answer's body, which has a list of records."""
+    body = answer.json()
+    if not isinstance(body, dict) or not isinstance(body.get(key), list):
+        raise FixData(f"HubSpot's answer has no list of {key}", mend="is base_url HubSpot's address?")
+    return body
 
 
 def next_after(body: Mapping[str, Any]) -> str | None:

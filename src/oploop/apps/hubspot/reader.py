@@ -14,16 +14,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import pyarrow as pa
 
-from oploop.apps.arrow import JSON_MARK, table_from_records
+from oploop.apps.arrow import table_from_records
 from oploop.apps.base import micros
-from oploop.apps.hubspot.client import Client, next_after, results_of
-from oploop.apps.hubspot.objects import changed_property, kind_of, shown
-from oploop.records import RAW, Batch, Cursor, FieldType, ReadOptions, Stream
+from oploop.apps.hubspot.client import Client, body_of, next_after, results_of
+from oploop.apps.hubspot.objects import META, changed_property, kind_of, shown
+from oploop.records import Batch, Cursor, FieldType, ReadOptions, Stream
 
 PAGE = 100
 SEARCH_PAGE = 200
@@ -32,7 +32,11 @@ READ_PAGE = 100  #: records of a batch read
 OVERLAP = 300
 #: Characters of property names that an address may hold; more are asked for in the body of a second call.
 MOST_NAMES = 6_000
+MOST_GATHERED = 1_000  #: records that are handed on together
 MERGED = "hs_merged_object_ids"
+
+#: Records of a page, when they were shown, and where a read goes on after them.
+Pages: TypeAlias = AsyncIterator[tuple[list[dict[str, Any]], datetime, Cursor]]
 
 
 class RecordReader:
@@ -61,20 +65,20 @@ class RecordReader:
         if "since" not in here and options.since is not None:
             here = {"of": of, "since": int(options.since.timestamp() * 1000) + OVERLAP * 1000}
         pages = self._changes(here) if "since" in here else self._list(here)
-        async for table, here in pages:
-            yield Batch(name, table, here)
-        async for table in self._archived():
-            yield Batch(name, table)
+        async for records, at, here in _gathered(pages):
+            yield Batch(name, self.table(records, extracted_at=at), here)
+        async for records, at, _ in _gathered(self._archived()):
+            yield Batch(name, self.table(records, extracted_at=at))
         yield Batch(name, self.table([], extracted_at=self._client.runtime.now()), here, complete=True)
 
-    async def _list(self, here: Cursor) -> AsyncIterator[tuple[pa.Table, Cursor]]:
+    async def _list(self, here: Cursor) -> Pages:
         """All live records, and where the next read begins."""
         after, began = here.get("list"), here.get("began")
         while True:
             records, after, at = await self._page({"after": after} if after else {})
             began = began if began is not None else int(at.timestamp() * 1000)
-            here = {"of": here["of"], "began": began, "list": after} if after else {"of": here["of"], "since": began}
-            yield self.table(records, extracted_at=at), here
+            where = {"began": began, "list": after} if after else {"since": began}
+            yield records, at, {"of": here["of"], **where}
             if after is None:
                 return
 
@@ -84,14 +88,14 @@ class RecordReader:
         asked = names if len(names) <= MOST_NAMES else "hs_object_id"
         at = self._client.runtime.now()
         answer = await self._client.get(self._path, {"limit": PAGE, **where, "properties": asked})
-        records = results_of(answer)
-        at = min(at, self._client.clock(answer))
+        body = body_of(answer)
+        records: list[dict[str, Any]] = body["results"]
         if asked != names and records:
-            gone = bool(where.get("archived"))
-            records = await self.by_id([str(r["id"]) for r in records], archived=gone)
-        return records, next_after(answer.json()), at
+            archived = bool(where.get("archived"))
+            records, _ = await self._by_id([str(r["id"]) for r in records], archived)
+        return records, next_after(body), min(at, self._client.clock(answer))
 
-    async def _changes(self, here: Cursor) -> AsyncIterator[tuple[pa.Table, Cursor]]:
+    async def _changes(self, here: Cursor) -> Pages:
         """Records that changed since; `until` is when this read's search began."""
         since, last = int(here["since"]), str(here.get("id", "0"))
         until: int | None = here.get("until")
@@ -101,9 +105,17 @@ class RecordReader:
             until = until if until is not None else int(at.timestamp() * 1000)
             done = len(records) < SEARCH_PAGE
             last = str(records[-1]["id"]) if records else last
-            walked: Cursor = {"of": here["of"], "since": since, "until": until, "id": last}
-            yield self.table(records, extracted_at=at), {"of": here["of"], "since": until} if done else walked
+            where = {"since": until} if done else {"since": since, "until": until, "id": last}
+            yield records, at, {"of": here["of"], **where}
             if done:
+                return
+
+    async def _archived(self) -> Pages:
+        after: str | None = None
+        while True:
+            records, after, at = await self._page({"archived": "true", **({"after": after} if after else {})})
+            yield records, at, {}
+            if after is None:
                 return
 
     def _query(self, since: int, last: str) -> dict[str, Any]:
@@ -120,20 +132,6 @@ class RecordReader:
             "properties": self._names,
             "limit": SEARCH_PAGE,
         }
-
-    async def _archived(self) -> AsyncIterator[pa.Table]:
-        after: str | None = None
-        while True:
-            where = {"archived": "true", **({"after": after} if after else {})}
-            records, after, at = await self._page(where)
-            if records:
-                yield self.table(records, extracted_at=at)
-            if after is None:
-                return
-
-    async def by_id(self, ids: Sequence[str], *, archived: bool = False) -> list[dict[str, Any]]:
-        """The records with these ids, as many as there are."""
-        return (await self._by_id(ids, archived))[0]
 
     async def _by_id(self, ids: Sequence[str], archived: bool) -> tuple[list[dict[str, Any]], int]:
         body = {"inputs": [{"id": i} for i in ids], "properties": self._names, "propertiesWithHistory": []}
@@ -155,22 +153,21 @@ class RecordReader:
 
     def table(self, records: Sequence[Mapping[str, Any]], *, extracted_at: datetime, at_least: int = 0) -> pa.Table:
         """Records as the stream's table, with those that were merged into them marked as deleted."""
-        rows = [
-            {**r["properties"], **{k: r.get(k) for k in ("id", "createdAt", "updatedAt", "archived", "archivedAt")}}
-            for r in records
-        ]
+        rows = [{**r["properties"], **{k: r.get(k) for k in META}} for r in records]
         versions = [max(version_of(r), at_least) for r in records]
-        raw = list(map(orjson.dumps, records))
-        for record, version in zip(records, list(versions), strict=True):
-            for lost in (record["properties"].get(MERGED) or "").split(";"):
+        hidden = META.keys() & self._exclude
+        raw = [orjson.dumps({k: v for k, v in r.items() if k not in hidden} if hidden else r) for r in records]
+        for record, version in [(r, v) for r, v in zip(records, versions, strict=True) if r["properties"].get(MERGED)]:
+            for lost in record["properties"][MERGED].split(";"):
                 if lost and lost != record["id"]:
                     rows.append({"id": lost, "archived": True})
                     raw.append(orjson.dumps({"id": lost, "mergedInto": record["id"]}))
                     versions.append(version)
         for name in self._lists:
             for row in rows:
-                row[name] = [v for v in (row.get(name) or "").split(";") if v]
-        table = table_from_records(
+                value = row.get(name)
+                row[name] = [v for v in value.split(";") if v] if value else []
+        return table_from_records(
             self._stream,
             rows,
             versions=versions,
@@ -178,9 +175,22 @@ class RecordReader:
             deleted=[bool(r["archived"]) for r in rows],
             exclude=self._exclude,
             texts=True,
+            raw=raw,
         )
-        place = table.column_names.index(RAW)
-        return table.set_column(place, pa.field(RAW, pa.string(), metadata=JSON_MARK), pa.array(raw, pa.string()))
+
+
+async def _gathered(pages: Pages) -> Pages:
+    """Pages put together, more and more of them: a table costs the same for a hundred rows as for some hundreds."""
+    held: list[dict[str, Any]] = []
+    began: datetime | None = None
+    enough, here = 1, Cursor()
+    async for records, at, here in pages:
+        held, began = held + records, began or at
+        if len(held) >= enough:
+            yield held, began, here
+            held, began, enough = [], None, min(MOST_GATHERED, max(PAGE, enough * 2))
+    if held and began is not None:
+        yield held, began, here
 
 
 def _gone(remote_id: str) -> dict[str, Any]:
@@ -189,5 +199,7 @@ def _gone(remote_id: str) -> dict[str, Any]:
 
 def version_of(record: Mapping[str, Any]) -> int:
     """A record's version: when it was changed, or archived, last."""
-    times = [record.get(k) for k in ("updatedAt", "archivedAt", "createdAt")]
-    return max((micros(datetime.fromisoformat(t)) for t in times if t), default=0)
+    told = record.get("updatedAt") or record.get("createdAt")
+    version = micros(datetime.fromisoformat(told)) if told else 0
+    archived = record.get("archivedAt")
+    return max(version, micros(datetime.fromisoformat(archived))) if archived else version
