@@ -189,7 +189,7 @@ async def _gathered(pages: Pages) -> Pages:
         if len(held) >= enough:
             yield held, began, here
             held, began, enough = [], None, min(MOST_GATHERED, max(PAGE, enough * 2))
-    if held and began is not None:
+    if began is not None:  # also a last page without records: the place has moved
         yield held, began, here
 
 
