@@ -393,7 +393,12 @@ def _unlike(i: int, f: Watched, part: str) -> str:
 
 
 def _comparable(expr: str, form: Canonical) -> str:
-    return {Canonical.LOWER: f"lower(trim({expr}))", Canonical.TRIM: f"trim({expr})"}.get(form, expr)
+    forms = {
+        Canonical.LOWER: f"lower(trim({expr}))",
+        Canonical.TRIM: f"trim({expr})",
+        Canonical.ID_15_18: f"substr({expr}, 1, 15)",
+    }
+    return forms.get(form, expr)
 
 
 def _before(f: Watched) -> str:

@@ -129,6 +129,8 @@ def canonical(expr: str, form: Canonical) -> str:
             return f"NULLIF(lower(trim({text})), '')"
         case Canonical.TRIM:
             return f"NULLIF(trim({text}), '')"
+        case Canonical.ID_15_18:
+            return f"CASE WHEN length({text}) = 18 THEN substr({text}, 1, 15) ELSE NULLIF(trim({text}), '') END"
         case Canonical.NUMBER:
             number = f"TRY_CAST({expr} AS DECIMAL(38, 0))"
             return f"CASE WHEN TRY_CAST({expr} AS DOUBLE) = {number} THEN CAST({number} AS VARCHAR) ELSE NULLIF({text}, '') END"

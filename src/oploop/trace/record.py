@@ -364,6 +364,8 @@ def _alike(a: Any, b: Any, form: Canonical) -> bool:
     if form is Canonical.EXACT or a is None or b is None:
         return bool(a == b)
     x, y = str(a).strip(), str(b).strip()
+    if form is Canonical.ID_15_18:
+        return x[:15] == y[:15]
     return x.lower() == y.lower() if form is Canonical.LOWER else x == y
 
 

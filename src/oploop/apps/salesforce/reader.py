@@ -1,0 +1,176 @@
+"""Reading: SOQL by pages in the order of SystemModstamp; many rows by a Bulk API 2.0 query; records by id.
+
+Deleted records come by `queryAll` as long as the recycle bin holds them. Sources: REST API Developer Guide (Query,
+QueryAll, sObject Collections retrieve), Bulk API 2.0 guide (query jobs, results, Sforce-Locator).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.base import micros
+from oploop.apps.salesforce.catalog import Table
+from oploop.apps.salesforce.client import Client, in_parts
+from oploop.apps.salesforce.jobs import wait_for
+from oploop.apps.transport import Answer, Refused
+from oploop.errors import FixConfig
+from oploop.records import Batch, ColumnType, Cursor, ReadOptions
+
+#: Ids of one call of `composite/sobjects`.
+FETCH = 2_000
+#: A query that is longer than so many bytes does not fit an address (16 KB); a job takes it in its body.
+MAX_URL = 14_000
+RESULT_ROWS = 50_000
+
+
+class Reader:
+    """Reads an org's objects."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def read(self, table: Table, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        """See App.read. Each page is a safe point; a job's rows are so only when all are there."""
+        hidden = {"Id", table.clock or "Id"} & options.exclude
+        if hidden:
+            raise FixConfig(f"{table.name}: {min(hidden)!r} cannot be left out", mend="remove it from exclude")
+        if options.since is not None and table.clock is None:
+            raise FixConfig(f"since: {table.name} has no time by which it could be read", mend="remove since")
+        seen: str | None = cursor["seen"] if cursor and table.clock is not None else None
+        while True:  # again from the last page, should a query's place be lost
+            try:
+                async for batch in self._read(table, seen, options):
+                    seen = batch.cursor["seen"] if batch.cursor is not None else seen
+                    yield batch
+                return
+            except Refused as e:
+                if e.code != "INVALID_QUERY_LOCATOR" or seen is None:
+                    raise
+
+    async def _read(self, table: Table, seen: str | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        names = [n for n in table.names if n not in options.exclude]
+        soql = f"SELECT {', '.join(names)} FROM {table.name}{self._where(table, seen, options)}"
+        ordered = f"{soql} ORDER BY {table.clock}, Id" if table.clock is not None else soql
+        began, kind = self._client.runtime.now(), "queryAll" if "IsDeleted" in table.names else "query"
+        answer = await self._client.get(f"{kind}/", {"q": ordered}) if len(ordered) < MAX_URL else None
+        page = answer.json() if answer is not None else {"totalSize": self._client.config.bulk_read_from + 1}
+        if page["totalSize"] > self._client.config.bulk_read_from:
+            async for rows, newest in self._job(table, soql, kind, options):
+                seen = max(seen or "", newest or "") or None
+                yield Batch(table.name, rows)
+        else:
+            while True:
+                records = page["records"]
+                if records:
+                    seen = max(seen or "", *(_stamp(r, table) for r in records)) or None
+                    cursor = {"seen": seen} if table.clock is not None else None
+                    yield Batch(table.name, self._rows(table, records, began, options.exclude), cursor)
+                if page["done"]:
+                    break
+                began = self._client.runtime.now()
+                page = (await self._client.get(page["nextRecordsUrl"])).json()
+        yield Batch(table.name, empty_table(table.stream, options.exclude), {"seen": seen}, complete=True)
+
+    def _where(self, table: Table, seen: str | None, options: ReadOptions) -> str:
+        """The records since the newest that was seen, and some before it, for transactions that ended later than they began."""
+        times = [options.since] if options.since is not None else []
+        if seen:
+            times.append(_time(seen) - timedelta(seconds=self._client.config.overlap))
+        return f" WHERE {table.clock} >= {max(times).astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if times else ""
+
+    async def _job(
+        self, table: Table, soql: str, kind: str, options: ReadOptions
+    ) -> AsyncIterator[tuple[pa.Table, str | None]]:
+        """The rows of a query job, and up to when they are known: nothing that changes after the job was made is missed."""
+        began, client = self._client.runtime.now(), self._client
+        made = (await client.call("POST", "jobs/query", {"operation": kind, "query": soql}, harmless=True)).json()
+        await wait_for(client, f"jobs/query/{made['id']}")
+        locator: str | None = None
+        while True:
+            params = {"maxRecords": RESULT_ROWS} | ({"locator": locator} if locator else {})
+            answer = await client.transport.request(
+                "GET", client.path(f"jobs/query/{made['id']}/results"), params=params, headers={"Accept": "text/csv"}
+            )
+            records = records_of_csv(answer, table)
+            if records:
+                yield self._rows(table, records, began, options.exclude), str(made["createdDate"])
+            locator = answer.headers.get("sforce-locator")
+            if locator in (None, "", "null"):
+                break
+        await client.call("DELETE", f"jobs/query/{made['id']}", harmless=True, ok=(404,))
+
+    async def fetch(self, table: Table, ids: Sequence[str]) -> Batch:
+        """See App.fetch: those that are gone come as bare deleted rows."""
+        tables = []
+        for part in in_parts(sorted(set(ids)), FETCH):
+            began = self._client.runtime.now()
+            answer = await self._client.call(
+                "POST", f"composite/sobjects/{table.name}", {"ids": list(part), "fields": table.names}, harmless=True
+            )
+            found = [r if r is not None else {"Id": i} for i, r in zip(part, answer.json(), strict=True)]
+            at = answer.date_micros() or 0
+            tables.append(self._rows(table, found, began, frozenset(), at=at))
+        rows = pa.concat_tables(tables, promote_options="default") if tables else empty_table(table.stream)
+        return Batch(table.name, rows, complete=True)
+
+    def _rows(
+        self, table: Table, records: Sequence[dict[str, Any]], began: datetime, exclude: frozenset[str], *, at: int = 0
+    ) -> pa.Table:
+        for record in records:
+            record.pop("attributes", None)
+        for name in table.lists:
+            for record in records:
+                if isinstance(record.get(name), str):
+                    record[name] = record[name].split(";")
+        return table_from_records(
+            table.stream,
+            records,
+            versions=[max(at, _version(r, table)) for r in records],
+            extracted_at=began,
+            deleted=[len(r) == 1 or r.get("IsDeleted") is True for r in records],
+            exclude=exclude,
+        )
+
+
+def records_of_csv(answer: Answer, table: Table) -> list[dict[str, Any]]:
+    """A result page of a job as records like those of a query: an empty value is none."""
+    from pyarrow import csv
+
+    kinds: Mapping[str, pa.DataType] = {
+        ColumnType.BOOLEAN: pa.bool_(),
+        ColumnType.INTEGER: pa.int64(),
+        ColumnType.NUMBER: pa.float64(),
+    }
+    types = {n: kinds.get(k, pa.string()) for n, k in table.stream.columns.items()}
+    if not answer.body.strip():
+        return []
+    read = csv.read_csv(
+        io.BytesIO(answer.body),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        read_options=csv.ReadOptions(block_size=max(1 << 20, len(answer.body) + 1)),
+        convert_options=csv.ConvertOptions(
+            column_types=types, null_values=[""], strings_can_be_null=True, true_values=["true"], false_values=["false"]
+        ),
+    )
+    found: list[dict[str, Any]] = read.to_pylist()
+    return found
+
+
+def _stamp(record: Mapping[str, Any], table: Table) -> str:
+    return str(record.get(table.clock or "") or "")
+
+
+def _version(record: Mapping[str, Any], table: Table) -> int:
+    stamp = _stamp(record, table)
+    return micros(_time(stamp)) if stamp else 0
+
+
+def _time(text: str) -> datetime:
+    """2025-03-01T12:00:00.000+0000, as queries write times, or with Z, as jobs do."""
+    return datetime.fromisoformat(text)

@@ -1,0 +1,253 @@
+"""Changes to API calls, and answers to receipts: up to 200 records a call, larger steps as a Bulk API 2.0 job.
+
+Sources: REST API Developer Guide, sObject Collections; Bulk API 2.0 guide, ingest jobs; status codes of the Object Reference.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+from oploop.apps.salesforce.catalog import BATCH, Table
+from oploop.apps.salesforce.client import PASSING, Client, before, error_text, read_written
+from oploop.apps.salesforce.jobs import ended
+from oploop.apps.transport import Answer, LostAnswer, Refused
+from oploop.errors import FixConfig, OploopError, SkipRecord
+from oploop.records import Change, Op, Outcome, Receipt, Step
+
+#: Bytes of one job's data: 150 MB as Salesforce counts, after it made base64 of them.
+MAX_JOB_BYTES = 100_000_000
+#: Of a record that is to be removed: it is gone already.
+GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
+OPERATIONS = {Op.CREATE: "insert", Op.UPDATE: "update", Op.UPSERT: "upsert", Op.REMOVE: "delete"}
+
+
+class Writer:
+    """Delivers steps."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def send(self, table: Table, step: Step) -> list[Receipt]:
+        """See App.send."""
+        by = _external_id(table, step) if step.op is Op.UPSERT else None
+        good: list[tuple[Change, dict[str, Any]]] = []
+        receipts: list[Receipt] = []
+        for change in step.changes:
+            try:
+                good.append((change, record_of(table, change)))
+            except ValueError as e:
+                receipts.append(Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e)))
+        if len(good) > BATCH:
+            return receipts + await self._job(table, step.op, by, good)
+        calls = list(_once_each(good, by))
+        for i, part in enumerate(calls):  # one call, unless a key stands in it twice
+            try:
+                receipts += await self._collection(table, step.op, by, part)
+            except OploopError as e:
+                if i == 0:
+                    raise
+                later = [c for p in calls[i + 1 :] for c, _ in p]
+                lost = Outcome.UNKNOWN if isinstance(e, LostAnswer) else Outcome.RETRY
+                receipts += [Receipt(c.number, lost, error=e.message) for c, _ in part]
+                receipts += [Receipt(c.number, Outcome.RETRY, error=e.message) for c in later]
+                break
+        return receipts
+
+    # -- up to 200 records -------------------------------------------------------------------------------------------
+
+    async def _collection(
+        self, table: Table, op: Op, by: str | None, part: Sequence[tuple[Change, dict[str, Any]]]
+    ) -> list[Receipt]:
+        path, began = "composite/sobjects", self._client.runtime.monotonic()
+        if op is Op.REMOVE:
+            asked = {"ids": ",".join(str(c.remote_id) for c, _ in part), "allOrNone": "false"}
+            answer = await self._client.call("DELETE", path, params=asked, harmless=True)
+        else:
+            records = [{"attributes": {"type": table.name}, **body} for _, body in part]
+            method = "POST" if op is Op.CREATE else "PATCH"
+            path = f"{path}/{table.name}/{by}" if by is not None else path
+            body = {"allOrNone": False, "records": records}
+            answer = await self._client.call(method, path, body, harmless=op is not Op.CREATE)
+        results = read_written(answer)
+        if not isinstance(results, list) or len(results) != len(part):
+            raise LostAnswer(f"Salesforce answered {len(part)} records with something else than as many results")
+        version = before(answer, self._client.runtime.monotonic() - began)
+        return [_receipt(change, result, version) for (change, _), result in zip(part, results, strict=True)]
+
+    # -- more, as a job ----------------------------------------------------------------------------------------------
+
+    async def _job(
+        self, table: Table, op: Op, by: str | None, good: Sequence[tuple[Change, dict[str, Any]]]
+    ) -> list[Receipt]:
+        """A job is nothing until it is closed, so only what happens from then on can be lost."""
+        asked = {"object": table.name, "operation": OPERATIONS[op], "contentType": "CSV", "lineEnding": "LF"}
+        if by is not None:
+            asked["externalIdFieldName"] = by
+        rows = [({"Id": c.remote_id} if op is not Op.CREATE and by is None else {}) | body for c, body in good]
+        data = csv_of(rows)
+        if len(data) > MAX_JOB_BYTES:
+            raise SkipRecord(f"a job of {len(data):,} bytes; Salesforce takes {MAX_JOB_BYTES:,}")
+        client = self._client
+        job = (await client.call("POST", "jobs/ingest", asked, harmless=True)).json()
+        path = f"jobs/ingest/{job['id']}"
+        await client.call("PUT", f"{path}/batches", body=data, content_type="text/csv", harmless=True)
+        await self._close(path)
+        try:
+            state = await ended(client, path)
+            results = [
+                (
+                    kind,
+                    await client.transport.request(
+                        "GET", client.path(f"{path}/{kind}/"), headers={"Accept": "text/csv"}
+                    ),
+                )
+                for kind in ("successfulResults", "failedResults", "unprocessedrecords")
+            ]
+        except OploopError as e:
+            raise LostAnswer(f"Salesforce's job {job['id']} was begun, but cannot be asked after: {e.message}") from e
+        if state["state"] != "JobComplete" and not int(state.get("numberRecordsProcessed") or 0):
+            why = str(state.get("errorMessage") or state["state"])
+            raise Refused(results[0][1], f"Salesforce's job ended as {state['state']}: {why}")
+        version = None if op is Op.REMOVE else round(datetime.fromisoformat(job["createdDate"]).timestamp() * 1e6)
+        return list(_job_receipts(good, rows, results, version, op))
+
+    async def _close(self, path: str) -> None:
+        """Tell that the data is whole: from here on it is worked at. An answer that was lost is made up for by asking."""
+        try:
+            await self._client.call("PATCH", path, {"state": "UploadComplete"}, harmless=False)
+        except LostAnswer:
+            state = (await self._client.get(path)).json()["state"]
+            if state == "Open":
+                await self._client.call("PATCH", path, {"state": "UploadComplete"}, harmless=False)
+
+
+def _external_id(table: Table, step: Step) -> str:
+    names = list(step.changes[0].key)
+    if len(names) != 1 or names[0] not in table.external_ids:
+        raise FixConfig(f"{', '.join(names)} is no external id of {table.name}, by which records could be upserted")
+    return names[0]
+
+
+def record_of(table: Table, change: Change) -> dict[str, Any]:
+    """The fields to send for a change; ValueError with the reason when Salesforce could not take it."""
+    if change.op in (Op.UPDATE, Op.REMOVE):
+        if change.remote_id is None:
+            raise ValueError("no id is known for it")
+        if change.op is Op.REMOVE:
+            return {}
+    fields = table.object.fields
+    wanted = dict(change.fields)
+    if change.op in (Op.CREATE, Op.UPSERT):
+        wanted = {**{k: v for k, v in change.key.items() if k in fields and not fields[k].read_only}, **wanted}
+    body: dict[str, Any] = {"id": change.remote_id} if change.op is Op.UPDATE else {}
+    for name, value in wanted.items():
+        if name not in fields:
+            raise ValueError(f"{table.name} has no field {name!r}")
+        if name in table.create_only and change.op is Op.UPDATE:
+            raise ValueError(f"{name} can be set only when a record is created")
+        body[name] = plain(value)
+    return body
+
+
+def plain(value: Any) -> Any:
+    """A Python value as Salesforce's JSON has it: times in UTC, several picked values with semicolons."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return ";".join(str(v) for v in value) or None
+    return value
+
+
+def _once_each(
+    good: Sequence[tuple[Change, dict[str, Any]]], by: str | None
+) -> Iterator[list[tuple[Change, dict[str, Any]]]]:
+    """The records in as few calls as let no external id stand in one twice, which Salesforce refuses for both."""
+    rest = list(good)
+    while rest:
+        seen: set[Any] = set()
+        part, later = [], []
+        for change, body in rest:
+            who = change.number if by is None else str(body.get(by)).strip().lower()
+            (later if who in seen else part).append((change, body))
+            seen.add(who)
+        yield part
+        rest = later
+
+
+def _receipt(change: Change, result: Mapping[str, Any], version: int | None) -> Receipt:
+    if result.get("success"):
+        return Receipt(change.number, Outcome.OK, str(result.get("id") or change.remote_id or ""), version=version)
+    errors = [e for e in result.get("errors") or () if isinstance(e, Mapping)]
+    codes = [str(e.get("statusCode") or e.get("errorCode") or "") for e in errors]
+    text = "; ".join(map(error_text, errors)) or "refused without a reason"
+    return _refusal(change, codes, text, version)
+
+
+def _refusal(change: Change, codes: Sequence[str], text: str, version: int | None) -> Receipt:
+    if change.op is Op.REMOVE and codes and all(c in GONE for c in codes):
+        return Receipt(change.number, Outcome.OK, change.remote_id, version=version)
+    passing = [c for c in codes if c in PASSING or (c == "DUPLICATE_VALUE" and change.op is Op.UPSERT)]
+    # an upsert that met another of the same key in its making finds the record the next time
+    outcome = Outcome.RETRY if codes and len(passing) == len(codes) else Outcome.REJECTED
+    return Receipt(change.number, outcome, change.remote_id, text)
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Rows as a job takes them: #N/A empties a field, nothing leaves it as it is."""
+    names = list(dict.fromkeys(n for row in rows for n in row))
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["Id" if n == "id" else n for n in names])
+    writer.writerows([_cell(row[n]) if n in row else "" for n in names] for row in rows)
+    return out.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "#N/A"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _job_receipts(
+    good: Sequence[tuple[Change, dict[str, Any]]],
+    rows: Sequence[Mapping[str, Any]],
+    results: Iterable[tuple[str, Answer]],
+    version: int | None,
+    op: Op,
+) -> Iterator[Receipt]:
+    """A receipt for each change. Results come in any order and repeat what was sent, by which they are told apart."""
+    names = ["Id" if n == "id" else n for n in dict.fromkeys(n for row in rows for n in row)]
+    waiting: dict[tuple[str, ...], list[Change]] = {}
+    for (change, _), row in zip(good, rows, strict=True):
+        told = {"Id" if k == "id" else k: v for k, v in row.items()}
+        waiting.setdefault(tuple(_cell(told[n]) if n in told else "" for n in names), []).append(change)
+    for kind, answer in results:
+        reader = csv.DictReader(io.StringIO(answer.body.decode()))
+        for result in reader:
+            changes = waiting.get(tuple(result.get(n) or "" for n in names))
+            if not changes:
+                continue
+            change = changes.pop(0)
+            if kind == "successfulResults":
+                yield Receipt(change.number, Outcome.OK, result["sf__Id"] or change.remote_id, version=version)
+            elif kind == "failedResults":
+                error = result["sf__Error"] or ""
+                yield _refusal(change, [error.partition(":")[0]], error.removesuffix("--").rstrip(" :"), version)
+            else:
+                yield Receipt(
+                    change.number, Outcome.RETRY, change.remote_id, "the job ended before it came to this record"
+                )
+    unsure = Outcome.UNKNOWN if op is Op.CREATE else Outcome.RETRY
+    for change in (c for left in waiting.values() for c in left):
+        yield Receipt(change.number, unsure, change.remote_id, "the job has no result for this record")
