@@ -59,7 +59,8 @@ class Reader:
         ordered = f"{soql} ORDER BY {table.clock}, Id" if table.clock is not None else soql
         began, kind = self._client.runtime.now(), "queryAll" if "IsDeleted" in table.names else "query"
         answer = await self._client.get(f"{kind}/", {"q": ordered}) if len(ordered) < MAX_URL else None
-        page = answer.json() if answer is not None else {"totalSize": self._client.config.bulk_read_from + 1}
+        large = {"totalSize": self._client.config.bulk_read_from + 1}
+        page: dict[str, Any] = answer.json() if answer is not None else large
         if page["totalSize"] > self._client.config.bulk_read_from:
             async for rows, newest in self._job(table, soql, kind, options):
                 seen = max(seen or "", newest or "") or None

@@ -94,7 +94,7 @@ class SalesforceSandbox(Sandbox):
             web.delete(many, self.in_api(self.delete_many)),
             web.patch(many + "/{name}/{field}", self.in_api(self.upsert_many)),
             web.post(many + "/{name}", self.in_api(self.show_many)),
-            *[web.route(r.method, r.path, self.in_api(r.handler)) for r in self.jobs_routes()],  # type: ignore[arg-type]
+            *[web.route(r.method, r.path, self.in_api(r.handler)) for r in self.jobs_routes()],
         ]
 
     def jobs_routes(self) -> list[web.RouteDef]:

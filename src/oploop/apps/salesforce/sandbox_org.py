@@ -276,7 +276,7 @@ def _as_number(told: Mapping[str, Any], value: Any) -> int | float:
             f"{told['label']}: value outside of valid range on numeric field: {value}",
             told["name"],
         )
-    return round(number, told["scale"])
+    return round(number, int(told["scale"]))
 
 
 def _as_time(told: Mapping[str, Any], value: Any, read: Callable[[str], str]) -> str:

@@ -72,13 +72,14 @@ class _Parser:
             raise BadQuery("MALFORMED_QUERY", f"unexpected token: '{self._peek()[1]}', expecting {word}")
 
     def _field(self) -> str:
-        kind, name = self._next()
+        kind, word = self._next()
+        name = str(word)
         if kind != "word":
             raise BadQuery("MALFORMED_QUERY", f"unexpected token: '{name}'")
         known = {f.lower(): f for f in self._org.fields[self._name]} if self._name else {}
         if self._name and name.lower() not in known:
             raise BadQuery("INVALID_FIELD", f"No such column '{name}' on entity '{self._name}'.")
-        return known.get(name.lower(), name)
+        return str(known.get(name.lower(), name))
 
     # -- the query ---------------------------------------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ class _Parser:
         known = {f.lower(): f for f in self._org.fields[self._name]}
         if name.lower() not in known:
             raise BadQuery("INVALID_FIELD", f"No such column '{name}' on entity '{self._name}'.")
-        return known[name.lower()]
+        return str(known[name.lower()])
 
     def _list(self, one: Callable[[], Any]) -> list[Any]:
         found = [one()]

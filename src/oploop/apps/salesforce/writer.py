@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -174,7 +175,8 @@ def _once_each(
     rest = list(good)
     while rest:
         seen: set[Any] = set()
-        part, later = [], []
+        part: list[tuple[Change, dict[str, Any]]] = []
+        later: list[tuple[Change, dict[str, Any]]] = []
         for change, body in rest:
             who = change.number if by is None else str(body.get(by)).strip().lower()
             (later if who in seen else part).append((change, body))
@@ -199,6 +201,12 @@ def _refusal(change: Change, codes: Sequence[str], text: str, version: int | Non
     # an upsert that met another of the same key in its making finds the record the next time
     outcome = Outcome.RETRY if codes and len(passing) == len(codes) else Outcome.REJECTED
     return Receipt(change.number, outcome, change.remote_id, text)
+
+
+def error_of_job(text: str) -> tuple[str, str]:
+    """(code, words) of a job's error: CODE:words:fields --"""
+    found = re.fullmatch(r"([A-Z0-9_]+):(.*?)(?::[\w\s,]*)?(?:--)?", text.strip(), re.DOTALL)
+    return (found[1], f"{found[1]}: {found[2]}") if found is not None else ("", text or "refused without a reason")
 
 
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -242,8 +250,8 @@ def _job_receipts(
             if kind == "successfulResults":
                 yield Receipt(change.number, Outcome.OK, result["sf__Id"] or change.remote_id, version=version)
             elif kind == "failedResults":
-                error = result["sf__Error"] or ""
-                yield _refusal(change, [error.partition(":")[0]], error.removesuffix("--").rstrip(" :"), version)
+                code, text = error_of_job(result["sf__Error"] or "")
+                yield _refusal(change, [code], text, version)
             else:
                 yield Receipt(
                     change.number, Outcome.RETRY, change.remote_id, "the job ended before it came to this record"

@@ -1,0 +1,232 @@
+"""Reading: types, deleted records, the overlap, jobs, sessions and query places that end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from oploop.apps.conformance import Raw
+from oploop.apps.salesforce.sandbox import SalesforceSandbox
+from oploop.apps.salesforce.sandbox_org import INTEGRATION
+from oploop.apps.sandbox import Fault
+from oploop.errors import FixConfig, FixData, QuotaSpent
+from oploop.records import Canonical, Deletes, FieldType, Op, ReadOptions
+from oploop.runtime import Runtime
+from tests.apps.salesforce.conftest import Make
+
+FULL = {
+    "Name": 'Haus "Süd", Ost\nWest',
+    "Health_Score__c": 41,
+    "Segments__c": "SMB;Public",
+    "MRR__c": 99.5,
+    "Renewal_Date__c": "2026-03-01",
+    "Last_Seen__c": "2026-01-02T03:04:05+00:00",
+    "Is_Customer__c": True,
+}
+
+
+def paths(box: SalesforceSandbox, part: str) -> list[str]:
+    return [e.method + " " + e.path for e in box.log if part in e.path]
+
+
+@pytest.mark.parametrize("by_job", [False, True])
+async def test_values_have_their_types(make: Make, box: SalesforceSandbox, by_job: bool) -> None:
+    box.load("Account", [FULL, {"Name": "bare"}])
+    app = make(bulk_read_from=1 if by_job else 100).app
+    raw = Raw(app.streams["Account"])
+    await raw.read(app)
+    assert bool(paths(box, "jobs/query")) is by_job
+    by_name = {r["Name"]: r for r in raw.live().values()}
+    full, bare = by_name[FULL["Name"]], by_name["bare"]
+    assert (full["Health_Score__c"], full["MRR__c"], full["Is_Customer__c"]) == (41.0, 99.5, True)
+    assert full["Segments__c"] == '["SMB","Public"]'
+    assert full["Renewal_Date__c"] == date(2026, 3, 1)
+    assert full["Last_Seen__c"] == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert (bare["Health_Score__c"], bare["Segments__c"], bare["Is_Customer__c"]) == (None, None, False)
+    assert full["_version"] == round(full["SystemModstamp"].timestamp() * 1e6)
+    assert "BillingAddress" not in full
+    assert "attributes" not in full["_raw"]
+
+
+async def test_a_large_read_goes_by_job_in_pages_and_then_on_from_there(
+    make: Make, box: SalesforceSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oploop.apps.salesforce.reader.RESULT_ROWS", 100)
+    box.load("Account", [{"Name": f"a{i}"} for i in range(250)])
+    box.advance(5)
+    app = make(bulk_read_from=200, overlap=0).app
+    raw = Raw(app.streams["Account"])
+    await raw.read(app)
+    assert len(raw.live()) == 250
+    assert [b.table.num_rows for b in raw.batches] == [100, 100, 50, 0]
+    assert [b.cursor is None for b in raw.batches] == [True, True, True, False]
+    assert paths(box, "jobs/query")[-1].startswith("DELETE")
+    assert box.jobs.jobs == {}
+    box.advance(5)
+    key = next(iter(raw.live()))
+    box.org.update("Account", key, {"Description": "neu"})
+    box.org.delete("Account", list(raw.live())[1])
+    await raw.read(app)
+    assert sum(b.table.num_rows for b in raw.batches) == 2
+    assert raw.live()[key]["Description"] == "neu"
+    assert len(raw.live()) == 249
+
+
+async def test_a_job_that_fails_says_why(make: Make, box: SalesforceSandbox) -> None:
+    box.load("Account", [{"Name": "a"}, {"Name": "b"}])
+    failed = '{"id": "750", "state": "Failed", "errorMessage": "QUERY_TIMEOUT"}'
+    box.faults.append(Fault("GET .*jobs/query/[^/]+$", "status", status=200, body=failed))
+    app = make(bulk_read_from=1).app
+    with pytest.raises(FixData, match="ended as Failed: QUERY_TIMEOUT"):
+        await Raw(app.streams["Account"]).read(app)
+
+
+async def test_the_overlap_finds_what_was_written_late(make: Make, box: SalesforceSandbox) -> None:
+    box.load("Account", [{"Name": "a"}])
+    app = make(overlap=600).app
+    raw = Raw(app.streams["Account"])
+    await raw.read(app)
+    early = datetime.now(UTC).replace(microsecond=0).timestamp() - 300
+    box.load("Account", [{"Name": "late", "SystemModstamp": datetime.fromtimestamp(early, UTC).isoformat()}])
+    await raw.read(app)
+    assert {r["Name"] for r in raw.live().values()} == {"a", "late"}
+
+
+async def test_since_and_exclude(make: Make, box: SalesforceSandbox) -> None:
+    box.load("Account", [{"Name": "old", "SystemModstamp": "2020-01-01T00:00:00+00:00"}, {"Name": "new"}])
+    app = make().app
+    options = ReadOptions(since=datetime(2024, 1, 1, tzinfo=UTC), exclude=frozenset({"Description"}))
+    rows = [r async for b in app.read("Account", None, options) for r in b.table.to_pylist()]
+    assert [r["Name"] for r in rows] == ["new"]
+    assert "Description" not in rows[0]
+    assert "Description" not in rows[0]["_raw"]
+    with pytest.raises(FixConfig, match="'SystemModstamp' cannot be left out"):
+        _ = [b async for b in app.read("Account", None, ReadOptions(exclude=frozenset({"SystemModstamp"})))]
+
+
+async def test_a_query_whose_place_is_lost_goes_on_from_the_last_page(make: Make, box: SalesforceSandbox) -> None:
+    box.load("Account", [{"Name": f"a{i}"} for i in range(250)])
+    app = make(overlap=0).app
+    names: set[str] = set()
+    pages = 0
+    async for batch in app.read("Account", None, ReadOptions()):
+        names |= set(batch.table["Name"].to_pylist())
+        pages += 1
+        if pages == 1:
+            box.forget_cursors()
+    assert len(names) == 250
+
+
+async def test_a_session_that_ends_in_mid_run_is_renewed(make: Make, box: SalesforceSandbox) -> None:
+    box.load("Account", [{"Name": f"a{i}"} for i in range(250)])
+    app = make().app
+    async for batch in app.read("Account", None, ReadOptions()):
+        if not batch.complete:
+            box.sessions.clear()
+    assert batch.complete
+    assert len(paths(box, "oauth2/token")) >= 3
+
+
+async def test_the_days_limit_puts_the_rest_off(make: Make, box: SalesforceSandbox) -> None:
+    box.load("Account", [{"Name": f"a{i}"} for i in range(250)])
+    app = make().app
+    assert app.streams["Account"].name == "Account"
+    box.daily = box.used + 1
+    with pytest.raises(QuotaSpent, match="REQUEST_LIMIT_EXCEEDED"):
+        await Raw(app.streams["Account"]).read(app)
+    assert app.transport is not None
+    assert app.transport.budget is not None
+    day = app.transport.budget.day_left()
+    assert day is not None
+    assert (day.limit, day.remaining) == (box.daily, 0)
+
+
+def test_objects_are_as_the_org_describes_them(make: Make) -> None:
+    app = make().app
+    account, user = app.objects["Account"], app.objects["User"]
+    fields = account.fields
+    assert fields["Health__c"].enum == ("Healthy", "At Risk")
+    assert fields["Industry"].enum is None
+    assert "usually one of Banking" in fields["Industry"].description
+    assert fields["Segments__c"].type is FieldType.LIST
+    assert fields["ParentId"].canonical is Canonical.ID_15_18
+    assert (fields["Name"].required, fields["Name"].max_length, fields["Id"].read_only) == (True, 255, True)
+    assert set(account.operations) == {Op.CREATE, Op.UPDATE, Op.UPSERT, Op.REMOVE}
+    assert account.operations[Op.UPSERT].keys == ("Billing_Id__c", "Legacy_Key__c")
+    assert Op.REMOVE not in user.operations
+    assert (app.streams["Account"].deletes, app.streams["User"].deletes) == (Deletes.MARKED, Deletes.NEVER)
+    assert "Organization" in app.streams
+    assert "Organization" not in list(app.objects)
+    assert "Nix__c" not in app.streams
+    with pytest.raises(FixConfig, match="no object 'Acount' — did you mean 'Account'"):
+        _ = app.streams["Acount"]
+
+
+async def test_records_by_id_are_as_they_are_now(make: Make, box: SalesforceSandbox) -> None:
+    box.load("Account", [{"Name": "a"}, {"Name": "b"}])
+    ids = [r["Id"] for r in box.dump("Account")]
+    box.org.delete("Account", ids[1])
+    rows = (await make().app.fetch("Account", ids)).table.to_pylist()
+    assert {r["Id"]: r["_deleted"] for r in rows} == {ids[0]: False, ids[1]: True}
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+async def test_a_signed_assertion_opens_the_org(make: Make, box: SalesforceSandbox, wrong: bool) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    box.public_key = (
+        key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
+    who = "nobody@acme.example" if wrong else INTEGRATION
+    block = {"client_secret": None, "private_key": key.private_bytes(*form).decode(), "username": who}
+    check = make(**block).app.check()
+    if wrong:
+        with pytest.raises(FixConfig, match=r"invalid_grant.* — check client_id, private_key and username"):
+            await check
+    else:
+        assert (await check).line == f"Sandbox Org, Developer Edition at {box.url}"
+
+
+class Memory(dict[str, str]):
+    """A vault that forgets when the process ends."""
+
+    def put(self, name: str, value: str) -> None:
+        self[name] = value
+
+    def claim(self, name: str, command: str) -> bool:
+        return True
+
+    def release(self, name: str) -> None:
+        pass
+
+
+async def test_refresh_tokens_that_are_replaced_are_kept(make: Make, box: SalesforceSandbox) -> None:
+    box.rotates = True
+    runtime: Any = replace(Runtime(), vault=Memory())
+    for _ in range(3):
+        await make(runtime, refresh_token=box.refresh if not runtime.vault else "5Aep861sandbox").app.check()
+        box.sessions.clear()
+    assert len(paths(box, "oauth2/token")) == 3
+    assert box.refresh != "5Aep861sandbox"
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [
+        ({"client_secret": None}, "needs client_secret, or refresh_token, or username and private_key"),
+        ({"private_key": "x"}, "private_key and username go together"),
+        ({"base_url": "https://login.salesforce.com"}, "must be the org's own address"),
+        ({"domain": "acme.my.salesforce.com"}, "write only the first part"),
+        ({"api_version": "new"}, "looks like 62.0"),
+    ],
+)
+def test_blocks_that_cannot_do_are_named(make: Make, block: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make(**block)
