@@ -100,7 +100,9 @@ async def read_back(
     brings at most `limit` records that the reads cannot vouch for yet. An app that cannot be asked is no failure
     of the run: it is said, and the next read looks again.
     """
-    acknowledge_removed(target, warehouse, now=now)
+    unknown = bool(warehouse.rows("SELECT 1 FROM oploop.change_outcomes WHERE status = 'unknown' LIMIT 1"))
+    if unknown:
+        acknowledge_removed(target, warehouse, now=now)
     result = ReadBack(target.sync, last_run(target, warehouse))
     if result.run_id is None:
         return result
@@ -112,7 +114,7 @@ async def read_back(
                 await fetch(ids)
         except OploopError as e:
             result.error = e
-    if not within_run:
+    if unknown and not within_run:
         acknowledge(target, warehouse, now=now)
     settle(target, warehouse, result.run_id, now=now, within_run=within_run)
     result.counts = _counts(target, warehouse, result.run_id)
@@ -303,9 +305,10 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
         app += f" WHERE r._extracted_at > TIMESTAMPTZ {literal(since.isoformat())}"
     logged = "COALESCE(s.log_sync, s.sync)"  # the sync's file may have been renamed since
     gone, changed, altered, person = _differences(target)
-    each = (
-        [f"{_here(f)} AND {_unlike(i, f, 'sent')} AS h{i}" for i, f in enumerate(target.fields)] if within_run else []
-    )
+    each = []
+    if within_run:  # h: the app holds something else than we sent; y: which is our value as it stores it
+        for i, f in enumerate(target.fields):
+            each += [f"{_here(f)} AND {_unlike(i, f, 'sent')} AS h{i}", f"{_by_the_app(i, f)} AS y{i}"]
     each += [f"a.n{i}" for i in range(len(target.fields))]
     own = [_here(f) if within_run else f"({_here(f)} AND {_by_the_app(i, f)})" for i, f in enumerate(target.fields)]
     news = [
@@ -354,7 +357,8 @@ def _looked(target: Target, *, within_run: bool) -> str:
     first = "WHEN j.person THEN 'drifted' WHEN j.altered THEN 'altered' ELSE 'confirmed'"
     if within_run:  # nobody else has had the time: a difference is the app's own doing
         touched = " OR ".join(
-            f"COALESCE(j.h{i} AND j.n{i} IS DISTINCT FROM {_before(f)}, FALSE)" for i, f in enumerate(target.fields)
+            f"COALESCE(j.h{i} AND (j.y{i} OR j.n{i} IS DISTINCT FROM {_before(f)}), FALSE)"
+            for i, f in enumerate(target.fields)
         )
         first = f"WHEN NOT j.altered THEN 'confirmed' WHEN {touched or 'FALSE'} THEN 'altered' ELSE 'ignored'"
     return (

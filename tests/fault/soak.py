@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
 import tempfile
 import time
@@ -14,13 +15,14 @@ from pathlib import Path
 from tests.fault.sim import schedule
 
 CHUNK = 20
+#: Where the state's files stand: each commit is synced, which need not reach a disk, as crashes are simulated.
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def play(seeds: range) -> list[tuple[int, str]]:
     """Seeds played one after the other in this process; what broke, with its trace."""
-    schedule.stand_in_for_dlt()
     failed = []
-    with tempfile.TemporaryDirectory(prefix="oploop-sim-") as folder:
+    with tempfile.TemporaryDirectory(prefix="oploop-sim-", dir=IN_MEMORY) as folder:
         warehouse = schedule.warehouse()
         for seed in seeds:
             sim = schedule.Simulation(seed, warehouse, Path(folder))

@@ -304,6 +304,22 @@ async def test_a_value_that_the_app_ignores_is_parked(warehouse: Warehouse, name
     assert len(warehouse.rows("SELECT * FROM oploop.parked")) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "sent"),
+    [("tier", "gold", " Gold"), ("ratio", 0.33, 0.333), ("tags", ["a", "b"], ["A", "B"])],
+)
+async def test_a_value_that_the_app_held_in_its_own_form_already_is_not_ignored(
+    warehouse: Warehouse, name: str, before: Any, sent: Any
+) -> None:
+    office = Office(warehouse, name)
+    office.shows(1, **{name: before})
+    office.wants(**{name: sent})
+    office.sends()
+    office.shows(SENT_AT + 1)
+    assert (await office.look(within_run=True), office.diff) == ("altered", {})
+    assert warehouse.rows("SELECT key, reason FROM oploop.parked") == []
+
+
 async def test_what_is_the_same_in_the_fields_canonical_form_is_confirmed(warehouse: Warehouse) -> None:
     office = Office(warehouse, "mail")
     office.wants(mail="Jo@X.com")

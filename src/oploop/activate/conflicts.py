@@ -29,6 +29,10 @@ def park_conflicts(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datet
     at, table = f"TIMESTAMPTZ {literal(now.isoformat())}", quote_table(plan.diff.table)
     mine = f"sync = {literal(b.name)} AND app = {literal(b.sync.app)} AND object = {literal(b.sync.object)} AND reason = 'conflict'"
     seen = "__status IN ('update', 'kept', 'parked', 'held')"
+    if not any(f.conflict == "hold" for f in b.fields) and not warehouse.rows(
+        f"SELECT 1 FROM oploop.parked WHERE {mine} LIMIT 1"
+    ):
+        return
     with warehouse.transaction():
         for i, f in enumerate(b.fields):
             if f.conflict != "hold":

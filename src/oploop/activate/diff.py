@@ -42,6 +42,7 @@ class Diff:
     nameless: int = 0
     whole: bool = True
     nulls: dict[str, int] = field(default_factory=dict)
+    known: sql.Known | None = None  #: what the statement was made from
 
     @property
     def same(self) -> int:
@@ -189,7 +190,7 @@ def diff(
         select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     nameless = leaving.blocked_by(bound, warehouse) if leaving_too else 0
-    found = Diff(bound, table, tuple(rules), rows, {}, nameless=nameless, whole=only is None, nulls=nulls)
+    found = Diff(bound, table, tuple(rules), rows, {}, nameless=nameless, whole=only is None, nulls=nulls, known=known)
     return counted(found, warehouse)
 
 

@@ -106,7 +106,7 @@ def make_plan(
     """
     bound = diff_.bound
     counts = {status: diff_.count(status) for status in d.SENT}
-    known = d.look(bound, warehouse)
+    known = diff_.known or d.look(bound, warehouse)
     first = tuple(f.label for f in bound.fields if f.field.name not in known.state_fields)
     if not delivered_before(bound, warehouse):
         first = tuple(f.label for f in bound.fields)

@@ -89,8 +89,9 @@ def model_select(bound: BoundSync) -> str:
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.model_table)} AS {MODEL}{where}"
 
 
-def app_select(bound: BoundSync, *, with_key: bool = False) -> str:
-    """The app's records as last read, deleted ones too. `with_key`: the canonical text of their keys as well."""
+def app_select(bound: BoundSync, *, with_key: bool = False, with_values: bool = True) -> str:
+    """The app's records as last read, deleted ones too. `with_key`: the canonical text of their keys as well; `with_values`:
+    the mapped fields' values (binding them takes engines longer than a small sync's comparison)."""
     assert bound.raw_table is not None
     native = native_key(bound)
     cols = [
@@ -102,7 +103,8 @@ def app_select(bound: BoundSync, *, with_key: bool = False) -> str:
     ]
     if with_key:
         cols.append(f"{_joined([k.now for k in bound.keys])} AS __akey")
-    cols += [f"{f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields)]
+    if with_values:
+        cols += [f"{f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields)]
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.raw_table)} AS {RAWT}"
 
 
@@ -221,7 +223,8 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     else:
         joins += f" LEFT JOIN ({live(bound, known)}) a ON a.__join = m.__join"
         ours = " AND " + _not_removed(bound, known, "archived too") if known.has_removed else ""
-        dead = f"SELECT DISTINCT __join FROM ({app_select(bound)}) AS t WHERE __deleted AND __join IS NOT NULL{ours}"
+        away = app_select(bound, with_values=False)
+        dead = f"SELECT DISTINCT __join FROM ({away}) AS t WHERE __deleted AND __join IS NOT NULL{ours}"
         joins += f" LEFT JOIN ({dead}) dead ON dead.__join = m.__join"
         state_key, pick, gone = "a.__remote", "a", "a.__remote IS NULL AND dead.__join IS NOT NULL"
         if known.has_records:

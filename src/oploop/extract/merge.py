@@ -10,7 +10,7 @@ columns, with its types, as r0, r1, ...
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -59,10 +59,11 @@ class Merge:
         """What a raw column is called in a selection."""
         return f"r{list(self.types).index(name)}"
 
-    def rows(self) -> str:
-        """All source rows, in the raw table's columns and types."""
+    def rows(self, only: Collection[str] = ()) -> str:
+        """All source rows, in the raw table's columns and types; of these `only` some, where others would just cost time."""
         sources = {name: (f"c{i}", kind) for i, (name, kind) in enumerate(self.columns)}
-        values = [f"{_value(sources.get(n), kind)} AS {self.r(n)}" for n, kind in self.types.items()]
+        wanted = {n: kind for n, kind in self.types.items() if not only or n in only}
+        values = [f"{_value(sources.get(n), kind)} AS {self.r(n)}" for n, kind in wanted.items()]
         return f"SELECT {', '.join(values)}, {SEQUENCE} FROM {self.source}"
 
     def winners(self) -> str:
@@ -123,16 +124,18 @@ def read_now(warehouse: Warehouse, app: str, stream: str, now: datetime) -> None
 
 def mark_seen(warehouse: Warehouse, job: Merge) -> int:
     """Note of live records, of which the source has just the keys, that they are there; the number of them."""
+    rows = job.rows((*job.stream.primary_key, EXTRACTED_AT))
     return warehouse.execute(
-        f"UPDATE {job.table} AS t SET {quote(EXTRACTED_AT)} = {_seen(job)} FROM ({job.rows()}) AS s "
+        f"UPDATE {job.table} AS t SET {quote(EXTRACTED_AT)} = {_seen(job)} FROM ({rows}) AS s "
         f"WHERE {job.same_key} AND NOT t.{quote(DELETED)}"
     )
 
 
 def may_repeat(warehouse: Warehouse, job: Merge) -> bool:
     """Whether any row might be one that the raw table holds; much cheaper to ask than which, as `_raw` is not read."""
+    rows = job.rows((*job.stream.primary_key, VERSION))
     found = warehouse.rows(
-        f"SELECT 1 FROM ({job.rows()}) AS s JOIN {job.table} AS t ON {job.same_key} WHERE {_not_older(job)} LIMIT 1"
+        f"SELECT 1 FROM ({rows}) AS s JOIN {job.table} AS t ON {job.same_key} WHERE {_not_older(job)} LIMIT 1"
     )
     return bool(found)
 
@@ -152,9 +155,10 @@ def repeated(job: Merge) -> str:
 
 def refresh(warehouse: Warehouse, job: Merge) -> None:
     """Note of repeated rows the moment of which they are known now."""
+    rows = job.rows((*job.stream.primary_key, VERSION, EXTRACTED_AT))
     warehouse.execute(
         f"UPDATE {job.table} AS t SET {quote(VERSION)} = s.{job.r(VERSION)}, {quote(EXTRACTED_AT)} = {_seen(job)} "
-        f"FROM ({job.rows()}) AS s WHERE {job.same_key} AND {_not_older(job)}"
+        f"FROM ({rows}) AS s WHERE {job.same_key} AND {_not_older(job)}"
     )
 
 

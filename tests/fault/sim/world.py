@@ -78,12 +78,6 @@ class World:
     def fold_case(self) -> bool:
         return self.object.fields["code"].canonical is Canonical.LOWER
 
-    @property
-    def tugs(self) -> bool:
-        """Whether we and the app may pull at a field for ever: it ignores values, and the sync says `ours`."""
-        deaf = {name for name, quirk in self.behaviour.quirks.items() if quirk == "deaf"}
-        return any(m.field in deaf and (m.conflict or self.sync.conflict) is Conflict.OURS for m in self.sync.fields)
-
     def key(self, code: Any) -> str | None:
         """The key's canonical text."""
         if code is None:
