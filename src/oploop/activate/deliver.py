@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
 
 from oploop.activate.chunks import read_chunks
@@ -18,7 +19,7 @@ from oploop.activate.journal import Journal
 from oploop.activate.plan import SyncPlan, batches, operation_of
 from oploop.apps.base import App
 from oploop.apps.columns import Taken, span
-from oploop.apps.transport import LostAnswer, NoAnswer, Refused
+from oploop.apps.transport import REPEAT_UNTIL, LostAnswer, NoAnswer, Refused
 from oploop.errors import OploopError, QuotaSpent, RetryLater, SkipRecord
 from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
 from oploop.runtime import GRACE, Interrupted, Runtime
@@ -27,6 +28,8 @@ from oploop.warehouse.base import Warehouse
 
 #: How often a change that failed for the moment is tried in one run.
 TRIES = 3
+#: Seconds that a call may be on its way before it reaches the app.
+ON_ITS_WAY = 60.0
 #: Changes read from the plan table at once.
 READ_ROWS = 5_000
 #: No change is tried again.
@@ -154,13 +157,19 @@ class Deliverer:
         batch = operation_of(self._plan.bound, op).batch
         return batch * -(-READ_ROWS // batch)
 
-    async def _deliver(self, step: Step, operation: Operation, attempt: int, stands: Outcome | None = None) -> None:
+    async def _deliver(
+        self, step: Step, operation: Operation, attempt: int, stands: Outcome | None = None, until: float = inf
+    ) -> None:
         """One step to its end: sent, journalled, tried again or halved where that is right.
 
         `stands`: what the journal says of these changes already, if this is not their first try. UNKNOWN: an earlier
-        try may have done them, which no later "not now" makes undone.
+        try may have done them, which no later "not now" makes undone; then they are sent again only `until` the app
+        may have forgotten that try.
         """
-        if self._ends():  # what was never journalled simply stays to be sent
+        now = self._runtime.monotonic()
+        if stands is not Outcome.UNKNOWN:
+            until = now + _remembered(operation)
+        if self._ends() or now > until:  # what was never journalled simply stays to be sent
             if stands is not None:
                 self._count(Counter({stands: len(step.changes)}))
             return
@@ -183,11 +192,11 @@ class Deliverer:
             return
         undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
         try:
-            receipts = await self._app.send(step)
+            receipts = await self._send(step, until)
         except (Refused, SkipRecord) as e:
-            await self._refused(step, operation, entry, e, undone)
+            await self._refused(step, operation, entry, e, undone, until)
         except LostAnswer as e:
-            await self._lost(step, operation, entry, e)
+            await self._lost(step, operation, entry, e, until)
         except Interrupted:
             self._ends()
             await self._close(entry, undone, None)
@@ -203,10 +212,23 @@ class Deliverer:
             self._stop = self._stop or e
             await self._close(entry, undone, str(e))
         else:
-            await self._answered(step, operation, entry, receipts, undone)
+            await self._answered(step, operation, entry, receipts, undone, until)
+
+    async def _send(self, step: Step, until: float) -> Sequence[Receipt]:
+        token = REPEAT_UNTIL.set(until)
+        try:
+            return await self._app.send(step)
+        finally:
+            REPEAT_UNTIL.reset(token)
 
     async def _answered(
-        self, step: Step, operation: Operation, entry: JournalStep, receipts: Sequence[Receipt], undone: Outcome
+        self,
+        step: Step,
+        operation: Operation,
+        entry: JournalStep,
+        receipts: Sequence[Receipt],
+        undone: Outcome,
+        until: float,
     ) -> None:
         if isinstance(receipts, Taken):
             entry.version, entry.ids_from = receipts.version, receipts.ids_from
@@ -233,10 +255,10 @@ class Deliverer:
             await self._runtime.sleep(0.5 * entry.attempt)
             for part in _runs([c for c in step.changes if c.number in again], again):
                 follow = Step(step.id, step.sync, step.object, step.op, part)
-                await self._deliver(follow, operation, entry.attempt + 1, again[part[0].number])
+                await self._deliver(follow, operation, entry.attempt + 1, again[part[0].number], until)
 
     async def _refused(
-        self, step: Step, operation: Operation, entry: JournalStep, e: OploopError, undone: Outcome
+        self, step: Step, operation: Operation, entry: JournalStep, e: OploopError, undone: Outcome, until: float
     ) -> None:
         """The call as a whole was refused, nothing was done: halve it, until the bad record stands alone."""
         if len(step.changes) == 1:  # of a second try: what is refused now may have been done by the first
@@ -247,14 +269,14 @@ class Deliverer:
         middle = len(step.changes) // 2
         for half in (step.changes[:middle], step.changes[middle:]):
             follow = Step(step.id, step.sync, step.object, step.op, half)
-            await self._deliver(follow, operation, entry.attempt, undone)
+            await self._deliver(follow, operation, entry.attempt, undone, until)
 
-    async def _lost(self, step: Step, operation: Operation, entry: JournalStep, e: LostAnswer) -> None:
+    async def _lost(self, step: Step, operation: Operation, entry: JournalStep, e: LostAnswer, until: float) -> None:
         """The answer was lost: send again what may be sent twice; the rest is unknown and stays so."""
         if entry.attempt < TRIES and _harmless(operation):
             await self._close(entry, Outcome.UNKNOWN, str(e), _all(step, Outcome.UNKNOWN))
             await self._runtime.sleep(0.5 * entry.attempt)
-            await self._deliver(step, operation, entry.attempt + 1, Outcome.UNKNOWN)
+            await self._deliver(step, operation, entry.attempt + 1, Outcome.UNKNOWN, until)
             return
         await self._close(entry, Outcome.UNKNOWN, str(e))
 
@@ -283,6 +305,13 @@ class Deliverer:
 
 def _all(step: Step, outcome: Outcome) -> dict[int, Outcome]:
     return {c.number: outcome for c in step.changes}
+
+
+def _remembered(operation: Operation) -> float:
+    """For how many seconds from its first try on a change may be sent again: while the app is sure to know its key."""
+    if operation.replay is not Replay.KEY or operation.ttl is None:
+        return inf
+    return operation.ttl - min(ON_ITS_WAY, operation.ttl / 2)
 
 
 def _harmless(operation: Operation) -> bool:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import replace
+from math import inf
 from typing import Any, Protocol
 from urllib.parse import urlencode, urljoin
 
@@ -48,6 +50,10 @@ MAX_REDIRECTS = 5
 GZIP_FROM_BYTES = 2048
 #: Seconds from which on a run does not wait for what the app says, but leaves the rest to a later one.
 DEFER_FROM = 900.0
+
+#: Until when (`Runtime.monotonic`) a call that may have been done is made again. A delivery sets it where the app forgets an
+#: idempotency key, and would do the call a second time.
+REPEAT_UNTIL: ContextVar[float] = ContextVar("repeat_until", default=inf)
 
 #: Headers that hold a credential; words of them so long are never repeated.
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
@@ -153,7 +159,7 @@ class Transport:
         for attempt in range(1, MAX_TRIES + 1):
             last = attempt == MAX_TRIES
             try:
-                answer = await self._once(request)
+                answer = await self._once(request, lost=lost)
             except OploopError as e:  # the run is to end, or no token is to be had: this try was not made
                 raise self._broken_off(request, e, lost) from None
             except (ConnectError, CutError) as e:
@@ -198,10 +204,11 @@ class Transport:
             merged["Content-Encoding"] = "gzip"
         return Request(method, url, merged, body, timeout)
 
-    async def _once(self, request: Request) -> Answer:
+    async def _once(self, request: Request, *, lost: bool) -> Answer:
         for _ in range(1 + MAX_REDIRECTS):
             if self.budget is not None:
                 await self.budget.take()
+            self._in_time(0.0, lost=lost)
             self.calls += 1
             self._under_way += 1
             try:
@@ -227,9 +234,15 @@ class Transport:
         if shared and self.budget is not None:
             self.budget.refused(wait)  # one caller's 429 holds all callers of the account
         try:
+            self._in_time(wait, lost=lost)
             await self.runtime.pause(wait)
-        except Interrupted as e:
+        except (Interrupted, RetryLater) as e:
             raise self._broken_off(request, e, lost) from None
+
+    def _in_time(self, wait: float, *, lost: bool) -> None:
+        """Raise RetryLater if a call that may have been done would be made again, so much later, too late."""
+        if lost and self.runtime.monotonic() + wait > REPEAT_UNTIL.get():
+            raise RetryLater("the app may have forgotten the first by then")
 
     def _broken_off(self, request: Request, e: OploopError, lost: bool) -> OploopError:
         """What a call that could not be tried again was: not made, or nobody knows."""

@@ -141,7 +141,7 @@ class Server:
     async def __call__(self, request: Request) -> Answer:
         self.points.reach(f"before {request.method} {urlsplit(request.url).path}")
         mishap = self._mishap()
-        slow = self.rng.uniform(5, 300) if self.rng.random() < self.weather.slow else self.rng.uniform(0.01, 0.4)
+        slow = self.rng.uniform(2, 59) if self.rng.random() < self.weather.slow else self.rng.uniform(0.01, 0.4)
         if mishap:
             self.note(f"call {request.method} {urlsplit(request.url).path} meets {mishap}")
         if mishap == "unreachable":

@@ -8,6 +8,8 @@ import sqlite3
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from oploop.activate import ledger
 from oploop.activate import plan as planning
 from oploop.activate.deliver import Deliverer, Delivery
 from oploop.activate.journal import Journal
-from oploop.apps.transport import Budget, DayQuota, NoAnswer, Transport
+from oploop.apps.transport import REPEAT_UNTIL, Budget, DayQuota, NoAnswer, Transport
 from oploop.errors import FixConfig
 from oploop.records import Op, Operation, Outcome, Replay
 from oploop.state import JournalStep, StateStore
@@ -248,6 +250,28 @@ async def test_a_lost_create_under_a_key_is_sent_again_at_once(post: Any) -> Non
     result = await office.deliver(app)
     assert (result.delivered, [s.id for s in app.steps]) == (1, ["s0001", "s0001"])
     assert office.clock.slept == [0.5]
+
+
+@pytest.mark.parametrize(("waits", "sends"), [(30.0, 2), (70.0, 1)])
+async def test_a_lost_create_is_sent_again_only_while_the_app_knows_its_key(
+    post: Any, waits: float, sends: int
+) -> None:
+    office: Post = post(replace(operation(Replay.KEY, batch=1), ttl=120.0), creates=1, updates=0)
+    app = ScriptedApp(["lost+", "ok"], office.runtime)
+    app.look = lambda step: setattr(office.clock, "seconds", office.clock.seconds + waits)
+    result = await office.deliver(app)
+    assert (len(app.steps), result.unknown) == (sends, sends % 2)
+
+
+async def test_calls_are_told_until_when_the_app_knows_their_key(post: Any) -> None:
+    office: Post = post(replace(operation(Replay.KEY, batch=1), ttl=120.0), creates=1, updates=0)
+    app = ScriptedApp(["later", "lost+", "ok"], office.runtime)
+    told: list[float] = []
+    app.look = lambda step: told.append(REPEAT_UNTIL.get())
+    await office.deliver(app)  # a "not now" is a whole call's: the next run sends it
+    await office.deliver(app)
+    assert (told, office.clock.seconds) == ([60.0, 60.0, 60.0], 0.5)
+    assert REPEAT_UNTIL.get() == inf
 
 
 @pytest.mark.parametrize("replay", [Replay.NEVER, Replay.LOOKUP])

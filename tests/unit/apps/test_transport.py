@@ -17,6 +17,7 @@ from yarl import URL
 
 from oploop.apps.transport import (
     MAX_TRIES,
+    REPEAT_UNTIL,
     AiohttpSender,
     Answer,
     Budget,
@@ -107,6 +108,22 @@ async def test_a_write_that_may_be_repeated_is_and_in_the_end_its_outcome_is_unk
     with pytest.raises(LostAnswer):
         await wire.transport().request("PUT", "x", idempotent=True)
     assert wire.tries == MAX_TRIES
+
+
+@pytest.mark.parametrize(("after", "tries"), [("50", 3), ("70", 2)])
+async def test_a_write_that_may_have_been_done_is_not_repeated_once_the_app_may_have_forgotten_it(
+    after: str, tries: int
+) -> None:
+    token = REPEAT_UNTIL.set(60.0)
+    try:
+        wire = Wire([CUT, (429, {"retry-after": after}, b""), 200])
+        with contextlib.suppress(LostAnswer):
+            assert (await wire.transport().request("POST", "x", idempotent=True)).status == 200
+        assert (wire.tries, wire.clock.seconds < 60) == (tries, True)
+        waiting = Wire([(429, {"retry-after": after}, b""), 200])
+        assert (await waiting.transport().request("POST", "x", idempotent=True)).status == 200  # surely not done
+    finally:
+        REPEAT_UNTIL.reset(token)
 
 
 @pytest.mark.parametrize("then", [429, UNREACHABLE, 401, 403, 302, (503, {"retry-after": "1"}, b"")])
