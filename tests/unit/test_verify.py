@@ -187,6 +187,16 @@ async def test_without_versions_a_read_must_be_later_by_the_lag(warehouse: Wareh
     assert await office.look() == "confirmed"
 
 
+async def test_a_field_that_was_never_sent_is_nobodys_drift(warehouse: Warehouse) -> None:
+    office = Office(warehouse, "tier", "n")
+    office.wants(tier="gold")
+    office.sends()
+    office.shows(SENT_AT + 1, tier="gold", n=5)
+    assert await office.look() == "confirmed"
+    office.wants(tier="gold", n=6)
+    assert office.diff == {"update": 1}  # an overwrite, and no conflict
+
+
 async def test_a_complete_read_vouches_for_what_was_sent_before_it(warehouse: Warehouse) -> None:
     office = Office(warehouse, "tier")
     office.wants(tier="gold")

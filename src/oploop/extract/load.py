@@ -78,7 +78,8 @@ class Loader:
                 ensure_raw_table(self._warehouse, request.app.name, request.stream)
             now = self._runtime.now()
             for app, name in cursors.forget_future(self._warehouse, now):
-                read_now(self._warehouse, app, name, now)
+                if self._warehouse.columns(raw_table(app, name, deleted_too=True)):  # it may have been dropped since
+                    read_now(self._warehouse, app, name, now)
         self._staging.clear()
         return cursors.stream_states(self._warehouse)
 

@@ -22,7 +22,7 @@ from oploop.activate import plan as planning
 from oploop.activate.deliver import Deliverer, Delivery
 from oploop.activate.journal import Journal
 from oploop.apps.transport import REPEAT_UNTIL, Budget, DayQuota, NoAnswer, Transport
-from oploop.errors import FixConfig
+from oploop.errors import FixConfig, RetryLater
 from oploop.records import Op, Operation, Outcome, Replay
 from oploop.state import JournalStep, StateStore
 from oploop.warehouse import Warehouse
@@ -225,7 +225,7 @@ async def test_one_bad_record_is_found_by_halving_and_the_others_are_sent(post: 
 async def test_a_lost_create_under_a_key_is_never_said_to_be_undone(post: Any) -> None:
     # the first answer is lost, the next tries do nothing: a later run must not create it under another key
     office: Post = post(operation(Replay.KEY, batch=1), creates=1, updates=0)
-    for rest in (["later"], [("retry",)], ["fix"]):
+    for rest in (["later"], [("retry",)], ["fix"], ["refused"]):
         app = ScriptedApp(["lost+", *rest], office.runtime)
         result = await office.deliver(app)
         assert (result.unknown, result.failed) == (1, 0), rest
@@ -335,6 +335,24 @@ async def test_a_defect_of_an_app_leaves_its_call_unknown(post: Any) -> None:
     with pytest.raises(ExceptionGroup):
         await office.deliver(app)
     assert office.statuses() == dict.fromkeys(range(1, 5), "unknown")
+
+
+async def test_what_the_journal_cannot_take_is_not_sent_and_an_answer_that_it_cannot_take_is_unknown(post: Any) -> None:
+    for room, sent, unknown in ((0, 0, 0), (1, 1, 4), (2, 1, 0), (3, 2, 4)):  # writes that the disk has room for
+        office: Post = post(operation(in_flight=1), creates=8, updates=0)
+        left = room
+
+        def write(steps: Sequence[JournalStep], office: Post = office) -> None:
+            nonlocal left
+            if left == 0:
+                raise RetryLater("the disk is full")
+            left -= 1
+            office.store.write_steps(steps)
+
+        app = ScriptedApp(["ok"], office.runtime)
+        result = await office.deliver(app, journal=Journal(write))
+        assert (len(app.steps), result.unknown, str(result.error)) == (sent, unknown, "the disk is full"), room
+        assert Counter(office.statuses().values()) == Counter(sent=4 * sent - unknown, unknown=unknown)
 
 
 async def test_nothing_is_sent_when_the_journal_cannot_be_written(post: Any) -> None:

@@ -17,7 +17,7 @@ from oploop.extract.inbox import Inbox
 from oploop.records import Batch, Cursor, ReadOptions
 from oploop.runtime import Runtime
 from oploop.warehouse import Warehouse, open_warehouse
-from tests.unit.extract.listed import START, Clock, ListedApp, Page, always
+from tests.unit.extract.listed import LISTED, START, Clock, ListedApp, Page, always
 from tests.warehouses import warehouse
 
 __all__ = ["warehouse"]
@@ -112,6 +112,46 @@ async def test_what_a_complete_read_does_not_show_is_gone(do: Setup) -> None:
     gone = do.warehouse.rows('SELECT DISTINCT "_version" FROM raw_shop.organizations__all WHERE "_deleted"')
     assert result.read_began is not None
     assert gone == [(round(result.read_began.timestamp() * 1e6),)]
+
+
+async def test_what_was_seen_within_the_lag_need_not_be_shown_yet(do: Setup) -> None:
+    app = ListedApp(do.clock, {"organizations": always(page("a", "b", complete=True))})
+    await do(app.request("organizations"))
+    app.scripts = {"organizations": always(page("a", complete=True))}
+    app.streams = {"organizations": dataclasses.replace(LISTED, lag=60.0)}
+    do.clock.tick(50)
+    [result] = await do(app.request("organizations"))
+    assert (result.deleted, do.live("raw_shop.organizations")) == (0, ["a", "b"])
+    do.clock.tick(61)
+    [result] = await do(app.request("organizations"))
+    assert (result.deleted, do.live("raw_shop.organizations")) == (1, ["a"])
+
+
+async def test_when_the_clock_was_set_back_no_earlier_read_vouches_for_what_comes(do: Setup) -> None:
+    app = ListedApp(
+        do.clock,
+        {
+            "charges": always(page("a", cursor={"at": 1}), RetryLater("busy")),
+            "organizations": always(page(complete=True)),
+        },
+    )
+    await do(app.request(), app.request("organizations"))
+    assert stream_states(do.warehouse)["shop", "charges"].cursor == {"at": 1}
+    do.warehouse.execute("DROP SCHEMA raw_shop CASCADE")  # by a person, who wants to read anew
+    app.scripts = {"charges": always(page("a", complete=True)), "organizations": always(RetryLater("busy"))}
+    await do(app.request())
+    now = do.clock.tick(-3600)
+    app.scripts = {"charges": always(RetryLater("busy"))}
+    await do(app.request())
+    states = stream_states(do.warehouse)
+    for name in ("charges", "organizations"):
+        state = states["shop", name]
+        assert (state.complete_began, state.reading, state.cursor) == (None, False, None), name
+    [(seen,)] = do.warehouse.rows("SELECT max(_extracted_at) FROM raw_shop.charges")
+    assert seen <= now
+    app.scripts = {"charges": always(page("b", complete=True)), "organizations": always(page("c", complete=True))}
+    await do(app.request(), app.request("organizations"))
+    assert (do.live(), do.live("raw_shop.organizations")) == (["a", "b"], ["c"])
 
 
 async def test_an_incomplete_read_proves_no_absence_until_it_was_resumed_to_its_end(do: Setup) -> None:

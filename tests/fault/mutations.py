@@ -1,0 +1,343 @@
+"""The engine broken on purpose, in one place at a time: does the simulation see it?
+
+python -m tests.fault.mutations                   which seed, from 0 on, finds each
+python -m tests.fault.mutations --write           the same, noted in mutations.json and docs/how-it-is-proved.md
+python -m tests.fault.mutations --only NAME --seed 7    one, with the trace
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import orjson
+
+from oploop.activate import conflicts, diff, leaving, ledger
+from oploop.activate import deliver as delivering
+from oploop.activate.deliver import Deliverer
+from oploop.activate.journal import Journal
+from oploop.apps.transport import Transport
+from oploop.extract import cursors, load, merge
+from oploop.extract.load import Loader
+from oploop.records import Outcome, Receipt, Step
+from oploop.state import JournalStep
+from tests.fault.sim import check, schedule
+from tests.fault.sim.app import SimApp
+from tests.fault.soak import IN_MEMORY
+
+HERE = Path(__file__).parent
+NOTED = HERE / "mutations.json"
+PAGE = HERE.parent.parent / "docs" / "how-it-is-proved.md"
+BEGIN, END = "<!-- mutations -->", "<!-- /mutations -->"
+#: Seeds that are tried before a mutation counts as not found.
+MOST = 300
+
+Break = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One way in which the engine is wrong."""
+
+    name: str
+    says: str
+    broken: Break
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The seed whose schedule shows it, and the check that does."""
+
+    seed: int
+    check: str
+    message: str
+
+
+# -- ways to break something ------------------------------------------------------------------------------------------
+
+
+def _instead(owner: Any, name: str, new: Any) -> Break:
+    return lambda: patch.object(owner, name, new)
+
+
+@contextlib.contextmanager
+def _all_of(*breaks: Break) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for b in breaks:
+            stack.enter_context(b())
+        yield
+
+
+# -- the journal and its fold -----------------------------------------------------------------------------------------
+
+
+_record = Journal.record
+
+
+async def _only_receipts(self: Journal, step: JournalStep) -> None:
+    if step.ended_at is not None:
+        await _record(self, step)
+
+
+async def _no_exceptions(self: Journal, step: JournalStep) -> None:
+    await _record(self, replace(step, exceptions=[]))
+
+
+async def _no_ids(self: Journal, step: JournalStep) -> None:
+    await _record(self, replace(step, ids=[]))
+
+
+def _taken_as_sent(n: int, s: JournalStep) -> tuple[object, ...]:
+    return _step_row(n, replace(s, outcome=s.outcome or Outcome.OK))
+
+
+_step_row = ledger._step_row
+
+
+def _piecemeal() -> AbstractContextManager[Any]:
+    """A fold whose statements are committed one by one."""
+    real = ledger.fold
+
+    def fold(warehouse: Any, *args: Any) -> None:
+        with patch.object(type(warehouse), "transaction", lambda self: contextlib.nullcontext()):
+            real(warehouse, *args)
+
+    return patch.object(ledger, "fold", fold)
+
+
+def _nothing_lost(*args: Any) -> list[JournalStep]:
+    return []
+
+
+def _no_rejections(warehouse: Any, run_id: str, spec: Any, table: str, now: Any) -> None:
+    _park(warehouse, run_id, spec, table, now)
+    warehouse.execute("DELETE FROM oploop.parked WHERE reason = 'rejected'")
+
+
+_park = ledger._park
+
+# -- deliveries -------------------------------------------------------------------------------------------------------
+
+
+def _steps_by_content(self: Deliverer) -> Iterator[Step]:
+    for step in _steps(self):
+        text = repr([(c.key, c.fields) for c in step.changes])
+        yield replace(step, id=hashlib.sha256(text.encode()).hexdigest()[:12])
+
+
+_steps = Deliverer.steps
+
+
+async def _in_order(self: Any, step: Step) -> Sequence[Receipt]:
+    receipts = await self._real_send(step)
+    return [replace(r, number=c.number) for r, c in zip(receipts, step.changes, strict=False)]
+
+
+def _by_place() -> AbstractContextManager[Any]:
+    return _all_of(
+        lambda: patch.object(SimApp, "_real_send", SimApp.send, create=True),
+        lambda: patch.object(SimApp, "send", _in_order),
+    )
+
+
+async def _always_again(self: Transport, method: str, path: str, **more: Any) -> Any:
+    return await _request(self, method, path, **{**more, "idempotent": True})
+
+
+_request = Transport.request
+
+# -- what a read tells ------------------------------------------------------------------------------------------------
+
+
+def _no_lag() -> AbstractContextManager[Any]:
+    """Reads count as if they showed all that was done before they began."""
+    real = diff.look
+
+    def look(*args: Any, **more: Any) -> Any:
+        return replace(real(*args, **more), lag=0.0)
+
+    return _all_of(
+        lambda: patch.object(diff, "look", look),
+        lambda: patch.object(diff, "_vouched", lambda w, app, stream: diff._read_began(w, app, stream)),
+    )
+
+
+def _always_complete(self: Loader, part: Any) -> int:
+    part.batches[-1] = replace(part.batches[-1], complete=True)
+    return _note(self, part)
+
+
+_note = Loader._note
+
+
+def _absent_at_once(warehouse: Any, app: str, stream: Any, began: Any) -> int:
+    return _mark_absent(warehouse, app, replace(stream, lag=0.0), began)
+
+
+_mark_absent = merge.mark_absent
+
+
+def _held_as_left() -> AbstractContextManager[Any]:
+    real = leaving._left_base
+
+    def base(*args: Any) -> str:
+        text = real(*args).replace("FROM model m WHERE ", "FROM judged m WHERE m.__bad = 0 AND ")
+        return text.replace("FROM base b WHERE ", "FROM judged b WHERE b.__bad = 0 AND ")
+
+    return patch.object(leaving, "_left_base", base)
+
+
+MUTATIONS = [
+    Mutation("no-intent", "calls are made before they are in the journal", _instead(Journal, "record", _only_receipts)),
+    Mutation(
+        "intent-is-receipt",
+        "a call that was begun counts as done, without its receipt",
+        _instead(ledger, "_step_row", _taken_as_sent),
+    ),
+    Mutation(
+        "partial-receipt",
+        "of a batch's answer what it refuses is forgotten",
+        _instead(Journal, "record", _no_exceptions),
+    ),
+    Mutation(
+        "failed-is-sent",
+        "a failed change is folded as sent",
+        lambda: patch.dict(ledger.STATUS, {Outcome.RETRY: "sent"}),
+    ),
+    Mutation("piecemeal-fold", "the fold is no transaction", _piecemeal),
+    Mutation("ids-forgotten", "the ids of new records are not remembered", _instead(Journal, "record", _no_ids)),
+    Mutation("lost-state", "without a journal nothing was sent", _instead(ledger, "all_unknown", _nothing_lost)),
+    Mutation(
+        "unknown-again",
+        "a later run sends again what must not be doubled",
+        _instead(ledger, "_repeatable", lambda bound, op: True),
+    ),
+    Mutation(
+        "lost-again",
+        "a lost answer is sent again, whatever the object declares",
+        _instead(delivering, "_harmless", lambda operation: True),
+    ),
+    Mutation(
+        "wire-again",
+        "the transport repeats writes that may have been done",
+        _instead(Transport, "request", _always_again),
+    ),
+    Mutation(
+        "key-for-ever",
+        "idempotency keys count as known for ever",
+        _instead(delivering, "_remembered", lambda operation: float("inf")),
+    ),
+    Mutation(
+        "key-by-content",
+        "idempotency keys name the content, not the intent",
+        _instead(Deliverer, "steps", _steps_by_content),
+    ),
+    Mutation("by-place", "an answer's parts are taken in the order of the call", _by_place),
+    Mutation("not-parked", "rejected changes are not parked", _instead(ledger, "_park", _no_rejections)),
+    Mutation("no-tug-of-war", "a tug-of-war is never parked", _instead(conflicts, "park_tugs", lambda *args: None)),
+    Mutation("no-lag", "the lag of reads is not minded", _no_lag),
+    Mutation(
+        "absent-at-once",
+        "a complete read marks what it need not show yet",
+        _instead(load, "mark_absent", _absent_at_once),
+    ),
+    Mutation("half-is-whole", "a read that broke off counts as complete", _instead(Loader, "_note", _always_complete)),
+    Mutation(
+        "any-version",
+        "an older version of a record overwrites a newer",
+        _instead(merge, "_not_older", lambda job: "TRUE"),
+    ),
+    Mutation(
+        "clock-set-back",
+        "reads of the future go on counting when the clock was set back",
+        _instead(cursors, "forget_future", lambda warehouse, now: []),
+    ),
+    Mutation("held-is-left", "a held row counts as one that has left the model", _held_as_left),
+]
+
+
+# -- finding them -----------------------------------------------------------------------------------------------------
+
+
+def play(mutation: Mutation, seeds: Sequence[int]) -> Found | None:
+    """The first of these seeds whose schedule shows that the engine is broken."""
+    with tempfile.TemporaryDirectory(prefix="oploop-mutant-", dir=IN_MEMORY) as folder, mutation.broken():
+        warehouse = schedule.warehouse()
+        try:
+            for seed in seeds:
+                try:
+                    schedule.Simulation(seed, warehouse, Path(folder)).play()
+                except schedule.Wrong as e:
+                    return Found(seed, _check(e), str(e))
+        finally:
+            warehouse.close()
+    return None
+
+
+def _check(e: BaseException) -> str:
+    """The promise that does not hold: the check's function, or what the schedule itself says."""
+    frames = [
+        f for f in traceback.extract_tb(e.__traceback__) if Path(f.filename).parent == Path(check.__file__).parent
+    ]
+    checks = [f.name for f in frames if Path(f.filename).name.startswith("check") and f.name not in STAGES_OF_CHECK]
+    return (checks or [frames[-1].name])[0].replace("_", " ")
+
+
+STAGES_OF_CHECK = ("always", "at_the_end")
+
+
+def noted() -> dict[str, Found]:
+    """What was found when it was last looked for."""
+    return {name: Found(**found) for name, found in orjson.loads(NOTED.read_bytes()).items()}
+
+
+def table(found: dict[str, Found]) -> str:
+    """The table of the docs."""
+    rows = ["| the engine is broken: | seed | found by |", "| --- | --- | --- |"]
+    rows += [f"| {m.says} | {found[m.name].seed} | {found[m.name].check} |" for m in MUTATIONS if m.name in found]
+    return "\n".join(rows)
+
+
+def page_with(text: str, found: dict[str, Found]) -> str:
+    """The docs' page with the table."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(found)}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="a mutation's name")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--most", type=int, default=MOST)
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    known = noted() if NOTED.exists() else {}
+    for m in MUTATIONS:
+        if given.only not in (None, m.name):
+            continue
+        first = [known[m.name].seed] if m.name in known and given.seed is None else []
+        seeds = [given.seed] if given.seed is not None else [*first, *range(given.most)]
+        found = play(m, seeds)
+        print(
+            f"{m.name:18} {'NOT FOUND' if found is None else f'{found.seed:4} {found.check}: {found.message[:100]}'}",
+            flush=True,
+        )
+        known.pop(m.name, None)
+        if found is not None:
+            known[m.name] = found
+    if given.write:
+        NOTED.write_bytes(orjson.dumps(dict(sorted(known.items())), option=orjson.OPT_INDENT_2) + b"\n")
+        PAGE.write_text(page_with(PAGE.read_text(), known))
+
+
+if __name__ == "__main__":
+    main()
