@@ -67,6 +67,8 @@ class App(ABC):
     refuses: ClassVar[Mapping[str, str]] = {}
     #: Whether it can tell people of a run: see `notify`.
     notifies: ClassVar[bool] = False
+    #: The keys that `oploop connect` asks for; empty: those that the block must have.
+    asks: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, name: str, config: Any, runtime: Runtime) -> None:
         self.name = name  #: the name used in the project; raw tables are `raw_<name>.<stream>`

@@ -43,6 +43,7 @@ class SegmentApp(App):
 
     type = "segment"
     title = "Segment"
+    asks = ("write_key", "logs")
     Config = SegmentConfig
     streams = STREAMS
     objects = OBJECTS

@@ -24,6 +24,7 @@ class ZendeskApp(App):
 
     type = "zendesk"
     title = "Zendesk Support"
+    asks = ("subdomain", "email", "api_token")
     Config = ZendeskConfig
     streams = STREAMS
     objects = OBJECTS

@@ -1,0 +1,167 @@
+"""`oploop connect`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from oploop.cli.command import Cli
+from oploop.cli.command import command as make
+from oploop.cli.opening import load
+
+if TYPE_CHECKING:
+    from oploop.apps.base import Account, App
+    from oploop.project import AppBlock, Project
+
+
+@make(
+    "connect",
+    example="oploop connect zendesk\noploop connect hubspot --as crm --read contacts,companies\n"
+    "oploop connect stripe --set base_url=http://127.0.0.1:8801",
+)
+@click.argument("app_type", metavar="APP")
+@click.option("--as", "name", metavar="NAME", help="What to call it in the project [default: the app's type].")
+@click.option(
+    "--set",
+    "given",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of its block; may be repeated. A secret as ${VAR}.",
+)
+@click.option(
+    "--read", metavar="STREAMS", help="Streams to read, with commas between [default: ask, or what syncs need]."
+)
+@click.option("--unchecked", is_flag=True, help="Write the block without calling the app.")
+def command(
+    cli: Cli, app_type: str, name: str | None, given: tuple[str, ...], read: str | None, unchecked: bool
+) -> int:
+    """Add an app to the project: ask for its credentials, try them, write its block.
+
+    Secrets go into .env, which git ignores, and stand in oploop.yml as ${VAR}; a variable that is set already is
+    taken without asking. Nothing is written before the app has answered.
+    """
+    from oploop.apps.registry import app_class
+    from oploop.errors import FixConfig
+    from oploop.project.connect import NewApp, add_app, with_app
+
+    project, cls = load(cli), app_class(app_type)
+    name = name or app_type
+    if not name.isidentifier() or name != name.lower():
+        raise FixConfig(f"{name!r} cannot be an app's name", mend="use small letters, digits and _")
+    text = (project.root / "oploop.yml").read_text(encoding="utf-8")
+    with_app(text, NewApp(name, app_type, {}))  # a name that is taken is found before anything is asked
+    settings, secrets = _settings(project, cls, name, given)
+    app = NewApp(name, app_type, settings)
+    account, streams = (None, list(cls.streams)) if unchecked else _try(app.block(project.root, secrets))
+    chosen = _streams(cli, read, streams, name)
+    app = NewApp(name, app_type, settings, chosen)
+    files = [p.name for p in add_app(project.root, app, secrets)]
+    line = account.line if account is not None else "not called"
+    cli.out.data({"app": name, "type": app_type, "account": line, "streams": streams, "read": chosen, "files": files})
+    cli.out.line(f"{cli.out.mark(account is not None or None)} {cli.out.bold(name)}: {line}")
+    cli.out.line(f"  written: {', '.join(files)}")
+    if streams:
+        cli.out.line(f"  streams: {', '.join(streams)}")
+    cli.out.line(f"next: oploop extract, or oploop apps {name} for all its fields")
+    return 0
+
+
+def _settings(
+    project: Project, cls: type[App], name: str, given: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The block's keys, and the secrets that no variable holds yet."""
+    from oploop.errors import FixConfig, did_you_mean
+    from oploop.project.connect import variable_name
+    from oploop.project.secrets import Variables
+
+    fields = {i.alias or n: i for n, i in cls.Config.model_fields.items()}
+    settings: dict[str, Any] = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise FixConfig(f"--set {pair!r} is no KEY=VALUE", mend="write --set subdomain=acme")
+        if key not in fields:
+            raise FixConfig(f"{cls.type} has no key {key!r}", mend=did_you_mean(key, fields))
+        if _secret(fields[key]) and "${" not in value:
+            mend = f"leave it out to be asked, or write --set '{key}=${{{variable_name(name, key)}}}'"
+            raise FixConfig(f"{key} is a secret, and a command line is no place for one", mend=mend)
+        settings[key] = _typed(value, fields[key])
+    secrets: dict[str, str] = {}
+    variables = Variables(project.root)
+    for key in (k for k in asked(cls) if k not in settings):
+        variable, secret = variable_name(name, key), _secret(fields[key])
+        if secret and variables.get(variable):
+            settings[key] = f"${{{variable}}}"
+            continue
+        mend = f"export {variable}=..., or add it to .env" if secret else f"say --set {key}=..."
+        answer = _ask(key, hidden=secret, needed=fields[key].is_required(), mend=mend)
+        if answer and secret:
+            secrets[variable] = answer
+        if answer:
+            settings[key] = f"${{{variable}}}" if secret else _typed(answer, fields[key])
+    return settings, secrets
+
+
+def _typed(value: str, info: Any) -> str | int:
+    return int(value) if value.isdigit() and "int" in str(info.annotation) else value
+
+
+def asked(cls: type[App]) -> list[str]:
+    """The keys that are asked for: what the app says, else what its block must have."""
+    if cls.asks:
+        return list(cls.asks)
+    return [i.alias or n for n, i in cls.Config.model_fields.items() if i.is_required()]
+
+
+def _secret(info: Any) -> bool:
+    return "Secret" in str(info.annotation)
+
+
+def _ask(key: str, *, hidden: bool, needed: bool, mend: str) -> str:
+    """A person's answer, empty for what may be left out; FixConfig where nobody can be asked for what is needed."""
+    from oploop.errors import FixConfig
+
+    if sys.stdin.isatty():
+        answer: str = click.prompt(key, hide_input=hidden, err=True, default=None if needed else "", show_default=False)
+        return answer.strip()
+    if needed:
+        raise FixConfig(f"{key} is not known, and there is no terminal to ask", mend=mend)
+    return ""
+
+
+def _try(block: AppBlock) -> tuple[Account, list[str]]:
+    """Call the app with its credentials; who answers, and what can be read of it."""
+    import asyncio
+
+    from oploop.apps.registry import make_app
+    from oploop.runtime import Runtime
+
+    async def work() -> tuple[Account, list[str]]:
+        app = make_app(block, Runtime())
+        try:
+            return await app.check(), list(app.streams)
+        finally:
+            await app.aclose()
+
+    return asyncio.run(work())
+
+
+def _streams(cli: Cli, read: str | None, streams: list[str], name: str) -> list[str]:
+    """Which streams to read."""
+    from oploop.errors import FixConfig, did_you_mean
+
+    if read is None and sys.stdin.isatty() and streams and not cli.out.json:
+        cli.out.note(f"{name} can be read: {', '.join(streams)}")
+        read = click.prompt(
+            "streams to read, with commas between (none: what syncs need)", default="", err=True, show_default=False
+        )
+    chosen = [s.strip() for s in (read or "").split(",") if s.strip()]
+    for stream in chosen:
+        if stream not in streams:
+            raise FixConfig(f"{name} has no stream {stream!r}", mend=did_you_mean(stream, streams))
+    return chosen
+
+
+__all__ = ["asked", "command"]

@@ -1,0 +1,141 @@
+"""`oploop connect`: an app's credentials tried, then its block written, with nothing else touched."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oploop.apps.stripe.sandbox import StripeSandbox
+from oploop.apps.zendesk.sandbox import ZendeskSandbox
+from oploop.errors import FixConfig
+from oploop.project import load_project
+from oploop.project.connect import NewApp, with_app
+from oploop.project.yaml import parse_yaml
+from tests.unit.cli.support import run
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """A project as `oploop init` leaves it."""
+    folder = tmp_path / "acme"
+    assert run("init", str(folder)).code == 0
+    return folder
+
+
+def test_an_app_that_answers_is_added_and_read(fresh: Path, zendesk: ZendeskSandbox) -> None:
+    (fresh / ".env").write_text("OTHER=1\nZENDESK_API_TOKEN=zd_test_oploop")
+    before = (fresh / "oploop.yml").read_text()
+    settings = ("--set", "subdomain=sandbox", "--set", "email=ops@acme.example", "--set", f"base_url={zendesk.url}")
+    done = run("connect", "zendesk", *settings, "--read", "tickets, users", folder=fresh)
+    assert done.code == 0, done.err
+    assert "ops <ops@acme.example>" in done.out
+    block = (
+        f"apps:\n  zendesk:\n    subdomain: sandbox\n    email: ops@acme.example\n    base_url: {zendesk.url}\n"
+        "    api_token: ${ZENDESK_API_TOKEN}\n    read: [tickets, users]\n"
+    )
+    assert (fresh / "oploop.yml").read_text() == before.replace("apps:\n", block)
+    assert (fresh / ".env").read_text() == "OTHER=1\nZENDESK_API_TOKEN=zd_test_oploop"
+    assert run("extract", folder=fresh).code == 0
+
+
+def test_wrong_credentials_write_nothing(fresh: Path, zendesk: ZendeskSandbox) -> None:
+    (fresh / ".env").write_text("DESK_API_TOKEN=wrong\n")
+    before = (fresh / "oploop.yml").read_text()
+    settings = ("--set", "subdomain=sandbox", "--set", "email=ops@acme.example", "--set", f"base_url={zendesk.url}")
+    done = run("connect", "zendesk", "--as", "desk", *settings, folder=fresh)
+    assert done.code == 2
+    assert "api_token" in done.err
+    assert "wrong" not in done.err
+    assert (fresh / "oploop.yml").read_text() == before
+
+
+def test_a_person_is_asked_and_the_secret_stays_out_of_sight(fresh: Path) -> None:
+    sandbox = StripeSandbox()
+    with sandbox.running():
+        key = sandbox.default_config(sandbox.url)["api_key"]
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "oploop", "connect", "stripe", "--set", f"base_url={sandbox.url}"]
+        with subprocess.Popen(command, cwd=fresh, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+            os.close(theirs)
+            answers = {b"api_key: ": f"{key}\n".encode(), b"what syncs need): ": b"customers\n"}
+            said = b""
+            while True:
+                try:
+                    part = os.read(ours, 4096)
+                except OSError:  # the other end was closed
+                    break
+                if not part:
+                    break
+                said += part
+                for question in [q for q in answers if q in said]:
+                    os.write(ours, answers.pop(question))
+        os.close(ours)
+    assert process.returncode == 0, said
+    assert key.encode() not in said
+    assert (fresh / ".env").read_text() == f"STRIPE_API_KEY={key}\n"
+    assert (fresh / ".env").stat().st_mode & 0o777 == 0o600
+    block = load_project(fresh).apps["stripe"]
+    assert (list(block.read), block.options["api_key"]) == (["customers"], "${STRIPE_API_KEY}")
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("zendesks",), "there is no app of type 'zendesks'"),
+        (("zendesk", "--set", "subdomian=x"), "zendesk has no key 'subdomian' — did you mean 'subdomain'?"),
+        (("zendesk", "--set", "subdomain"), "--set 'subdomain' is no KEY=VALUE"),
+        (("zendesk", "--set", "api_token=abc"), "api_token is a secret, and a command line is no place for one"),
+        (("stripe",), "api_key is not known, and there is no terminal to ask — export STRIPE_API_KEY="),
+        (("stripe", "--as", "My Shop"), "'My Shop' cannot be an app's name"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(fresh: Path, args: tuple[str, ...], says: str) -> None:
+    before = (fresh / "oploop.yml").read_text()
+    done = run("connect", *args, folder=fresh)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert says in done.err
+    assert (fresh / "oploop.yml").read_text() == before
+
+
+def test_a_name_that_is_taken_is_refused(project: Path) -> None:
+    done = run("connect", "zendesk", folder=project)
+    assert done.code == 2
+    assert "there is an app 'zendesk' already — choose another name with --as" in done.err
+
+
+APPS = [
+    "name: a\n",
+    "name: a\napps: {}\nmodels: {engine: none}\n",
+    "name: a\napps:   # all\n    # none yet\nmodels: {engine: none}\n",
+    "name: a\napps:\n    crm:   # ours\n        type: http\n# end\n",
+    "name: a\r\napps:\r\n  crm:\r\n    type: http\r\n",
+    "apps:\n  crm: {type: http}\nname: a",
+]
+
+
+@pytest.mark.parametrize("text", APPS)
+def test_any_way_of_writing_apps_takes_another(text: str) -> None:
+    new = with_app(text, NewApp("shop", "stripe", {"api_key": "${SHOP_API_KEY}"}, ["charges"]))
+    block = parse_yaml(new, "oploop.yml")
+    assert block["apps"].pop("shop") == {"type": "stripe", "api_key": "${SHOP_API_KEY}", "read": ["charges"]}
+    before = parse_yaml(text, "oploop.yml")
+    assert block["apps"] == (before.get("apps") or {})
+    assert set(text.replace("\r\n", "\n").split("\n")) - {"apps: {}"} <= set(new.replace("\r\n", "\n").split("\n"))
+
+
+def test_apps_on_one_line_are_left_to_the_person() -> None:
+    with pytest.raises(FixConfig, match="apps is written on one line"):
+        with_app("name: a\napps: {crm: {type: http}}\n", NewApp("shop", "stripe", {}))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12))
+def test_any_setting_comes_back(value: str) -> None:
+    new = with_app("name: a\n", NewApp("shop", "stripe", {"k": value}))
+    assert parse_yaml(new, "oploop.yml")["apps"]["shop"]["k"] == value
