@@ -15,7 +15,7 @@ from oploop.project.config import FILE, AppBlock, Budget
 from oploop.project.secrets import Variables, variable_name
 from oploop.project.yaml import Block, parse_yaml
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./@][\w./@:-]*")
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@:-]*")
 _APPS = re.compile(r"apps:\s*(\{\s*\}|null|~)?\s*(#.*)?")
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oploop.apps.stripe.sandbox import StripeSandbox
@@ -32,8 +32,15 @@ def fresh(tmp_path: Path) -> Path:
 def test_an_app_that_answers_is_added_and_read(fresh: Path, zendesk: ZendeskSandbox) -> None:
     (fresh / ".env").write_text("OTHER=1\nZENDESK_API_TOKEN=zd_test_oploop")
     before = (fresh / "oploop.yml").read_text()
-    settings = ("--set", "subdomain=sandbox", "--set", "email=ops@acme.example", "--set", f"base_url={zendesk.url}")
-    done = run("connect", "zendesk", *settings, "--read", "tickets, users", folder=fresh)
+    given_settings = (
+        "--set",
+        "subdomain=sandbox",
+        "--set",
+        "email=ops@acme.example",
+        "--set",
+        f"base_url={zendesk.url}",
+    )
+    done = run("connect", "zendesk", *given_settings, "--read", "tickets, users", folder=fresh)
     assert done.code == 0, done.err
     assert "ops <ops@acme.example>" in done.out
     block = (
@@ -48,8 +55,15 @@ def test_an_app_that_answers_is_added_and_read(fresh: Path, zendesk: ZendeskSand
 def test_wrong_credentials_write_nothing(fresh: Path, zendesk: ZendeskSandbox) -> None:
     (fresh / ".env").write_text("DESK_API_TOKEN=wrong\n")
     before = (fresh / "oploop.yml").read_text()
-    settings = ("--set", "subdomain=sandbox", "--set", "email=ops@acme.example", "--set", f"base_url={zendesk.url}")
-    done = run("connect", "zendesk", "--as", "desk", *settings, folder=fresh)
+    given_settings = (
+        "--set",
+        "subdomain=sandbox",
+        "--set",
+        "email=ops@acme.example",
+        "--set",
+        f"base_url={zendesk.url}",
+    )
+    done = run("connect", "zendesk", "--as", "desk", *given_settings, folder=fresh)
     assert done.code == 2
     assert "api_token" in done.err
     assert "wrong" not in done.err
@@ -136,6 +150,7 @@ def test_apps_on_one_line_are_left_to_the_person() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12))
+@settings(deadline=None)
 def test_any_setting_comes_back(value: str) -> None:
     new = with_app("name: a\n", NewApp("shop", "stripe", {"k": value}))
     assert parse_yaml(new, "oploop.yml")["apps"]["shop"]["k"] == value
