@@ -267,9 +267,9 @@ async def test_a_file_that_goes_away_is_noted_and_read_if_it_comes_back(tmp_path
     data = gone.read_bytes()
     segment = app(tmp_path)
     assert segment._reader is not None
-    listed = segment._reader.store.files()
+    listed = segment._reader.store.logs()
     gone.unlink()
-    segment._reader.store.files = lambda: listed  # type: ignore[method-assign]
+    segment._reader.store.logs = lambda: listed  # type: ignore[method-assign]
     batches = [b async for b in segment.read("track", None, ReadOptions())]
     assert [r["messageId"] for b in batches for r in b.table.to_pylist()] == ["m2"]
     assert "gone since it was listed" in segment.notes[0]

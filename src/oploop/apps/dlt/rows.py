@@ -1,14 +1,13 @@
 """What a resource yields as Arrow: records, Arrow tables and data frames, with types that its hints or its values tell.
 
-A column without a hint gets its type from the first values that are not NULL, and keeps it as long as the values fit; a
-column that holds now a number and now a text is JSON from then on. `known` is kept in the cursor.
+A column without a hint gets the type of its values (see apps/kinds.py).
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -20,8 +19,9 @@ import pyarrow.compute as pc
 from oploop.apps.arrow import TIMESTAMP, empty_table, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.dlt.source import KEY
+from oploop.apps.kinds import Kinds
 from oploop.errors import FixData
-from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
+from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, Stream
 
 
 class Rows:
@@ -32,7 +32,7 @@ class Rows:
     ) -> None:
         """`mark`: the column that says that a row is gone, where there is one."""
         self._stream, self._mark, self._began, self._exclude = stream, mark, began, frozenset(exclude)
-        self.known: dict[str, str] = dict(known)  #: column: ColumnType, of those that have no hint
+        self._kinds = Kinds(stream.columns, known)
         self._waiting: Any = None  #: a table that came behind records
 
     def take(self, items: Iterator[Any], least: int) -> pa.Table | None:
@@ -54,6 +54,11 @@ class Rows:
                 return self._from_table(found)
         return self._from_records(records) if records else None
 
+    @property
+    def known(self) -> dict[str, str]:
+        """The types of columns that have no hint (see Kinds)."""
+        return self._kinds.known
+
     def nothing(self) -> pa.Table:
         """No rows."""
         return empty_table(self._stream, self._exclude)
@@ -64,27 +69,18 @@ class Rows:
         times: set[str] = set()
         texts = [_dumped(r, times) for r in records]
         plain = [orjson.loads(t) for t in texts]  # dates, decimals, bytes are texts now
-        kinds = self._kinds(plain, times)
+        kinds = self._kinds.learn(plain, times)
+        self._kinds.prune(plain)
         gone = None if self._mark is None else [r.get(self._mark) not in (None, False) for r in plain]
         if KEY in self._stream.columns:
             for record, text in zip(plain, texts, strict=True):
                 record[KEY] = hashlib.blake2b(text, digest_size=16).hexdigest()
+        kinds = {n: k for n, k in kinds.items() if n not in self._exclude}
         stream = replace(self._stream, columns={**kinds, **self._stream.columns})
-        for record in plain:  # a column without any value yet has no type: it comes with its first value
-            for name in [n for n in record if n not in stream.columns and n not in META_COLUMNS]:
-                del record[name]
         table = table_from_records(
-            stream, plain, versions=micros(self._began), extracted_at=self._began, deleted=gone, exclude=()
+            stream, plain, versions=micros(self._began), extracted_at=self._began, deleted=gone, exclude=self._exclude
         )
         return table.set_column(table.column_names.index(RAW), table.schema.field(RAW), pa.array(texts, pa.string()))
-
-    def _kinds(self, records: Sequence[Mapping[str, Any]], times: set[str]) -> dict[str, ColumnType]:
-        """The types of the columns that have no hint, with what these records teach."""
-        for name in sorted(set().union(*records) - self._stream.columns.keys() - set(META_COLUMNS)):
-            found = ColumnType.TIMESTAMP if name in times else _kind_of([r.get(name) for r in records])
-            if found is not None:
-                self.known[name] = _both(self.known.get(name), found)
-        return {name: ColumnType(kind) for name, kind in self.known.items() if name not in self._exclude}
 
     def _from_table(self, table: pa.Table) -> pa.Table:
         """An Arrow table as it is, with our columns; `_raw` is empty, as there is no record that was sent as JSON."""
@@ -136,23 +132,3 @@ def _other(value: Any) -> Any:
     if isinstance(value, (set, frozenset, tuple)):
         return list(value)
     return str(value)
-
-
-def _kind_of(values: Sequence[Any]) -> ColumnType | None:
-    """The one type that all values have; JSON when there is none, None when all are NULL."""
-    types = set(map(type, values)) - {type(None)}
-    if not types:
-        return None
-    if types <= {int, float}:
-        return ColumnType.NUMBER if float in types else ColumnType.INTEGER
-    return {frozenset({bool}): ColumnType.BOOLEAN, frozenset({str}): ColumnType.TEXT}.get(
-        frozenset(types), ColumnType.JSON
-    )
-
-
-def _both(known: str | None, found: ColumnType) -> str:
-    """The type that a column has from now on."""
-    numbers = {ColumnType.INTEGER.value, ColumnType.NUMBER.value}
-    if known is None or known == found.value:
-        return found.value
-    return ColumnType.NUMBER.value if {known, found.value} <= numbers else ColumnType.JSON.value

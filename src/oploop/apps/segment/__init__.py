@@ -65,7 +65,7 @@ class SegmentApp(App):
         """See App.check. A wrong write key cannot be told: Segment answers 200 to any."""
         said = []
         if self._reader is not None:
-            files = await asyncio.to_thread(self._reader.store.files)
+            files = await asyncio.to_thread(self._reader.store.logs)
             newest = max((f.day for f in files if f.day is not None), default=None)
             until = f", newest of {datetime.fromtimestamp(newest, UTC):%Y-%m-%d}" if newest is not None else ""
             said.append(f"logs: {len(files):,} files{until}")

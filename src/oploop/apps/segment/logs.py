@@ -10,10 +10,7 @@ the reader calls it from threads.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import io
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -21,11 +18,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, BinaryIO
 
-import fsspec
 import orjson
 
 from oploop.apps.segment.streams import STREAMS
-from oploop.errors import FixConfig, OploopError, RetryLater
+from oploop.apps.storage import Store, fingerprint, stamps
+from oploop.errors import OploopError, RetryLater
 
 SUFFIXES = (".gz", ".json", ".jsonl", ".ndjson")
 WHOLE_UP_TO = 8 * 2**20  #: files up to this size are fetched in one call
@@ -82,34 +79,21 @@ class Torn(Exception):
     """A gzip file that ends early or is damaged inside."""
 
 
-class LogStore:
+class LogStore(Store):
     """The folder of logs: a path, or any URL that fsspec opens (s3://bucket/segment-logs)."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self.shown = re.sub(r"//[^/@]*@", "//", url)  # no password in messages
-        self._fs: Any = None
-        self._root = ""
+        super().__init__(url, "logs")
 
-    def files(self) -> list[LogFile]:
+    def logs(self) -> list[LogFile]:
         """All log files, oldest day first. FixConfig names `logs` when the folder is not there or closed to us."""
-        try:
-            fs = self._open()
-            fs.invalidate_cache()
-            found = fs.find(self._root, detail=True)
-            if not found and not fs.exists(self._root):
-                raise FileNotFoundError(self._root)
-        except OploopError:
-            raise
-        except Exception as e:  # each filesystem has errors of its own
-            raise self._failure(e) from e
-        files = [self._file(path, info) for path, info in found.items() if _is_log(path)]
+        files = [self._file(path, name, info) for path, name, info in self.found() if _is_log(path)]
         return sorted(files, key=lambda f: (f.day is None, f.day or 0, f.folder, f.name))
 
     def pieces(self, file: LogFile) -> Iterator[Piece]:
         """The file's lines, some megabytes at a time. FileNotFoundError when it has gone since it was listed."""
         try:
-            fs = self._open()
+            fs = self.open()
             if file.size <= WHOLE_UP_TO:
                 with io.BytesIO(fs.cat_file(file.path)) as source:
                     yield from split(source)
@@ -121,59 +105,16 @@ class LogStore:
         except OSError as e:
             raise RetryLater(f"cannot read {file.shown} in {self.shown}: {e}", mend="run again later") from e
 
-    def _open(self) -> Any:
-        if self._fs is None:
-            self._fs, self._root = fsspec.url_to_fs(self.url)
-        return self._fs
-
-    def _file(self, path: str, info: dict[str, Any]) -> LogFile:
-        relative = path.removeprefix(self._root.rstrip("/")).strip("/")
+    def _file(self, path: str, relative: str, info: dict[str, Any]) -> LogFile:
         folder, _, name = relative.rpartition("/")
         size = int(info.get("size") or 0)
-        stamp, modified = _stamps(info)
+        stamp, modified = stamps(info)
         return LogFile(path, folder, name, size, fingerprint(name, size, stamp), modified, day_of(folder))
-
-    def _failure(self, e: Exception) -> OploopError:
-        if isinstance(e, FileNotFoundError):
-            return FixConfig(f"logs: there is nothing at {self.shown}", mend="set logs to the folder of Segment's logs")
-        if isinstance(e, PermissionError):
-            return FixConfig(f"logs: {self.shown} may not be read ({e})", mend="check the storage's credentials")
-        if isinstance(e, ImportError):
-            return FixConfig(f"logs: no driver for {self.shown}: {e}", mend="pip install it beside oploop")
-        if isinstance(e, OSError):
-            return RetryLater(f"logs: cannot list {self.shown}: {e}", mend="run again later")
-        return FixConfig(f"logs: cannot list {self.shown}: {type(e).__name__}: {e}", mend="check logs")
 
 
 def _is_log(path: str) -> bool:
     name = path.rpartition("/")[2]
     return name.endswith(SUFFIXES) and not name.startswith((".", "_"))
-
-
-def _stamps(info: dict[str, Any]) -> tuple[str, float | None]:
-    """(what changes when the file changes, when it was last modified), by the names that filesystems use."""
-    times = (info.get(k) for k in ("mtime", "LastModified", "last_modified", "modified", "updated", "created"))
-    modified = next((_seconds(t) for t in times if t is not None), None)
-    tags = (info.get(k) for k in ("ETag", "etag", "md5Hash", "content_md5"))
-    tag = next((str(t) for t in tags if t), None)
-    return tag if tag is not None else repr(modified), modified
-
-
-def _seconds(value: Any) -> float | None:
-    if isinstance(value, datetime):
-        return value.replace(tzinfo=value.tzinfo or UTC).timestamp()
-    if isinstance(value, int | float):
-        return float(value)
-    try:
-        return _seconds(datetime.fromisoformat(str(value)))
-    except ValueError:
-        return None
-
-
-def fingerprint(name: str, size: int, stamp: str) -> str:
-    """Eleven characters that name a file in a state: another size, tag or time gives others."""
-    digest = hashlib.blake2b(f"{name}\0{size}\0{stamp}".encode(), digest_size=8).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def day_of(folder: str) -> int | None:

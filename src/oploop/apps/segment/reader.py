@@ -118,7 +118,7 @@ class LogReader:
     async def read(self, kind: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """All events of a call type in files not read before; see App.read."""
         began = self._runtime.now()
-        files = await asyncio.to_thread(self.store.files)
+        files = await asyncio.to_thread(self.store.logs)
         position = Position(cursor, files, options.since)
         waiting: list[dict[str, Any]] = []
         async for file, pieces in self._unpacked(position.todo()):

@@ -1,0 +1,140 @@
+"""What a user says of files in `oploop.yml`: where they are, which make a stream, what is written and under which names."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from oploop.apps.base import AppConfig
+from oploop.records import ColumnType, FieldType
+
+Format = Literal["csv", "jsonl", "parquet"]
+_ENDINGS: dict[str, Format] = {
+    "csv": "csv", "tsv": "csv", "txt": "csv", "json": "jsonl", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet",
+}  # fmt: skip
+PACKED = (".gz", ".bz2", ".xz")
+FILE, ROW = "_file", "_row"
+PLACES = re.compile(r"\{(\w+)\}")
+OURS = ("step", "date", "sync")  #: what a path may name beside fields
+
+
+def format_of(name: str) -> Format | None:
+    """The format that a file's name, or a pattern of names, tells."""
+    name = name.rstrip("*")
+    for ending in PACKED:
+        name = name.removesuffix(ending)
+    name = name.rstrip("*.")
+    return _ENDINGS.get(name.rpartition(".")[2].lower()) if "." in name else None
+
+
+class Part(BaseModel):
+    """A part of the block; keys that are not known are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class StreamSpec(Part):
+    """Files that make one stream. Without `key` a row is known by its file and its number there."""
+
+    files: str = Field(min_length=1)
+    format: Format | None = None
+    key: Annotated[list[str], BeforeValidator(_listed)] = []
+    columns: dict[str, ColumnType] = {}
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    on_gone: Literal["keep", "delete"] = "keep"
+
+    @field_validator("encoding")
+    @classmethod
+    def _an_encoding(cls, value: str) -> str:
+        import codecs
+
+        try:
+            return codecs.lookup(value).name
+        except LookupError:
+            raise ValueError(f"{value!r} is no encoding: utf-8, latin-1, cp1252, ...") from None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> StreamSpec:
+        if self.key and self.on_gone == "delete":
+            raise ValueError("on_gone: delete needs rows that are known by their file; remove `key`, or keep them")
+        for name in (FILE, ROW):
+            if name in self.columns:
+                raise ValueError(f"{name!r} is a column of oploop's own")
+        if self.format is None and format_of(self.files) is None:
+            raise ValueError(f"{self.files!r} does not tell the format: add `format: csv`, jsonl or parquet")
+        return self
+
+    @property
+    def made_of(self) -> Format:
+        """The format of the files."""
+        found = self.format or format_of(self.files)
+        assert found is not None
+        return found
+
+
+class ObjectSpec(Part):
+    """What is exported. One file a step (and partition), under a name that the step gives."""
+
+    path: str = Field(min_length=1)
+    format: Format | None = None
+    fields: dict[str, FieldType] = Field(min_length=1)
+    rows: int = Field(default=50_000, ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ObjectSpec:
+        named = PLACES.findall(self.path)
+        if "step" not in named:
+            raise ValueError("path must hold {step}, so that a step that is sent again writes the same file")
+        if "{step}" not in self.path.rpartition("/")[2]:
+            raise ValueError("{step} belongs into the file's name, after the last slash")
+        for name in named:
+            if name not in OURS and name not in self.fields:
+                raise ValueError(f"path names {{{name}}}, which is none of the fields, nor step, date, sync")
+        if re.search(r"(^|/)\.\.?(/|$)|^/|\\", self.path):
+            raise ValueError("path is relative to url, without . and ..")
+        if self.format is None and format_of(self.path) is None:
+            raise ValueError(f"{self.path!r} does not tell the format: add `format: csv`, jsonl or parquet")
+        if any(self.path.endswith(e) for e in PACKED if e != ".gz"):
+            raise ValueError("files are packed with gzip (.gz) or not at all")
+        for name in self.fields:
+            if name == "_op":
+                raise ValueError("'_op' is a column of oploop's own")
+        return self
+
+    @property
+    def made_of(self) -> Format:
+        """The format of the files."""
+        found = self.format or format_of(self.path)
+        assert found is not None
+        return found
+
+
+class FilesConfig(AppConfig):
+    """Keys of files in `oploop.yml`."""
+
+    #: a folder (relative to the project) or any fsspec URL
+    url: str = Field(min_length=1, json_schema_extra={"path": True})
+    #: what fsspec's filesystem takes, credentials among it; shown nowhere
+    options: dict[str, JsonValue] = Field(default={}, repr=False)
+    streams: dict[str, StreamSpec] = {}
+    objects: dict[str, ObjectSpec] = {}
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError("is not for files: url is where they are")
+        return value
+
+    @model_validator(mode="after")
+    def _either(self) -> FilesConfig:
+        if not self.streams and not self.objects:
+            raise ValueError("needs streams (to read) or objects (to write), or both")
+        return self

@@ -1,0 +1,224 @@
+"""Reading files: each once, and again when it changes. Rows of a changed file take the place of its old ones.
+
+The cursor: {"files": {name: [mark, rows]}, "kinds": {column: type}, "of": text}. `of` names what must be the same for it to
+mean anything: the root and what is said of the stream. It is kept after every few files, so a read that is cut off goes on
+from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from oploop.apps.arrow import TIMESTAMP, column_field, empty_table, table_from_records
+from oploop.apps.base import micros
+from oploop.apps.files.config import FILE, ROW, StreamSpec
+from oploop.apps.files.formats import read_lines, read_tables, typed
+from oploop.apps.kinds import Kinds
+from oploop.apps.storage import File, Store
+from oploop.errors import FixConfig, FixData, OploopError, RetryLater
+from oploop.records import DELETED, EXTRACTED_AT, RAW, VERSION, Batch, Cursor, ReadOptions, Stream
+from oploop.runtime import Runtime
+
+T = TypeVar("T")
+SAFE_EVERY = 20  #: files after which the cursor is kept
+
+
+class FileReader:
+    """Reads the streams of one store. `notes`: files that were left out, and why."""
+
+    def __init__(self, store: Store, runtime: Runtime) -> None:
+        self._store, self._runtime = store, runtime
+        self.notes: list[str] = []
+
+    async def read(
+        self, stream: Stream, spec: StreamSpec, cursor: Cursor | None, options: ReadOptions
+    ) -> AsyncGenerator[Batch]:
+        """See App.read."""
+        for name in stream.primary_key:
+            if name in options.exclude:
+                raise FixConfig(f"{stream.name}: {name} identifies a row, so it cannot be excluded")
+        reading = _Reading(self._store, stream, spec, options, self._runtime.now(), self.notes)
+        with ThreadPoolExecutor(1, thread_name_prefix="files") as thread:
+
+            async def call(work: Callable[[], T]) -> T:
+                return await asyncio.get_running_loop().run_in_executor(thread, work)
+
+            batches = reading.batches(cursor)
+            try:
+                while (batch := await call(lambda: next(batches, None))) is not None:
+                    yield batch
+            finally:
+                await call(batches.close)
+
+
+def matching(spec: StreamSpec, name: str) -> bool:
+    """Whether a file is one of the stream's; hidden ones are not, nor those that someone is writing."""
+    if any(part.startswith((".", "_")) for part in name.split("/")):
+        return False
+    return re.fullmatch(_pattern(spec.files), name) is not None
+
+
+def _pattern(glob: str) -> str:
+    """A glob as a regular expression: * and ? stay within a folder, ** does not."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    ways = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(ways.get(p, re.escape(p)) for p in parts)
+
+
+class _Reading:
+    """One read. Everything blocks."""
+
+    def __init__(
+        self, store: Store, stream: Stream, spec: StreamSpec, options: ReadOptions, began: datetime, notes: list[str]
+    ) -> None:
+        self._store, self._stream, self._spec, self._options = store, stream, spec, options
+        self._began, self._notes = began, notes
+        self._kinds = Kinds(stream.columns, {})
+
+    def batches(self, cursor: Cursor | None) -> Generator[Batch]:
+        """The read's batches in order; the last is complete."""
+        of = blake2b(f"{self._store.url} {self._spec.model_dump_json()}".encode(), digest_size=12).hexdigest()
+        known: dict[str, list[Any]] = {}
+        if cursor is not None and cursor["of"] == of:
+            known = dict(cursor["files"])
+            self._kinds = Kinds(self._stream.columns, cursor["kinds"])
+
+        def position() -> Cursor:
+            return {"of": of, "files": dict(known), "kinds": dict(self._kinds.known)}
+
+        files = [f for f in self._store.files() if matching(self._spec, f.name)]
+        for name in known.keys() - {f.name for f in files}:
+            _, rows = known.pop(name)
+            if self._spec.on_gone == "delete":
+                yield from self._gone(name, 1, rows)
+        done = 0
+        for file in sorted(files, key=lambda f: (f.modified or 0.0, f.name)):
+            mark, before = known.get(file.name, (None, 0))
+            if mark == file.mark or not self._wanted(file):
+                continue
+            rows = 0
+            for table in self._rows(file):
+                rows += table.num_rows
+                yield Batch(self._stream.name, table)
+            if not self._spec.key:
+                yield from self._gone(file.name, rows + 1, before)
+            known[file.name] = [file.mark, rows]
+            done += 1
+            if done % SAFE_EVERY == 0:
+                yield Batch(self._stream.name, self._nothing(), position())
+        yield Batch(self._stream.name, self._nothing(), position(), complete=True)
+
+    def _wanted(self, file: File) -> bool:
+        since = self._options.since
+        return since is None or file.modified is None or file.modified >= since.timestamp()
+
+    def _nothing(self) -> pa.Table:
+        return empty_table(self._stream, self._options.exclude)
+
+    def _rows(self, file: File) -> Iterator[pa.Table]:
+        """A file's rows in the stream's columns and oploop's own; none, with a note, when it is gone by now."""
+        number = 1
+        try:
+            with self._store.open().open(file.path, "rb", compression=_packed(file.name)) as source:
+                if self._spec.made_of == "jsonl":
+                    for records in read_lines(source, file.name, self._spec.encoding):
+                        yield self._from_records(file, records, number)
+                        number += len(records)
+                else:
+                    for table in read_tables(source, self._spec, file.name):
+                        if table.num_rows:
+                            yield self._from_table(file, table, number)
+                        number += table.num_rows
+        except FileNotFoundError:
+            self._notes.append(f"{file.name}: gone since it was listed; not read")
+        except OploopError:
+            raise
+        except EOFError as e:
+            raise FixData(f"{file.name} is damaged or cut off: {e}", mend="mend or move it") from e
+        except OSError as e:
+            raise RetryLater(f"cannot read {file.name} at {self._store.shown}: {e}", mend="run again later") from e
+
+    def _version(self, file: File) -> int:
+        """Of rows with a key of their own, those of the file that was modified last win; else those that were read last."""
+        if self._spec.key and file.modified is not None:
+            return min(round(file.modified * 1e6), micros(self._began))
+        return micros(self._began)
+
+    def _from_records(self, file: File, records: Sequence[dict[str, Any]], first: int) -> pa.Table:
+        kinds = self._kinds.learn(records)
+        raw = table_from_records(
+            replace(self._stream, columns={}),
+            records,
+            versions=self._version(file),
+            extracted_at=self._began,
+            exclude=self._options.exclude,
+        ).column(RAW)
+        records = [dict(r) for r in records]
+        self._kinds.prune(records)
+        for number, record in enumerate(records, first):
+            record[FILE] = file.name
+            if not self._spec.key:
+                record[ROW] = number
+        table = table_from_records(
+            replace(self._stream, columns={**self._stream.columns, **kinds}),
+            records,
+            versions=self._version(file),
+            extracted_at=self._began,
+            exclude=self._options.exclude,
+        )
+        return table.set_column(table.column_names.index(RAW), table.schema.field(RAW), raw)
+
+    def _from_table(self, file: File, table: pa.Table, first: int) -> pa.Table:
+        n = table.num_rows
+        found, raw = typed(table, self._stream.columns, self._options.exclude | {FILE, ROW})
+        for name in self._spec.key:
+            if name not in found.column_names:
+                raise FixData(f"{file.name} has no column {name!r}, which is the key", mend="mend the file or `key`")
+        given = {FILE: pa.repeat(pa.scalar(file.name), n)}
+        if not self._spec.key:
+            given[ROW] = pa.array(range(first, first + n), pa.int64())
+        for name, kind in self._stream.columns.items():
+            if name not in self._options.exclude and name not in found.column_names and name not in given:
+                found = found.append_column(column_field(name, kind), pa.nulls(n, column_field(name, kind).type))
+        for at, (name, values) in enumerate(given.items()):
+            found = found.add_column(at, name, values)
+        return self._with_meta(found, raw, self._version(file), deleted=False)
+
+    def _gone(self, name: str, first: int, last: int) -> Iterator[Batch]:
+        """Rows that a file has no more, as bare deleted ones."""
+        for start in range(first, last + 1, 50_000):
+            numbers = range(start, min(start + 50_000, last + 1))
+            keys = [{FILE: name, ROW: number} for number in numbers]
+            table = table_from_records(
+                replace(self._stream, columns={FILE: self._stream.columns[FILE], ROW: self._stream.columns[ROW]}),
+                keys,
+                versions=micros(self._began),
+                extracted_at=self._began,
+                deleted=[True] * len(keys),
+            )
+            yield Batch(self._stream.name, table)
+
+    def _with_meta(self, table: pa.Table, raw: pa.Array, version: int, *, deleted: bool) -> pa.Table:
+        n, fields = table.num_rows, {f.name: f for f in empty_table(self._stream).schema}
+        values = {
+            RAW: raw,
+            EXTRACTED_AT: pa.repeat(pa.scalar(self._began, TIMESTAMP), n),
+            VERSION: pa.repeat(pa.scalar(version), n),
+            DELETED: pa.repeat(pa.scalar(deleted), n),
+        }
+        for name, column in values.items():
+            table = table.append_column(fields[name], column)
+        return table
+
+
+def _packed(name: str) -> str | None:
+    return {"gz": "gzip", "bz2": "bz2", "xz": "xz"}.get(name.rpartition(".")[2])
