@@ -153,7 +153,7 @@ class Office:
         return [r[0] for r in rows]
 
     def stored(self, name: str) -> Any:
-        return self.w.rows(f"SELECT {states.state_column(name, 'stored')} FROM {states.state_table(self.bound)}")[0][0]
+        return self.w.rows(f"SELECT {states.stored('s', name)} FROM {states.state_table(self.bound)} AS s")[0][0]
 
     @property
     def diff(self) -> dict[str, int]:
@@ -336,6 +336,21 @@ async def test_what_is_the_same_in_the_fields_canonical_form_is_confirmed(wareho
     office.sends()
     office.shows(SENT_AT + 1, mail="jo@x.com")
     assert await office.look() == "confirmed"
+
+
+async def test_what_is_stored_otherwise_in_one_field_leaves_the_others_as_they_were_sent(warehouse: Warehouse) -> None:
+    office = Office(warehouse, "tier", "n")
+    office.wants(tier=" gold ", n=3)
+    office.sends()
+    assert (office.stored("tier"), office.stored("n")) == (" gold ", 3)
+    office.shows(SENT_AT + 1, tier="gold", n=3)
+    assert await office.look(within_run=True) == "altered"
+    assert (office.stored("tier"), office.stored("n"), office.diff) == ("gold", 3, {})
+    office.shows(SENT_AT + 2, n=4)
+    assert (await office.look(), office.diff) == ("drifted", {"kept": 1})
+    office.wants(tier=" gold ", n=5)
+    office.sends(seconds=SENT_AT + 3, receipt=SENT_AT + 3)
+    assert (office.stored("tier"), office.stored("n")) == ("gold", 5)
 
 
 async def test_drift_after_a_confirmation(warehouse: Warehouse) -> None:

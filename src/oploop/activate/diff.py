@@ -72,7 +72,7 @@ def look(bound: BoundSync, warehouse: Warehouse, before: Sequence[Diff] = ()) ->
     )
     unique = bound.stream is not None and [k.field.name for k in bound.keys] == list(bound.stream.primary_key)
     lag = bound.stream.lag if bound.stream is not None else 0.0
-    relation = states.source(bound, sorted(fields), former) if state else ""
+    relation = states.source(bound, sorted(fields), former, state) if state else ""
     vouched = vouched_until(bound, warehouse)
     parked_fields = has_parked and "field" in warehouse.columns("oploop.parked")
     undone = _undone(bound, warehouse, names) if parked_fields else frozenset()

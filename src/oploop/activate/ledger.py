@@ -19,14 +19,14 @@ import pyarrow as pa
 from oploop.activate import appending, conflicts, rekeying, states, waiting
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
-from oploop.activate.jsontext import after_json, before_json
+from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
 from oploop.activate.unknowns import IS_CREATE, waits_for_person
 from oploop.activate.waiting import SAID_SENT
 from oploop.apps.arrow import TIMESTAMP
 from oploop.records import Op, Outcome, Replay
 from oploop.state import JournalStep
-from oploop.warehouse.base import Warehouse, literal, quote_table
+from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: The message of a create that was acknowledged without the new record's id.
 UNTOLD = "the app did not tell its id"
@@ -80,8 +80,8 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         key_fields=bound.key_names,
         state_table=states.state_table(bound),
         fields=[(f.field.name, warehouse.sql_type(f.field.type)) for f in bound.fields],
-        before=before_json(bound),
-        after=after_json(bound),
+        before=quick_before(bound, warehouse),
+        after=quick_after(bound, warehouse),
         careful=careful,
         release=release,
         blind=bound.blind,
@@ -116,7 +116,7 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
     with warehouse.bulk(lasting=False), warehouse.transaction():
         warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
         warehouse.execute(
-            f"CREATE TABLE {quote_table(table)} AS SELECT * FROM {quote_table(plan.diff.table)} WHERE __number IS NOT NULL"
+            f"CREATE TABLE {quote_table(table)} AS SELECT {_kept(plan, warehouse)} FROM {quote_table(plan.diff.table)} WHERE __number IS NOT NULL"
         )
         warehouse.execute(
             "INSERT INTO oploop.deliveries VALUES (?, ?, ?, ?, ?)", (run_id, bound.name, table, spec, now)
@@ -129,6 +129,13 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
         if plan.undoes:
             waiting.pause(warehouse, bound.name, run_id, f"undone by run {run_id}", now)
     return table
+
+
+def _kept(plan: SyncPlan, warehouse: Warehouse) -> str:
+    """The columns of a plan table that delivery and ledger need: not those that only say why something is not sent."""
+    idle = {"__bad", "__value", "__left", "__rank"} | {f"o{i}" for i in range(len(plan.bound.fields))}
+    idle |= {f"d{i}" for i in range(len(plan.bound.fields))} - {f"d{i}" for i, *_ in conflicts.ours_of(plan.bound)}
+    return ", ".join(quote(c) for c in warehouse.columns(plan.diff.table) if c not in idle)
 
 
 def unfolded(warehouse: Warehouse) -> list[tuple[str, FoldSpec, str, datetime]]:
@@ -290,29 +297,33 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
     states.ensure_state(warehouse, spec.state_table, spec.fields)
     # a new record whose id was not told is found by the next read; two changes of one record leave one state, the last
     rid = "p.__key" if spec.blind else "COALESCE(o.new_id, p.__remote)"
+    done = f"{_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
+    some = "".join(f", COALESCE(bool_or(p.c{i}), FALSE)" for i in range(len(spec.fields)))
+    [(rows, records, *sent)] = warehouse.rows(f"SELECT count(*), count(DISTINCT {rid}){some} FROM {done}")
     sets, names, values = [], [], []
     for i, (name, _) in enumerate(spec.fields):
+        if not sent[i]:  # the fields that nobody sends are left as they are
+            continue
         for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
             column = states.state_column(name, part)
             sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
-            names.append(column)
-            values.append(f"CASE WHEN d.c{i} THEN d.{new} END")
-    done = f"{_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
-    [(rows, records)] = warehouse.rows(f"SELECT count(*), count(DISTINCT {rid}) FROM {done}")
+            if part != "stored":
+                names.append(column)
+                values.append(f"CASE WHEN d.c{i} THEN d.{new} END")
     last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
     changes = f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{last}) d"
-    columns = f"({', '.join(['remote_id, sync, run_id, number, acked_at, receipt_version', *names])})"
-    row = ", ".join(["d.rid, ?, ?, d.__number, d.acked_at, d.receipt", *values])
+    columns = ", ".join(["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "as_sent", *names])
+    row = ", ".join(["d.rid, ?, ?, d.__number, d.acked_at, d.receipt, TRUE", *values])
     if not warehouse.rows(f"SELECT 1 FROM {spec.state_table} WHERE sync = {literal(spec.sync)} LIMIT 1"):
         warehouse.execute(
-            f"INSERT INTO {spec.state_table} {columns} SELECT {row} FROM {changes}", (spec.sync, run_id)
+            f"INSERT INTO {spec.state_table} ({columns}) SELECT {row} FROM {changes}", (spec.sync, run_id)
         )  # the first delivery
         return
     warehouse.execute(
         f"MERGE INTO {spec.state_table} s USING {changes} "
         "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
-        f"acked_at = d.acked_at, receipt_version = d.receipt, {', '.join(['settled_at = NULL', *sets])} "
-        f"WHEN NOT MATCHED THEN INSERT {columns} VALUES ({row})",
+        f"{', '.join(['acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL', *sets])} "
+        f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({row})",
         (spec.sync, run_id, spec.sync, run_id),
     )
 
@@ -333,6 +344,8 @@ def _merge_records(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table
 
 def _forget_removed(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str) -> None:
     """What the app acknowledged as removed is no record of ours any more; that it was one is kept."""
+    if not warehouse.rows(f"SELECT 1 FROM {quote_table(plan_table)} WHERE __status IN ('archive', 'remove') LIMIT 1"):
+        return
     gone = f"{_joined(plan_table)} WHERE o.status = 'sent' AND p.__status IN ('archive', 'remove')"
     warehouse.execute(
         f"INSERT INTO oploop.removed SELECT ?, ?, p.__remote, p.__key, p.__status, ?, ?, p.__number, o.acked_at FROM {gone}",

@@ -32,19 +32,26 @@ def state_column(field_name: str, part: str) -> str:
 def ensure_state(warehouse: Warehouse, table: str, fields: Sequence[tuple[str, str]]) -> None:
     """Make a state table, and the columns of these fields (name, SQL type), where they are missing.
 
-    `log_sync`: the name under which the ledger has the row's last change, when it is no longer the sync's.
+    `log_sync`: the name under which the ledger has the row's last change, when it is no longer the sync's. `as_sent`: the
+    app stores all fields as they were sent, whatever stands in the columns of `stored` (see `stored`).
     """
     warehouse.execute(
         f"CREATE TABLE IF NOT EXISTS {table} (remote_id VARCHAR NOT NULL, sync VARCHAR, run_id VARCHAR, number BIGINT, "
-        "acked_at TIMESTAMPTZ, receipt_version BIGINT, settled_at TIMESTAMPTZ, log_sync VARCHAR)"
+        "acked_at TIMESTAMPTZ, receipt_version BIGINT, settled_at TIMESTAMPTZ, log_sync VARCHAR, as_sent BOOLEAN)"
     )
     present = warehouse.columns(table.replace('"', ""))
-    if "log_sync" not in present:  # of a warehouse that an earlier release made
-        warehouse.execute(f"ALTER TABLE {table} ADD COLUMN log_sync VARCHAR")
+    for column, kind in (("log_sync", "VARCHAR"), ("as_sent", "BOOLEAN")):
+        if column not in present:  # of a warehouse that an earlier release made
+            warehouse.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
     for name, sql_type in fields:
         for part, kind in (("sent", sql_type), ("stored", sql_type), ("at", "TIMESTAMPTZ")):
             if f"{name}.{part}" not in present:
                 warehouse.execute(f"ALTER TABLE {table} ADD COLUMN {state_column(name, part)} {kind}")
+
+
+def stored(row: str, field_name: str) -> str:
+    """What the app made of a field that was sent, of a state table's `row`. Mostly just that, and then it stands only once."""
+    return f"CASE WHEN {row}.as_sent THEN {row}.{state_column(field_name, 'sent')} ELSE {row}.{state_column(field_name, 'stored')} END"
 
 
 def former_names(bound: BoundSync, warehouse: Warehouse, present: Mapping[str, str]) -> tuple[str, ...]:
@@ -63,15 +70,25 @@ def gone_names(bound: BoundSync, former: Sequence[str]) -> tuple[str, ...]:
     return tuple(n for n in former if n not in bound.others)
 
 
-def source(bound: BoundSync, fields: Sequence[str], former: Sequence[str]) -> str:
-    """The sync's state as a relation, one row a record; `fields`: the names that the state table has."""
+def source(bound: BoundSync, fields: Sequence[str], former: Sequence[str], present: Mapping[str, str]) -> str:
+    """The sync's state as a relation, one row a record; `fields`: the names that the state table has, `present`: its columns."""
     table, own = state_table(bound), literal(bound.name)
     if not former:
-        return f"(SELECT * FROM {table} WHERE sync = {own})"
-    return f"({_gathered(table, own, fields, former, ())})"
+        cols = ["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "settled_at"]
+        for name in fields:
+            sent, at = (state_column(name, part) for part in ("sent", "at"))
+            cols += [sent, f"{_stored_in(name, present)} AS {state_column(name, 'stored')}", at]
+        return f"(SELECT {', '.join(cols)} FROM {table} AS r WHERE sync = {own})"
+    return f"({_gathered(table, own, fields, former, (), present)})"
 
 
-def _gathered(table: str, own: str, fields: Sequence[str], former: Sequence[str], gone: Sequence[str]) -> str:
+def _stored_in(name: str, present: Mapping[str, str]) -> str:
+    return stored("r", name) if "as_sent" in present else state_column(name, "stored")
+
+
+def _gathered(
+    table: str, own: str, fields: Sequence[str], former: Sequence[str], gone: Sequence[str], present: Mapping[str, str]
+) -> str:
     """Own rows and those of former owners, one a record. Of one field only one row of a record knows anything.
 
     The latest change is whose acknowledgement counts; it is the sync's own to judge if it was sent under its name or one
@@ -86,15 +103,15 @@ def _gathered(table: str, own: str, fields: Sequence[str], former: Sequence[str]
     cols.append(f"any_value(sync) FILTER (WHERE __latest = 1 AND {mine}) AS last_name")
     for name in fields:
         at = state_column(name, "at")
-        for part in ("sent", "stored", "at"):
-            column = state_column(name, part)
-            cols.append(f"any_value({column}) FILTER (WHERE {at} IS NOT NULL) AS {column}")
+        values = (state_column(name, "sent"), _stored_in(name, present), at)
+        for part, value in zip(("sent", "stored", "at"), values, strict=True):
+            cols.append(f"any_value({value}) FILTER (WHERE {at} IS NOT NULL) AS {state_column(name, part)}")
     names = ", ".join([own, *map(literal, former)])
     rows = (
         "SELECT *, row_number() OVER (PARTITION BY remote_id ORDER BY acked_at DESC NULLS LAST) AS __latest "
         f"FROM {table} WHERE sync IN ({names})"
     )
-    return f"SELECT {', '.join(cols)} FROM ({rows}) AS t GROUP BY remote_id"
+    return f"SELECT {', '.join(cols)} FROM ({rows}) AS r GROUP BY remote_id"
 
 
 def claim(warehouse: Warehouse, bound: BoundSync) -> None:
@@ -114,17 +131,20 @@ def claim(warehouse: Warehouse, bound: BoundSync) -> None:
     every = [quote(c) for c in present if c.endswith(".at")]
     with warehouse.transaction():
         ensure_state(warehouse, table, [])
+        present = warehouse.columns(table.replace('"', ""))
         warehouse.execute(
-            f"CREATE OR REPLACE TEMP TABLE oploop_claimed AS {_gathered(table, own, fields, former, gone)}"
+            f"CREATE OR REPLACE TEMP TABLE oploop_claimed AS {_gathered(table, own, fields, former, gone, present)}"
         )
         kept = [c for c in every if c not in values]
-        own_rows = f"SELECT t.remote_id{''.join(f', t.{c}' for c in _rest(present, fields))} FROM {table} AS t WHERE t.sync = {own}"
+        rest = _rest(present, fields)
+        whole = {state_column(n, "stored"): stored("t", n) for n in _names(present)}
+        kept_too = "".join(f", {whole.get(c, f't.{c}')} AS {c}" for c in rest)
+        own_rows = f"SELECT t.remote_id{kept_too} FROM {table} AS t WHERE t.sync = {own}"
         warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_owned AS {own_rows}")
         warehouse.execute(f"DELETE FROM {table} WHERE sync = {own}")
         warehouse.execute(f"UPDATE {table} SET {', '.join(f'{c} = NULL' for c in values)} WHERE {others}")
         nothing = " AND ".join(f"{c} IS NULL" for c in kept) or "TRUE"
         warehouse.execute(f"DELETE FROM {table} WHERE {others} AND {nothing}")
-        rest = _rest(present, fields)
         log = f"CASE WHEN c.last_name <> {own} THEN c.last_name END"
         warehouse.execute(
             f"INSERT INTO {table} (remote_id, sync, run_id, number, acked_at, receipt_version, settled_at, log_sync"
@@ -141,6 +161,11 @@ def claim(warehouse: Warehouse, bound: BoundSync) -> None:
                 warehouse.execute(
                     f"UPDATE oploop.{its} SET sync = {own} WHERE sync IN ({', '.join(map(literal, gone))})"
                 )
+
+
+def _names(present: Mapping[str, str]) -> list[str]:
+    """The fields of a state table with these columns."""
+    return [c.removesuffix(".stored") for c in present if c.endswith(".stored")]
 
 
 def _rest(present: Mapping[str, str], fields: Sequence[str]) -> list[str]:

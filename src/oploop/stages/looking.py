@@ -38,6 +38,8 @@ def target_of(ws: Workspace, b: BoundSync) -> Target | None:
     state = ws.warehouse.columns(states.state_table(b).replace('"', ""))
     if b.raw_table is None or b.stream is None or not state:
         return None
+    if "as_sent" not in state and not ws.read_only:
+        states.ensure_state(ws.warehouse, states.state_table(b), [])  # one of an earlier release lacks columns
     watched = tuple(
         Watched(f.field.name, f.label, f.now, ws.warehouse.sql_type(f.field.type), f.field.type, f.field.canonical)
         for f in b.fields

@@ -123,6 +123,11 @@ class Warehouse(Protocol):
         """An expression that makes a row of each key of an object's JSON text."""
         ...
 
+    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
+        """An expression for the JSON text of an object of (name, expression) members, each written as `to_json` does; None
+        where the engine has no quick one."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -16,7 +16,7 @@ from duckdb.func import PythonUDFType
 from oploop.records import FieldSource, FieldType
 from oploop.runtime import Runtime
 from oploop.warehouse import duckdb_file, duckdb_values
-from oploop.warehouse.base import SqlError, quote_table
+from oploop.warehouse.base import SqlError, literal, quote_table
 from oploop.warehouse.duckdb_params import written
 
 
@@ -100,7 +100,8 @@ class DuckDBWarehouse:
         try:
             yield
         finally:
-            self.execute("RESET disabled_compression_methods")
+            with contextlib.suppress(SqlError):  # a database that a full disk has broken takes no statement
+                self.execute("RESET disabled_compression_methods")
 
     def kept_name(self, name: str) -> str:
         return name
@@ -150,6 +151,13 @@ class DuckDBWarehouse:
 
     def json_keys(self, expr: str) -> str:
         return f"unnest(json_keys(CAST({expr} AS JSON)))"
+
+    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
+        if len({name.lower() for name, _ in members}) < len(
+            members
+        ):  # a struct tells its fields apart by more than case
+            return None
+        return f"CAST(to_json({{{', '.join(f'{literal(name)}: {e}' for name, e in members)}}}) AS VARCHAR)"
 
     def close(self) -> None:
         """Write everything into the file and let go of it. Safe to call twice."""

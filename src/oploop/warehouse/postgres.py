@@ -210,6 +210,9 @@ class PostgresWarehouse:
     def json_keys(self, expr: str) -> str:
         return f"oploop_json_keys({expr})"
 
+    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
+        return None
+
     def close(self) -> None:
         """Let go of the session. Safe to call twice."""
         with self._lock:

@@ -187,7 +187,7 @@ def test_only_fields_that_were_sent_get_a_state_and_the_others_keep_theirs(engin
     _, table = kept(engine, bound)
     fold(engine, bound, table, [step(5, 8, version=micros(5))])
     r0, r1 = state_of(engine, bound, "r0"), state_of(engine, bound, "r1")
-    assert (r0[f"{ODD}.sent"], r0[f"{ODD}.stored"], r0[f"{ODD}.at"], r0["n.sent"]) == ("it's 0", "it's 0", at(5), 0)
+    assert (r0[f"{ODD}.sent"], r0["as_sent"], r0[f"{ODD}.at"], r0["n.sent"]) == ("it's 0", True, at(5), 0)
     assert (r1[f"{ODD}.sent"], r1["n.sent"], r1["n.at"]) == ("it's 1", 1, at(0))
     assert (r1["acked_at"], r1["receipt_version"], r1["settled_at"], r1["run_id"], r1["sync"]) == (
         at(5),

@@ -164,12 +164,12 @@ async def test_the_table_of_an_earlier_release_whose_rows_two_syncs_shared(world
     tiers, notes = world.sync("tiers", "tier", others=["notes"]), world.sync("notes", "note", others=["tiers"])
     world.sends(tiers, 10)
     world.sends(notes, 20)
-    table = states.state_table(tiers)
+    table, stored = states.state_table(tiers), [states.stored("t", n) for n in ("tier", "note")]
     world.w.execute(
         f"CREATE OR REPLACE TABLE {table} AS SELECT remote_id, 'notes' AS sync, max(run_id) AS run_id, max(number) AS number, "
         "max(acked_at) AS acked_at, max(receipt_version) AS receipt_version, max(settled_at) AS settled_at, "
-        'max("tier.sent") AS "tier.sent", max("tier.stored") AS "tier.stored", max("tier.at") AS "tier.at", '
-        f'max("note.sent") AS "note.sent", max("note.stored") AS "note.stored", max("note.at") AS "note.at" FROM {table} GROUP BY 1'
+        f'max("tier.sent") AS "tier.sent", max({stored[0]}) AS "tier.stored", max("tier.at") AS "tier.at", '
+        f'max("note.sent") AS "note.sent", max({stored[1]}) AS "note.stored", max("note.at") AS "note.at" FROM {table} AS t GROUP BY 1'
     )
     world.holds["a@x"][0] = "by hand"
     world.shows(30)

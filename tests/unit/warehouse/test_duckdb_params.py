@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oploop.warehouse.duckdb_params import written
@@ -31,6 +31,7 @@ def db() -> duckdb.DuckDBPyConnection:
     return connection
 
 
+@settings(deadline=None)
 @given(values=st.lists(VALUES, min_size=1, max_size=4))
 def test_each_value_arrives_as_it_is(db: duckdb.DuckDBPyConnection, values: list[Any]) -> None:
     sql = f"SELECT {', '.join('?' * len(values))}, '?' AS \"?\" -- ?\n /* '? */"

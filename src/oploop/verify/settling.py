@@ -1,0 +1,180 @@
+"""The look itself: a sync's records beside the app's, what became of their changes, and what is stored now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from oploop.verify.compare import alike, before, by_the_app, here, seen, stored, unlike
+from oploop.verify.nouns import Target, Unmeant, Watched
+from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+
+
+def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, within_run: bool) -> None:
+    """Compare a sync's records with the app's, right after a delivery those of its run; note outcomes and what is stored now.
+
+    Leaves `oploop_looked`: a row for each record whose status may be another than it was.
+    """
+    warehouse.execute(
+        f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {_shown(target, warehouse, run_id, within_run=within_run)}"
+    )
+    warehouse.execute(
+        "CREATE OR REPLACE TEMP TABLE oploop_noted AS SELECT l.run_id, l.sync, l.number, l.key, l.before, l.after FROM "
+        "oploop.change_log l JOIN (SELECT run_id, log_sync, number FROM oploop_shown WHERE asked) a "
+        "ON a.run_id = l.run_id AND a.log_sync = l.sync AND a.number = l.number"
+    )
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_looked AS {_looked(target, within_run=within_run)}")
+    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
+    confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
+    with warehouse.transaction():
+        warehouse.execute(
+            "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.log_sync, l.number, l.seq + 1, l.status, NULL, NULL, "
+            f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l WHERE l.status <> l.before_status"
+        )
+        _store(target, warehouse, at)
+        _park_ignored(target, warehouse, at)
+
+
+def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: bool) -> str:
+    """One row for each record that a read has shown and that is not simply as it was when it was looked at before.
+
+    `asked`: the status depends on what the ledger has of the change.
+    """
+    of_run = f" AND s.run_id = {literal(run_id)}" if within_run else ""
+    [(since,)] = warehouse.rows(
+        f"SELECT min(s.acked_at) FROM {target.state_table} s WHERE s.sync = {literal(target.sync)}{of_run}"
+    )
+    nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
+    app = (
+        f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._version, r._extracted_at, r._deleted{nows} "
+        f"FROM {quote_table(target.raw_table)} AS r"
+    )
+    absence_tells = target.vouched is not None and (since is None or target.vouched > since)
+    if since is not None and not absence_tells:  # a read of before the first acknowledgement tells nothing
+        app += f" WHERE r._extracted_at > TIMESTAMPTZ {literal(since.isoformat())}"
+    logged = "COALESCE(s.log_sync, s.sync)"  # the sync's file may have been renamed since
+    gone, changed, altered, person = _differences(target)
+    each = []
+    if within_run:  # h: the app holds something else than we sent; y: which is our value as it stores it
+        for i, f in enumerate(target.fields):
+            each += [f"{here(f)} AND {unlike(i, f, 'sent')} AS h{i}", f"{by_the_app(i, f)} AS y{i}"]
+    each += [f"a.n{i}" for i in range(len(target.fields))]
+    own = [here(f) if within_run else f"({here(f)} AND {by_the_app(i, f)})" for i, f in enumerate(target.fields)]
+    news = [
+        f"({o} AND a.n{i} IS DISTINCT FROM {stored(f.name)})"
+        for i, (o, f) in enumerate(zip(own, target.fields, strict=True))
+    ]
+    each += [f"{o} AS t{i}" for i, o in enumerate(own)]
+    return (
+        f"SELECT s.remote_id, s.sync, {logged} AS log_sync, s.run_id, s.number, s.settled_at IS NOT NULL AS settled, "
+        f"{gone} AS gone, {changed} AS changed, {altered} AS altered, {'FALSE' if within_run else person} AS person, "
+        f"{'TRUE' if within_run else 'x.number IS NOT NULL'} AS asked, ({' OR '.join(news) or 'FALSE'}) AS news"
+        f"{''.join(f', {c}' for c in each)} FROM {target.state_table} s "
+        f"{'LEFT JOIN' if absence_tells else 'JOIN'} ({app}) a ON a.rid = s.remote_id "
+        "LEFT JOIN (SELECT DISTINCT run_id, sync, number FROM oploop.change_outcomes WHERE status IN ('drifted', 'gone', 'ignored')) x "
+        f"ON x.run_id = s.run_id AND x.sync = {logged} AND x.number = s.number "
+        f"WHERE s.sync = {literal(target.sync)}{of_run} AND {seen(target)} "
+        f"AND (s.settled_at IS NULL OR x.number IS NOT NULL OR {gone} OR {changed})"
+    )
+
+
+def _differences(target: Target) -> tuple[str, str, str, str]:
+    """Conditions over the state's `s` and the app's `a`: the record is gone; it differs from what it stored; the app made
+    something else of what the last change sent; if nobody looked before: a person did."""
+
+    def some(test: Callable[[int, Watched], str]) -> str:
+        tests = " OR ".join(f"COALESCE({test(i, f)}, FALSE)" for i, f in enumerate(target.fields))
+        return f"({tests or 'FALSE'})"
+
+    def known(f: Watched) -> str:
+        return f"s.{quote(f.name + '.at')} IS NOT NULL"  # a field that was never sent is nobody's drift
+
+    def altered(i: int, f: Watched) -> str:
+        return f"{here(f)} AND {unlike(i, f, 'sent')}"
+
+    elsewhere = some(lambda i, f: f"{known(f)} AND NOT {here(f)} AND {unlike(i, f, 'stored')}")
+    by_a_person = some(lambda i, f: f"{here(f)} AND NOT {by_the_app(i, f)}")
+    changed = some(lambda i, f: f"{known(f)} AND {unlike(i, f, 'stored')}")
+    return "(a.rid IS NULL OR a._deleted)", changed, some(altered), f"({elsewhere} OR {by_a_person})"
+
+
+def _looked(target: Target, *, within_run: bool) -> str:
+    """What was shown, with its status and the one before.
+
+    A record that nobody looked at before has what its delivery left, `sent`, unless the ledger has more of it.
+    """
+    first = "WHEN j.person THEN 'drifted' WHEN j.altered THEN 'altered' ELSE 'confirmed'"
+    if within_run:  # nobody else has had the time: a difference is the app's own doing
+        touched = " OR ".join(
+            f"COALESCE(j.h{i} AND (j.y{i} OR j.n{i} IS DISTINCT FROM {before(f)}), FALSE)"
+            for i, f in enumerate(target.fields)
+        )
+        first = f"WHEN NOT j.altered THEN 'confirmed' WHEN {touched or 'FALSE'} THEN 'altered' ELSE 'ignored'"
+    return (
+        f"SELECT j.*, CASE WHEN j.gone THEN 'gone' WHEN NOT j.settled THEN CASE {first} END WHEN j.changed THEN 'drifted' "
+        "WHEN j.altered THEN CASE WHEN o.status = 'ignored' THEN 'ignored' ELSE 'altered' END ELSE 'confirmed' END AS status, "
+        "CASE WHEN o.number IS NOT NULL THEN o.status WHEN j.run_id IS NOT NULL THEN 'sent' END AS before_status, "
+        "COALESCE(o.seq, 1) AS seq, l.key, l.after FROM oploop_shown j "
+        "LEFT JOIN oploop_noted l ON l.run_id = j.run_id AND l.sync = j.log_sync AND l.number = j.number "
+        "LEFT JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status "
+        "FROM oploop.change_outcomes WHERE seq > 1 GROUP BY 1, 2, 3) o "
+        "ON o.run_id = j.run_id AND o.sync = j.log_sync AND o.number = j.number"
+    )
+
+
+def _store(target: Target, warehouse: Warehouse, at: str) -> None:
+    """The first look settles a record: what the app made of the fields that were sent is `stored`."""
+    names = {f.name: i for i, f in enumerate(target.fields)}
+    sets = ["as_sent = FALSE"]
+    for column in warehouse.columns(target.state_table.replace('"', "")):
+        if column.endswith(".stored"):
+            name = column.removesuffix(".stored")
+            i = names.get(name)
+            now = stored(name) if i is None else f"CASE WHEN a.t{i} THEN a.n{i} ELSE {stored(name)} END"
+            sets.append(f"{quote(column)} = {now}")
+    of = f"s.sync = {literal(target.sync)} AND s.settled_at IS NULL"
+    same = f"a.remote_id = s.remote_id AND a.sync = s.sync AND {of}"
+    warehouse.execute(  # mostly none: the app stores what it is sent
+        f"UPDATE {target.state_table} AS s SET {', '.join(sets)} FROM oploop_looked a WHERE {same} AND a.news AND NOT a.gone"
+    )
+    [(open_,)] = warehouse.rows(f"SELECT count(*) FROM {target.state_table} s WHERE {of}")
+    [(looked,)] = warehouse.rows("SELECT count(*) FROM oploop_looked WHERE NOT settled")
+    if open_ == looked:
+        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} WHERE {of}")
+    elif looked:
+        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} FROM oploop_looked a WHERE {same}")
+
+
+def _park_ignored(target: Target, warehouse: Warehouse, at: str) -> None:
+    """A value that the app keeps ignoring is not sent again until the model wants another."""
+    warehouse.execute(
+        f"INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) "
+        f"SELECT l.sync, ?, ?, l.key, 'ignored', l.after, 'the app keeps its own value', l.run_id, {at} "
+        "FROM oploop_looked l WHERE l.status = 'ignored' AND l.key IS NOT NULL AND NOT EXISTS "
+        "(SELECT 1 FROM oploop.parked p WHERE p.sync = l.sync AND p.key = l.key)",
+        (target.app, target.object),
+    )
+
+
+def unmeant(target: Target, warehouse: Warehouse, run_id: str) -> list[Unmeant]:
+    """Of the records that a run sent and that `read_back` has just looked at: what is neither as sent nor alike.
+
+    Alike is what an app makes of a value by itself: other case, trimmed blanks, a cut end, a rounded number.
+    """
+    of_run, own = f"l.run_id = {literal(run_id)}", literal(target.sync)
+    state = f"{target.state_table} s ON s.remote_id = l.remote_id AND s.sync = {own}"
+    parts = [
+        "SELECT l.key AS key, NULL AS field, NULL AS sent, 'the record is not in the app' AS holds FROM oploop_looked l "
+        f"WHERE {of_run} AND l.status = 'gone'",
+        f"SELECT l.key, NULL, NULL, 'it could not be read back' FROM oploop.change_log l JOIN {target.state_table} s "
+        f"ON s.run_id = l.run_id AND s.number = l.number WHERE {of_run} AND l.sync = {own} AND s.sync = {own} AND s.settled_at IS NULL",
+    ]
+    for i, f in enumerate(target.fields):
+        sent = f"s.{quote(f.name + '.sent')}"
+        test = f"{here(f)} AND {unlike(i, f, 'sent')} AND NOT {alike(i, f)}".replace("a.n", "l.n")
+        parts.append(
+            f"SELECT l.key, {literal(f.label)}, CAST({sent} AS VARCHAR), CAST(l.n{i} AS VARCHAR) FROM oploop_looked l "
+            f"JOIN {state} WHERE {of_run} AND l.status <> 'gone' AND {test}"
+        )
+    rows = warehouse.rows(f"{' UNION ALL '.join(parts)} ORDER BY 1, 2")
+    return [Unmeant(*r) for r in rows]
