@@ -13,6 +13,7 @@ from oploop.apps.segment import SegmentApp, SegmentSandbox
 from oploop.apps.stripe import StripeApp, StripeSandbox
 from oploop.apps.zendesk import ZendeskApp, ZendeskSandbox
 from oploop.runtime import Runtime
+from tests.apps.zendesk.conftest import CAR
 
 SECOND = 1_760_000_000
 
@@ -106,6 +107,30 @@ def _zendesk_stream(kind: str, field: str, record: Any, calls: str) -> StreamCas
     )
 
 
+def _zendesk_listed(kind: str, field: str) -> StreamCase:
+    """A list that is read whole."""
+
+    def change(sandbox: Sandbox, key: Any) -> None:
+        assert isinstance(sandbox, ZendeskSandbox)
+        sandbox.custom.listed[kind][key][field] = 7
+
+    def delete(sandbox: Sandbox, key: Any) -> None:
+        assert isinstance(sandbox, ZendeskSandbox)
+        del sandbox.custom.listed[kind][key]
+
+    return StreamCase(kind, kind, lambda i: {"id": 1000 + i}, f"GET /api/v2/{kind}", change=change, delete=delete)
+
+
+def _zendesk_car(sandbox: Sandbox, key: Any) -> None:
+    assert isinstance(sandbox, ZendeskSandbox)
+    sandbox.custom.put("car", {"name": "geändert"}, sandbox.custom.get("car", key))
+
+
+def _zendesk_scrap(sandbox: Sandbox, key: Any) -> None:
+    assert isinstance(sandbox, ZendeskSandbox)
+    del sandbox.custom.records["car"][key]
+
+
 class TestZendesk(AppSuite):
     app_class = ZendeskApp
     wrong_credentials = {"api_token": "nobodys-token"}
@@ -154,6 +179,50 @@ class TestZendesk(AppSuite):
 
     def sandbox(self, runtime: Runtime) -> Sandbox:
         return ZendeskSandbox(runtime=runtime, job_seconds=0.01, export_limit=100_000)
+
+
+class TestZendeskMore(TestZendesk):
+    """What is read whole, custom objects, and comments on tickets that are there."""
+
+    wrong_credentials = {}
+    streams = [
+        _zendesk_listed("satisfaction_ratings", "reason_code"),
+        _zendesk_listed("ticket_metrics", "reopens"),
+        _zendesk_listed("organization_memberships", "organization_id"),
+        StreamCase(
+            "custom_objects.car",
+            "custom_objects.car",
+            lambda i: {"id": f"01C{i:05}", "name": f"Wägele {i} 🔥"},
+            "GET /api/v2/custom_objects/car/records",
+            change=_zendesk_car,
+            delete=_zendesk_scrap,
+        ),
+    ]
+    objects = [
+        ObjectCase(
+            "custom_objects.car",
+            fields=lambda i: {"external_id": f"V-{i}", "name": f"Wägele {i} 'n' Co", "custom_object_fields.doors": i},
+            changed=lambda i: {"custom_object_fields.doors": i + 1, "custom_object_fields.electric": True},
+            bad={"custom_object_fields.doors": "many"},
+            calls="POST /api/v2/custom_objects/car/jobs",
+            stored=lambda box: len(box.dump("custom_objects.car")),
+            key=("external_id",),
+        ),
+        ObjectCase(
+            "ticket_comments",
+            fields=lambda i: {"ticket_id": 1 + i % 90, "body": f"gesagt {i} 🌻", "public": False},
+            bad={"ticket_id": 999},
+            calls="PUT /api/v2/tickets",
+            stored=lambda box: len(box.dump("ticket_comments")),
+            key=("ticket_id",),
+        ),
+    ]
+
+    def sandbox(self, runtime: Runtime) -> Sandbox:
+        box = super().sandbox(runtime)
+        box.load("custom_objects", [CAR])
+        box.load("tickets", [{"id": n, "subject": "s"} for n in range(1, 91)])
+        return box
 
 
 # -- Segment ----------------------------------------------------------------------------------------------------------

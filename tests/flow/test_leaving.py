@@ -58,3 +58,23 @@ async def test_an_append_sends_each_row_once(make_desk: Callable[..., Desk]) -> 
         ]
     finally:
         segment.stop()
+
+
+async def test_comments_are_appended_once_whatever_their_tickets(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=3)
+    desk.sync(
+        "model: mart.said\nto: zendesk.ticket_comments\nmode: append\nkey: [event_id]\n"
+        "fields: {ticket_id: ticket, body: said, public: {value: false}}\n",
+        "said",
+    )
+    (desk.folder / "syncs/tickets.yml").unlink()
+    rounds: tuple[tuple[str, dict[int, list[str]]], ...] = (
+        ("(1, 1, 'old')", {}),
+        ("(1, 1, 'old'), (2, 1, 'it''s 🔥'), (3, 1, 'more'), (4, 2, 'b')", {1: ["it's 🔥", "more"], 2: ["b"]}),
+        ("(3, 2, 'moved'), (4, 2, 'b'), (5, 3, 'c')", {1: ["it's 🔥", "more"], 2: ["b"], 3: ["c"]}),
+    )
+    for rows, wanted in rounds:
+        await desk.model(f"SELECT * FROM (VALUES {rows}) AS t(event_id, ticket, said)", "mart.said")
+        assert (await desk.turn(Options(first_run=True, yes=True))).exit_code == 0
+        held = {n: [c["body"] for c in told] for n, told in desk.sandbox.store.comments.items()}
+        assert held == wanted

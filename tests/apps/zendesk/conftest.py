@@ -16,6 +16,21 @@ from oploop.runtime import Runtime
 #: A custom text field, a dropdown and a number, as an account might have them.
 TEXT_ID, TIER_ID, SPEND_ID = 360000100001, 360000100002, 360000100003
 
+CAR = {
+    "key": "car",
+    "title": "Car",
+    "fields": [
+        {"key": "doors", "title": "Doors", "type": "integer"},
+        {
+            "key": "colour",
+            "title": "Colour",
+            "type": "dropdown",
+            "custom_field_options": [{"value": "red"}, {"value": "blue"}],
+        },
+        {"key": "electric", "title": "Electric", "type": "checkbox"},
+    ],
+}
+
 
 async def short_sleep(seconds: float) -> None:
     """Waits are real but short: jobs of the sandbox end within milliseconds."""
@@ -111,7 +126,7 @@ async def app(sandbox: ZendeskSandbox) -> AsyncIterator[ZendeskApp]:
 def step(obj: str, op: Op, *changes: tuple[str | None, dict[str, Any]], key: dict[str, Any] | None = None) -> Step:
     """A step of (remote id, fields) pairs, numbered from 1."""
     listed = [
-        Change(n, op, key or ({"id": int(i)} if i else {}), fields, remote_id=i)
+        Change(n, op, key or ({"id": int(i) if i.isdigit() else i} if i else {}), fields, remote_id=i)
         for n, (i, fields) in enumerate(changes, 1)
     ]
     return Step("01STEP", "a_sync", obj, op, listed)

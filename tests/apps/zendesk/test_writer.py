@@ -341,7 +341,7 @@ async def test_results_in_any_form_and_order_are_matched() -> None:
 
 
 def test_operations_say_what_may_be_repeated() -> None:
-    for obj in ZendeskApp.objects.values():
+    for obj in (o for o in ZendeskApp.objects.values() if o.stream is not None):
         assert obj.operations[Op.UPDATE].replay is Replay.SAFE
         assert obj.operations[Op.CREATE].replay is Replay.LOOKUP
         assert obj.operations[Op.UPDATE].batch == 100

@@ -14,17 +14,15 @@ from oploop.apps.hubspot.objects import (
     MEMBERSHIPS,
     OBJECTS,
     STREAMS,
-    Named,
     described,
     is_records,
-    pair_object,
+    object_named,
     pair_of,
-    pair_stream,
-    record_object,
-    record_stream,
+    stream_named,
 )
 from oploop.apps.hubspot.reader import RecordReader
 from oploop.apps.hubspot.writer import Writer
+from oploop.apps.named import Named
 from oploop.apps.transport import NotTheApi
 from oploop.errors import FixConfig
 from oploop.records import Batch, Cursor, Field, Object, ReadOptions, Receipt, Step, Stream
@@ -47,8 +45,8 @@ class HubSpotApp(App):
         super().__init__(name, config, runtime)
         self.client = Client(config, runtime)
         self.transport = self.client.transport
-        self._streams: Named[Stream] = Named(STREAMS, record_stream, pair_stream)
-        self._objects: Named[Object] = Named(OBJECTS, record_object, pair_object)
+        self._streams: Named[Stream] = Named(STREAMS, stream_named)
+        self._objects: Named[Object] = Named(OBJECTS, object_named)
         self.streams, self.objects = self._streams, self._objects
         self._lists = Lists(self.client)
 

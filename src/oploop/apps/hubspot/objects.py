@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from oploop.apps.hubspot.client import STANDARD, TYPE_ID
 from oploop.records import (
@@ -240,8 +240,6 @@ OBJECTS: Mapping[str, Object] = {
 }  # fmt: skip
 CUSTOM = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-V = TypeVar("V")
-
 
 def pair_of(name: str) -> tuple[str, str] | None:
     """The two types of an association's name: `deals_to_contacts`."""
@@ -254,25 +252,15 @@ def is_records(name: str) -> bool:
     return name in STANDARD or (name not in (OWNERS, LISTS, MEMBERSHIPS) and pair_of(name) is None)
 
 
-class Named(Mapping[str, V], Generic[V]):
-    """What every account has, and whatever custom object or association is named; `check` asks whether there is one."""
+def stream_named(name: str) -> Stream | None:
+    """The stream of a custom object or of an association; None for what can be no name of one."""
+    return pair_stream(name) if pair_of(name) is not None else record_stream(name) if _may_be_custom(name) else None
 
-    def __init__(self, known: Mapping[str, V], records: Callable[[str], V], pairs: Callable[[str], V]) -> None:
-        self.known = dict(known)
-        self._records, self._pairs = records, pairs
 
-    def __getitem__(self, name: str) -> V:
-        if name not in self.known:
-            if pair_of(name) is not None:
-                self.known[name] = self._pairs(name)
-            elif name not in STREAMS and (CUSTOM.fullmatch(name) or TYPE_ID.fullmatch(name)):
-                self.known[name] = self._records(name)
-            else:
-                raise KeyError(name)
-        return self.known[name]
+def object_named(name: str) -> Object | None:
+    """The same of an object."""
+    return pair_object(name) if pair_of(name) is not None else record_object(name) if _may_be_custom(name) else None
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.known)
 
-    def __len__(self) -> int:
-        return len(self.known)
+def _may_be_custom(name: str) -> bool:
+    return name not in STREAMS and bool(CUSTOM.fullmatch(name) or TYPE_ID.fullmatch(name))

@@ -1,4 +1,4 @@
-"""Zendesk Support: tickets, users and organizations, read and written."""
+"""Zendesk Support: tickets, users, organizations and custom objects, read and written; comments written."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oploop.apps.base import Account, App
+from oploop.apps.named import Named
 from oploop.apps.transport import NotTheApi
 from oploop.apps.zendesk.client import Client, ZendeskConfig
-from oploop.apps.zendesk.objects import FIELD_LISTS, OBJECTS, describe
+from oploop.apps.zendesk.comments import Comments
+from oploop.apps.zendesk.custom_objects import CustomObjects, is_custom, object_named, stream_named
+from oploop.apps.zendesk.objects import COMMENT_OBJECT, COMMENTS, FIELD_LISTS, OBJECTS, describe
 from oploop.apps.zendesk.streams import LIST_PAGE, STREAMS, Reader, records_of
 from oploop.apps.zendesk.writer import Writer
 from oploop.errors import FixConfig, did_you_mean
-from oploop.records import Batch, Cursor, Field, ReadOptions, Receipt, Step
+from oploop.records import Batch, Cursor, Field, Object, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -26,8 +29,8 @@ class ZendeskApp(App):
     title = "Zendesk Support"
     asks = ("subdomain", "email", "api_token")
     Config = ZendeskConfig
-    streams = STREAMS
-    objects = OBJECTS
+    streams: Mapping[str, Stream] = STREAMS
+    objects: Mapping[str, Object] = {**OBJECTS, COMMENTS: COMMENT_OBJECT}
 
     def __init__(self, name: str, config: ZendeskConfig, runtime: Runtime) -> None:
         super().__init__(name, config, runtime)
@@ -35,6 +38,11 @@ class ZendeskApp(App):
         self.transport = self.client.transport
         self.reader = Reader(self.client)
         self.writer = Writer(self.client)
+        self.comments = Comments(self.client)
+        self.custom = CustomObjects(self.client, self.reader)
+        self._streams: Named[Stream] = Named(type(self).streams, stream_named)
+        self._objects: Named[Object] = Named(type(self).objects, object_named)
+        self.streams, self.objects = self._streams, self._objects
 
     async def check(self) -> Account:
         """Ask who we are. FixConfig names the credential, or the address, that is wrong."""
@@ -54,7 +62,9 @@ class ZendeskApp(App):
         if user.get("id") is None:
             credential = self.client.transport.policy.credential()
             raise FixConfig("Zendesk takes us for an anonymous visitor", mend=f"check {credential}")
-        return self._account(user)
+        account = self._account(user)
+        await self.custom.refuse_missing([n for n in {*self._streams, *self._objects} if is_custom(n)])
+        return account
 
     @property
     def transport_address(self) -> str:
@@ -76,18 +86,26 @@ class ZendeskApp(App):
 
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """Read a stream; see `streams`."""
+        if is_custom(stream):
+            return self.custom.read(stream, options)
         if stream not in STREAMS:
             raise FixConfig(f"Zendesk has no stream {stream!r}", mend=did_you_mean(stream, STREAMS))
         return self.reader.read(stream, cursor, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """The records with these ids as they are now, 100 a call; those that are gone have `_deleted` true."""
+        if is_custom(object_name):
+            return await self.custom.fetch(object_name, remote_ids)
         return await self.reader.fetch(object_name, remote_ids)
 
     async def describe(self, object_name: str) -> Mapping[str, Field]:
         """The object's fields with the account's own ones, by title and by stable id."""
+        if is_custom(object_name):
+            return describe(object_name, await self.custom.definitions(object_name))
+        if object_name == COMMENTS:
+            return COMMENT_OBJECT.fields
         if object_name not in OBJECTS:
-            raise FixConfig(f"Zendesk has no object {object_name!r}", mend=did_you_mean(object_name, OBJECTS))
+            raise FixConfig(f"Zendesk has no object {object_name!r}", mend=did_you_mean(object_name, self.objects))
         name = FIELD_LISTS[object_name]
         # Ticket fields come whole; the other lists come in pages.
         params: dict[str, Any] | None = None if name == "ticket_fields" else {"page[size]": LIST_PAGE}
@@ -102,6 +120,10 @@ class ZendeskApp(App):
 
     async def send(self, step: Step) -> list[Receipt]:
         """Deliver a step: one change by a single call, more by a background job."""
+        if is_custom(step.object):
+            return await self.custom.send(step)
+        if step.object == COMMENTS:
+            return await self.comments.send(step)
         return await self.writer.send(step)
 
 

@@ -30,6 +30,7 @@ PREFIXES: Mapping[str, str] = {
     "users": "user_fields.",
     "organizations": "organization_fields.",
 }
+CUSTOM_PREFIX = "custom_object_fields."  #: of custom objects' own fields
 #: The lists that describe an object's fields.
 FIELD_LISTS: Mapping[str, str] = {
     "tickets": "ticket_fields",
@@ -192,6 +193,42 @@ OBJECTS: Mapping[str, Object] = {
 }
 
 
+COMMENTS = "ticket_comments"
+#: A comment cannot be told from another one, so one whose answer was lost is never sent again.
+MANY_NEVER = replace(MANY_SAFE, replay=Replay.NEVER)
+COMMENT_OBJECT = Object(
+    COMMENTS,
+    {Op.CREATE: MANY_NEVER},
+    fields=_by_name(
+        [
+            Field("ticket_id", _INTEGER, required=True, nullable=False, description="the ticket to comment on"),
+            Field("body", FieldType.TEXT, required=True, nullable=False, max_length=65_535),
+            Field("public", _BOOLEAN, nullable=False, description="whether the requester sees it; true unless said"),
+            Field("author_id", _INTEGER, nullable=False, description="an agent; whose token it is unless said"),
+        ]
+    ),
+    description="comments on tickets that are there, each once (mode: append)",
+)
+
+
+def custom_object(name: str) -> Object:
+    """A custom object's records, `custom_objects.KEY`; its own fields are described by the account."""
+    fields = [
+        Field("id", FieldType.TEXT, source=Column("id"), key=True, read_only=True, nullable=False),
+        Field("external_id", FieldType.TEXT, source=Column("external_id"), key=True, description="your own id, unique"),
+        Field("name", FieldType.TEXT, source=Column("name"), required=True, nullable=False, max_length=255),
+        *_read_only(_TIMESTAMP, "created_at", "updated_at"),
+    ]
+    upsert = replace(MANY_SAFE, keys=("external_id",))
+    return Object(
+        name,
+        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.UPSERT: upsert, Op.REMOVE: MANY_SAFE},
+        stream=name,
+        fields=_by_name(fields),
+        description="records of a custom object; an upsert matches by external_id",
+    )
+
+
 # -- an account's own fields ---------------------------------------------------------------------------------------------
 
 _KINDS: Mapping[str, FieldType] = {
@@ -215,7 +252,7 @@ def describe(object_name: str, definitions: Iterable[Mapping[str, Any]]) -> dict
     System fields stand under their name; a custom field under its title and under its stable id (tickets: the number as
     text, others: the key). A title that two active fields share, or that is a system field's name, stands for nothing.
     """
-    fields = dict(OBJECTS[object_name].fields)
+    fields = dict((OBJECTS.get(object_name) or custom_object(object_name)).fields)
     own = [(d, _own_field(object_name, d)) for d in definitions if _is_own(object_name, d)]
     for definition in definitions:
         _narrow(object_name, fields, definition)
@@ -223,7 +260,7 @@ def describe(object_name: str, definitions: Iterable[Mapping[str, Any]]) -> dict
     by_id: dict[str, Field] = {}
     by_title: dict[str, Field] = {}
     for definition, field in own:
-        stable = field.name.removeprefix(PREFIXES[object_name])
+        stable = field.name.removeprefix(PREFIXES.get(object_name, CUSTOM_PREFIX))
         by_id[field.name if stable in fields else stable] = field
         if definition.get("active", True) and field.title and titles[field.title] == 1:
             by_title[field.title] = field
@@ -238,7 +275,7 @@ def _is_own(object_name: str, definition: Mapping[str, Any]) -> bool:
 
 def _own_field(object_name: str, definition: Mapping[str, Any]) -> Field:
     kind = str(definition.get("type"))
-    prefix = PREFIXES[object_name]
+    prefix = PREFIXES.get(object_name, CUSTOM_PREFIX)
     options = tuple(str(o["value"]) for o in definition.get("custom_field_options") or () if "value" in o)
     title = definition.get("title")
     field = Field(

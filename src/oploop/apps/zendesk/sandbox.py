@@ -3,6 +3,7 @@
     sandbox.py         the server: credentials, limits, control
     sandbox_routes.py  its addresses;  sandbox_http.py  bodies, pages, cursors
     sandbox_store.py   the records and Zendesk's rules;  sandbox_shapes.py  every key of a record
+    sandbox_custom.py  custom objects, and lists that can only be read
     sandbox_jobs.py    background jobs
 
 Besides what every sandbox has: POST /_sandbox/system_update {"ids": [...]} moves tickets' `generated_timestamp` alone.
@@ -19,6 +20,7 @@ import orjson
 from aiohttp import web
 
 from oploop.apps.sandbox import Sandbox, json_response
+from oploop.apps.zendesk.sandbox_custom import LISTED, CustomRoutes, CustomStore
 from oploop.apps.zendesk.sandbox_jobs import Jobs
 from oploop.apps.zendesk.sandbox_routes import (
     ADMIN_ID,
@@ -66,6 +68,7 @@ class ZendeskSandbox(Sandbox):
         self._bulk_imports = bulk_imports
         self.store = Store(self.now)
         self.jobs = Jobs(self._runtime, job_seconds)
+        self.custom = CustomStore(self.now)
 
     @classmethod
     def default_config(cls, url: str) -> dict[str, Any]:
@@ -77,16 +80,26 @@ class ZendeskSandbox(Sandbox):
     def reset(self) -> None:
         """An account without records, jobs or used-up limits."""
         self.store.clear()
+        self.custom.clear()
         self.jobs.clear()
         self._used.clear()
 
     def load(self, kind: str, records: list[dict[str, Any]]) -> None:
-        """Fill in records (tickets, users, organizations) or field definitions; what they lack is completed."""
+        """Fill in records (tickets, users, organizations, custom_objects.KEY, ...) or definitions; what they lack is completed."""
         if kind in DEFINITION_SHAPES:
             for record in records:
                 self.store.define(kind, record)
         elif kind in KINDS:
             self.store.load(kind, records)
+        elif kind in LISTED:
+            for record in records:
+                self.custom.load_listed(kind, record)
+        elif kind == "custom_objects":
+            for record in records:
+                self.custom.load_object(record)
+        elif kind.removeprefix("custom_objects.") in self.custom.objects:
+            for record in records:
+                self.custom.load_record(kind.removeprefix("custom_objects."), record)
         else:
             raise LookupError(kind)
 
@@ -94,6 +107,12 @@ class ZendeskSandbox(Sandbox):
         """All records of a kind, deleted ones too, as the exports show them."""
         if kind in DEFINITION_SHAPES:
             return list(self.store.definitions[kind].values())
+        if kind in LISTED:
+            return list(self.custom.listed[kind].values())
+        if kind == "ticket_comments":
+            return [{"ticket_id": n, **c} for n, held in sorted(self.store.comments.items()) for c in held]
+        if kind.startswith("custom_objects."):
+            return list(self.custom.records[kind.removeprefix("custom_objects.")].values())
         return [self.store.exported(kind, r) for _, r in sorted(self.store.records[kind].items())]
 
     def system_update(self, ids: Iterable[int]) -> None:
@@ -112,6 +131,7 @@ class ZendeskSandbox(Sandbox):
             BulkRoutes(self.store, self.jobs, imports=self._bulk_imports),
             ExportRoutes(self.store, self._count_call),
             DefinitionRoutes(self.store),
+            CustomRoutes(self.custom, self.jobs),
             RecordRoutes(self.store),
         )
         listed = [("GET", "users/me", self._me), *(route for part in parts for route in part.routes())]

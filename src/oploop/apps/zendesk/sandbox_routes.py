@@ -56,6 +56,7 @@ class RecordRoutes:
             ("POST", "{kind:users|organizations}/create_or_update", self._create_or_update),
             ("GET", KIND, self._list),
             ("POST", KIND, self._create),
+            ("GET", f"tickets/{NUMBER}/comments", self._comments),
             ("GET", one, self._show),
             ("PUT", one, self._update),
             ("DELETE", one, self._delete),
@@ -125,14 +126,21 @@ class RecordRoutes:
     async def _update(self, request: web.Request) -> web.Response:
         kind, number = request.match_info["kind"], int(request.match_info["id"])
         body = with_tag_changes(self._store.get(kind, number), await body_of(request, SINGULAR[kind]))
-        return self._one(kind, self._store.update(kind, number, body), audit=kind == "tickets")
+        record = self._store.update(kind, number, body)
+        return self._one(kind, record, audit=kind == "tickets", commented=bool(body.get("comment")))
+
+    async def _comments(self, request: web.Request) -> web.Response:
+        number = self._store.get("tickets", int(request.match_info["id"]))["id"]
+        return json_response(page_of(request, "comments", self._store.comments.get(number, []), dict))
 
     async def _delete(self, request: web.Request) -> web.Response:
         kind = request.match_info["kind"]
         record = self._store.delete(kind, int(request.match_info["id"]))
         return self._one(kind, record) if kind == "users" else web.Response(status=204)
 
-    def _one(self, kind: str, record: Mapping[str, Any], status: int = 200, *, audit: bool = False) -> web.Response:
+    def _one(
+        self, kind: str, record: Mapping[str, Any], status: int = 200, *, audit: bool = False, commented: bool = False
+    ) -> web.Response:
         body: dict[str, Any] = {SINGULAR[kind]: self._store.show(kind, record)}
         if audit:
             body["audit"] = {
@@ -141,7 +149,7 @@ class RecordRoutes:
                 "created_at": record["updated_at"],
                 "author_id": ADMIN_ID,
                 "metadata": {},
-                "events": [],
+                "events": self._store.comments.get(record["id"], [])[-1:] if commented else [],
             }
         return json_response(body, status, {"Location": f"{ADDRESS}/{kind}/{record['id']}.json"})
 

@@ -83,6 +83,7 @@ class Store:
         self._next = {"tickets": 1, "users": 900001, "organizations": 700001, "definitions": 360000000001}
         self._stamps: dict[str, dict[int, int]] = {kind: {} for kind in KINDS}
         self._orders: dict[str, list[tuple[int, int]] | None] = dict.fromkeys(KINDS)
+        self.comments: dict[int, list[dict[str, Any]]] = {}
         self._named: dict[str, dict[tuple[str, str], int]] = {kind: {} for kind in KINDS}
         for definition in SYSTEM_TICKET_FIELDS:
             self.define("ticket_fields", definition)
@@ -198,6 +199,7 @@ class Store:
             record.update(requester_id=submitter, submitter_id=submitter, custom_fields={})
         self._apply(kind, record, body, new=True)
         self._keep(kind, record, self.seconds())
+        self._comment(kind, record, body)
         return record
 
     def update(self, kind: str, number: int, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +216,32 @@ class Store:
         self._forget_names(kind, old)
         record["updated_at"] = iso(self._clock())
         self._keep(kind, record, self.seconds())
+        self._comment(kind, record, body)
         return record
+
+    def _comment(self, kind: str, record: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+        """Keep the comment that comes with a change of a ticket."""
+        given = body.get("comment")
+        if kind == "tickets" and given:
+            told = given if isinstance(given, Mapping) else {"body": given}
+            held = self.comments.setdefault(record["id"], [])
+            number = sum(map(len, self.comments.values())) + 5_000_001
+            held.append(
+                {
+                    "id": number,
+                    "type": "Comment",
+                    "author_id": told.get("author_id", record["submitter_id"]),
+                    "body": told.get("body"),
+                    "html_body": told.get("html_body") or f"<p>{told.get('body')}</p>",
+                    "plain_body": told.get("body"),
+                    "public": told.get("public", True),
+                    "attachments": [],
+                    "audit_id": record["id"] * 1000 + len(held),
+                    "via": {"channel": "api", "source": {"from": {}, "to": {}, "rel": None}},
+                    "created_at": iso(self._clock()),
+                    "metadata": {},
+                }
+            )
 
     def upsert(self, kind: str, body: Mapping[str, Any], *, submitter: int) -> tuple[dict[str, Any], bool]:
         """(record, whether it is new): matched by id, external_id or (users) e-mail, never by an organization's name."""

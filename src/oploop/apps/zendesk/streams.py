@@ -74,6 +74,31 @@ TICKET_FIELD_COLUMNS: dict[str, ColumnType] = {
     "custom_statuses": J, "created_at": TS, "updated_at": TS, "url": T,
 }  # fmt: skip
 
+RATING_COLUMNS: dict[str, ColumnType] = {
+    "id": I, "ticket_id": I, "requester_id": I, "assignee_id": I, "group_id": I, "score": T, "comment": T, "reason": T,
+    "reason_code": I, "reason_id": I, "created_at": TS, "updated_at": TS, "url": T,
+}  # fmt: skip
+
+METRIC_COLUMNS: dict[str, ColumnType] = {
+    "id": I, "ticket_id": I, "reopens": I, "replies": I, "group_stations": I, "assignee_stations": I,
+    "reply_time_in_minutes": J, "reply_time_in_seconds": J, "first_resolution_time_in_minutes": J,
+    "full_resolution_time_in_minutes": J, "agent_wait_time_in_minutes": J, "requester_wait_time_in_minutes": J,
+    "on_hold_time_in_minutes": J, "assigned_at": TS, "initially_assigned_at": TS, "solved_at": TS,
+    "assignee_updated_at": TS, "requester_updated_at": TS, "status_updated_at": TS, "custom_status_updated_at": TS,
+    "latest_comment_added_at": TS, "created_at": TS, "updated_at": TS, "url": T,
+}  # fmt: skip
+
+MEMBERSHIP_COLUMNS: dict[str, ColumnType] = {
+    "id": I, "user_id": I, "organization_id": I, "organization_name": T, "default": B, "view_tickets": B,
+    "created_at": TS, "updated_at": TS, "url": T,
+}  # fmt: skip
+
+
+def listed(name: str, columns: Mapping[str, ColumnType], description: str) -> Stream:
+    """A stream that is read whole each time, page by page."""
+    return Stream(name, ("id",), columns, incremental=False, deletes=Deletes.ABSENCE, description=description)
+
+
 STREAMS: Mapping[str, Stream] = {
     "tickets": Stream("tickets", ("id",), TICKET_COLUMNS, lag=LAG, description="tickets, deleted ones too"),
     "users": Stream("users", ("id",), USER_COLUMNS, lag=LAG, description="end users, agents and admins"),
@@ -82,6 +107,9 @@ STREAMS: Mapping[str, Stream] = {
         "ticket_fields", ("id",), TICKET_FIELD_COLUMNS, incremental=False, deletes=Deletes.ABSENCE,
         description="what fields tickets have, system and custom",
     ),
+    "satisfaction_ratings": listed("satisfaction_ratings", RATING_COLUMNS, "what requesters say of their tickets"),
+    "ticket_metrics": listed("ticket_metrics", METRIC_COLUMNS, "how long tickets took, and how often they moved"),
+    "organization_memberships": listed("organization_memberships", MEMBERSHIP_COLUMNS, "which users are in which organizations"),
 }  # fmt: skip
 
 #: Which exports share a limit, as the answers' headers name it.
@@ -161,6 +189,8 @@ class Reader:
             return self._by_time(stream, cursor, options)
         if stream == "ticket_fields":
             return self._whole(stream, options)
+        if not STREAMS[stream].incremental:
+            return self.listed(STREAMS[stream], stream, stream, options)
         return self._by_cursor(stream, cursor, options)
 
     def _start(self, options: ReadOptions) -> int:
@@ -240,6 +270,27 @@ class Reader:
         at_least = answer.date_micros() or 0
         table = to_table(stream, records, extracted_at=began, exclude=options.exclude, at_least=at_least)
         yield Batch(stream, table, {}, complete=True)
+
+    async def listed(self, stream: Stream, path: str, name: str, options: ReadOptions) -> AsyncIterator[Batch]:
+        """A list that is read whole, page by page; each record is known as of the answer that shows it."""
+        params: dict[str, Any] = {"page[size]": LIST_PAGE}
+        while True:
+            began = self._client.runtime.now()
+            answer = await self._client.get(path, params)
+            body, records = records_of(answer, name)
+            table = table_from_records(
+                stream,
+                records,
+                versions=answer.date_micros() or micros(began),
+                extracted_at=began,
+                exclude=options.exclude,
+            )
+            meta = body.get("meta") or {}
+            more = bool(meta.get("has_more")) and meta.get("after_cursor") not in (None, params.get("page[after]"))
+            yield Batch(stream.name, table, None if more else {}, complete=not more)
+            if not more:
+                return
+            params = {"page[size]": LIST_PAGE, "page[after]": meta["after_cursor"]}
 
     async def fetch(self, stream: str, ids: Sequence[str]) -> Batch:
         """The records with these ids as they are now; those that Zendesk no longer has are marked deleted."""

@@ -75,7 +75,7 @@ class Writer:
             if change.op is Op.REMOVE and e.status == 404:  # it is gone, as was wanted
                 return Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())
             return Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))
-        return _single_receipt(change, one, answer)
+        return single_receipt(change, one, answer)
 
     async def _bulk(self, step: Step, bodies: Sequence[tuple[Change, dict[str, Any]]]) -> list[Receipt]:
         name = step.object
@@ -192,7 +192,7 @@ def custom_value(value: Any) -> Any:
 # -- answers to receipts -------------------------------------------------------------------------------------------------
 
 
-def _single_receipt(change: Change, one: str, answer: Answer) -> Receipt:
+def single_receipt(change: Change, one: str, answer: Answer) -> Receipt:
     if answer.status == 204:
         return Receipt(change.number, Outcome.OK, change.remote_id, version=answer.date_micros())
     record = read_written(answer).get(one)
@@ -276,9 +276,15 @@ def _job_receipt(change: Change, result: Mapping[str, Any], version: int | None)
         remote_id = change.remote_id or (str(result["id"]) if result.get("id") is not None else None)
         return Receipt(change.number, Outcome.OK, remote_id, version=version)
     code = str(result.get("error") or "")
-    details = "; ".join(detail_texts(result.get("details") or result.get("errors")))
     if change.op is Op.REMOVE and "notfound" in code.replace(" ", "").lower():
         return Receipt(change.number, Outcome.OK, change.remote_id, version=version)
-    outcome = Outcome.RETRY if PASSING.search(code) else Outcome.REJECTED
-    text = ": ".join(p for p in (code, details) if p) or "refused without a reason"
+    outcome, text = refused_in_job(result)
     return Receipt(change.number, outcome, change.remote_id, text)
+
+
+def refused_in_job(result: Mapping[str, Any]) -> tuple[Outcome, str]:
+    """(outcome, why) of a result that says that its record was refused."""
+    code = str(result.get("error") or "")
+    details = "; ".join(detail_texts(result.get("details") or result.get("errors")))
+    outcome = Outcome.RETRY if PASSING.search(code) else Outcome.REJECTED
+    return outcome, ": ".join(p for p in (code, details) if p) or "refused without a reason"

@@ -1,0 +1,93 @@
+"""Comments on tickets: each is an update of its ticket, and is made once.
+
+Source: developer.zendesk.com, API reference: ticket comments ("to add a comment, update the ticket"), update many tickets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from oploop.apps.transport import Answer, LostAnswer, Refused
+from oploop.apps.zendesk.client import Client, read_written
+from oploop.apps.zendesk.writer import is_failure, refused_in_job
+from oploop.errors import FixConfig, RetryLater
+from oploop.records import Change, Outcome, Receipt, Step
+
+SINGLES = 2  #: up to so many comments go as single calls: a job costs two
+
+
+class Comments:
+    """Adds comments."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def send(self, step: Step) -> list[Receipt]:
+        """One job, or a few single calls. A job takes a ticket once: its other comments go after it, in order."""
+        receipts: list[Receipt] = []
+        for comments in _calls(step.changes):
+            try:
+                receipts += await self._job(comments) if len(comments) > 1 else [await self._single(comments[0])]
+            except LostAnswer as e:
+                receipts += [Receipt(c.number, Outcome.UNKNOWN, error=e.message) for c in comments]
+            except (RetryLater, FixConfig) as e:
+                if not receipts:
+                    raise
+                receipts += [Receipt(c.number, Outcome.RETRY, error=e.message) for c in comments]
+        return receipts
+
+    async def _job(self, comments: Sequence[Change]) -> list[Receipt]:
+        tickets = [{"id": _ticket(c), "comment": comment_of(c)} for c in comments]
+        status, version = await self._client.job("PUT", "tickets/update_many", json={"tickets": tickets})
+        results = status.get("results")
+        told = [r for r in results if isinstance(r, Mapping)] if isinstance(results, list) else []
+        by_ticket = {str(r["id"]): r for r in told if r.get("id") is not None}
+        by_place = {r["index"]: r for r in told if isinstance(r.get("index"), int)}
+        return [_receipt(c, by_ticket.get(str(_ticket(c))) or by_place.get(i), version) for i, c in enumerate(comments)]
+
+    async def _single(self, change: Change) -> Receipt:
+        body = {"ticket": {"comment": comment_of(change)}}
+        try:
+            answer = await self._client.write("PUT", f"tickets/{_ticket(change)}", json=body)
+        except Refused as e:
+            return Receipt(change.number, Outcome.REJECTED, error=str(e))
+        return Receipt(change.number, Outcome.OK, _comment_id(answer), version=answer.date_micros())
+
+
+def _calls(changes: Sequence[Change]) -> list[list[Change]]:
+    """The changes call by call: a job has no ticket twice, and is worth it from three comments on."""
+    rounds: list[list[Change]] = []
+    seen: dict[int, int] = {}
+    for change in changes:
+        place = seen[_ticket(change)] = seen.get(_ticket(change), -1) + 1
+        if place == len(rounds):
+            rounds.append([])
+        rounds[place].append(change)
+    return [call for r in rounds for call in ([r] if len(r) > SINGLES else [[c] for c in r])]
+
+
+def _ticket(change: Change) -> int:
+    return int({**change.key, **change.fields}["ticket_id"])
+
+
+def comment_of(change: Change) -> dict[str, Any]:
+    """The comment's body as Zendesk takes it."""
+    return {k: change.fields[k] for k in ("body", "public", "author_id") if change.fields.get(k) is not None}
+
+
+def _receipt(change: Change, result: Mapping[str, Any] | None, version: int | None) -> Receipt:
+    if result is None:
+        return Receipt(change.number, Outcome.UNKNOWN, error="the job ended without a result for this comment")
+    if is_failure(result):
+        outcome, text = refused_in_job(result)
+        return Receipt(change.number, outcome, error=text)
+    return Receipt(change.number, Outcome.OK, version=version)
+
+
+def _comment_id(answer: Answer) -> str | None:
+    """The comment's own id, from the audit that the answer shows."""
+    audit = read_written(answer).get("audit")
+    events = audit.get("events") if isinstance(audit, Mapping) else None
+    found = [e["id"] for e in events or () if e.get("type") == "Comment" and e.get("id") is not None]
+    return str(found[0]) if found else None
