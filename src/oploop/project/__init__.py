@@ -18,6 +18,7 @@ from oploop.project.config import (
     find_project,
     load_project,
 )
+from oploop.project.dbt import read_manifest
 from oploop.project.init import init_project
 from oploop.project.lock import FILE as LOCK
 from oploop.project.lock import FieldsLock, Locked, read_fields_lock, write_fields_lock
@@ -69,6 +70,7 @@ __all__ = [
     "init_project",
     "load_project",
     "read_fields_lock",
+    "read_manifest",
     "validate_block",
     "write_fields_lock",
     "written_secrets",

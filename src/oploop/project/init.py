@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oploop.errors import FixConfig, Place
 from oploop.project.config import project_name
+from oploop.project.dbt import DbtProject
 
 _OPLOOP_YML = """\
 # One file names the apps and the warehouse. All keys: docs/configuration.md of oploop.
@@ -79,19 +80,50 @@ Next:
 _FOLDERS = ("models", "syncs", "audits", "tests", "macros")
 
 
-def init_project(folder: Path, name: str) -> list[Path]:
+#: oploop's warehouses by dbt's adapters, and how each is named in `oploop.yml`.
+_WAREHOUSES = {
+    "duckdb": "{type: duckdb, database: warehouse.duckdb}   # the file that dbt's profile names",
+    "postgres": "{type: postgres, dsn: ${WAREHOUSE_DSN}}   # as dbt's profile has it",
+}
+
+_DBT_YML = """\
+# Made from the manifest of the dbt project {dbt}. All keys: docs/configuration.md of oploop.
+name: {name}
+
+warehouse: {warehouse}
+models: {{engine: none}}   # dbt builds them; a sync names any table or view
+
+# `oploop connect zendesk` adds an app. Streams that another tool loads already are read from its tables:
+#  salesforce:
+#    tables:
+#      Account: {{table: fivetran.account, key: id, version: _fivetran_synced, deleted: _fivetran_deleted}}
+# Sources that dbt knows:
+{sources}
+apps: {{}}
+
+# dbt's models. `oploop new sync MODEL APP.OBJECT` drafts a sync from one.
+{models}
+
+# Only prod writes to apps; elsewhere `oploop run` ends with the plan.
+environments:
+  prod: {{}}
+"""
+
+
+def init_project(folder: Path, name: str, manifest: DbtProject | None = None) -> list[Path]:
     """Write a new project into `folder`, which is made if need be; returns the files written, in order.
 
-    Raises FixConfig, with nothing written, when `name` is no project's name or one of the files is there already.
+    `manifest`: a dbt project whose models it takes up. Raises FixConfig, with nothing written, when `name` is no
+    project's name, one of the files is there already, or dbt's warehouse is none of oploop's.
     """
     project_name(name, Place("the project's name"), "name")
     root = Path(os.path.abspath(folder))
     files = {
-        "oploop.yml": _OPLOOP_YML.format(name=json.dumps(name)),
-        ".env.example": _ENV_EXAMPLE,
+        "oploop.yml": _OPLOOP_YML.format(name=json.dumps(name)) if manifest is None else _from_dbt(name, manifest),
+        ".env.example": _ENV_EXAMPLE if manifest is None or manifest.warehouse == "duckdb" else "# WAREHOUSE_DSN=\n",
         ".gitignore": _GITIGNORE,
         "README.md": _README.format(name=name),
-        **{f"{each}/.gitkeep": "" for each in _FOLDERS},
+        **{f"{each}/.gitkeep": "" for each in (_FOLDERS if manifest is None else ("syncs",))},
     }
     for path in files:
         if (root / path).exists():
@@ -109,3 +141,21 @@ def init_project(folder: Path, name: str) -> list[Path]:
             f"{root} cannot be written: {e.strerror}", mend="choose another folder, or mend its rights"
         ) from None
     return written
+
+
+def _from_dbt(name: str, dbt: DbtProject) -> str:
+    """`oploop.yml` of a project whose models dbt builds."""
+    if dbt.warehouse not in _WAREHOUSES:
+        raise FixConfig(
+            f"dbt's warehouse is {dbt.warehouse}, and oploop has no such one yet",
+            mend=f"it has: {', '.join(_WAREHOUSES)}",
+        )
+    models = [f"#   {m.table}" + (f"   {m.description[:80]}" if m.description else "") for m in dbt.models]
+    sources = [f"#   {s.name}: {s.table}" + (f", loaded at {s.loaded_at}" if s.loaded_at else "") for s in dbt.sources]
+    return _DBT_YML.format(
+        dbt=dbt.name,
+        name=json.dumps(name),
+        warehouse=_WAREHOUSES[dbt.warehouse],
+        models="\n".join(models) or "#   none",
+        sources="\n".join(sources) or "#   none",
+    )
