@@ -1,0 +1,150 @@
+"""How the Google Sheets API behaves: a service account's tokens, 60 calls a minute, errors with a status.
+
+Sources: developers.google.com/workspace/sheets/api: reference/rest/v4, limits, guides/values;
+developers.google.com/identity/protocols/oauth2/service-account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+from urllib.parse import quote
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from oploop.apps.base import AppConfig
+from oploop.apps.oauth import JwtBearer, OAuth
+from oploop.apps.transport import Answer, Budget, LostAnswer, NotTheApi, Policy, Transport
+from oploop.errors import FixConfig
+from oploop.runtime import Runtime
+
+SCOPE = "https://www.googleapis.com/auth/spreadsheets"
+TOKEN_URL = "https://oauth2.googleapis.com/token"
+Kind = Literal["text", "integer", "number", "boolean", "date", "timestamp"]
+
+
+class TableConfig(BaseModel):
+    """One table: a sheet (tab) of a spreadsheet. `key`: the column that tells its rows apart; `header`: the row of the names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    spreadsheet: str = Field(min_length=1)
+    sheet: str = Field(min_length=1)
+    key: str
+    columns: dict[str, Kind]
+    header: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _keyed(self) -> TableConfig:
+        if self.columns.get(self.key) not in ("text", "integer"):
+            raise ValueError(f"key: {self.key!r} must be one of columns, text or integer")
+        return self
+
+
+class SheetsConfig(AppConfig):
+    """The keys of a block of `type: sheets`. `key`: the service account's JSON key, whole. `rate_limit`: calls a minute."""
+
+    base_url: str = "https://sheets.googleapis.com"
+    key: SecretStr
+    sheets: dict[str, TableConfig] = Field(min_length=1)
+    rate_limit: int = Field(default=60, ge=1)
+
+    @field_validator("sheets")
+    @classmethod
+    def _named(cls, value: dict[str, TableConfig]) -> dict[str, TableConfig]:
+        for name in value:
+            if not name.isidentifier() or not name.islower():
+                raise ValueError(f"{name!r} cannot be a table's name: use small letters, digits and _")
+        return value
+
+
+class SheetsPolicy(Policy):
+    """Google's errors: `{"error": {"code", "message", "status"}}`. What to retry is as everywhere; there is no `Retry-After`."""
+
+    def error(self, answer: Answer) -> tuple[str, str | None]:
+        try:
+            error = orjson.loads(answer.body).get("error")
+        except (orjson.JSONDecodeError, AttributeError):
+            return super().error(answer)
+        if not isinstance(error, dict):
+            return super().error(answer)
+        return str(error.get("message") or f"HTTP {answer.status}"), error.get("status")
+
+    def credential(self) -> str:
+        return "key, and that the spreadsheet is shared with its client_email as an editor"
+
+
+class Client:
+    """One service account's API."""
+
+    def __init__(self, config: SheetsConfig, runtime: Runtime) -> None:
+        self.email, grant = _grant(config)
+        self.transport = Transport(
+            config.base_url,
+            runtime=runtime,
+            auth=OAuth(grant, runtime),
+            policy=SheetsPolicy(),
+            budget=Budget(runtime, calls=config.rate_limit, window=60.0),
+        )
+
+    async def about(self, spreadsheet: str) -> dict[str, Any]:
+        """Title and sheets of a spreadsheet, without its cells."""
+        body = (await self.transport.request("GET", _path(spreadsheet))).json()
+        return dict(body)
+
+    async def rows(self, spreadsheet: str, sheet: str) -> tuple[list[list[Any]], int | None]:
+        """All cells of a sheet as they are at one moment, and Google's clock. Empty ends of rows, and empty last rows, are left out."""
+        asked = {
+            "ranges": sheet,
+            "valueRenderOption": "UNFORMATTED_VALUE",
+            "dateTimeRenderOption": "SERIAL_NUMBER",
+        }
+        answer = await self.transport.request(
+            "GET", _path(spreadsheet, "/values:batchGet"), params=asked, timeout=180.0
+        )
+        body = answer.json()
+        if not isinstance(body, dict) or not isinstance(body.get("valueRanges"), list):
+            raise NotTheApi(answer)
+        return [list(r) for r in body["valueRanges"][0].get("values", [])], answer.date_micros()
+
+    async def put(self, spreadsheet: str, data: Sequence[Mapping[str, Any]]) -> int | None:
+        """Write cells by their ranges, as they stand: a text that begins with `=` stays a text. All or nothing."""
+        body = {"valueInputOption": "RAW", "data": list(data)}
+        return await self._write(_path(spreadsheet, "/values:batchUpdate"), body)
+
+    async def change(self, spreadsheet: str, requests: Sequence[Mapping[str, Any]]) -> int | None:
+        """Change a spreadsheet's shape. All or nothing."""
+        return await self._write(_path(spreadsheet, ":batchUpdate"), {"requests": list(requests)})
+
+    async def _write(self, path: str, body: Mapping[str, Any]) -> int | None:
+        answer = await self.transport.request("POST", path, json=body, idempotent=False, timeout=180.0)
+        try:
+            answer.json()
+        except NotTheApi as e:
+            raise LostAnswer(f"the write was answered, but not in JSON: {e.message}") from e
+        return answer.date_micros()
+
+
+def _path(spreadsheet: str, rest: str = "") -> str:
+    return f"v4/spreadsheets/{quote(spreadsheet, safe='')}{rest}"
+
+
+def _grant(config: SheetsConfig) -> tuple[str, JwtBearer]:
+    """Who the key's account is, and how it asks for tokens. FixConfig when it is no service account's key."""
+    try:
+        key = orjson.loads(config.key.get_secret_value())
+        email, private = str(key["client_email"]), str(key["private_key"])
+        url = str(key.get("token_uri") or TOKEN_URL)
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        mend = "give the whole JSON file that Google made for the service account"
+        raise FixConfig("key is no service account's key", mend=mend) from None
+    grant = JwtBearer(
+        url,
+        email,
+        private_key=SecretStr(private),
+        claims={"scope": SCOPE},
+        credential="key",
+        key_id=key.get("private_key_id"),
+    )
+    return email, grant

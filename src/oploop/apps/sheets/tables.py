@@ -1,0 +1,169 @@
+"""A sheet as a table: its header, its rows by their key, and cells in the types of the block.
+
+Sources: developers.google.com/workspace/sheets/api: guides/concepts (cell), reference/rest/v4/DateTimeRenderOption (serial
+numbers: days since 30 December 1899).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from oploop.apps.sheets.client import Kind, TableConfig
+from oploop.errors import FixConfig
+from oploop.records import Column, ColumnType, Deletes, Field, FieldType, Object, Op, Operation, Replay, Stream
+
+MAX_ROWS = 1000  #: of a call; Google advises to stay near 2 MB
+MAX_CELL = 50_000  #: characters
+_DAY_ZERO = datetime(1899, 12, 30, tzinfo=UTC)
+
+
+def stream_of(name: str, table: TableConfig) -> Stream:
+    return Stream(
+        name,
+        primary_key=(table.key,),
+        columns={column: ColumnType(kind) for column, kind in table.columns.items()},
+        incremental=False,
+        deletes=Deletes.ABSENCE,
+        description=f"the rows of {table.sheet!r}",
+    )
+
+
+def object_of(name: str, table: TableConfig) -> Object:
+    # A row is found by its key in the sheet just before it is written, so that writing it twice does no harm. One call at
+    # a time, since rows move while others are taken out.
+    operation = Operation(batch=MAX_ROWS, calls=2, in_flight=1, replay=Replay.SAFE)
+    return Object(
+        name,
+        operations={
+            Op.UPSERT: Operation(batch=MAX_ROWS, calls=2, in_flight=1, replay=Replay.SAFE, keys=(table.key,)),
+            Op.UPDATE: operation,
+            Op.REMOVE: operation,
+        },
+        stream=name,
+        id_column=table.key,
+        fields={
+            column: Field(
+                column,
+                FieldType(kind),
+                source=Column(column),
+                key=column == table.key,
+                required=column == table.key,
+                nullable=column != table.key,
+                max_length=MAX_CELL if kind == "text" else None,
+            )
+            for column, kind in table.columns.items()
+        },
+        lookup_batch=100_000,
+        description=f"the rows of {table.sheet!r}, by {table.key!r}",
+    )
+
+
+@dataclass(slots=True)
+class Grid:
+    """A sheet as it was read: where each column stands, and in which rows each key does (both count from 1)."""
+
+    table: TableConfig
+    rows: Sequence[Sequence[Any]]
+    columns: dict[str, int] = field(default_factory=dict)
+    keys: dict[str, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = self.rows[self.table.header - 1] if len(self.rows) >= self.table.header else []
+        for at, name in enumerate(names, 1):
+            self.columns.setdefault(str(name).strip(), at)
+        if self.blank:
+            return
+        missing = [c for c in self.table.columns if c not in self.columns]
+        if missing:
+            raise FixConfig(
+                f"sheet {self.table.sheet!r} has no column {missing[0]!r} in row {self.table.header}",
+                mend="name the sheet's columns as the block does, or the other way round",
+            )
+        for at, row in enumerate(self.rows[self.table.header :], self.table.header + 1):
+            key = self.cell(row, self.table.key)
+            if key not in (None, ""):
+                self.keys.setdefault(text(key), []).append(at)
+
+    @property
+    def blank(self) -> bool:
+        """Whether the sheet has no header yet."""
+        return not any(self.columns)
+
+    @property
+    def used(self) -> int:
+        """The last row that holds anything."""
+        return max(len(self.rows), self.table.header)
+
+    def cell(self, row: Sequence[Any], column: str) -> Any:
+        at = self.columns[column] - 1
+        return row[at] if at < len(row) else None
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rows that have a key, in the block's types."""
+        kinds = self.table.columns
+        return [
+            {c: typed(self.cell(self.rows[at - 1], c), kind) for c, kind in kinds.items()}
+            for rows in self.keys.values()
+            for at in rows
+        ]
+
+
+def text(value: Any) -> str:
+    """A key as text: 12 and 12.0 are one."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def typed(value: Any, kind: Kind) -> Any:
+    """A cell as an API would send it; an empty one is none."""
+    if value is None or value == "":
+        return None
+    match kind:
+        case "text":
+            return {True: "TRUE", False: "FALSE"}.get(value, text(value)) if isinstance(value, bool) else str_of(value)
+        case "date" | "timestamp" if isinstance(value, int | float) and not isinstance(value, bool):
+            at = _DAY_ZERO + timedelta(days=float(value))
+            return at.date().isoformat() if kind == "date" else at.isoformat(timespec="milliseconds")
+        case "integer" if isinstance(value, float) and value.is_integer():
+            return int(value)
+        case _:
+            return value
+
+
+def str_of(value: Any) -> str:
+    return text(value) if isinstance(value, float) else str(value)
+
+
+def written(value: Any) -> Any:
+    """A value as a cell takes it: what is none empties the cell (a null would leave it as it is)."""
+    match value:
+        case None:
+            return ""
+        case bool() | int() | float() | str():
+            return value
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case datetime():
+            return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        case date():
+            return value.isoformat()
+        case _:
+            return str(value)
+
+
+def rows_as_ranges(changes: Mapping[int, Mapping[int, Any]]) -> list[tuple[int, int, list[Any]]]:
+    """Cells by row and column as (row, first column, values) of cells that stand side by side."""
+    found: list[tuple[int, int, list[Any]]] = []
+    for row, cells in sorted(changes.items()):
+        for column in sorted(cells):
+            last = found[-1] if found else None
+            if last is not None and last[0] == row and last[1] + len(last[2]) == column:
+                last[2].append(cells[column])
+            else:
+                found.append((row, column, [cells[column]]))
+    return found
