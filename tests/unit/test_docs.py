@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -230,13 +229,18 @@ async def test_the_example_app_names_the_wrong_credential(bookshop: Path) -> Non
                 await ws.app("bookshop").check()
 
 
-def test_the_example_app_passes_the_suite(bookshop: Path) -> None:
-    """The page's test file, as its reader would run it."""
-    module = importlib.import_module("test_bookshop")
-    tests = [name for name in dir(module.TestBookshop) if name.startswith("test_")]
-    assert len(tests) > 15
-    for name in tests:
-        getattr(module.TestBookshop(), name)()
+def test_the_example_app_is_the_one_in_examples() -> None:
+    """Whose tests, built and installed, run in tests/examples."""
+    page = (ROOT / "docs/adding-an-app.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"(?ms)^```python\n# (\S+\.py)\n(.*?)^```", page)
+    assert len(blocks) == 3
+    for name, code in blocks:
+        path = ROOT / "examples/bookshop" / (name if "/" in name else f"tests/{name}")
+        assert path.read_text(encoding="utf-8") == code, path
+    announced = re.findall(r"(?m)^\[project\.entry-points.*\n.*", page)
+    package = (ROOT / "examples/bookshop/pyproject.toml").read_text(encoding="utf-8")
+    assert len(announced) == 2
+    assert all(lines in package for lines in announced)
 
 
 def test_keys_that_nothing_acts_on_are_marked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,25 +17,52 @@ if TYPE_CHECKING:
     from oploop.records import Field, Object
 
 
-@make("apps", example="oploop apps\noploop apps zendesk")
-@click.argument("name", required=False)
-def command(cli: Cli, name: str | None) -> int:
+@make("apps", example="oploop apps\noploop apps zendesk\noploop apps new my_crm")
+@click.argument("words", nargs=-1, metavar="[NAME | new NAME]")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    default=".",
+    help="Where `new` makes the folder [default: the current folder].",
+)
+def command(cli: Cli, words: tuple[str, ...], into: Path) -> int:
     """List what can be read from and written to apps.
 
     With NAME, an app of the project or a type of app: all columns and fields with their types; an app of the project
     is asked for its own custom fields.
+
+    With new NAME, make a folder for an app of your own: package, sandbox, tests, README. It passes the suite as it is.
     """
     from oploop.apps.registry import app_class, known_types
 
-    if name is None:
+    if words[:1] == ("new",):
+        return _new(cli, words[1:], into)
+    if len(words) > 1:
+        raise click.UsageError(f"got unexpected extra argument ({words[1]})")
+    if not words:
         classes = [app_class(t) for t in sorted(known_types())]
         cli.out.data({"apps": [_brief(c) for c in classes]})
         for i, c in enumerate(classes):
             cli.out.lines(["", *_brief_lines(cli, c)] if i else _brief_lines(cli, c))
         return 0
-    cls, fields = _one(cli, name)
+    cls, fields = _one(cli, words[0])
     cli.out.data(_whole(cls, fields))
     _print(cli, cls, fields)
+    return 0
+
+
+def _new(cli: Cli, words: tuple[str, ...], into: Path) -> int:
+    """Lay out the folder of an app of the user's own."""
+    from oploop.cli.scaffold import lay_out
+
+    if len(words) != 1:
+        raise click.UsageError("new takes one name")
+    root, made = lay_out(words[0], into)
+    cli.out.data({"folder": str(root), "files": [str(p.relative_to(root)) for p in made]})
+    cli.out.line(f"{cli.out.mark(True)} {root}")
+    cli.out.lines(f"    {p.relative_to(root)}" for p in made)
+    cli.out.line(f"next: pip install -e {root}; pytest {root}; then make it yours, as its README says")
     return 0
 
 

@@ -1,0 +1,137 @@
+"""The bookshop's stock system: books, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+from pydantic import SecretStr
+
+from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.base import Account, App, AppConfig, micros
+from oploop.apps.transport import Answer, Budget, Policy, Transport
+from oploop.records import (
+    Batch,
+    Column,
+    ColumnType,
+    Cursor,
+    Field,
+    FieldType,
+    Object,
+    Op,
+    Operation,
+    Outcome,
+    ReadOptions,
+    Receipt,
+    Replay,
+    Step,
+    Stream,
+)
+from oploop.runtime import Runtime
+
+BOOKS = Stream(
+    "books",
+    primary_key=("id",),
+    columns={
+        "id": ColumnType.INTEGER,
+        "title": ColumnType.TEXT,
+        "stock": ColumnType.INTEGER,
+        "shelf": ColumnType.TEXT,
+        "deleted": ColumnType.BOOLEAN,
+        "updated_at": ColumnType.TIMESTAMP,
+    },
+    lag=1.0,
+    description="the books, deleted ones too",
+)
+BOOK = Object(
+    "books",
+    stream="books",
+    # Setting a book's fields twice does no harm, so an update whose answer was lost may be sent again.
+    operations={Op.UPDATE: Operation(batch=1, in_flight=4, replay=Replay.SAFE)},
+    fields={
+        "id": Field("id", FieldType.INTEGER, source=Column("id"), key=True, read_only=True),
+        "title": Field("title", FieldType.TEXT, source=Column("title"), max_length=200),
+        "shelf": Field("shelf", FieldType.TEXT, source=Column("shelf"), enum=("front", "back", "cellar")),
+    },
+    description="books on their shelves",
+)
+
+
+class BookshopConfig(AppConfig):
+    base_url: str = "https://stock.bookshop.example"
+    token: SecretStr
+
+
+class BookshopPolicy(Policy):
+    """What the API's refusals say. What to retry is as everywhere: 429 always, 5xx where it does no harm."""
+
+    def error(self, answer: Answer) -> tuple[str, str | None]:
+        return str(answer.json().get("error", f"HTTP {answer.status}")), None
+
+    def credential(self) -> str:
+        return "token"
+
+
+class BookshopApp(App):
+    type = "bookshop"
+    title = "The bookshop's stock system"
+    Config = BookshopConfig
+    streams = {"books": BOOKS}
+    objects = {"books": BOOK}
+
+    def __init__(self, name: str, config: BookshopConfig, runtime: Runtime) -> None:
+        super().__init__(name, config, runtime)
+        self.api = self.transport = Transport(
+            config.base_url,
+            runtime=runtime,
+            headers={"Authorization": f"Bearer {config.token.get_secret_value()}"},
+            policy=BookshopPolicy(),
+            budget=Budget(runtime, calls=100),  # a second
+        )
+
+    async def check(self) -> Account:
+        shop = (await self.api.request("GET", "shop")).json()
+        return Account(shop["name"])
+
+    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+        async for rows, last in self._pages({"changed_since": (cursor or {}).get("since", "")}, options):
+            cursor = {"since": last}  # in order of change, so each page is a safe point; the last book comes again
+            yield Batch(stream, rows, cursor)
+        yield Batch(stream, empty_table(BOOKS, options.exclude), cursor, complete=True)
+
+    async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
+        pages = [rows async for rows, _ in self._pages({"ids": ",".join(remote_ids)}, ReadOptions(), fetched=True)]
+        return Batch("books", pa.concat_tables(pages, promote_options="default") if pages else empty_table(BOOKS))
+
+    async def send(self, step: Step) -> list[Receipt]:
+        [change] = step.changes  # `batch=1`
+        answer = await self.api.request("PUT", f"books/{change.remote_id}", json=dict(change.fields), idempotent=True)
+        return [Receipt(change.number, Outcome.OK, change.remote_id, version=_version(answer.json()))]
+
+    async def _pages(
+        self, asked: dict[str, str], options: ReadOptions, *, fetched: bool = False
+    ) -> AsyncIterator[tuple[pa.Table, str]]:
+        """Each page's rows, and when its last book was changed. `fetched`: known as of the answer, not of the change."""
+        page: int | None = 1
+        while page is not None:
+            began = self.runtime.now()
+            answer = await self.api.request("GET", "books", params={**asked, "page": page})
+            books, page = answer.json()["books"], answer.json()["next"]
+            if not books:
+                return
+            at = (answer.date_micros() or 0) if fetched else 0
+            rows = table_from_records(
+                BOOKS,
+                books,
+                versions=[max(_version(b), at) for b in books],
+                extracted_at=began,
+                deleted=[b["deleted"] for b in books],
+                exclude=options.exclude,
+            )
+            yield rows, books[-1]["updated_at"]
+
+
+def _version(book: dict[str, Any]) -> int:
+    return micros(datetime.fromisoformat(book["updated_at"]))
