@@ -125,6 +125,7 @@ def as_yaml(d: Draft) -> str:
     """The draft as a sync's file, with what a person needs to choose as comments."""
     others = ", ".join(m for m in d.modes if m != d.mode)
     lines = [
+        "# yaml-language-server: $schema=../.schema/sync.json",
         "# A first draft: look at each line, then `oploop plan`.",
         f"model: {_word(d.model)}",
         f"to: {_word(d.target)}",

@@ -23,6 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "demo": "Run the whole loop on a made-up company.",
         "connect": "Add an app to the project: ask for its credentials, try them, write its block.",
         "new": "Write a first draft of a sync: a model's columns matched to an object's fields.",
+        "schema": "Write JSON Schemas of oploop.yml and of syncs, for editors.",
         "doctor": "Check config, credentials, fields and the warehouse; change nothing.",
     },
     "The loop": {

@@ -30,7 +30,7 @@ class Alert:
     place: Place
 
 
-def _on(value: Any, place: Place, key: str) -> tuple[On, ...]:
+def events(value: Any, place: Place, key: str) -> tuple[On, ...]:
     found = []
     for word in texts(value, place, key):
         if word not in set(On):
@@ -39,7 +39,7 @@ def _on(value: Any, place: Place, key: str) -> tuple[On, ...]:
     return tuple(found)
 
 
-ALERT_KEYS: dict[str, Read] = {"to": text, "channel": text, "on": _on}
+ALERT_KEYS: dict[str, Read] = {"to": text, "channel": text, "on": events}
 
 
 def alerts(value: Any, place: Place, key: str) -> tuple[Alert, ...]:

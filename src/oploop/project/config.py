@@ -224,7 +224,7 @@ def project_name(value: Any, place: Place, key: str) -> str:
     return name
 
 
-def _named(value: Any, place: Place, key: str) -> Block:
+def by_name(value: Any, place: Place, key: str) -> Block:
     """A map by names that can stand in a table's name."""
     block = a_map(value, place, key)
     for name in block:
@@ -235,16 +235,16 @@ def _named(value: Any, place: Place, key: str) -> Block:
     return block
 
 
-def _environments(value: Any, place: Place, key: str) -> dict[str, Environment]:
+def environments(value: Any, place: Place, key: str) -> dict[str, Environment]:
     found = {}
-    block = _named(value, place, key)
+    block = by_name(value, place, key)
     for name, inner in block.items():
         where = a_map(inner, block.places[name], name)
         found[name] = Environment(name, **take(where, ENVIRONMENT_KEYS, f"environment {name}"))
     return found
 
 
-def _kept(value: Any, place: Place, key: str) -> float | None:
+def kept(value: Any, place: Place, key: str) -> float | None:
     """How long something is kept: a time span of a day at least, or `forever`."""
     if value == "forever":
         return None
@@ -254,7 +254,7 @@ def _kept(value: Any, place: Place, key: str) -> float | None:
     return seconds
 
 
-def _retention(value: Any, place: Place, key: str) -> Retention:
+def retention(value: Any, place: Place, key: str) -> Retention:
     return Retention(**take(a_map(value, place, key), RETENTION_KEYS, key))
 
 
@@ -264,12 +264,12 @@ PROJECT_KEYS: dict[str, Read] = {
     "name": project_name,
     "warehouse": a_map,
     "models": a_map,
-    "apps": _named,
-    "environments": _environments,
-    "retention": _retention,
+    "apps": by_name,
+    "environments": environments,
+    "retention": retention,
     "alerts": alerts,
 }
-RETENTION_KEYS: dict[str, Read] = {"changes": _kept, "held": _kept, "runs": _kept}
+RETENTION_KEYS: dict[str, Read] = {"changes": kept, "held": kept, "runs": kept}
 WAREHOUSE_KEYS: dict[str, Read] = {"type": choice(WarehouseType), "database": text, "dsn": text}
 MODELS_KEYS: dict[str, Read] = {"engine": choice(Engine), "project": text}
 ENVIRONMENT_KEYS: dict[str, Read] = {"description": text}
@@ -326,7 +326,7 @@ def _models(inner: Block | None, block: Block, root: Path, variables: Variables)
     return ModelsBlock(engine, path, place)
 
 
-def _streams(value: Any, place: Place, key: str) -> dict[str, StreamBlock]:
+def streams(value: Any, place: Place, key: str) -> dict[str, StreamBlock]:
     """The streams to read: a list of names, or a map from name to how."""
     if isinstance(value, Block):
         return {n: _stream(n, v, value.places[n]) for n, v in value.items()}
@@ -351,19 +351,23 @@ def _stream(name: str, value: Any, place: Place) -> StreamBlock:
     return StreamBlock(place=place, **take(a_map(value, place, name), STREAM_KEYS, f"stream {name}"))
 
 
+def column_names(value: Any, place: Place, key: str) -> dict[str, str]:
+    """App field to column of a table."""
+    block = a_map(value, place, key)
+    return {n: text(v, block.places[n], n) for n, v in block.items()}
+
+
 TABLE_KEYS: dict[str, Read] = {
     "table": text,
     "key": text,
     "version": text,
     "deleted": text,
     "lag": duration,
-    "columns": lambda value, place, key: {
-        n: text(v, a_map(value, place, key).places[n], n) for n, v in a_map(value, place, key).items()
-    },
+    "columns": column_names,
 }
 
 
-def _tables(value: Any, place: Place, key: str) -> dict[str, TableBlock]:
+def tables(value: Any, place: Place, key: str) -> dict[str, TableBlock]:
     """The streams that another tool loads, by name."""
     found = {}
     for name, inner in a_map(value, place, key).items():
@@ -375,7 +379,7 @@ def _tables(value: Any, place: Place, key: str) -> dict[str, TableBlock]:
     return found
 
 
-def _budget(value: Any, place: Place, key: str) -> Budget:
+def budget(value: Any, place: Place, key: str) -> Budget:
     budget = Budget(**take(a_map(value, place, key), BUDGET_KEYS, key))
     if budget.share == 0:
         raise FixConfig("a budget of 0% would let nothing through", mend="write `budget: {share: 50%}`", place=place)
@@ -383,7 +387,7 @@ def _budget(value: Any, place: Place, key: str) -> Budget:
 
 
 #: The keys that every app takes and that are read here; all others are the app's own (see validate_block).
-APP_KEYS: dict[str, Read] = {"type": text, "read": _streams, "budget": _budget, "tables": _tables}
+APP_KEYS: dict[str, Read] = {"type": text, "read": streams, "budget": budget, "tables": tables}
 
 
 def _app(name: str, value: Any, place: Place, root: Path, variables: Variables) -> AppBlock:

@@ -11,6 +11,7 @@ from oploop.project.config import project_name
 from oploop.project.dbt import DbtProject
 
 _OPLOOP_YML = """\
+# yaml-language-server: $schema=.schema/oploop.json
 # One file names the apps and the warehouse. All keys: docs/configuration.md of oploop.
 name: {name}
 
@@ -87,6 +88,7 @@ _WAREHOUSES = {
 }
 
 _DBT_YML = """\
+# yaml-language-server: $schema=.schema/oploop.json
 # Made from the manifest of the dbt project {dbt}. All keys: docs/configuration.md of oploop.
 name: {name}
 

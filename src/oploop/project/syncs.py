@@ -110,7 +110,7 @@ def _fits_together(sync: Sync) -> None:
 # -- readers of a sync's values -----------------------------------------------------------------------------------
 
 
-def _sql(value: Any, place: Place, name: str) -> str:
+def expression(value: Any, place: Place, name: str) -> str:
     if isinstance(value, bool):
         value = str(value).lower()
     sql = text(value, place, name)
@@ -118,14 +118,14 @@ def _sql(value: Any, place: Place, name: str) -> str:
     return sql
 
 
-def _model(value: Any, place: Place, name: str) -> str:
+def model_name(value: Any, place: Place, name: str) -> str:
     model = text(value, place, name)
     if not re.fullmatch(r"\w+(\.\w+){0,2}", model):
         raise FixConfig(f"{model!r} is no model's name", mend="write it like `model: mart.account_health`", place=place)
     return model
 
 
-def _columns(value: Any, place: Place, name: str) -> dict[str, str]:
+def columns(value: Any, place: Place, name: str) -> dict[str, str]:
     """A key: a map of app field to column; a list or a text where the two have one name."""
     found: dict[str, str] = {}
     for label, inner, at in _pairs(value, place, name):
@@ -156,7 +156,7 @@ def _pairs(value: Any, place: Place, name: str) -> Iterator[tuple[str, Any, Plac
         )
 
 
-def _fields(value: Any, place: Place, name: str) -> tuple[FieldMapping, ...]:
+def fields(value: Any, place: Place, name: str) -> tuple[FieldMapping, ...]:
     found: dict[str, FieldMapping] = {}
     for label, inner, at in _pairs(value, place, name):
         if not label.strip():
@@ -209,26 +209,26 @@ def _one_source(label: str, given: set[str], place: Place) -> None:
         raise FixConfig(f"{what}: ref and map do not fit {sources[0]}", mend="use column or sql", place=place)
 
 
-def _constant(value: Any, place: Place, name: str) -> Any:
+def constant(value: Any, place: Place, name: str) -> Any:
     """A constant: text, number, truth value, null, or a list of such."""
     if isinstance(value, Block):
         raise FixConfig(f"{name} holds a map where a constant belongs", mend="quote this", place=place)
     if isinstance(value, Items):
-        return [_constant(v, p, name) for v, p in zip(value, value.places, strict=True)]
+        return [constant(v, p, name) for v, p in zip(value, value.places, strict=True)]
     return value
 
 
-def _map(value: Any, place: Place, name: str) -> dict[str, Any]:
+def words_map(value: Any, place: Place, name: str) -> dict[str, Any]:
     if not isinstance(value, Block) or not value:
         raise FixConfig(
             f"{name} holds {kind(value)} where a map belongs",
             mend="write `map: {low: At Risk, high: Healthy}`",
             place=place,
         )
-    return {k: _constant(v, value.places[k], f"{name}.{k}") for k, v in value.items()}
+    return {k: constant(v, value.places[k], f"{name}.{k}") for k, v in value.items()}
 
 
-def _checks(value: Any, place: Place, name: str) -> tuple[Check, ...]:
+def checks(value: Any, place: Place, name: str) -> tuple[Check, ...]:
     if isinstance(value, (str, Block)):
         return (_check(value, place),)
     if not isinstance(value, Items):
@@ -245,10 +245,10 @@ def _check(value: Any, place: Place) -> Check:
         taken = take(value, CHECK_KEYS, "a check")
         require(value, "a check", "sql")
         return Check(**taken)
-    return Check(_sql(value, place, "a check"))
+    return Check(expression(value, place, "a check"))
 
 
-def _limit(value: Any, place: Place, name: str) -> Limit:
+def limit(value: Any, place: Place, name: str) -> Limit:
     """A share (`20%`), a count (`100`), or a list of one of each."""
     limit: dict[str, Any] = {}
     items = value if isinstance(value, Items) else [value]
@@ -268,12 +268,12 @@ def _limit(value: Any, place: Place, name: str) -> Limit:
     return Limit(**limit)
 
 
-def _part(value: Any, place: Place, name: str) -> Limit:
+def part(value: Any, place: Place, name: str) -> Limit:
     """A share."""
     return Limit(share(value, place, name))
 
 
-def _limits(value: Any, place: Place, name: str) -> Limits:
+def limits(value: Any, place: Place, name: str) -> Limits:
     if not isinstance(value, Block):
         raise FixConfig(
             f"{name} holds {kind(value)} where a map belongs",
@@ -288,7 +288,7 @@ _CRON_FIELD = re.compile(rf"{_CRON_PART}(,{_CRON_PART})*")
 _CRON_MOST = (59, 23, 31, 12, 7)
 
 
-def _when(value: Any, place: Place, name: str) -> str:
+def when(value: Any, place: Place, name: str) -> str:
     """`models`, `manual`, or a cron expression of five fields."""
     when = text(value, place, name)
     if when in ("models", "manual"):
@@ -311,7 +311,7 @@ def _cron_field(part: str, most: int) -> bool:
 _ORDER = re.compile(r'(\w+|"[^"]+")(\s+(asc|desc))?', re.IGNORECASE)
 
 
-def _order(value: Any, place: Place, name: str) -> tuple[str, ...]:
+def order(value: Any, place: Place, name: str) -> tuple[str, ...]:
     """Columns of the model, each with `desc` or not; one text may hold several, with commas."""
     written = [value] if isinstance(value, str) else texts(value, place, name)
     parts = [p.strip() for each in written for p in each.split(",")]
@@ -322,39 +322,39 @@ def _order(value: Any, place: Place, name: str) -> tuple[str, ...]:
 
 
 SYNC_KEYS: dict[str, Read] = {
-    "model": _model,
+    "model": model_name,
     "to": text,
     "owner": text,
     "description": text,
     "tags": texts,
     "enabled": flag,
     "mode": choice(Mode),
-    "key": _columns,
-    "fields": _fields,
-    "where": _sql,
+    "key": columns,
+    "fields": fields,
+    "where": expression,
     "on_null": choice(OnNull),
     "on_leave": choice(OnLeave),
     "on_deleted": choice(OnDeleted),
     "adopt": choice(Adopt),
     "conflict": choice(Conflict),
-    "limits": _limits,
-    "checks": _checks,
+    "limits": limits,
+    "checks": checks,
     "explain": texts,
-    "when": _when,
-    "order_by": _order,
+    "when": when,
+    "order_by": order,
     "max_read_age": duration,
     "canary": whole,
     "at_most_once": flag,
 }
 FIELD_KEYS: dict[str, Read] = {
     "column": text,
-    "value": _constant,
-    "sql": _sql,
+    "value": constant,
+    "sql": expression,
     "template": template,
     "ref": text,
     "by": text,
     "on_miss": choice(OnMiss),
-    "map": _map,
+    "map": words_map,
     "add": texts,
     "remove": texts,
     "set": texts,
@@ -363,5 +363,5 @@ FIELD_KEYS: dict[str, Read] = {
     "on_null": choice(OnNull),
     "conflict": choice(Conflict),
 }
-CHECK_KEYS: dict[str, Read] = {"sql": _sql, "stop": flag, "name": text}
-LIMIT_KEYS: dict[str, Read] = {"changes": _limit, "held": _limit, "removes": _limit, "rows": _limit, "nulls": _part}
+CHECK_KEYS: dict[str, Read] = {"sql": expression, "stop": flag, "name": text}
+LIMIT_KEYS: dict[str, Read] = {"changes": limit, "held": limit, "removes": limit, "rows": limit, "nulls": part}

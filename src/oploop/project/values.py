@@ -155,4 +155,5 @@ def choice(kinds: type[E]) -> Callable[[Any, Place, str], E]:
             place=place,
         )
 
+    read.words = tuple(str(k) for k in kinds)  # type: ignore[attr-defined]  # for the files' schema
     return read

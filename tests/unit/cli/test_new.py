@@ -19,6 +19,7 @@ def test_columns_find_their_fields_and_the_draft_plans(read: Path, zendesk: Zend
     assert "syncs/ticket_priority.yml: 1 of 3 columns matched" in done.out
     text = (read / "syncs" / "ticket_priority.yml").read_text()
     assert text.startswith(
+        "# yaml-language-server: $schema=../.schema/sync.json\n"
         "# A first draft: look at each line, then `oploop plan`.\n"
         "model: mart.ticket_priority\nto: zendesk.tickets\nmode: update   # also: "
     )

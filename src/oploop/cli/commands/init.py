@@ -26,11 +26,13 @@ def command(cli: Cli, folder: Path, name: str | None, manifest: Path | None) -> 
     Writes a small, commented oploop.yml and the folders of models, syncs and tests. Nothing that exists is overwritten.
     With --from-dbt the models stay with dbt: oploop.yml lists them and what dbt knows of its sources.
     """
+    from oploop.cli.commands.schema import write_schemas
     from oploop.project import init_project, read_manifest
 
     target = (cli.folder / folder if cli.folder is not None else folder).absolute()
     dbt = read_manifest(manifest) if manifest is not None else None
     written = init_project(target, name or target.resolve().name, dbt)
+    write_schemas(target)
     files = [p.relative_to(target).as_posix() for p in written if p.name != ".gitkeep"]
     models = [m.table for m in dbt.models] if dbt is not None else []
     cli.out.data({"folder": str(target), "files": files, "models": models})
