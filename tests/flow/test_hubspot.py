@@ -17,6 +17,7 @@ from oploop.project import load_project
 from oploop.records import Outcome
 from oploop.report import RunReport
 from oploop.runtime import Runtime
+from oploop.stages.undoing import Wish, plan_undo
 from oploop.workspace import Workspace
 from tests.apps.hubspot.support import PROPERTIES
 
@@ -188,3 +189,47 @@ async def test_the_members_of_a_list_follow_a_model(desk: Desk, mirror: Callable
     assert sent(await desk.turn(), "vips") == 3
     assert members() == ["3", "4", "8"]
     assert sent(await desk.turn(), "vips") == 0
+
+
+async def test_a_record_that_hubspot_refuses_stops_no_other(desk: Desk) -> None:
+    """HubSpot refuses an upsert as a whole for one bad address: the batch is halved until the one is found."""
+    desk.sync("people", "model: mart.people\nto: hubspot.contacts\nkey: {email: email}\nfields: {firstname: first}\n")
+    rows = "SELECT CASE WHEN i = 37 THEN 'nobody' ELSE 'p' || i || '@acme.example' END AS email, 'F' || i AS first FROM range(150) t(i)"
+    await desk.model("people", rows)
+    report = await desk.turn()
+    [found] = report.syncs
+    assert found.delivery is not None
+    assert found.delivery.outcomes == Counter({Outcome.OK: 149, Outcome.REJECTED: 1})
+    assert len(desk.box.dump("contacts")) == 149
+    [(error,)] = await desk.rows("SELECT error FROM oploop.changes WHERE status = 'rejected'")
+    assert "Email address nobody is invalid" in error
+    upserts = len([e for e in desk.box.log if e.path.endswith("batch/upsert")])
+    assert upserts <= 2 + 2 * 7  # two batches, one of them halved
+    assert sent(await desk.turn(), "people") == 0
+
+
+async def test_rows_that_leave_are_archived_and_a_run_is_undone(desk: Desk) -> None:
+    desk.box.load("contacts", [{"id": "7", "properties": {"email": "old@acme.example"}}])
+    desk.sync(
+        "people",
+        "model: mart.people\nto: hubspot.contacts\nmode: mirror\non_leave: archive\nkey: {email: email}\n"
+        "fields: {firstname: first}\nlimits: {removes: 10}\n",
+    )
+    await desk.model("people", "SELECT * FROM (VALUES ('a@x.example', 'A'), ('b@x.example', 'B')) AS t(email, first)")
+    assert sent(await desk.turn(), "people") == 2
+    await desk.model("people", "SELECT * FROM (VALUES ('b@x.example', 'Bea'), ('c@x.example', 'C')) AS t(email, first)")
+    second = await desk.turn()
+    assert sent(second, "people") == 3
+    assert set(desk.held("contacts", "email", "firstname").values()) == {
+        ("old@acme.example", None), ("b@x.example", "Bea"), ("c@x.example", "C"),
+    }  # fmt: skip
+    async with desk.workspace() as ws:
+        runs = (second.run_id,)
+        undone = await loop.undo(ws, runs, await plan_undo(ws, Wish(runs)))
+    assert set(desk.held("contacts", "email", "firstname").values()) == {
+        ("old@acme.example", None), ("b@x.example", "B"), ("c@x.example", "C"),
+    }  # fmt: skip
+    assert {x.key: x.reason.split(":")[0].split(",")[0] for x in undone.syncs[0].left} == {
+        "a@x.example": "archived",
+        "c@x.example": "made by the app's own upsert",
+    }
