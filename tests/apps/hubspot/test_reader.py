@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from typing import Any
 
@@ -12,6 +13,7 @@ from oploop.apps.hubspot import HubSpotSandbox
 from oploop.apps.hubspot.reader import OVERLAP
 from oploop.errors import FixConfig
 from oploop.records import Batch, Op, ReadOptions
+from oploop.runtime import Runtime
 from tests.apps.hubspot.support import calls, contact, new_sandbox, read, rows, send, step, using
 
 
@@ -202,3 +204,42 @@ async def test_lists_members_and_owners() -> None:
         await send(app, step("list_memberships", Op.REMOVE, ("1:7", {})))
         there = rows(await app.fetch("list_memberships", ["1:6", "1:7", "9:1"]))
     assert {i: r["_deleted"] for i, r in there.items()} == {"1:6": False, "1:7": True, "9:1": True}
+
+
+class Clock:
+    """Monotonic seconds that pass when somebody sleeps, so that limits are kept to and nobody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    def runtime(self) -> Runtime:
+        return Runtime(monotonic=lambda: self.now, sleep=self.sleep)
+
+
+async def test_more_changes_than_a_search_shows_are_all_read() -> None:
+    clock = Clock()
+    box = new_sandbox(keep_log=False)
+    async with using(box, clock.runtime()) as app:
+        _, cursor = await read(app, "companies")
+        box.advance(60)
+        changed = box.now().isoformat()
+        box.load("companies", [{"id": str(n), "updatedAt": changed, "properties": {}} for n in range(1, 10_451)])
+        found, _ = await read(app, "companies", cursor)
+    assert {r["id"] for r in found} == {str(n) for n in range(1, 10_451)}
+    assert len(found) == 10_450
+    assert clock.now > 1010  # 53 searches, 4 a second
+
+
+async def test_the_limit_that_the_headers_tell_is_kept_to() -> None:
+    clock = Clock()
+    runtime = clock.runtime()
+    box = new_sandbox(runtime=runtime, rate_limit=50)
+    async with using(box, runtime, rate_limit=1000) as app:
+        for _ in range(160):
+            await app.client.get("crm/v3/owners/")
+    assert [e.status for e in box.log].count(429) == 0
+    assert 30 <= clock.now - 1000 <= 31

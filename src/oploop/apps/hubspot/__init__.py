@@ -38,8 +38,13 @@ class HubSpotApp(App):
     type = "hubspot"
     title = "HubSpot"
     Config = HubSpotConfig
-    streams = STREAMS
-    objects = OBJECTS
+    streams: Mapping[str, Stream] = STREAMS
+    objects: Mapping[str, Object] = OBJECTS
+    asks = ("access_token",)
+    refuses = {
+        "owners": "owners are HubSpot's users, whom only HubSpot makes",
+        "lists": "lists are made in HubSpot; their members are list_memberships",
+    }
 
     def __init__(self, name: str, config: HubSpotConfig, runtime: Runtime) -> None:
         super().__init__(name, config, runtime)

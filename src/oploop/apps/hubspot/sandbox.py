@@ -1,7 +1,7 @@
 """A stand-in for HubSpot: a real HTTP server on loopback that behaves as the vendor documents.
 
     sandbox.py         the server: credentials, limits, control
-    sandbox_routes.py  its addresses
+    sandbox_routes.py  its addresses;  sandbox_search.py  how its search compares
     sandbox_store.py   the records and HubSpot's rules;  sandbox_links.py  associations and lists
     sandbox_values.py  values of properties;  sandbox_shapes.py  what an account has from the start
 

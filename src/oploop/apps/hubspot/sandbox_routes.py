@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from oploop.apps.hubspot.sandbox_links import Associations, Lists
+from oploop.apps.hubspot.sandbox_search import behind, changed_at, fits, order
 from oploop.apps.hubspot.sandbox_shapes import LINKS, Refusal, iso
 from oploop.apps.hubspot.sandbox_store import Kind, Record, Store
 from oploop.apps.sandbox import json_response
@@ -22,9 +21,6 @@ DEFAULTS: Mapping[str, tuple[str, ...]] = {
     "contacts": ("email", "firstname", "lastname", "lastmodifieddate"), "companies": ("name", "domain"),
     "deals": ("dealname", "amount", "closedate", "pipeline", "dealstage"),
     "tickets": ("subject", "content", "hs_pipeline", "hs_pipeline_stage", "hs_ticket_priority"),
-}  # fmt: skip
-COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
-    "GT": operator.gt, "GTE": operator.ge, "LT": operator.lt, "LTE": operator.le, "EQ": operator.eq, "NEQ": operator.ne,
 }  # fmt: skip
 
 
@@ -276,56 +272,21 @@ class RecordRoutes:
             raise Refusal(400, "Invalid search: limit up to 200, 5 filter groups of 6 filters, one sort")
         if offset + size > MOST_FOUND:
             raise Refusal(400, "The maximum supported number of search results is 10000; use fewer pages")
+        ids = [int(f["value"]) for g in groups[:1] for f in g["filters"] if behind(f)] if len(groups) == 1 else []
         found = [
             (record, then)
-            for record, then in self.store.indexed(kind)
-            if not groups or any(all(self._fits(kind, then, f) for f in g["filters"]) for g in groups)
+            for record, then in self.store.indexed(kind, max(ids, default=0))
+            if not groups or any(all(fits(kind, then, f) for f in g["filters"]) for g in groups)
         ]
         for sort in sorts:
-            name, order = (sort["propertyName"], sort.get("direction")) if isinstance(sort, Mapping) else (sort, None)
-            found.sort(key=lambda f: _order(kind, name, f[1].get(name)), reverse=order == "DESCENDING")
+            name, way = (sort["propertyName"], sort.get("direction")) if isinstance(sort, Mapping) else (sort, None)
+            found.sort(key=lambda f: order(kind, name, f[1].get(name)), reverse=way == "DESCENDING")
         page = found[offset : offset + size]
-        results = [self._show(kind, {**r, "archived": False, "properties": then, "updatedAt": _changed(kind, then)}, body.get("properties") or ()) for r, then in page]  # fmt: skip
+        results = [self._show(kind, {**r, "archived": False, "properties": then, "updatedAt": changed_at(kind, then)}, body.get("properties") or ()) for r, then in page]  # fmt: skip
         answer: dict[str, Any] = {"total": len(found), "results": results}
         if len(found) > offset + size:
             answer["paging"] = {"next": {"after": str(offset + size)}}
         return json_response(answer)
-
-    def _fits(self, kind: Kind, then: Mapping[str, Any], f: Mapping[str, Any]) -> bool:
-        name, what = f["propertyName"], f["operator"]
-        if name not in kind.properties:
-            raise Refusal(400, f"There was a problem with the request: unknown property {name}")
-        value = then.get(name)
-        if what in ("HAS_PROPERTY", "NOT_HAS_PROPERTY"):
-            return bool((value is not None) == (what == "HAS_PROPERTY"))
-        if value is None:
-            return what in ("NEQ", "NOT_IN")
-        if what in ("IN", "NOT_IN"):
-            return bool((value.lower() in [v.lower() for v in f.get("values") or ()]) == (what == "IN"))
-        if what == "BETWEEN":
-            low, high = _order(kind, name, f["value"]), _order(kind, name, f["highValue"])
-            return bool(low <= _order(kind, name, value) <= high)
-        if what not in COMPARE:
-            raise Refusal(400, f"the sandbox does not search by {what}")
-        return COMPARE[what](_order(kind, name, value), _order(kind, name, f.get("value")))
-
-
-def _changed(kind: Kind, then: Mapping[str, Any]) -> str:
-    return str(then["lastmodifieddate" if kind.name == "contacts" else "hs_lastmodifieddate"])
-
-
-def _order(kind: Kind, name: str, value: Any) -> Any:
-    """A value as it is compared: numbers and times as such, texts without regard to case."""
-    match kind.properties[name]["type"] if name in kind.properties else "string":
-        case "number":
-            return float(value or 0)
-        case "datetime" | "date":
-            if value is None or str(value).lstrip("-").isdigit():
-                return int(value or 0)
-            at = datetime.fromisoformat(str(value))
-            return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-        case _:
-            return str(value or "").lower()
 
 
 class _Kept:

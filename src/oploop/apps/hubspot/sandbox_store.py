@@ -118,10 +118,10 @@ class Store:
         record = kind.records.get(found) if found is not None else None
         return record if record is not None and record["archived"] == archived else None
 
-    def indexed(self, kind: Kind) -> Iterator[tuple[Record, dict[str, Any]]]:
-        """Records as the search knows them: (the record, its properties then), by id."""
+    def indexed(self, kind: Kind, behind: int = 0) -> Iterator[tuple[Record, dict[str, Any]]]:
+        """Records as the search knows them, behind an id: (the record, its properties then), by id."""
         now = self.clock()
-        for number in kind.order:
+        for number in kind.order[bisect_right(kind.order, behind) :]:
             known = [p for at, p in kind.seen.get(number, ()) if at <= now]
             if known and known[-1] is not None:
                 yield kind.records[number], known[-1]
