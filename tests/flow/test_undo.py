@@ -253,9 +253,13 @@ async def test_the_ledger_tells_the_commit_and_the_run_what_it_did(low: Desk) ->
     assert await low.rows("SELECT count(DISTINCT release), count(*) FROM oploop.changes") == [(0, 30)]  # no git here
 
 
-async def test_rows_that_were_appended_are_removed_and_not_appended_again(make_desk: Callable[..., Desk]) -> None:
+@pytest.mark.parametrize("key", ["{external_id: code}", "[code]", "[code, subject]"])
+async def test_rows_that_were_appended_are_removed_and_not_appended_again(
+    make_desk: Callable[..., Desk], key: str
+) -> None:
     desk = make_desk(tickets=0)
-    desk.sync(CREATES.replace("mode: create", "mode: append"))
+    append = CREATES.replace("mode: create", "mode: append").replace("{external_id: code}", key)
+    desk.sync(f"{append}at_most_once: true\n")
     await desk.model(
         "SELECT 'A-' || i AS code, 'Call ' || i AS subject, 'high' AS priority FROM range(1, 6) t(i)", "mart.calls"
     )

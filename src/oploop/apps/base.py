@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from oploop.apps.transport import Budget
-from oploop.records import Batch, Cursor, Field, Notice, Object, ReadOptions, Receipt, Step, Stream
+from oploop.records import Batch, Change, Cursor, Field, Notice, Object, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
 
@@ -126,6 +126,13 @@ class App(ABC):
         """Close connections. Safe to call twice."""
         if self.transport is not None:
             await self.transport.aclose()
+
+
+def new_values(obj: Object, change: Change) -> dict[str, Any]:
+    """All that a new record is made of: the change's fields, and those of its key that the app has; an append's key may be the
+    model's own."""
+    known = {n: v for n, v in change.key.items() if n in obj.fields or n.startswith(tuple(obj.dynamic))}
+    return {**known, **change.fields}
 
 
 def micros(at: datetime) -> int:

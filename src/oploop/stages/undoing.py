@@ -78,9 +78,7 @@ async def _plan_one(
     if ws.target(sync)[1] is None:
         report.stop(f"{report.object} cannot be read, so nobody knows what is to be put back")
         return report
-    if sync.mode is Mode.APPEND:  # which looks at no record; taking one away does
-        sync = replace(sync, mode=Mode.CREATE)
-    bound = await ws.bound_alone(sync)
+    bound = await (_appended(ws, sync) if sync.mode is Mode.APPEND else ws.bound_alone(sync))
     if bound.blind:
         report.stop("the app's records cannot be read, so nobody knows what is to be put back")
         return report
@@ -90,6 +88,22 @@ async def _plan_one(
         ws, bound, asked, [label for t in parts for label in t.labels], [t.sync for t in parts], tell
     )
     return report
+
+
+async def _appended(ws: Workspace, sync: Sync) -> BoundSync:
+    """An append sync bound so that its records are looked at, which appending never does and taking away must.
+
+    Its key may be the model's own, which the app does not hold: records are told apart by their ids here, so any key of the
+    app's stands in for it while the rest is bound.
+    """
+    own = await ws.bound_alone(sync)
+    fields = (await ws.fields.held(sync)).fields
+    label = next((n for n, f in fields.items() if f.key and f.source is not None), None)
+    if label is None:
+        return own
+    seen = replace(sync, mode=Mode.CREATE, key={label: next(iter(sync.key.values()))}, at_most_once=True)
+    bound = await ws.bound_alone(seen)
+    return replace(bound, keys=own.keys, sync=replace(bound.sync, key=sync.key))
 
 
 async def plan_runs(

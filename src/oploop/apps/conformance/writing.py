@@ -7,7 +7,7 @@ from typing import Any
 
 from oploop.apps.conformance.cases import Bench, ObjectCase, Suite, alike, readable, run, value_in
 from oploop.apps.sandbox import Fault
-from oploop.records import Field, Op, Outcome, Receipt, Replay
+from oploop.records import Change, Field, Op, Outcome, Receipt, Replay, Step
 
 #: So many records at the most are written where an object takes larger batches.
 MOST = 1_200
@@ -43,6 +43,23 @@ class Writing(Suite):
                     bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
                     assert not bad, f"{case.object}: {bad[0]}"
                     assert case.stored(bench.sandbox) - before == size
+
+        run(work)
+
+    def test_a_key_of_the_models_own_is_not_the_apps(self) -> None:
+        """An append's rows may be told apart by columns of which the app knows nothing."""
+
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    if Op.CREATE not in bench.app.objects[case.object].operations:
+                        continue
+                    before = case.stored(bench.sandbox)
+                    change = Change(1, Op.CREATE, {"row of the model": "7"}, case.fields(0))
+                    step = Step(bench.app.runtime.new_id(), "conformance", case.object, Op.CREATE, [change])
+                    receipts = await bench.send(step)
+                    assert receipts[1].outcome is Outcome.OK, f"{case.object}: {receipts[1]}"
+                    assert case.stored(bench.sandbox) - before == 1
 
         run(work)
 
@@ -170,8 +187,6 @@ async def _change(bench: Bench, case: ObjectCase, ids: list[str]) -> None:
 
 
 async def _twice(bench: Bench, case: ObjectCase, op: Op) -> Receipt:
-    from oploop.records import Change, Step
-
     fields = case.fields(0)
     change = Change(1, op, {k: fields.get(k) for k in case.key}, fields)
     step = Step(bench.app.runtime.new_id(), "conformance", case.object, op, [change])

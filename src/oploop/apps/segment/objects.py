@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from oploop.apps.base import new_values
 from oploop.records import Change, Field, FieldType, Object, Op, Operation, Replay, Step
 
 MAX_EVENT_BYTES = 32 * 1024
@@ -71,7 +72,7 @@ def event_of(step: Step, change: Change, library: Mapping[str, str]) -> tuple[by
     nested = _NESTED[step.object]
     inner: dict[str, Any] = {}
     event: dict[str, Any] = {"type": step.object, "messageId": message_id(step, change)}
-    for name, value in {**change.key, **change.fields}.items():
+    for name, value in new_values(OBJECTS[step.object], change).items():
         prefix, dot, rest = name.partition(".")
         if dot and prefix == nested:
             inner[rest] = value

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
+from oploop.apps.base import new_values
 from oploop.apps.stripe.client import StripeClient
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused
 from oploop.errors import RetryLater
@@ -120,7 +121,7 @@ def _call(op: Op, change: Change) -> tuple[str, dict[str, Any]] | str:
         return f"/v1/customers/{quote(str(customer), safe='')}", form_of(change.fields) if op is Op.UPDATE else {}
     if "id" in change.key:
         return "Stripe chooses the ids of customers; use another key to create them, or mode: update"
-    fields = {name: value for name, value in {**change.key, **change.fields}.items() if value is not None}
+    fields = {name: value for name, value in new_values(OBJECTS["customers"], change).items() if value is not None}
     return "/v1/customers", form_of(fields)
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+from oploop.apps.base import new_values
 from oploop.apps.transport import Answer, LostAnswer, Refused
 from oploop.apps.zendesk.client import BulkClosed, Client, detail_texts, read_written
 from oploop.apps.zendesk.objects import OBJECTS, PREFIXES
@@ -135,7 +136,7 @@ def record_body(object_name: str, change: Change) -> dict[str, Any]:
     body: dict[str, Any] = {"id": int(change.remote_id)} if change.op is Op.UPDATE and change.remote_id else {}
     wanted = dict(change.fields)
     if change.op in (Op.CREATE, Op.UPSERT):
-        wanted = {**change.key, **wanted}
+        wanted = new_values(OBJECTS[object_name], change)
         wanted.pop("id", None)
     for name, value in wanted.items():
         _put(object_name, change.op, body, name, value)
