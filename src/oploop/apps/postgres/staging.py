@@ -94,6 +94,12 @@ def _changing(table: Table, op: Op, changes: Sequence[Change]) -> Shape:
 
 def _making(table: Table, op: Op, changes: Sequence[Change]) -> Shape:
     """Creates and upserts: rows found by the sync's key, which their fields hold too."""
+    unknown = [n for n in changes[0].key if n not in table.by_name]
+    if unknown:  # new rows are found again by the key
+        raise FixConfig(
+            f"{table.label} has no column {unknown[0]!r}, which the sync's key names",
+            mend="use the table's own columns as key",
+        )
     find = tuple(table.by_name[n] for n in changes[0].key)
     if op is Op.UPSERT and not table.unique.get(frozenset(changes[0].key)):
         raise FixConfig(

@@ -147,6 +147,12 @@ def _changing(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -
 
 def _making(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -> Group:
     """Creates and upserts: rows found by the sync's key, which their fields hold too."""
+    unknown = [n for n in changes[0].key if n not in table.by_name]
+    if unknown:  # new rows are found again by the key
+        raise FixConfig(
+            f"{table.name} has no column {unknown[0]!r}, which the sync's key names",
+            mend="use the table's own columns as key",
+        )
     names = tuple(changes[0].key)
     if op is Op.UPSERT and frozenset(names) not in table.unique:
         raise FixConfig(
