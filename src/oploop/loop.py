@@ -31,7 +31,7 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
     syncs = options.selection.pick(ws.project)
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
-        report.recovered = recover(ws)
+        report.recovered = await recover(ws)
         await preflight(ws, syncs, options.rekey)
         async with stage(ws, report, "extract", tell):
             report.extracted = await extract(ws, syncs, tell, full=options.full)
@@ -65,7 +65,7 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
         )
     syncs = Selection(tuple(plan.syncs)).pick(ws.project) if plan.syncs else []
     async with recorded(ws) as report:
-        report.recovered = recover(ws)
+        report.recovered = await recover(ws)
         await preflight(ws, syncs)
         bound = await bind_all(ws, syncs, report)
         async with stage(ws, report, "plan", tell):

@@ -5,7 +5,7 @@ app ─read─▶ Batch ─load─▶ raw table ─model─▶ model table ─va
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -103,6 +103,8 @@ class Step:
     object: str
     op: Op
     changes: Sequence[Change]
+    #: Keeps a word with the journalled intent, on disk when it returns: what `App.settle` can ask by after a crash (a job's id).
+    note: Callable[[str], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
 
 
 class Outcome(StrEnum):
@@ -222,7 +224,8 @@ class Operation:
     """How an object takes one operation. `batch`: records a call at the most; `single_up_to`: up to so many
     records, single calls are used because they cost no more; `calls`: API calls a batch costs (a bulk job is
     submitted and then asked for: 2); `in_flight`: batches under way at once; `keys` (upsert only): the fields by which
-    the app itself finds the record."""
+    the app itself finds the record; `large`: how more than `large_from` records are taken, where that takes fewer calls (a
+    bulk job)."""
 
     batch: int = 1
     single_up_to: int = 1
@@ -232,6 +235,8 @@ class Operation:
     ttl: float | None = None
     settle: float | None = None
     keys: tuple[str, ...] = ()
+    large: Operation | None = None
+    large_from: int = 0
 
 
 @dataclass(frozen=True, slots=True)

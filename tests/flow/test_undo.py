@@ -26,7 +26,7 @@ CREATES = (
 async def undo(desk: Desk, *runs: str, **wish: Any) -> RunReport:
     """Plan and do it."""
     async with desk.workspace() as ws:
-        loop.recover(ws)
+        await loop.recover(ws)
         plans = await plan_undo(ws, Wish(tuple(runs), **wish))
         return await loop.undo(ws, runs, plans)
 

@@ -18,14 +18,14 @@ PAGE = 200_000
 
 
 def read_chunks(
-    bound: BoundSync, warehouse: Warehouse, table: str, rows_of: Callable[[Op], int]
+    bound: BoundSync, warehouse: Warehouse, table: str, rows_of: Callable[[Op, int], int]
 ) -> Iterator[tuple[Op, Columns]]:
-    """The changes, operation by operation; `rows_of`: how many of an operation a chunk is to have."""
+    """The changes, operation by operation; `rows_of`: how many a chunk is to have of an operation with so many changes."""
     keys = [(k.field.name, f"k{i}") for i, k in enumerate(bound.keys)]
     fields = [(f.field.name, f"w{i}", f"c{i}") for i, f in enumerate(bound.fields)]
     make = partial(d.changes_of, bound)
     for op, first, last in spans(bound, warehouse, table):
-        for rows in _gathered(_paged(bound, warehouse, table, first, last), rows_of(op)):
+        for rows in _gathered(_paged(bound, warehouse, table, first, last), rows_of(op, last - first + 1)):
             yield op, Columns(Chunk(rows, keys, fields, make), 0, rows.num_rows)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from types import MappingProxyType
 
@@ -91,6 +92,7 @@ class Deliverer:
         self._plan, self._app, self._run_id, self._table = plan, app, run_id, table
         self._warehouse, self._journal, self._runtime, self._progress = warehouse, journal, runtime, progress
         self._stop: OploopError | None = None
+        self._operations: dict[Op, Operation] = {}
         self.result = Delivery(plan.bound.name)
 
     async def run(self) -> Delivery:
@@ -101,7 +103,7 @@ class Deliverer:
         hurry = asyncio.create_task(self._hurry(under_way))
         async with asyncio.TaskGroup() as group:
             for step in self.steps():
-                operation = operation_of(self._plan.bound, step.op)
+                operation = self._operations[step.op]
                 slot = slots.setdefault(step.op, asyncio.Semaphore(operation.in_flight))
                 await slot.acquire()
                 if self._ends() or self._day_is_spent(operation, len(under_way)):
@@ -147,14 +149,16 @@ class Deliverer:
         """The plan's steps in order: changes of one operation, as many as one call takes."""
         for op, changes in read_chunks(self._plan.bound, self._warehouse, self._table, self._chunk_rows):
             start = 0
-            for size in batches(operation_of(self._plan.bound, op), len(changes)):
+            for size in batches(self._operations[op], len(changes)):
                 part = changes[start : start + size]
                 yield Step(self._runtime.new_id(), self._plan.bound.name, self._plan.bound.object.name, op, part)
                 start += size
 
-    def _chunk_rows(self, op: Op) -> int:
-        """Changes of which full batches can be cut, READ_ROWS or a few more."""
-        batch = operation_of(self._plan.bound, op).batch
+    def _chunk_rows(self, op: Op, records: int) -> int:
+        """Changes of which full batches can be cut, READ_ROWS or a few more. The operation's way is chosen here, by how many
+        there are in all."""
+        self._operations[op] = operation_of(self._plan.bound, op, records)
+        batch = self._operations[op].batch
         return batch * -(-READ_ROWS // batch)
 
     async def _deliver(
@@ -192,7 +196,7 @@ class Deliverer:
             return
         undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
         try:
-            receipts = await self._send(step, until)
+            receipts = await self._send(replace(step, note=partial(self._note, entry)), until)
         except (Refused, SkipRecord) as e:
             await self._refused(step, operation, entry, e, undone, until)
         except LostAnswer as e:
@@ -221,6 +225,11 @@ class Deliverer:
         finally:
             REPEAT_UNTIL.reset(token)
 
+    async def _note(self, entry: JournalStep, text: str) -> None:
+        """Keep an app's word with the intent, before the app goes on."""
+        entry.note = text
+        await self._journal.record(entry)
+
     async def _answered(
         self,
         step: Step,
@@ -236,8 +245,7 @@ class Deliverer:
             return
         by_number = {r.number: r for r in receipts}
         again: dict[int, Outcome] = {}
-        versions = [r.version for r in receipts if r.version is not None]
-        entry.version = min(versions) if versions else None
+        entry.version = version_of(receipts)
         for change in step.changes:
             receipt = by_number.get(change.number) or Receipt(
                 change.number, Outcome.UNKNOWN, error="the app's answer does not name it"
@@ -301,6 +309,11 @@ class Deliverer:
     def _count(self, final: Counter[Outcome]) -> None:
         self.result.outcomes.update(final)
         self._progress(final.total())
+
+
+def version_of(receipts: Sequence[Receipt]) -> int | None:
+    """The earliest version that the receipts of a call tell."""
+    return min((r.version for r in receipts if r.version is not None), default=None)
 
 
 def _all(step: Step, outcome: Outcome) -> dict[int, Outcome]:

@@ -180,7 +180,7 @@ def estimate(
     each = call_seconds if call_seconds is not None else CALL_SECONDS
     for status, records in counts.items():
         if records:
-            operation = bound.object.operations[bound.op_of(status)]
+            operation = operation_of(bound, bound.op_of(status), records)
             n = calls(operation, records)
             total += n
             working += n * each / max(1, min(operation.in_flight, n))
@@ -286,9 +286,13 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
     }
 
 
-def operation_of(bound: BoundSync, op: Op) -> Operation:
-    """How the object takes an operation."""
-    return bound.object.operations[op]
+def operation_of(bound: BoundSync, op: Op, records: int) -> Operation:
+    """How the object takes so many records of an operation."""
+    usual = bound.object.operations[op]
+    large = usual.large
+    if large is None or records <= usual.large_from or calls(large, records) >= calls(usual, records):
+        return usual
+    return large
 
 
 __all__ = [

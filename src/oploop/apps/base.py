@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from oploop.apps.transport import Budget
-from oploop.records import Batch, Change, Cursor, Field, Notice, Object, ReadOptions, Receipt, Step, Stream
+from oploop.records import Batch, Change, Cursor, Field, Notice, Object, Op, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
 
@@ -121,6 +121,11 @@ class App(ABC):
     async def notify(self, channel: str, notice: Notice) -> None:
         """Tell people of something, at a place of the app that `channel` names, in its markup. For apps that declare `notifies`."""
         raise LookupError(f"{self.type} tells nobody anything")
+
+    async def settle(self, object_name: str, op: Op, note: str, changes: Sequence[Change]) -> Sequence[Receipt]:
+        """What became of a call that a dead run had begun, by the `note` that it kept with `Step.note`; no receipt for what
+        cannot be told. The changes have their number, key and remote id, and no fields."""
+        return []
 
     async def aclose(self) -> None:
         """Close connections. Safe to call twice."""

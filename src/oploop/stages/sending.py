@@ -6,6 +6,7 @@ from oploop.activate import appending, conflicts, ledger, rekeying
 from oploop.activate import deliver as delivering
 from oploop.activate import plan as planning
 from oploop.activate.journal import Journal
+from oploop.activate.settling import noted, settle
 from oploop.errors import RetryLater
 from oploop.report import SyncReport
 from oploop.stages.canary import deliver_canary
@@ -13,13 +14,16 @@ from oploop.stages.looking import verify
 from oploop.workspace import Event, Tell, Workspace, nobody
 
 
-def recover(ws: Workspace) -> list[str]:
-    """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown."""
+async def recover(ws: Workspace) -> list[str]:
+    """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown, unless the app
+    can still tell what became of it."""
     done = []
     for run_id, spec, table, at in ledger.unfolded(ws.warehouse):
         steps = ws.store.steps(run_id, spec.sync)
         if ws.store.run(run_id) is None:  # the state was lost: anything may have been sent
             steps = ledger.all_unknown(ws.warehouse, run_id, spec.sync, table, at)
+        if any(map(noted, steps)) and spec.app in ws.project.apps:
+            ws.store.write_steps(await settle(ws.app(spec.app), ws.warehouse, spec, table, steps, ws.runtime.now()))
         ledger.fold(ws.warehouse, run_id, spec, table, at, steps, ws.runtime.now())
         ws.store.end_delivery(run_id, spec.sync)
         done.append(f"{spec.sync} of run {run_id}")

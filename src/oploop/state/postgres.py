@@ -266,7 +266,7 @@ class _Portable:
             cursor.executemany(_postgres(sql), rows)
 
 
-_STEP = "run_id, sync, step_id, first, last, attempt, op, began_at, ended_at, outcome, error, version, exceptions, ids"
+_STEP = "run_id, sync, step_id, first, last, attempt, op, began_at, ended_at, outcome, error, version, exceptions, ids, note"
 
 
 def _kept(value: Any) -> Any:

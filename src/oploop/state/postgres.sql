@@ -22,3 +22,5 @@ CREATE TABLE IF NOT EXISTS oploop_journal.leases (
 );
 -- Access tokens, and refresh tokens that an app replaced: each value encrypted (vault.py), under a name that tells nothing.
 CREATE TABLE IF NOT EXISTS oploop_journal.tokens (name TEXT PRIMARY KEY, sealed TEXT NOT NULL, kept_at TEXT NOT NULL);
+-- A word that an app keeps with a call under way, by which it can be asked after a crash what became of it: a job's id.
+ALTER TABLE oploop_journal.steps ADD COLUMN IF NOT EXISTS note TEXT;

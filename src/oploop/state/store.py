@@ -66,6 +66,7 @@ class JournalStep:
     version: int | None = None
     exceptions: list[tuple[int, str, str | None]] = field(default_factory=list)
     ids: list[tuple[int, str]] = field(default_factory=list)
+    note: str | None = None  #: what the app keeps with it, to ask by after a crash
     ids_from: str | None = None  #: instead of `ids`: the key field whose value is the id of each new record
 
 
@@ -224,7 +225,7 @@ class StateStore(StateReader):
         """Write intents and receipts, all in one commit."""
         rows = [step_row(s) for s in steps]
         with self._writing() as db:
-            db.executemany(f"INSERT OR REPLACE INTO steps VALUES ({', '.join('?' * 14)})", rows)
+            db.executemany(f"INSERT OR REPLACE INTO steps VALUES ({', '.join('?' * 15)})", rows)
 
     def take_lease(self, name: str, command: str) -> None:
         """Hold `name` for this process; RetryLater that says who holds it already."""
@@ -357,6 +358,7 @@ def step_row(s: JournalStep) -> tuple[Any, ...]:
         s.version,
         orjson.dumps(s.exceptions).decode() if s.exceptions else None,
         orjson.dumps(s.ids_from or s.ids).decode() if s.ids_from or s.ids else None,
+        s.note,
     )
 
 
@@ -378,4 +380,5 @@ def _step(r: tuple[Any, ...]) -> JournalStep:
         exceptions=[(e[0], e[1], e[2]) for e in orjson.loads(r[12])] if r[12] else [],
         ids=[(i[0], i[1]) for i in ids] if isinstance(ids, list) else [],
         ids_from=ids if isinstance(ids, str) else None,
+        note=r[14],
     )

@@ -76,13 +76,13 @@ class TestSalesforce(AppSuite):
             key=("Billing_Id__c",),
         ),
         ObjectCase(
-            "Task",
-            fields=lambda i: {"Subject": f"Anruf {i}", "ActivityDate": "2026-03-01"},
-            changed=lambda i: {"Status": "Completed", "ActivityDate": None},
-            bad={"ActivityDate": "tomorrow"},
+            "Contact",
+            fields=lambda i: {"Plan__c": f"p-{i}", "LastName": f"Ünal {i}", "Email": f"u{i}@acme.example"},
+            changed=lambda i: {"Department": "Einkauf", "Email": None},
+            bad={"Email": "nobody"},
             calls="/services/data/v62.0/composite/sobjects",
-            stored=lambda box: len(box.dump("Task")),
-            key=("Subject",),
+            stored=lambda box: len(box.dump("Contact")),
+            key=("Plan__c",),
         ),
     ]
 

@@ -160,3 +160,81 @@ async def test_names_that_the_org_has_not_are_named_with_the_nearest(box: Salesf
         FixConfig, match=r"account_health.yml:2: salesforce has no object 'Acount' — did you mean 'Account'"
     ):
         await turn(tmp_path, ROWS)
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------------------
+
+MANY = 2_100
+PEOPLE = """\
+model: main.calls
+to: salesforce.Contact
+mode: create
+key: {Plan__c: subject}
+fields: {LastName: note}
+"""
+
+
+async def people(folder: Path, count: int = MANY) -> loop.RunReport:
+    (folder / "syncs/account_health.yml").unlink(missing_ok=True)
+    (folder / "syncs/calls.yml").write_text(PEOPLE)
+    async with Workspace(
+        load_project(folder, {"SALESFORCE_CLIENT_SECRET": CLIENT_SECRET}), "prod", Runtime(), "test"
+    ) as ws:
+        ws.warehouse.execute(
+            f"CREATE OR REPLACE TABLE main.calls AS SELECT 'Plan ' || i AS subject, 'n' || i AS note FROM range({count}) t(i)"
+        )
+        return await loop.run(ws, Options(yes=True, first_run=True))
+
+
+def jobs(box: SalesforceSandbox) -> list[str]:
+    return [e.method for e in box.log if e.path.endswith("/jobs/ingest")]
+
+
+async def test_many_records_go_as_a_job_within_the_estimate(box: SalesforceSandbox, tmp_path: Path) -> None:
+    done = (await people(tmp_path)).syncs[0]
+    assert done.plan is not None
+    assert done.delivery is not None
+    assert (done.status, done.delivery.delivered, jobs(box)) == ("ok", MANY, ["POST"])
+    assert done.plan.estimate.calls == 8
+    assert 7 <= done.delivery.calls <= 9
+    assert len(box.dump("Contact")) == MANY
+    again = (await people(tmp_path, MANY + 5)).syncs[0]  # few: no job
+    assert again.delivery is not None
+    assert (again.delivery.delivered, again.delivery.calls, jobs(box)) == (5, 1, ["POST"])
+
+
+class Died(BaseException):
+    """The process is no more."""
+
+
+@pytest.mark.parametrize("began", [True, False])
+async def test_a_job_is_found_again_after_a_crash(
+    box: SalesforceSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, began: bool
+) -> None:
+    """`began`: the process died while it waited for the job's end; else before the job was closed."""
+    with monkeypatch.context() as dying:
+
+        async def dies(*_: Any, **__: Any) -> None:
+            raise Died
+
+        if began:
+            dying.setattr("oploop.apps.salesforce.writer.ended", dies)
+        else:
+            dying.setattr("oploop.apps.salesforce.writer.Writer._close", dies)
+        with pytest.raises(BaseExceptionGroup):
+            await people(tmp_path)
+    assert len(box.dump("Contact")) == (MANY if began else 0)
+    box.advance(10)
+    after = await people(tmp_path)
+    assert after.recovered
+    sent = after.syncs[0]
+    assert (sent.delivery.delivered if sent.delivery else 0) == (0 if began else MANY)
+    assert len(box.dump("Contact")) == MANY
+    async with Workspace(load_project(tmp_path), "prod", Runtime(), "test") as ws:
+        told = ws.warehouse.rows(
+            "SELECT status, count(*), count(DISTINCT remote_id) FROM oploop.changes GROUP BY 1 ORDER BY 1"
+        )
+        assert not ws.warehouse.rows("SELECT * FROM oploop.parked")
+    states = {status: (n, known) for status, n, known in told}
+    assert "unknown" not in states
+    assert sum(known for _, known in states.values()) == MANY

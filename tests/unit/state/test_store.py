@@ -241,7 +241,7 @@ def test_a_journal_comes_back_as_it_was_written(both: StateStore) -> None:
             exceptions=[(6, "rejected", 'it\'s\n"no" 🚀'), (7, "unknown", None)],
             ids=[(5, "id5")],
         ),
-        step(9, attempt=2, outcome=Outcome.UNKNOWN, ended_at=NOON, error="cut", op=Op.UPDATE),
+        step(9, attempt=2, outcome=Outcome.UNKNOWN, ended_at=NOON, error="cut", op=Op.UPDATE, note="job 7"),
     ]
     both.write_steps(steps)
     both.write_steps([JournalStep("r1", "other", "s1", 1, 1, 1, Op.UPDATE, NOON)])

@@ -12,7 +12,7 @@ from oploop.apps.salesforce.reader import Reader
 from oploop.apps.salesforce.writer import Writer
 from oploop.apps.transport import NotTheApi, Refused
 from oploop.errors import FixConfig
-from oploop.records import Batch, Cursor, Object, ReadOptions, Receipt, Step, Stream
+from oploop.records import Batch, Change, Cursor, Object, Op, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
 
@@ -62,6 +62,10 @@ class SalesforceApp(App):
     async def send(self, step: Step) -> Sequence[Receipt]:
         """See App.send and writer.py."""
         return await self._writer.send(self.catalog.table(step.object), step)
+
+    async def settle(self, object_name: str, op: Op, note: str, changes: Sequence[Change]) -> Sequence[Receipt]:
+        """See App.settle: the note is a job's id."""
+        return await self._writer.settle(op, note, changes)
 
 
 __all__ = ["SalesforceApp", "SalesforceConfig"]

@@ -120,17 +120,23 @@ class Table:
 
 def _operations(table: Table) -> dict[Op, Operation]:
     """What this user may do with the object. A create is found again by its key; an upsert by external id may be repeated."""
-    told, again = table.told, Operation(batch=BATCH, in_flight=4, replay=Replay.SAFE)
+    told, again = table.told, _operation(Replay.SAFE)
     found: dict[Op, Operation] = {}
     if told.get("createable"):
-        found[Op.CREATE] = Operation(batch=BATCH, in_flight=4, replay=Replay.LOOKUP, settle=LAG)
+        found[Op.CREATE] = _operation(Replay.LOOKUP, settle=LAG)
     if told.get("updateable"):
         found[Op.UPDATE] = again
     if told.get("createable") and told.get("updateable") and table.external_ids:
-        found[Op.UPSERT] = Operation(batch=BATCH, in_flight=4, replay=Replay.SAFE, keys=tuple(table.external_ids))
+        found[Op.UPSERT] = _operation(Replay.SAFE, keys=tuple(table.external_ids))
     if told.get("deletable"):
         found[Op.REMOVE] = again
     return found
+
+
+def _operation(replay: Replay, **more: Any) -> Operation:
+    """Collections of 200, and jobs where these take fewer calls."""
+    job = Operation(batch=JOB, calls=JOB_CALLS, in_flight=2, replay=replay, **more)
+    return Operation(batch=BATCH, in_flight=4, replay=replay, large=job, large_from=JOB_FROM, **more)
 
 
 def field_of(told: Mapping[str, Any]) -> Field:
@@ -155,9 +161,13 @@ def field_of(told: Mapping[str, Any]) -> Field:
 
 
 def _is_key(told: Mapping[str, Any]) -> bool:
-    """Fields by which people know records: ids, unique ones, names and addresses."""
-    signs = ("externalId", "idLookup", "unique", "nameField")
-    return told["type"] in ("id", "email") or any(told.get(s) for s in signs)
+    """Fields by which people know records: ids, unique ones, names and addresses, and texts and numbers of their own."""
+    own = bool(told.get("custom")) and told["type"] in ("string", "double")
+    return told["type"] in ("id", "email") or own or bool(told.get("nameField")) or _is_id(told)
+
+
+def _is_id(told: Mapping[str, Any]) -> bool:
+    return any(told.get(sign) for sign in ("externalId", "idLookup", "unique"))
 
 
 def _canonical(told: Mapping[str, Any], kind: FieldType) -> Canonical:
@@ -166,7 +176,7 @@ def _canonical(told: Mapping[str, Any], kind: FieldType) -> Canonical:
         return Canonical.ID_15_18
     if kind is not FieldType.TEXT:
         return Canonical.EXACT
-    if told["type"] == "email" or (_is_key(told) and not told.get("caseSensitive")):
+    if told["type"] == "email" or (_is_id(told) and not told.get("caseSensitive")):
         return Canonical.LOWER
     return Canonical.TRIM  # outer blanks are not kept
 

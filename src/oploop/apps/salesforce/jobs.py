@@ -13,15 +13,15 @@ PATIENCE = 6 * 3600.0
 ENDED = ("JobComplete", "Failed", "Aborted")
 
 
-async def ended(client: Client, path: str) -> dict[str, Any]:
+async def ended(client: Client, path: str, *, patience: float = PATIENCE) -> dict[str, Any]:
     """A job's last state, asked for in growing waits; RetryLater when it does not end."""
     wait, began = FIRST_POLL, client.runtime.monotonic()
     while True:
         told: dict[str, Any] = (await client.get(path)).json()
         if told["state"] in ENDED:
             return told
-        if client.runtime.monotonic() - began > PATIENCE:
-            raise RetryLater(f"Salesforce's job {told['id']} has not ended after {PATIENCE / 3600:g} hours")
+        if client.runtime.monotonic() - began > patience:
+            raise RetryLater(f"Salesforce's job {told['id']} has not ended after {patience / 60:g} minutes")
         await client.runtime.sleep(wait)
         wait = min(LAST_POLL, wait * 1.6)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 from oploop.apps.salesforce.catalog import BATCH, Table
 from oploop.apps.salesforce.client import PASSING, Client, before, error_text, read_written
@@ -25,6 +25,10 @@ MAX_JOB_BYTES = 100_000_000
 #: Of a record that is to be removed: it is gone already.
 GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
 OPERATIONS = {Op.CREATE: "insert", Op.UPDATE: "update", Op.UPSERT: "upsert", Op.REMOVE: "delete"}
+#: A change, and the record that is sent for it.
+Sent: TypeAlias = tuple[Change, dict[str, Any]]
+#: Seconds that a later run waits for a job which a dead one began.
+SETTLING = 600.0
 
 
 class Writer:
@@ -36,7 +40,7 @@ class Writer:
     async def send(self, table: Table, step: Step) -> list[Receipt]:
         """See App.send."""
         by = _external_id(table, step) if step.op is Op.UPSERT else None
-        good: list[tuple[Change, dict[str, Any]]] = []
+        good: list[Sent] = []
         receipts: list[Receipt] = []
         for change in step.changes:
             try:
@@ -44,7 +48,7 @@ class Writer:
             except ValueError as e:
                 receipts.append(Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e)))
         if len(good) > BATCH:
-            return receipts + await self._job(table, step.op, by, good)
+            return receipts + await self._job(table, step, by, good)
         calls = list(_once_each(good, by))
         for i, part in enumerate(calls):  # one call, unless a key stands in it twice
             try:
@@ -61,9 +65,7 @@ class Writer:
 
     # -- up to 200 records -------------------------------------------------------------------------------------------
 
-    async def _collection(
-        self, table: Table, op: Op, by: str | None, part: Sequence[tuple[Change, dict[str, Any]]]
-    ) -> list[Receipt]:
+    async def _collection(self, table: Table, op: Op, by: str | None, part: Sequence[Sent]) -> list[Receipt]:
         path, began = "composite/sobjects", self._client.runtime.monotonic()
         if op is Op.REMOVE:
             asked = {"ids": ",".join(str(c.remote_id) for c, _ in part), "allOrNone": "false"}
@@ -82,14 +84,12 @@ class Writer:
 
     # -- more, as a job ----------------------------------------------------------------------------------------------
 
-    async def _job(
-        self, table: Table, op: Op, by: str | None, good: Sequence[tuple[Change, dict[str, Any]]]
-    ) -> list[Receipt]:
-        """A job is nothing until it is closed, so only what happens from then on can be lost."""
-        asked = {"object": table.name, "operation": OPERATIONS[op], "contentType": "CSV", "lineEnding": "LF"}
+    async def _job(self, table: Table, step: Step, by: str | None, good: Sequence[Sent]) -> list[Receipt]:
+        """A job is nothing until it is closed, so only what happens from then on can be lost; by then its id is journalled."""
+        asked = {"object": table.name, "operation": OPERATIONS[step.op], "contentType": "CSV", "lineEnding": "LF"}
         if by is not None:
             asked["externalIdFieldName"] = by
-        rows = [({"Id": c.remote_id} if op is not Op.CREATE and by is None else {}) | body for c, body in good]
+        rows = [row_of(change, body) for change, body in good]
         data = csv_of(rows)
         if len(data) > MAX_JOB_BYTES:
             raise SkipRecord(f"a job of {len(data):,} bytes; Salesforce takes {MAX_JOB_BYTES:,}")
@@ -97,25 +97,44 @@ class Writer:
         job = (await client.call("POST", "jobs/ingest", asked, harmless=True)).json()
         path = f"jobs/ingest/{job['id']}"
         await client.call("PUT", f"{path}/batches", body=data, content_type="text/csv", harmless=True)
+        if step.note is not None:
+            await step.note(str(job["id"]))
         await self._close(path)
         try:
-            state = await ended(client, path)
-            results = [
-                (
-                    kind,
-                    await client.transport.request(
-                        "GET", client.path(f"{path}/{kind}/"), headers={"Accept": "text/csv"}
-                    ),
-                )
-                for kind in ("successfulResults", "failedResults", "unprocessedrecords")
-            ]
+            state, results = await ended(client, path), await self._results(path)
         except OploopError as e:
             raise LostAnswer(f"Salesforce's job {job['id']} was begun, but cannot be asked after: {e.message}") from e
         if state["state"] != "JobComplete" and not int(state.get("numberRecordsProcessed") or 0):
             why = str(state.get("errorMessage") or state["state"])
             raise Refused(results[0][1], f"Salesforce's job ended as {state['state']}: {why}")
-        version = None if op is Op.REMOVE else round(datetime.fromisoformat(job["createdDate"]).timestamp() * 1e6)
-        return list(_job_receipts(good, rows, results, version, op))
+        names = names_of(rows)
+        waiting = [
+            (change, tuple(_cell(row[n]) if n in row else "" for n in names))
+            for (change, _), row in zip(good, rows, strict=True)
+        ]
+        receipts, left = _matched(waiting, names, results, _made(job, step.op))
+        unsure = Outcome.UNKNOWN if step.op is Op.CREATE else Outcome.RETRY
+        return receipts + [
+            Receipt(c.number, unsure, c.remote_id, "the job has no result for this record") for c in left
+        ]
+
+    async def settle(self, op: Op, job_id: str, changes: Sequence[Change]) -> list[Receipt]:
+        """See App.settle: what a job of a dead run did; one that was never closed did nothing, and shall not."""
+        path = f"jobs/ingest/{job_id}"
+        state = (await self._client.get(path)).json()
+        if state["state"] == "Open":
+            await self._client.call("PATCH", path, {"state": "Aborted"}, harmless=True)
+            return [Receipt(c.number, Outcome.RETRY, c.remote_id, "the run died before its job began") for c in changes]
+        await ended(self._client, path, patience=SETTLING)
+        known = op in (Op.UPDATE, Op.REMOVE)
+        names = ["Id"] if known else list(changes[0].key)
+        waiting = [(c, (str(c.remote_id),) if known else tuple(_cell(plain(c.key[n])) for n in names)) for c in changes]
+        return _matched(waiting, names, await self._results(path), _made(state, op))[0]
+
+    async def _results(self, path: str) -> list[tuple[str, Answer]]:
+        get, csv_only = self._client.transport.request, {"Accept": "text/csv"}
+        kinds = ("successfulResults", "failedResults", "unprocessedrecords")
+        return [(k, await get("GET", self._client.path(f"{path}/{k}/"), headers=csv_only)) for k in kinds]
 
     async def _close(self, path: str) -> None:
         """Tell that the data is whole: from here on it is worked at. An answer that was lost is made up for by asking."""
@@ -168,15 +187,13 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _once_each(
-    good: Sequence[tuple[Change, dict[str, Any]]], by: str | None
-) -> Iterator[list[tuple[Change, dict[str, Any]]]]:
+def _once_each(good: Sequence[Sent], by: str | None) -> Iterator[list[Sent]]:
     """The records in as few calls as let no external id stand in one twice, which Salesforce refuses for both."""
     rest = list(good)
     while rest:
         seen: set[Any] = set()
-        part: list[tuple[Change, dict[str, Any]]] = []
-        later: list[tuple[Change, dict[str, Any]]] = []
+        part: list[Sent] = []
+        later: list[Sent] = []
         for change, body in rest:
             who = change.number if by is None else str(body.get(by)).strip().lower()
             (later if who in seen else part).append((change, body))
@@ -211,10 +228,10 @@ def error_of_job(text: str) -> tuple[str, str]:
 
 def csv_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Rows as a job takes them: #N/A empties a field, nothing leaves it as it is."""
-    names = list(dict.fromkeys(n for row in rows for n in row))
+    names = names_of(rows)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["Id" if n == "id" else n for n in names])
+    writer.writerow(names)
     writer.writerows([_cell(row[n]) if n in row else "" for n in names] for row in rows)
     return out.getvalue().encode()
 
@@ -227,35 +244,47 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _job_receipts(
-    good: Sequence[tuple[Change, dict[str, Any]]],
-    rows: Sequence[Mapping[str, Any]],
+def row_of(change: Change, body: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as a job's row: its id, where it has one, beside its fields."""
+    known = {"Id": change.remote_id} if change.op in (Op.UPDATE, Op.REMOVE) else {}
+    return known | {k: v for k, v in body.items() if k != "id"}
+
+
+def names_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(n for row in rows for n in row))
+
+
+def _made(job: Mapping[str, Any], op: Op) -> int | None:
+    """The org's clock when a job was made: what it wrote is no older. A removed record has no time that could be compared."""
+    return None if op is Op.REMOVE else round(datetime.fromisoformat(str(job["createdDate"])).timestamp() * 1e6)
+
+
+def _matched(
+    waiting: Iterable[tuple[Change, tuple[str, ...]]],
+    names: Sequence[str],
     results: Iterable[tuple[str, Answer]],
     version: int | None,
-    op: Op,
-) -> Iterator[Receipt]:
-    """A receipt for each change. Results come in any order and repeat what was sent, by which they are told apart."""
-    names = ["Id" if n == "id" else n for n in dict.fromkeys(n for row in rows for n in row)]
-    waiting: dict[tuple[str, ...], list[Change]] = {}
-    for (change, _), row in zip(good, rows, strict=True):
-        told = {"Id" if k == "id" else k: v for k, v in row.items()}
-        waiting.setdefault(tuple(_cell(told[n]) if n in told else "" for n in names), []).append(change)
+) -> tuple[list[Receipt], list[Change]]:
+    """A receipt for each change that a job has a result for, and the changes that it has none for.
+
+    Results come in any order and repeat what was sent, by which they are told apart; `names`: the columns to go by.
+    """
+    open_: dict[tuple[str, ...], list[Change]] = {}
+    for change, who in waiting:
+        open_.setdefault(who, []).append(change)
+    receipts: list[Receipt] = []
     for kind, answer in results:
-        reader = csv.DictReader(io.StringIO(answer.body.decode()))
-        for result in reader:
-            changes = waiting.get(tuple(result.get(n) or "" for n in names))
-            if not changes:
-                continue
-            change = changes.pop(0)
-            if kind == "successfulResults":
-                yield Receipt(change.number, Outcome.OK, result["sf__Id"] or change.remote_id, version=version)
-            elif kind == "failedResults":
-                code, text = error_of_job(result["sf__Error"] or "")
-                yield _refusal(change, [code], text, version)
-            else:
-                yield Receipt(
-                    change.number, Outcome.RETRY, change.remote_id, "the job ended before it came to this record"
-                )
-    unsure = Outcome.UNKNOWN if op is Op.CREATE else Outcome.RETRY
-    for change in (c for left in waiting.values() for c in left):
-        yield Receipt(change.number, unsure, change.remote_id, "the job has no result for this record")
+        for result in csv.DictReader(io.StringIO(answer.body.decode())):
+            changes = open_.get(tuple(result.get(n) or "" for n in names))
+            if changes:
+                receipts.append(_job_receipt(changes.pop(0), kind, result, version))
+    return receipts, [c for left in open_.values() for c in left]
+
+
+def _job_receipt(change: Change, kind: str, result: Mapping[str, str], version: int | None) -> Receipt:
+    if kind == "successfulResults":
+        return Receipt(change.number, Outcome.OK, result["sf__Id"] or change.remote_id, version=version)
+    if kind == "failedResults":
+        code, text = error_of_job(result["sf__Error"] or "")
+        return _refusal(change, [code], text, version)
+    return Receipt(change.number, Outcome.RETRY, change.remote_id, "the job ended before it came to this record")

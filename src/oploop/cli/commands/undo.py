@@ -54,7 +54,7 @@ def command(cli: Cli, run: str | None, environment: str, **given: Any) -> int:
         from oploop.stages import undoing
         from oploop.workspace import Selection
 
-        loop.recover(ws)
+        await loop.recover(ws)
         selection = Selection((*given["select"], *given["syncs"]), given["exclude"])
         with Progress(cli.out, ws.runtime.monotonic, "looking at the apps") as progress:
             wish = undoing.Wish(_runs(ws, run, given["since"]), selection, given["key"], given["limit"])

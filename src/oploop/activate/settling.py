@@ -1,0 +1,58 @@
+"""Calls of a dead run of which the app kept a note: what became of them is asked before they count as unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from oploop.activate.deliver import version_of
+from oploop.activate.ledger import FoldSpec
+from oploop.apps.base import App
+from oploop.errors import OploopError
+from oploop.records import Change, Outcome
+from oploop.state import JournalStep
+from oploop.warehouse.base import Warehouse, quote_table
+
+
+def noted(step: JournalStep) -> bool:
+    """Whether the app may be asked about a step that has no receipt."""
+    return step.note is not None and step.ended_at is None
+
+
+async def settle(
+    app: App, warehouse: Warehouse, spec: FoldSpec, table: str, steps: Sequence[JournalStep], now: datetime
+) -> list[JournalStep]:
+    """Fill in the receipts of noted steps that have none; the steps that were filled in.
+
+    An app that cannot be asked now leaves them as they are: unknown.
+    """
+    found = []
+    for step in filter(noted, steps):
+        changes = _changes(warehouse, spec, table, step)
+        try:
+            receipts = await app.settle(spec.object, step.op, step.note or "", changes)
+        except OploopError:
+            continue
+        if not receipts:
+            continue
+        by_number = {r.number: r for r in receipts}
+        step.ended_at, step.outcome, step.version = now, Outcome.OK, version_of(receipts)
+        for change in changes:
+            receipt = by_number.get(change.number)
+            if receipt is None:
+                step.exceptions.append((change.number, Outcome.UNKNOWN.value, None))
+            elif receipt.outcome is not Outcome.OK:
+                step.exceptions.append((change.number, receipt.outcome.value, receipt.error))
+            elif receipt.remote_id is not None and receipt.remote_id != change.remote_id:
+                step.ids.append((change.number, receipt.remote_id))
+        found.append(step)
+    return found
+
+
+def _changes(warehouse: Warehouse, spec: FoldSpec, table: str, step: JournalStep) -> list[Change]:
+    """The changes of a step, by what tells their records apart."""
+    columns = ", ".join(["__number", "__remote", *(f"k{i}" for i in range(len(spec.keys)))])
+    rows = warehouse.rows(
+        f"SELECT {columns} FROM {quote_table(table)} WHERE __number BETWEEN {step.first} AND {step.last} ORDER BY 1"
+    )
+    return [Change(r[0], step.op, dict(zip(spec.keys, r[2:], strict=True)), {}, r[1]) for r in rows]
