@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from oploop.project import Conflict, FieldMapping, Mode
+from oploop.project import Conflict, FieldMapping, Mode, OnDeleted
 from oploop.records import Canonical, Replay
 from oploop.state import StateReader
+from tests.fault.sim import check_extras as extras
 from tests.fault.sim.schedule import Simulation, Wrong
 from tests.fault.sim.server import US, Record, Written
 from tests.fault.sim.world import BAD, DEAF, STAGES
@@ -36,7 +37,14 @@ def at_the_end(sim: Simulation) -> None:
     parked_for_a_reason(sim)
     nothing_sent_twice(sim, ledger)
     looks_tell_the_truth(sim, ledger)
-    the_app_is_as_the_model(sim, ledger)
+    extras.paused_sends_nothing(sim)
+    extras.taken_away_is_what_may_be(sim, ledger)
+    extras.what_left_is_gone(sim, ledger)
+    extras.undone_is_put_back(sim, ledger)
+    if sim.world.sync.mode is Mode.APPEND:
+        extras.each_row_is_appended_once(sim, ledger)
+    else:
+        the_app_is_as_the_model(sim, ledger)
 
 
 class Ledger:
@@ -47,10 +55,13 @@ class Ledger:
         self.rows = sim.rows_of("SELECT * FROM oploop.change_log ORDER BY run_id, number")
         self.outcomes = sim.rows_of("SELECT * FROM oploop.change_outcomes ORDER BY run_id, number, seq")
         first = {(o["run_id"], o["number"]): o["status"] for o in self.outcomes if o["seq"] == 1}
-        self.status = {(self.turn_of[r["run_id"]], r["key"]): first[r["run_id"], r["number"]] for r in self.rows}
-        self.after = {
-            (self.turn_of[r["run_id"]], r["key"]): (r["op"], orjson.loads(r["after"] or "{}")) for r in self.rows
-        }
+        self.status: dict[tuple[int, str], str] = {}
+        self.after: dict[tuple[int, str], list[tuple[str, dict[str, Any]]]] = defaultdict(list)
+        for r in self.rows:
+            change, said = (self.turn_of[r["run_id"]], r["key"]), first[r["run_id"], r["number"]]
+            # two records of one key may leave in one run
+            self.status[change] = said if self.status.get(change, said) == said else "mixed"
+            self.after[change].append((r["op"], orjson.loads(r["after"] or "{}")))
 
 
 def nothing_doubled(sim: Simulation) -> None:
@@ -65,10 +76,11 @@ def nothing_doubled(sim: Simulation) -> None:
 
 
 def _undone_by_people(sim: Simulation, creates: list[Written]) -> bool:
-    """Whether people deleted, or gave another key to, all but the last, before the next was made."""
+    """Whether people deleted, or gave another key to, all but the last, before the next was made; or we took them away."""
+    gone = ("remove",) if sim.world.extras.shows_archived else ("remove", "archive")
     for one, after in pairwise(creates):
-        between = [w for w in sim.server.log if w.id == one.id and w.who != US and one.at <= w.at <= after.at]
-        if not any(w.op == "remove" or "code" in w.sent for w in between):
+        between = [w for w in sim.server.log if w.id == one.id and one.at <= w.at <= after.at]
+        if not any(w.op in gone or (w.who != US and "code" in w.sent) for w in between):
             return False
     return True
 
@@ -96,10 +108,12 @@ def only_what_was_planned(sim: Simulation, ledger: Ledger) -> None:
         listed = ledger.after.get((turn, key or ""))
         if listed is None:
             raise Wrong(f"turn {turn} sent {op} {key!r} {item['fields']}, which the ledger does not list")
-        kind, after = listed
-        sent = {k: v for k, v in item["fields"].items() if not (kind == "create" and k == "code")}
-        if _plain(sent) != _plain(after):
-            raise Wrong(f"turn {turn} sent {key!r} {sent}, the ledger says {after}")
+        for kind, after in listed:
+            sent = {k: v for k, v in item["fields"].items() if not (kind == "create" and k == "code")}
+            if _plain(sent) == _plain(after):
+                break
+        else:
+            raise Wrong(f"turn {turn} sent {key!r} {item['fields']}, the ledger says {listed}")
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +133,7 @@ def the_ledger_tells_the_truth(sim: Simulation, ledger: Ledger) -> None:
             raise Wrong(f"the app did {change}, which the ledger does not list")
 
 
-def _valid_rows(sim: Simulation) -> Iterator[dict[str, Any]]:
+def valid_rows(sim: Simulation) -> Iterator[dict[str, Any]]:
     """Rows of the model that no rule holds."""
     held = _held(sim)
     for row in sim.rows:
@@ -132,19 +146,23 @@ def _held(sim: Simulation) -> set[str | None]:
     """Keys that a rule must hold; None for rows without one."""
     keys = Counter(sim.world.key(r["code"]) for r in sim.rows)
     there = Counter(sim.world.key((r.now or {}).get("code")) for r in sim.server.live())
+    if sim.world.sync.mode is Mode.APPEND:  # which looks at no record
+        there = Counter()
     held: set[str | None] = set()
     for row in sim.rows:
         key = sim.world.key(row["code"])
         wrong = any(m.column == "stage" and row["stage"] not in (*STAGES, None) for m in sim.world.sync.fields)
         if key is None or keys[key] > 1 or wrong or (sim.world.stream is not None and there[key] > 1):
             held.add(key)
+    if sim.world.sync.mode is Mode.APPEND:  # what is done is done
+        held -= {r["key"] for r in sim.rows_of("SELECT key FROM oploop.appended")}
     return held
 
 
 def held_for_a_reason(sim: Simulation) -> None:
     """Held is what a rule holds, and nothing else."""
     rows = sim.rows_of("SELECT DISTINCT key, reason FROM oploop.held")
-    last = sim.turns[-1]
+    last = next(t for t in reversed(sim.turns) if not t.undoes)
     if last.report is None or last.report.syncs[0].plan is None or last.report.syncs[0].plan.held == 0:
         rows = []
     said = {r["key"] for r in rows}
@@ -154,6 +172,7 @@ def held_for_a_reason(sim: Simulation) -> None:
 
 def parked_for_a_reason(sim: Simulation) -> None:
     """Parked is what the app refused or ignored, what nobody can know, or where people and we do not agree."""
+    undos = {t.run_id for t in sim.turns if t.undoes}
     for p in sim.rows_of("SELECT * FROM oploop.parked"):
         key, reason, wanted = p["key"], p["reason"], p["wanted"] or ""
         if reason == "rejected":
@@ -162,6 +181,11 @@ def parked_for_a_reason(sim: Simulation) -> None:
             right = DEAF in wanted and "deaf" in sim.world.behaviour.quirks.values()
         elif reason == "unknown":
             right = _may_stay_unknown(sim)
+        elif reason == "undone":
+            undone = {
+                r["key"] for r in sim.rows_of("SELECT key, run_id FROM oploop.change_log") if r["run_id"] in undos
+            }
+            right = key in undone
         elif reason in ("conflict", "tug-of-war"):
             said = {m.field: _conflict(sim, m) for m in sim.world.sync.fields}
             right = said.get(p["field"]) is (Conflict.HOLD if reason == "conflict" else Conflict.OURS)
@@ -230,7 +254,7 @@ def the_app_is_as_the_model(sim: Simulation, ledger: Ledger) -> None:
     """Each row has arrived, or there is a reason that a person can read."""
     parked = {p["key"] for p in sim.rows_of("SELECT key FROM oploop.parked")}
     known = {r["canonical_key"]: r["remote_id"] for r in sim.rows_of("SELECT * FROM oploop.records")}
-    for row in _valid_rows(sim):
+    for row in valid_rows(sim):
         key = sim.world.key(row["code"]) or ""
         record = _record(sim, key, known)
         if key in parked:
@@ -255,10 +279,13 @@ def _record(sim: Simulation, key: str, known: dict[str, str]) -> Record | None:
 
 
 def _was_deleted(sim: Simulation, key: str, known: dict[str, str]) -> bool:
-    """Whether a record with the key was deleted by people."""
+    """Whether a record with the key was deleted by people, and stays so."""
+    if sim.world.sync.on_deleted is OnDeleted.RECREATE:
+        return False
     for record in sim.server.records.values():
         last = next((v for _, _, v in reversed(record.past) if v is not None), {})
-        if record.now is None and (sim.world.key(last.get("code")) == key or known.get(key) == record.id):
+        by = next((w.who for w in reversed(sim.server.log) if w.id == record.id and w.op in ("remove", "archive")), "")
+        if record.now is None and by != US and (sim.world.key(last.get("code")) == key or known.get(key) == record.id):
             return True
     if sim.world.stream is None:
         return any(w.who == US and w.key == key for w in sim.server.log)

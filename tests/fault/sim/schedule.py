@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import random
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from oploop import loop
-from oploop.activate import ledger
+from oploop.activate import ledger, waiting
 from oploop.errors import OploopError
 from oploop.extract.cursors import ensure_table
 from oploop.loop import Options
 from oploop.records import Replay
 from oploop.report import RunReport
+from oploop.stages.undoing import Wish, plan_undo
 from oploop.warehouse.base import literal
 from oploop.warehouse.duckdb import DuckDBWarehouse
 from oploop.workspace import Workspace
@@ -68,6 +69,9 @@ class Turn:
     error: str | None = None
     report: RunReport | None = None
     model: list[dict[str, Any]] = field(default_factory=list)
+    undoes: tuple[str, ...] = ()  #: the runs that it takes back
+    paused: bool = False  #: the sync was paused when it began
+    left: list[tuple[str, str | None, str]] = field(default_factory=list)  #: what an undo named as not put back
 
 
 class Simulation:
@@ -82,6 +86,7 @@ class Simulation:
         self.points = Points(self.note)
         self.server = Server(self.world, self.clock, self.points, self.note)
         self.rows = [dict(r) for r in self.world.rows]
+        self.gone: list[dict[str, Any]] = []  #: rows that left the model
         self.turns: list[Turn] = []
         self.lost_state = False
         self.jumped = False
@@ -98,8 +103,11 @@ class Simulation:
         from tests.fault.sim import check
 
         self.prepare()
-        for _ in range(self.rng.randint(2, 4)):
+        for _ in range(self.rng.randint(2, 4) + self.world.extras.more_turns):
+            if self.world.extras.leaves and self.turns:
+                self.rows_leave()
             self.happenings()
+            self.decisions()
             self.turn(self.rng.choice(tuple(WEATHERS)), mishaps=True)
             check.always(self)
         self.quieten()
@@ -158,6 +166,17 @@ class Simulation:
             rng.choice(self.rows)[name] = draw_value(rng, name)
         self.note(f"model: {self.rows}")
 
+    def rows_leave(self) -> None:
+        """Rows leave the model, and some that left come back."""
+        rng = self.rng
+        for _ in range(rng.randint(0, 3)):
+            if self.rows and rng.random() < 0.65:
+                self.gone.append(self.rows.pop(rng.randrange(len(self.rows))))
+            elif self.gone:
+                self.rows.append(self.gone.pop(rng.randrange(len(self.gone))))
+        if self.rows and rng.random() < 0.7:  # a row without a key keeps all
+            self.rows = [r for r in self.rows if self.world.key(r["code"]) is not None]
+
     def people_work(self) -> None:
         rng, live = self.rng, self.server.live()
         dice = rng.random()
@@ -172,10 +191,33 @@ class Simulation:
             name = rng.choice(self.world.fields)
             self.server.person_edits(rng.choice(live).id, {name: draw_value(rng, name)})
 
+    def decisions(self) -> None:
+        """What people decide of the sync: it is paused, resumed, a run is undone."""
+        rng, extras = self.rng, self.world.extras
+        done = [t for t in self.turns if t.run_id]
+        if extras.undo and done and rng.random() < 0.4:
+            undone = done[-1] if rng.random() < 0.6 else rng.choice(done)
+            self.turn(rng.choice(("calm", *WEATHERS)), mishaps=rng.random() < 0.5, undoes=(undone.run_id,))
+            self.clock.seconds += rng.choice((0.1, 30.0, 4000.0))
+        if extras.pause and rng.random() < 0.4:
+            waiting.pause(self.inner, worlds.SYNC, None, None, self.clock.now())
+            self.note("paused")
+        elif rng.random() < 0.7:
+            self.resume()
+
+    def paused(self) -> bool:
+        return worlds.SYNC in waiting.paused(self.inner)
+
+    def resume(self) -> None:
+        """What `oploop resume` does."""
+        if self.paused():
+            waiting.resume(self.inner, worlds.SYNC)
+            self.note("resumed")
+
     # -- a turn --------------------------------------------------------------------------------------------------------
 
-    def turn(self, weather: str, *, mishaps: bool) -> Turn:
-        """One process: opens what is stored, runs the loop once, ends or dies."""
+    def turn(self, weather: str, *, mishaps: bool, undoes: tuple[str, ...] = ()) -> Turn:
+        """One process: opens what is stored, runs the loop once or undoes some runs, ends or dies."""
         rng = self.rng
         self.points.begin()
         if mishaps and rng.random() < 0.5:
@@ -186,9 +228,11 @@ class Simulation:
             self.points.refuse_what = rng.choice(("warehouse", "state"))
         self.server.weather = WEATHERS[weather]
         self.server.turn = len(self.turns) + 1
-        turn = Turn(self.server.turn, "", self.clock.seconds, model=[dict(r) for r in self.rows])
+        model = [dict(r) for r in self.rows]
+        turn = Turn(self.server.turn, "", self.clock.seconds, model=model, undoes=undoes, paused=self.paused())
         self.turns.append(turn)
-        self.note(f"turn {turn.number}: {weather}, crash at {self.points.crash_at}, refuse {self.points.refuse}")
+        what = f" undoes {', '.join(undoes)}" if undoes else ""
+        self.note(f"turn {turn.number}:{what} {weather}, crash at {self.points.crash_at}, refuse {self.points.refuse}")
         self._live(turn)
         self.points_seen = max(30, self.points.count)
         how = "crashed" if turn.crashed else turn.error or (turn.report.status if turn.report else "?")
@@ -236,12 +280,16 @@ class Simulation:
         runtime = self.clock.runtime(self.rng)
         app = SimApp(self.world, runtime, self.server)
         project = worlds.project(self.world, self.folder)
-        ids = replace(runtime, new_id=lambda: self._first_id(turn))
         try:
-            store = SimStore(project.state_dir, runtime, self.points)
-            ws = Workspace(project, "prod", ids, "sim", _warehouse=warehouse, _state=store, _apps={worlds.APP: app})
+            store = SimStore(project.state_dir, runtime, self.points, self._begins)
+            ws = Workspace(project, "prod", runtime, "sim", _warehouse=warehouse, _state=store, _apps={worlds.APP: app})
             async with ws:
-                turn.report = await loop.run(ws, Options(yes=True, first_run=True, allow=ALLOWED))
+                if turn.undoes:
+                    await self._undo(ws, turn)
+                else:
+                    backfill = self.world.extras.backfill
+                    options = Options(yes=True, first_run=True, allow=ALLOWED, backfill=backfill)
+                    turn.report = await loop.run(ws, options)
         except OploopError as e:
             turn.error = f"{type(e).__name__}: {e}"
         except Crash:
@@ -251,11 +299,24 @@ class Simulation:
                 raise Wrong(f"a run raised {type(e).__name__}: {e!r}") from e
             raise
 
-    def _first_id(self, turn: Turn) -> str:
-        """A new id; the first of a turn is its run's."""
-        new = self.clock.new_id()
-        turn.run_id = turn.run_id or new
-        return new
+    async def _undo(self, ws: Workspace, turn: Turn) -> None:
+        """What `oploop undo` does."""
+        loop.recover(ws)
+        reports = await plan_undo(ws, Wish(turn.undoes))
+        turn.left = [(left.key, left.field, left.reason) for r in reports for left in r.left]
+        if any(r.plan is not None and r.plan.changes for r in reports):
+            turn.report = await loop.undo(ws, turn.undoes, reports)
+
+    def _begins(self, run_id: str) -> None:
+        """A run begins. A second one in a turn puts back the canary of the first."""
+        turn = self.turns[-1]
+        if not turn.run_id:
+            turn.run_id = run_id
+            return
+        back = Turn(len(self.turns) + 1, run_id, self.clock.seconds, model=turn.model, undoes=(turn.run_id,))
+        self.turns.append(back)
+        self.server.turn = back.number
+        self.note(f"turn {back.number}: puts back the canary of {turn.run_id}")
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -265,11 +326,12 @@ class Simulation:
         quiet = 0
         for _ in range(PATIENCE):
             self.clock.seconds += 2000.0
+            self.resume()
             sent = len(self.server.received)
             turn = self.turn("calm", mishaps=False)
             if turn.report is None:
                 raise Wrong(f"a run without mishaps fails: {turn.error}")
-            quiet = quiet + 1 if len(self.server.received) == sent else 0
+            quiet = quiet + 1 if len(self.server.received) == sent and not self.paused() else 0
             if quiet == 2:
                 return
         raise Wrong(f"after {PATIENCE} turns without mishaps it still sends")

@@ -40,6 +40,7 @@ class Record:
 
     id: str
     by: str
+    archived: bool = False  #: and still shown
     past: list[tuple[float, int, dict[str, Any] | None]] = field(default_factory=list)
 
     @property
@@ -132,7 +133,12 @@ class Server:
         return value.strip() if quirk == "trim" else value.lower()
 
     def _delete(self, record: Record, who: str, key: Any = None, op: str = "remove") -> None:
-        record.past.append((self.clock.seconds, max(self.clock.true_micros(), record.version + 1), None))
+        shown = op == "archive" and self.world.extras.shows_archived
+        record.archived = record.archived or op == "archive"
+        before = record.now
+        record.past.append(
+            (self.clock.seconds, max(self.clock.true_micros(), record.version + 1), before if shown else None)
+        )
         self.log.append(Written(self.turn, who, op, record.id, {}, {}, self.clock.seconds, self.world.key(key)))
         self.note(f"app: {who} {op}s {record.id}")
 
@@ -283,6 +289,9 @@ class Server:
         if self.rng.random() < self.weather.item_lock:
             return {"n": n, "error": "locked", "later": True}
         record = self._find(op, item)
+        gone = self.records.get(item.get("id") or "")
+        if record is None and gone is not None and op in ("remove", "archive"):  # it is as was wanted
+            record = gone
         if record is None and op in ("update", "remove", "archive"):
             self._note_refused([item])
             return {"n": n, "error": "no such record"}
@@ -307,6 +316,9 @@ class Server:
             found = [r for r in self.live() if self.world.key((r.now or {}).get("code")) == wanted]
             return found[0] if found else None
         record = self.records.get(item.get("id") or "")
+        if record is None and self.world.stream is None and op != "create":  # known by its key alone
+            made = [w.id for w in self.log if w.who == US and w.key == self.world.key(item["key"])]
+            record = self.records[made[-1]] if made else None
         return record if record is not None and record.now is not None else None
 
 

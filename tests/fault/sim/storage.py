@@ -159,14 +159,20 @@ class SimWarehouse:
 class SimStore(StateStore):
     """A StateStore whose commits are points. With anything less than synchronous=FULL, a crash takes them back."""
 
-    def __init__(self, folder: Path, runtime: Runtime, points: Points) -> None:
-        self._points = points
+    def __init__(
+        self, folder: Path, runtime: Runtime, points: Points, begins: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._points, self._begins = points, begins
         super().__init__(folder, runtime)
         self._synced = b""
         self._lazy = self._db.execute("PRAGMA synchronous").fetchone()[0] < 2
         if self._lazy:
             self._synced = self._db.serialize()
             points.on_death.append(lambda: self._db.deserialize(self._synced))
+
+    def begin_run(self, run_id: str, environment: str, command: str) -> None:
+        self._begins(run_id)
+        super().begin_run(run_id, environment, command)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -38,7 +38,10 @@ from oploop.records import (
     Replay,
     Stream,
 )
+from tests.fault.sim.extras import Extras, widen
 
+#: Every so many worlds have the extras.
+EXTRAS = 2
 APP, OBJECT, MODEL, SYNC = "crm", "people", "mart.people", "people"
 PLACE = Place("syncs/people.yml", 1)
 STAGES = ("new", "open", "won")
@@ -73,6 +76,7 @@ class World:
     fields: tuple[str, ...]
     rows: list[dict[str, Any]]
     existing: list[dict[str, Any]]  #: records that the app holds before we came
+    extras: Extras = field(default_factory=Extras)
 
     @property
     def fold_case(self) -> bool:
@@ -106,7 +110,8 @@ def draw(seed: int) -> World:
     made = obj.operations.get(Op.CREATE)
     if made is not None and made.replay is Replay.LOOKUP and (blind or rng.random() < 0.2):
         sync = replace(sync, at_most_once=True)  # what cannot be looked up is refused otherwise
-    return World(seed, obj, stream, behaviour, sync, fields, rows, existing)
+    world = World(seed, obj, stream, behaviour, sync, fields, rows, existing)
+    return widen(world) if seed % EXTRAS == 1 else world
 
 
 def _behaviour(rng: random.Random, fields: tuple[str, ...]) -> Behaviour:

@@ -76,6 +76,9 @@ class World:
     read_began: datetime | None = None  #: of the last complete read
     lag: timedelta = timedelta(0)
     on_leave: str = "keep"
+    adopt: str = "none"
+    blind: bool = False  #: the records cannot be read: their states are kept by canonical key
+    archived: frozenset[str] = frozenset()  #: ids that we archived before, and that the app may go on showing
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ def _row(world: World, row: Row, times: Counter[Any]) -> Verdict:
     key = key_of(row.key, world.key_form)
     if key is None or times[key] > 1:
         return Verdict("held", key)
+    if world.blind:
+        return _blind(world, row, key)
     same_key = [r for r in world.records if key_of(r.key, world.key_form) == key]
     live = [r for r in same_key if not r.deleted]
     if len(live) > 1:
@@ -127,6 +132,26 @@ def _row(world: World, row: Row, times: Counter[Any]) -> Verdict:
     if world.mode == "create":
         return Verdict("same", key, remote_id)
     return _compare(world, row, key, remote_id, record, state)
+
+
+def _blind(world: World, row: Row, key: Any) -> Verdict:
+    """A row whose record is known only by what was sent."""
+    state = next((s for s in world.states if s.remote_id == key), None)
+    remote_id = world.identities.get(key) or (key if state is not None else None)
+    if any(_unfit(f, row.values.get(f.name), new=remote_id is None) for f in world.fields):
+        return Verdict("held", key)
+    if remote_id is not None:
+        return (
+            Verdict("same", key, remote_id)
+            if world.mode == "create"
+            else _compare(world, row, key, remote_id, None, state)
+        )
+    if world.mode == "update":
+        return Verdict("missing", key)
+    wanted = {f.name: _wanted(f, row, None) for f in world.fields}
+    return Verdict(
+        "create", key, None, {f.name: wanted[f.name] for f in world.fields if not _equal(f, wanted[f.name], None)}
+    )
 
 
 def _identify(world: World, key: Any, live: Sequence[Record]) -> tuple[Record | None, str | None]:
@@ -186,7 +211,7 @@ def _wanted(f: Spec, row: Row, holds: Any) -> Any:
 def _compare(world: World, row: Row, key: Any, remote_id: str, record: Record | None, state: State | None) -> Verdict:
     sends: dict[str, Any] = {}
     kept, parked = False, False
-    news = state is None or _superseded(world, record, state)
+    news = not world.blind and (state is None or _superseded(world, record, state))
     for f in world.fields:
         known = state is not None and f.name in state.fields
         sent, stored = state.fields[f.name] if state is not None and known else (None, None)
@@ -222,29 +247,52 @@ def _equal(f: Spec, a: Any, b: Any) -> bool:
 
 
 def left(world: World) -> list[Verdict]:
-    """What is to be done with each record that we know and whose row has left the model."""
+    """What is to be done with each record that may be taken away, or cleared, and whose row has left the model."""
     keys = {key_of(r.key, world.key_form) for r in world.rows}
     found = {v.remote_id for v in decide(world)} | {_means(world, k) for k in keys if k is not None}
     verdicts = []
-    for state in world.states:
-        record = next((r for r in world.records if r.remote_id == state.remote_id), None)
-        names = {k for k, i in world.identities.items() if i == state.remote_id}
+    for remote_id, state in _candidates(world):
+        record = next((r for r in world.records if r.remote_id == remote_id), None)
+        names = {k for k, i in world.identities.items() if i == remote_id and not _mirrors_all(world)}
+        if world.blind and state is not None:
+            names |= {state.remote_id}
         shown = key_of(record.key, world.key_form) if record is not None else None
-        if state.remote_id in found or (names | {shown}) & (keys - {None}):
-            continue  # its row is there, be it held
-        if record.deleted if record is not None else _vouched(world, state):
+        if remote_id in found or (names | {shown}) & (keys - {None}) or remote_id in world.archived:
+            continue  # its row is there, be it held; or it was archived before
+        gone = record.deleted if record is not None else state is not None and _vouched(world, state)
+        if gone and not world.blind:
             continue  # gone already
-        if world.on_leave == "delete" and not names:
-            continue  # not made by us
-        status, sends = ("remove", {}) if world.on_leave == "delete" else _clear(world, record, state)
-        if status in ("remove", "update") and None in keys:
+        status, sends = {"delete": "remove", "archive": "archive"}.get(world.on_leave, ""), dict[str, Any]()
+        if world.on_leave == "clear":
+            status, sends = _clear(world, record, state) if state is not None else ("same", {})
+        if status in ("remove", "archive", "update") and None in keys:
             status, sends = "left", {}
-        verdicts.append(Verdict(status, None, state.remote_id, sends))
+        verdicts.append(Verdict(status, None, remote_id, sends))
     return [v for v in verdicts if v.status != "same"]
+
+
+def _mirrors_all(world: World) -> bool:
+    """Whether all that the app shows goes by the keys that it shows."""
+    return world.adopt == "all" and world.mode == "mirror" and not world.blind
+
+
+def _candidates(world: World) -> list[tuple[str, State | None]]:
+    """(the app's id, state) of records that may be taken away or cleared: ours, or what `adopt: all` adds to them."""
+    if _mirrors_all(world):
+        states = {s.remote_id: s for s in world.states}
+        return [(r.remote_id, states.get(r.remote_id)) for r in world.records if not r.deleted]
+    ours = []
+    for s in world.states:
+        made = s.remote_id in (world.identities if world.blind else world.identities.values())
+        if made or world.on_leave == "clear" or world.adopt == "all":
+            ours.append((world.identities.get(s.remote_id, s.remote_id) if world.blind else s.remote_id, s))
+    return ours
 
 
 def _means(world: World, key: Any) -> str | None:
     """The record that a key of the model means, also where its row is held."""
+    if world.blind:
+        return world.identities.get(key)
     live = [r for r in world.records if not r.deleted and key_of(r.key, world.key_form) == key]
     return _identify(world, key, live)[1]
 
@@ -257,7 +305,7 @@ def _clear(world: World, record: Record | None, state: State) -> tuple[str, dict
         if f.name not in state.fields:
             continue
         stored = state.fields[f.name][1]
-        news = _superseded(world, record, state)
+        news = not world.blind and _superseded(world, record, state)
         now = (record.values.get(f.name) if record is not None else None) if news else stored
         if f.in_place:
             rest = tuple(sorted(set(now or ()) - set(f.add)))

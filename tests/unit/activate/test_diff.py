@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from oploop.activate import diff as diffing
 from oploop.errors import FixConfig
-from oploop.project import Check, FieldMapping, OnLeave
+from oploop.project import Adopt, Check, FieldMapping, Mode, OnLeave
 from oploop.records import Canonical, Column, Field, FieldType, JsonEntry, JsonPath, Op, Operation, Replay
 from tests.unit.activate.engine import SAFE, Engine, a_field, a_stream, a_sync, an_object, at, micros
 from tests.unit.activate.oracle import Record, Row, Spec, State, World, decide, left
 
-REMOVABLE = {Op.CREATE: SAFE, Op.UPDATE: SAFE, Op.REMOVE: SAFE}
+REMOVABLE = {Op.CREATE: SAFE, Op.UPDATE: SAFE, Op.REMOVE: SAFE, Op.ARCHIVE: SAFE}
 #: One field of each type, under names that SQL and JSON find hard, in the places where apps put values.
 FIELDS: dict[str, Field] = {
     f.name: f
@@ -248,13 +248,16 @@ def build(engine: Engine, world: World) -> Any:
         )
         for f in world.fields
     ]
-    obj = an_object(*(FIELDS[n] for n in names), canonical=world.key_form, operations=REMOVABLE)
-    bound = engine.bind(
-        a_sync(*mappings, mode=world.mode, on_leave=OnLeave(world.on_leave)), obj, a_stream(world.lag.total_seconds())
-    )
+    shown = {"stream": None} if world.blind else {}
+    obj = an_object(*(FIELDS[n] for n in names), canonical=world.key_form, operations=REMOVABLE, **shown)
+    sync = a_sync(*mappings, mode=Mode(world.mode), on_leave=OnLeave(world.on_leave), adopt=Adopt(world.adopt))
+    bound = engine.bind(sync, obj, None if world.blind else a_stream(world.lag.total_seconds()))
     engine.state(bound, [state_row(s) for s in world.states])
     for key, remote_id in world.identities.items():
         engine.identity(key, remote_id)
+    for remote_id in world.archived:
+        values = ("crm", "people", remote_id, None, "archive", "people", "r0", 1, at(0))
+        engine.warehouse.execute("INSERT INTO oploop.removed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     if world.read_began is not None:
         engine.complete_read(world.read_began)
     return bound
@@ -339,20 +342,22 @@ def compare_left(engine: Engine, world: World) -> None:
     numbers = {r["__number"] for r in rows}
     for change in engine.changes(found):
         if change.number in numbers:
-            assert change.op is (Op.UPDATE if world.on_leave == "clear" else Op.REMOVE)
+            assert change.op is {"clear": Op.UPDATE, "delete": Op.REMOVE, "archive": Op.ARCHIVE}[world.on_leave]
             assert sent_values(change, {}) == dict(wanted[change.remote_id].sends)
 
 
 @given(
     world=worlds(),
-    on_leave=st.sampled_from(["delete", "clear"]),
+    on_leave=st.sampled_from(["delete", "archive", "clear"]),
+    adopt=st.sampled_from(["none", "none", "all", "mirror"]),
     gone=st.integers(0, 4),
     ours=st.integers(0, 255),
     nameless=st.integers(0, 3),
+    away=st.integers(0, 15),
 )
-@RELAXED
+@settings(RELAXED, max_examples=150)
 def test_what_leaves_is_what_the_design_says(
-    engine: Engine, world: World, on_leave: str, gone: int, ours: int, nameless: int
+    engine: Engine, world: World, on_leave: str, adopt: str, gone: int, ours: int, nameless: int, away: int
 ) -> None:
     made = {i: k for k, i in world.identities.items()}  # a record has one key
     shown = {r.remote_id: key_text(r.key, world.key_form) for r in world.records}
@@ -361,6 +366,38 @@ def test_what_leaves_is_what_the_design_says(
             made.setdefault(s.remote_id, shown.get(s.remote_id) or f"k{n}")
     rows = [*world.rows[gone:]] + ([Row(None, {f.name: None for f in world.fields})] if nameless == 0 else [])
     world = replace(world, on_leave=on_leave, rows=rows, identities={k: i for i, k in made.items()})
+    if adopt != "none":
+        world = replace(world, adopt="all", mode="mirror" if adopt == "mirror" else world.mode)
+    if on_leave == "archive":
+        world = replace(world, archived=frozenset(s.remote_id for n, s in enumerate(world.states) if away >> n & 1))
+    see_left(engine, world)
+
+
+@given(
+    world=worlds(),
+    on_leave=st.sampled_from(["keep", "delete", "archive", "clear"]),
+    adopt=st.sampled_from(["none", "all"]),
+    told=st.integers(0, 255),
+    gone=st.integers(0, 4),
+    nameless=st.integers(0, 3),
+)
+@settings(RELAXED, max_examples=150)
+def test_a_blind_sync_goes_by_what_it_sent(
+    engine: Engine, world: World, on_leave: str, adopt: str, told: int, gone: int, nameless: int
+) -> None:
+    keys = [k for k in dict.fromkeys(key_text(x, world.key_form) for x in DISTINCT) if k]
+    states = [replace(s, remote_id=k) for k, s in zip(keys, world.states, strict=False)]
+    identities = {s.remote_id: f"r{n}" for n, s in enumerate(states) if told >> n & 1}  # the app told who it is
+    rows = [*world.rows[gone:]] + ([Row(None, {f.name: None for f in world.fields})] if nameless == 0 else [])
+    leaves = {"on_leave": on_leave, "adopt": adopt if on_leave != "keep" else "none"}
+    blind = replace(world, blind=True, records=[], states=states, identities=identities, rows=rows, **leaves)
+    if on_leave == "keep":
+        check(engine, blind)
+    else:
+        see_left(engine, blind)
+
+
+def see_left(engine: Engine, world: World) -> None:
     assume(engine.warehouse.dialect != "postgres" or "\\x00" not in repr(world))
     with contextlib.suppress(_Undo), engine.warehouse.transaction():
         compare_left(engine, world)
