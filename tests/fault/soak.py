@@ -1,4 +1,7 @@
-"""Play many schedules: `python -m tests.fault.soak --seeds 100000 [--from 0] [--jobs 2]`, or one with its trace: `--only SEED`."""
+"""Play many schedules: `python -m tests.fault.soak --seeds 100000 [--from 0] [--jobs 2]`, or one with its trace: `--only SEED`.
+
+From seed 10,000 on worlds have rows that leave, appends, undos, pauses, canaries (`sim/extras.py`).
+"""
 
 from __future__ import annotations
 

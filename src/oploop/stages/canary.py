@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from oploop.activate import diff as diffing
-from oploop.activate import undo
+from oploop.activate import undo, waiting
 from oploop.activate.deliver import Delivery
 from oploop.activate.plan import SyncPlan
 from oploop.report import SyncReport
@@ -94,6 +94,8 @@ def _says(u: Unmeant) -> str:
 async def _put_back(ws: Workspace, plan: SyncPlan, run_id: str, tell: Tell, send: Send) -> str:
     """Undo the canary, as a run of its own, which also pauses the sync; what to say of it."""
     b, again = plan.bound, ws.runtime.new_id()
+    # before anything that may fail, and also where nothing can be put back
+    waiting.pause(ws.warehouse, b.name, again, f"canary of run {run_id}", ws.runtime.now())
     found = await plan_runs(ws, b, undo.Asked((run_id,)), [f.label for f in b.fields], [b.name], tell)
     back = found[0]
     ws.store.begin_run(again, ws.environment, f"canary of {run_id}")

@@ -162,6 +162,13 @@ def unmeant(target: Target, warehouse: Warehouse, run_id: str) -> list[Unmeant]:
     Alike is what an app makes of a value by itself: other case, trimmed blanks, a cut end, a rounded number.
     """
     of_run, own = f"l.run_id = {literal(run_id)}", literal(target.sync)
+    untold = warehouse.rows(
+        "SELECT l.key FROM oploop.change_log l JOIN (SELECT run_id, sync, number, max(remote_id) AS remote_id "
+        "FROM oploop.change_outcomes GROUP BY 1, 2, 3) o ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
+        f"WHERE {of_run} AND l.sync = {own} AND l.op = 'create' AND o.remote_id IS NULL ORDER BY 1"
+    )
+    if untold:  # there may be nothing else that was looked at
+        return [Unmeant(key, None, None, "the app did not tell its id, so it cannot be read back") for (key,) in untold]
     state = f"{target.state_table} s ON s.remote_id = l.remote_id AND s.sync = {own}"
     parts = [
         "SELECT l.key AS key, NULL AS field, NULL AS sent, 'the record is not in the app' AS holds FROM oploop_looked l "

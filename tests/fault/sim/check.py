@@ -24,6 +24,7 @@ SEEN = ("confirmed", "altered", "ignored", "drifted", "gone")
 def always(sim: Simulation) -> None:
     """After each turn, however it ended."""
     nothing_doubled(sim)
+    extras.a_canary_that_stopped_pauses(sim)
 
 
 def at_the_end(sim: Simulation) -> None:
@@ -215,7 +216,7 @@ def nothing_sent_twice(sim: Simulation, ledger: Ledger) -> None:
             if before is not None and before.turn != w.turn and before.sent[m.field] == w.sent[m.field]:
                 acked = ledger.status.get((before.turn, before.key or "")) in ACKED
                 fair = _conflict(sim, m) is Conflict.OURS and (theirs[w.id] or _deaf(sim, m, w.sent[m.field]))
-                untold = before.op == "create" and not sim.world.behaviour.tells_ids
+                untold = not sim.world.behaviour.tells_ids and extras.made(ledger, before)
                 if acked and not fair and not untold:
                     raise Wrong(
                         f"turn {w.turn} sent {w.key!r} {m.field} = {w.sent[m.field]!r} again, as turn {before.turn} did"

@@ -25,6 +25,14 @@ def paused_sends_nothing(sim: Simulation) -> None:
             raise Wrong(f"turn {turn} sent {op} {item['key']!r} of a paused sync")
 
 
+def a_canary_that_stopped_pauses(sim: Simulation) -> None:
+    """A sync whose canary was not as meant sends nothing more until it is resumed."""
+    report = next(t for t in reversed(sim.turns) if not sim.is_put_back(t)).report
+    said = report.syncs[0].stopped if report is not None and report.syncs else []
+    if any(s.startswith("canary: ") for s in said) and not sim.paused():
+        raise Wrong(f"{said[0]}, and the sync is not paused")
+
+
 # -- rows that leave ---------------------------------------------------------------------------------------------------
 
 
@@ -73,10 +81,10 @@ def _is_ours(sim: Simulation, ledger: Ledger, id: str, until: float) -> bool:
     said = [w for w in wrote if ledger.status.get((w.turn, w.key or "")) in ("sent", "mixed")]
     if sync.adopt is Adopt.ALL:
         return bool(said) or any(ledger.status.get((w.turn, w.key or "")) == "unknown" for w in wrote)
-    return any(_made(ledger, w) for w in said)
+    return any(made(ledger, w) for w in said)
 
 
-def _made(ledger: Ledger, w: Written) -> bool:
+def made(ledger: Ledger, w: Written) -> bool:
     """Whether we take it that a write made its record: the app's own upsert does not tell."""
     return any(op == "create" for op, _ in ledger.after.get((w.turn, w.key or ""), []))
 
@@ -117,7 +125,7 @@ def _must_go(sim: Simulation, ledger: Ledger, record: Record) -> bool:
         )
     if sim.world.stream is None and not sim.world.behaviour.tells_ids:
         return False  # nobody told who it is: it is not among our records
-    return told and any(_made(ledger, w) and ledger.status.get((w.turn, w.key or "")) == "sent" for w in ours)
+    return told and any(made(ledger, w) and ledger.status.get((w.turn, w.key or "")) == "sent" for w in ours)
 
 
 def _is_cleared(sim: Simulation, ledger: Ledger, record: Record) -> None:
@@ -163,6 +171,8 @@ def each_row_is_appended_once(sim: Simulation, ledger: Ledger) -> None:
     from tests.fault.sim.check import valid_rows
 
     parked = {p["key"] for p in sim.rows_of("SELECT key FROM oploop.parked")}
+    # a lost call is looked up by its key: a record that people gave the same key passes for ours
+    parked |= {sim.world.key(w.sent.get("code")) for w in sim.server.log if w.who != US}
     for row in valid_rows(sim):
         key = sim.world.key(row["code"])
         if key not in seen and key not in parked and not made[key]:

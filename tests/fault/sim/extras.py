@@ -1,4 +1,4 @@
-"""What every second world has besides: rows that leave, append, undo, pause, canary, records that are made again."""
+"""What worlds have besides from a seed on: rows that leave, append, undo, pause, canary, records that are made again."""
 
 from __future__ import annotations
 

@@ -65,6 +65,7 @@ class Turn:
     number: int
     run_id: str
     began: float = 0.0
+    ended: float = -1.0
     crashed: bool = False
     error: str | None = None
     report: RunReport | None = None
@@ -208,6 +209,10 @@ class Simulation:
     def paused(self) -> bool:
         return worlds.SYNC in waiting.paused(self.inner)
 
+    def is_put_back(self, turn: Turn) -> bool:
+        """Whether it is no process of its own, but the part of one that put a canary back."""
+        return any(t.run_id in turn.undoes and t.began <= turn.began <= t.ended for t in self.turns)
+
     def resume(self) -> None:
         """What `oploop resume` does."""
         if self.paused():
@@ -234,6 +239,7 @@ class Simulation:
         what = f" undoes {', '.join(undoes)}" if undoes else ""
         self.note(f"turn {turn.number}:{what} {weather}, crash at {self.points.crash_at}, refuse {self.points.refuse}")
         self._live(turn)
+        turn.ended = self.clock.seconds
         self.points_seen = max(30, self.points.count)
         how = "crashed" if turn.crashed else turn.error or (turn.report.status if turn.report else "?")
         self.note(f"turn {turn.number} ended: {how}; {self.points.count} points")

@@ -40,8 +40,8 @@ from oploop.records import (
 )
 from tests.fault.sim.extras import Extras, widen
 
-#: Every so many worlds have the extras.
-EXTRAS = 2
+#: From this seed on worlds have the extras.
+EXTRAS = 10_000
 APP, OBJECT, MODEL, SYNC = "crm", "people", "mart.people", "people"
 PLACE = Place("syncs/people.yml", 1)
 STAGES = ("new", "open", "won")
@@ -111,7 +111,7 @@ def draw(seed: int) -> World:
     if made is not None and made.replay is Replay.LOOKUP and (blind or rng.random() < 0.2):
         sync = replace(sync, at_most_once=True)  # what cannot be looked up is refused otherwise
     world = World(seed, obj, stream, behaviour, sync, fields, rows, existing)
-    return widen(world) if seed % EXTRAS == 1 else world
+    return widen(world) if seed >= EXTRAS else world
 
 
 def _behaviour(rng: random.Random, fields: tuple[str, ...]) -> Behaviour:

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from oploop.activate import ledger, waiting
+from oploop.activate import ledger, states, waiting
 from oploop.activate.bind import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.errors import FixConfig
 from oploop.project import Mode
-from oploop.records import ColumnType, Op, Operation, Outcome, Replay, Stream
+from oploop.records import ColumnType, FieldType, Op, Operation, Outcome, Replay, Stream
 from oploop.state import JournalStep
+from oploop.verify import Target, Watched, unmeant
 from tests.unit.activate.engine import OBJECT, SAFE, Engine, a_field, a_sync, an_object, at
 
 LOOKUP = Operation(replay=Replay.LOOKUP, settle=100.0)
@@ -124,3 +125,19 @@ def test_at_most_once_waits_for_a_person(engine: Engine, create: Operation, sync
     lose(engine, b)
     read(engine, b, 9_999)
     assert engine.diff(b).counts == {"parked": 1}
+
+
+def test_a_canary_whose_id_was_not_told_could_not_be_read_back(engine: Engine) -> None:
+    b = bound(engine)
+    plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
+    table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
+    step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4), at(5), outcome=Outcome.OK)
+    ledger.fold(engine.warehouse, "r1", ledger.spec_of(b, engine.warehouse, None), table, at(3), [step], at(9))
+    watched = Watched("tier", "tier", "r.tier", "VARCHAR", FieldType.TEXT)
+    target = Target(b.name, "crm", OBJECT, engine.raw, "id", states.state_table(b), (watched,), None)
+    [found] = unmeant(target, engine.warehouse, "r1")
+    assert (found.key, found.field, found.holds) == (
+        "a@x",
+        None,
+        "the app did not tell its id, so it cannot be read back",
+    )
