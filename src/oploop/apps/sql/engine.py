@@ -24,12 +24,91 @@ class RowsRefused(Refused):
         super().__init__(Answer(400, {}, b"", Request("INSERT", table)), message)
 
 
-class Engine(ABC):
+class Values:
+    """How values travel."""
+
+    text: ClassVar[str] = "TEXT"  #: the type to which a value is cast to be read as text
+
+    def as_key(self, column: SqlColumn) -> SqlColumn:
+        """A column that identifies records: text where its value would not be the same text everywhere."""
+        kind = column.kind
+        if kind.column in (ColumnType.TEXT, ColumnType.INTEGER):
+            return column
+        if kind.column is ColumnType.BOOLEAN:
+            return replace(column, kind=replace(kind, column=ColumnType.INTEGER))
+        return replace(column, kind=replace(kind, column=ColumnType.TEXT, read=f"CAST({{}} AS {self.text})"))
+
+    def staged(self, column: SqlColumn, value: Any) -> Any:
+        """A value as the driver takes it."""
+        match value:
+            case None:
+                return None
+            case bool():
+                return int(value) if column.kind.column is not ColumnType.TEXT else str(value).lower()
+            case list() | dict():
+                return orjson.dumps(value).decode()
+            case datetime():
+                return self.time_text(value)
+            case date():
+                return value.isoformat()
+        if column.kind.column is ColumnType.JSON:
+            return orjson.dumps(value).decode()
+        if column.kind.column is ColumnType.TEXT and not isinstance(value, str):
+            return str(value)
+        if column.kind.column is ColumnType.TIMESTAMP and isinstance(value, str):
+            return self.time_text(datetime.fromisoformat(value))
+        return value
+
+    def time_text(self, at: datetime) -> str:
+        """An instant as a text in UTC, as this database writes it."""
+        from datetime import UTC
+
+        utc = at.astimezone(UTC) if at.tzinfo is not None else at
+        return utc.replace(tzinfo=None).isoformat(sep=" ")
+
+    def back(self, text: str, seconds: float) -> str:
+        """A cursor's text, so many seconds earlier, in the form in which it was written."""
+        try:
+            at = datetime.fromisoformat(text[:19])
+        except ValueError:
+            return text
+        return (at - timedelta(seconds=seconds)).isoformat(sep=text[10] if len(text) > 10 else "T")[: len(text[:19])]
+
+
+class Faults(ABC):
+    """What a driver's errors mean."""
+
+    @abstractmethod
+    def is_database_error(self, e: BaseException) -> bool:
+        """Whether it is the driver's."""
+
+    @abstractmethod
+    def about_rows(self, e: BaseException) -> bool:
+        """Whether an error lies in what the rows hold, so that other rows may pass."""
+
+    @abstractmethod
+    def is_transient(self, e: BaseException) -> bool:
+        """Whether nothing was done and the same may succeed at once: a lock, a deadlock."""
+
+    @abstractmethod
+    def is_broken(self, e: BaseException) -> bool:
+        """Whether the connection is gone."""
+
+    @abstractmethod
+    def explain(self, e: BaseException) -> OploopError:
+        """A driver's error as ours, named by its remedy; never with the password."""
+
+    def said(self, e: BaseException) -> str:
+        """What a driver said, in one line of at most 300 characters."""
+        text = " ".join(str(e.args[-1] if e.args else e).split())
+        return text if len(text) <= 300 else text[:299] + "…"
+
+
+class Engine(Values, Faults):
     """One database. `calls` counts steps sent, reads begun and fetches."""
 
     budget: Budget | None = None  #: a database of one's own has no quota
     mark: ClassVar[str] = "?"  #: a parameter in a statement
-    text: ClassVar[str] = "TEXT"  #: the type to which a value is cast to be read as text
     stage: ClassVar[str] = "oploop_stage"  #: the temporary table, as statements name it
     batch: ClassVar[int] = 50_000
     in_flight: ClassVar[int] = 1
@@ -39,7 +118,7 @@ class Engine(ABC):
         self.app = app
         self.calls = 0
 
-    async def aclose(self) -> None:  # noqa: B027
+    async def aclose(self) -> None:
         """Connections are closed where they are used."""
 
     # -- connections ---------------------------------------------------------------------------------------------------
@@ -107,15 +186,6 @@ class Engine(ABC):
     def quote(self, name: str) -> str:
         """A quoted identifier."""
 
-    def as_key(self, column: SqlColumn) -> SqlColumn:
-        """A column that identifies records: text where its value would not be the same text everywhere."""
-        kind = column.kind
-        if kind.column in (ColumnType.TEXT, ColumnType.INTEGER):
-            return column
-        if kind.column is ColumnType.BOOLEAN:
-            return replace(column, kind=replace(kind, column=ColumnType.INTEGER))
-        return replace(column, kind=replace(kind, column=ColumnType.TEXT, read=f"CAST({{}} AS {self.text})"))
-
     # -- statements where they differ ----------------------------------------------------------------------------------
 
     @abstractmethod
@@ -150,68 +220,3 @@ class Engine(ABC):
     @property
     def steps(self) -> str:
         return self.quote(STEPS)
-
-    # -- values --------------------------------------------------------------------------------------------------------
-
-    def staged(self, column: SqlColumn, value: Any) -> Any:
-        """A value as the driver takes it."""
-        match value:
-            case None:
-                return None
-            case bool():
-                return int(value) if column.kind.column is not ColumnType.TEXT else str(value).lower()
-            case list() | dict():
-                return orjson.dumps(value).decode()
-            case datetime():
-                return self.time_text(value)
-            case date():
-                return value.isoformat()
-        if column.kind.column is ColumnType.JSON:
-            return orjson.dumps(value).decode()
-        if column.kind.column is ColumnType.TEXT and not isinstance(value, str):
-            return str(value)
-        if column.kind.column is ColumnType.TIMESTAMP and isinstance(value, str):
-            return self.time_text(datetime.fromisoformat(value))
-        return value
-
-    def time_text(self, at: datetime) -> str:
-        """An instant as a text in UTC, as this database writes it."""
-        from datetime import UTC
-
-        utc = at.astimezone(UTC) if at.tzinfo is not None else at
-        return utc.replace(tzinfo=None).isoformat(sep=" ")
-
-    def back(self, text: str, seconds: float) -> str:
-        """A cursor's text, so many seconds earlier, in the form in which it was written."""
-        try:
-            at = datetime.fromisoformat(text[:19])
-        except ValueError:
-            return text
-        return (at - timedelta(seconds=seconds)).isoformat(sep=text[10] if len(text) > 10 else "T")[: len(text[:19])]
-
-    # -- errors --------------------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def is_database_error(self, e: BaseException) -> bool:
-        """Whether it is the driver's."""
-
-    @abstractmethod
-    def about_rows(self, e: BaseException) -> bool:
-        """Whether an error lies in what the rows hold, so that other rows may pass."""
-
-    @abstractmethod
-    def is_transient(self, e: BaseException) -> bool:
-        """Whether nothing was done and the same may succeed at once: a lock, a deadlock."""
-
-    @abstractmethod
-    def is_broken(self, e: BaseException) -> bool:
-        """Whether the connection is gone."""
-
-    @abstractmethod
-    def explain(self, e: BaseException) -> OploopError:
-        """A driver's error as ours, named by its remedy; never with the password."""
-
-    def said(self, e: BaseException) -> str:
-        """What a driver said, in one line of at most 300 characters."""
-        text = " ".join(str(e.args[-1] if e.args else e).split())
-        return text if len(text) <= 300 else text[:299] + "…"
