@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import diff, first_load, limit, read_stripe, startup, turn
+from bench import changes, diff, first_load, limit, read_stripe, startup, turn
 from bench.table import Row, render
 
 ALL = {
@@ -13,6 +13,8 @@ ALL = {
     "turn": turn.run,
     "diff": diff.run,
     "first_load": first_load.run,
+    "plan_unchanged": changes.plan_unchanged,
+    "changed_1pct": changes.changed_1pct,
     "limit": limit.run,
 }
 

@@ -1,59 +1,40 @@
-"""A model to a Postgres table by upsert, as a user runs it: the first load beside a floor, a plan of nothing, 1% changed.
+"""A model to an empty Postgres table by upsert, the whole of `oploop run`, ledger included; beside a floor and the peer.
 
 The floor: the model's rows as Arrow through ADBC into a staging table, then one insert into a table with the same
-primary key.
+primary key. The peer goes row by row, so its rate is that of fewer rows (BENCH_PEER_ROWS).
 """
 
 from __future__ import annotations
 
-import os
 import time
 
 import adbc_driver_postgresql.dbapi as adbc
 import duckdb
 import psycopg
 
-from bench.postgres import COLUMNS, clean, model, oploop, project, server
-from bench.table import Row, median_of
-
-ROWS = int(os.environ.get("BENCH_ROWS", 1_000_000))
+from bench.loaded import ROWS, loaded, running
+from bench.peer import FIRST_ROWS, VERSION, peer
+from bench.postgres import COLUMNS, clean, model
+from bench.table import Row, bar
 
 
 def run() -> list[Row]:
-    with server() as dsn:
-        least = floor(dsn, ROWS)
-        with project(ROWS, dsn) as folder:
-            oploop(folder, dsn, "extract")  # a read of the empty target, so that the run is the load alone
-            clean(dsn)
-            took = oploop(folder, dsn, "run", "--env", "prod", "--yes", "--allow", "things:first-run")
-            with psycopg.connect(dsn) as pg:
-                [(there,)] = pg.execute("SELECT count(*) FROM things").fetchall()
-            with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as db:
-                [(sent,)] = db.execute(
-                    "SELECT count(*) FROM oploop.changes WHERE status IN ('sent', 'confirmed')"
-                ).fetchall()
-            assert there == sent == ROWS, f"{there} delivered, {sent} in the ledger"
-            rows = [_first(took, least)]
-            oploop(folder, dsn, "extract")
-            plan = median_of(3, lambda: oploop(folder, dsn, "plan", "--env", "prod"))
-            rows.append(Row(f"oploop plan of {ROWS:,} rows x 10, nothing changed", f"{plan:.2f} s", "", ""))
-            with duckdb.connect(str(folder / "w.duckdb")) as db:
-                db.execute("UPDATE mart.m SET f9 = f9 + 1000000 WHERE id % 100 = 0")
-            changed = oploop(folder, dsn, "run", "--env", "prod")
-            with psycopg.connect(dsn) as pg:
-                [(moved,)] = pg.execute("SELECT count(*) FROM things WHERE f9 >= 1000000").fetchall()
-            assert moved == -(-ROWS // 100), f"{moved} updated"
-            rows.append(Row(f"1% of {ROWS:,} rows changed, read, planned and delivered", f"{changed:.1f} s", "", ""))
-    return rows
+    dsn = running()
+    least = floor(dsn, ROWS)
+    took = loaded().seconds
+    what, measured = f"first load of {ROWS:,} rows x 10 to Postgres", f"{took:.1f} s"
+    rows = [Row(what, measured, f"ADBC staging and one insert {least:.1f} s", bar(took / least, at_most=2.5))]
+    with peer(dsn, FIRST_ROWS, delivered=False) as other:
+        if isinstance(other, str):
+            return [*rows, Row(what, measured, other, "")]
+        theirs = other.run()
+        assert other.count() == FIRST_ROWS
+    ours, rate = ROWS / took, FIRST_ROWS / theirs
+    return [*rows, Row(what, f"{ours:,.0f} rows/s", _theirs(rate), bar(ours / rate, at_least=20))]
 
 
-def _first(took: float, least: float) -> Row:
-    return Row(
-        f"first load of {ROWS:,} rows x 10 to Postgres, whole process",
-        f"{took:.1f} s",
-        f"ADBC staging and one insert {least:.1f} s",
-        f"{took / least:.1f}x; bar 2.5x: {'met' if took <= 2.5 * least else 'NOT met'}",
-    )
+def _theirs(rate: float) -> str:
+    return f"drt-core {VERSION}, {FIRST_ROWS:,} rows: {rate:,.0f} rows/s"
 
 
 def floor(dsn: str, rows: int) -> float:

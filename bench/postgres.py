@@ -77,6 +77,11 @@ def model(rows: int) -> str:
 
 def oploop(folder: Path, dsn: str, *words: str) -> float:
     """Seconds that a command takes, process start to end."""
+    return oploop_said(folder, dsn, *words)[0]
+
+
+def oploop_said(folder: Path, dsn: str, *words: str) -> tuple[float, str]:
+    """Seconds that a command takes, process start to end, and what it prints."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "oploop", *words, "--project", str(folder)],
@@ -86,7 +91,7 @@ def oploop(folder: Path, dsn: str, *words: str) -> float:
     )
     if done.returncode:
         raise RuntimeError(f"oploop {' '.join(words)}: {done.stdout} {done.stderr}")
-    return time.perf_counter() - began
+    return time.perf_counter() - began, done.stdout
 
 
 def clean(dsn: str) -> None:
@@ -95,4 +100,4 @@ def clean(dsn: str) -> None:
         pg.execute("CHECKPOINT")
 
 
-__all__ = ["COLUMNS", "NAMES", "clean", "model", "oploop", "project", "server"]
+__all__ = ["COLUMNS", "NAMES", "clean", "model", "oploop", "oploop_said", "project", "server"]

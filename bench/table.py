@@ -23,6 +23,12 @@ def median_of(runs: int, measure: Callable[[], float]) -> float:
     return statistics.median(measure() for _ in range(runs))
 
 
+def bar(ratio: float, *, at_least: float | None = None, at_most: float | None = None) -> str:
+    """A ratio beside its bar, in words."""
+    met = (at_least is None or ratio >= at_least) and (at_most is None or ratio <= at_most)
+    return f"{ratio:.1f}x; bar {at_least or at_most:g}x: {'met' if met else 'NOT met'}"
+
+
 def render(rows: Sequence[Row]) -> str:
     """A plain text table."""
     cells = [("what", "measured", "beside", "ratio"), *((r.what, r.measured, r.beside, r.ratio) for r in rows)]
