@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import changes, diff, first_load, limit, read_stripe, startup, turn
+from bench import changes, diff, first_load, http_delivery, limit, read_stripe, startup, turn
 from bench.table import Row, render
 
 ALL = {
@@ -15,6 +15,8 @@ ALL = {
     "first_load": first_load.run,
     "plan_unchanged": changes.plan_unchanged,
     "changed_1pct": changes.changed_1pct,
+    "http_delivery": http_delivery.run,
+    "calls": http_delivery.calls,
     "limit": limit.run,
 }
 

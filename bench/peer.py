@@ -101,13 +101,13 @@ class Peer:
 
     def count(self, where: str = "TRUE") -> int:
         with psycopg.connect(self.dsn) as pg:
-            [(found,)] = pg.execute(f"SELECT count(*) FROM peer_things WHERE {where}").fetchall()  # type: ignore[arg-type]
+            [(found,)] = pg.execute(f"SELECT count(*) FROM peer_things WHERE {where}").fetchall()
         return int(found)
 
     def sql(self, *statements: str) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as pg:
             for statement in statements:
-                pg.execute(statement)  # type: ignore[arg-type]
+                pg.execute(statement)
 
 
 @contextmanager
