@@ -22,7 +22,7 @@ from bench.postgres import NAMES, TEXTS, model, oploop_said
 from bench.sink import sink
 from bench.table import Row, bar
 
-BATCH, AT_ONCE = 100, 8
+BATCH, AT_ONCE = 100, 16
 ROWS, SINGLES = 200_000, 20_000
 RUNS = 3
 PROJECT = """\

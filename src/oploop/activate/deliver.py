@@ -93,6 +93,8 @@ class Deliverer:
         self._warehouse, self._journal, self._runtime, self._progress = warehouse, journal, runtime, progress
         self._stop: OploopError | None = None
         self._operations: dict[Op, Operation] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}  #: of each step whose call may still be made, or made again
+        self._tried_again: set[str] = set()  #: steps of which a part is sent again, in a call of its own
         self.result = Delivery(plan.bound.name)
 
     async def run(self) -> Delivery:
@@ -106,18 +108,25 @@ class Deliverer:
                 operation = self._operations[step.op]
                 slot = slots.setdefault(step.op, asyncio.Semaphore(operation.in_flight))
                 await slot.acquire()
-                if self._ends() or self._day_is_spent(operation, len(under_way)):
+                if self._ends() or self._day_is_spent(operation, len(self._slots)):
                     slot.release()
                     break
+                self._slots[step.id] = slot
                 task = group.create_task(self._deliver(step, operation, 1))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
-                task.add_done_callback(lambda _, slot=slot: slot.release())  # type: ignore[misc]
+                task.add_done_callback(lambda _, id=step.id: self._leave(id))  # type: ignore[misc]
         hurry.cancel()
         self.result.error = self._stop
         self.result.calls = self._calls() - before
         self.result.seconds = round(self._runtime.monotonic() - began, 3)
         return self.result
+
+    def _leave(self, step_id: str) -> None:
+        """Let another call go where a step's was; safe to call twice."""
+        slot = self._slots.pop(step_id, None)
+        if slot is not None:
+            slot.release()
 
     def _ends(self) -> bool:
         """Whether nothing new may begin: something stopped the delivery, or the run is to end."""
@@ -293,6 +302,10 @@ class Deliverer:
     ) -> None:
         """Write the receipt, and count what is final: all but the changes that are tried `again`."""
         entry.ended_at, entry.outcome, entry.error = self._runtime.now(), outcome, error
+        if again:
+            self._tried_again.add(entry.step_id)
+        elif entry.step_id not in self._tried_again:
+            self._leave(entry.step_id)  # so that the next step's intent goes to disk with this receipt, not after it
         try:
             await self._journal.record(entry)
         except OploopError as e:  # the intent stands without a receipt, so that nobody will know

@@ -20,6 +20,7 @@ from oploop.activate import appending, leaving, references, sameness, sql, state
 from oploop.activate.bind import BoundSync
 from oploop.activate.convert import canonical, key_form
 from oploop.activate.rules import Rule, rules_of
+from oploop.apps.columns import rows_of
 from oploop.records import Change, FieldType, Stream
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
@@ -286,44 +287,58 @@ def change_columns(bound: BoundSync, parts: str) -> str:
 
 
 def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
-    """Rows of a plan table as Changes: the values in the types that `apps` expect (lists as lists, times as datetimes).
+    """Rows of a plan table as Changes: the values in the types that `apps` expect (lists as lists, times as datetimes)."""
+    ops = {status: bound.op_of(status) for status in SENT}
+    once, none = frozenset(f.field.name for f in bound.fields if f.only_create), frozenset[str]()
+    numbers, statuses, remotes = (batch.column(n).to_pylist() for n in ("__number", "__status", "__remote"))
+    keys = rows_of(list(keys_of(bound, batch).items()), len(batch))
+    return [
+        Change(number, ops[status], key, fields, remote, once if status == "create" else none)
+        for number, status, key, fields, remote in zip(
+            numbers, statuses, keys, fields_of(bound, batch), remotes, strict=True
+        )
+    ]
+
+
+def keys_of(bound: BoundSync, batch: pa.RecordBatch) -> dict[str, list[Any]]:
+    """The values of the key's fields, row by row."""
+    return {k.field.name: _typed(batch, f"k{i}", k.field.type) for i, k in enumerate(bound.keys)}
+
+
+def fields_of(bound: BoundSync, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """What is sent of each row.
 
     A create carries the key's values as fields too, unless the app assigns them. Fields that no row of the batch sends
     are not even looked at.
     """
-
-    def values(name: str) -> list[Any]:
-        listed: list[Any] = batch.column(name).to_pylist()
-        return listed
-
-    def typed(name: str, kind: FieldType) -> list[Any]:
-        if kind not in (FieldType.LIST, FieldType.JSON):
-            return values(name)
-        return [None if v is None else orjson.loads(v) for v in values(name)]
-
-    keys = [typed(f"k{i}", k.field.type) for i, k in enumerate(bound.keys)]
-    names = [k.field.name for k in bound.keys]
-    made = [(k.field.name, keys[i]) for i, k in enumerate(bound.keys) if not k.field.read_only]
-    sent = []
+    always, at_times = [], []
     for i, f in enumerate(bound.fields):
         mask = batch.column(f"c{i}")
-        if mask.true_count:
-            wanted = typed(f"w{i}", f.field.type)
-            sent.append((f.field.name, wanted, None if mask.true_count == len(mask) else mask.to_pylist()))
-    ops = {status: bound.op_of(status) for status in SENT}
-    once = frozenset(f.field.name for f in bound.fields if f.only_create)
-    out = []
-    for j, (number, status, remote) in enumerate(
-        zip(values("__number"), values("__status"), values("__remote"), strict=True)
-    ):
-        new = status == "create"
-        fields: dict[str, Any] = {name: column[j] for name, column in made} if new else {}
-        for name, wanted, mask in sent:
-            if mask is None or mask[j]:
-                fields[name] = wanted[j]
-        key = {name: column[j] for name, column in zip(names, keys, strict=True)}
-        out.append(Change(number, ops[status], key, fields, remote, once if new else frozenset()))
-    return out
+        if mask.true_count == len(mask):
+            always.append((f.field.name, _typed(batch, f"w{i}", f.field.type)))
+        elif mask.true_count:
+            at_times.append((f.field.name, _typed(batch, f"w{i}", f.field.type), mask.to_pylist()))
+    statuses, count = batch.column("__status").to_pylist(), len(batch)
+    creates = statuses.count("create")
+    found = rows_of(always, count) if creates < count else []
+    if creates:
+        keys = keys_of(bound, batch)
+        made = [(n, keys[n]) for n in (k.field.name for k in bound.keys if not k.field.read_only)]
+        new = rows_of([*made, *always], count)
+        mixed = zip(statuses, new, found, strict=True) if found else ()
+        found = [n if status == "create" else k for status, n, k in mixed] or new
+    for name, wanted, mask in at_times:
+        for fields, value, sent in zip(found, wanted, mask, strict=True):
+            if sent:
+                fields[name] = value
+    return found
+
+
+def _typed(batch: pa.RecordBatch, name: str, kind: FieldType) -> list[Any]:
+    listed: list[Any] = batch.column(name).to_pylist()
+    if kind in (FieldType.LIST, FieldType.JSON):
+        return [None if v is None else orjson.loads(v) for v in listed]
+    return listed
 
 
 def shown_changes(diff_: Diff, warehouse: Warehouse, limit: int | None) -> list[dict[str, Any]]:

@@ -33,10 +33,11 @@ class Journal:
         await done
 
     async def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
         while self._waiting:
             group, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(self._write, [step for step, _ in group])
+                await loop.run_in_executor(None, self._write, [step for step, _ in group])
             except Exception as e:  # every caller of this group must know that its row is not safe
                 for _, done in group:
                     if not done.done():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from oploop.records import Change, Outcome, Receipt
 
@@ -25,6 +27,21 @@ class Chunk:
     keys: Sequence[tuple[str, str]]
     fields: Sequence[tuple[str, str, str]]
     make: Callable[[pa.RecordBatch], list[Change]]
+    fields_of: Callable[[pa.RecordBatch], list[dict[str, Any]]]  #: what is sent of each row
+    keys_of: Callable[[pa.RecordBatch], dict[str, list[Any]]]  #: the key fields' values, row by row
+
+    @cached_property
+    def sent(self) -> list[dict[str, Any]]:
+        return self.fields_of(self.rows)
+
+    @cached_property
+    def key_values(self) -> dict[str, list[Any]]:
+        return self.keys_of(self.rows)
+
+    @cached_property
+    def remotes(self) -> list[str | None]:
+        listed: list[str | None] = self.rows.column("__remote").to_pylist()
+        return listed
 
     @cached_property
     def changes(self) -> list[Change]:
@@ -52,6 +69,20 @@ class Columns(Sequence[Change]):
     def rows(self) -> pa.RecordBatch:
         """The part's rows (see Chunk)."""
         return self.chunk.rows.slice(self._start, self._stop - self._start)
+
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        """What is sent of each, as `Change.fields`. For whoever needs no more of them than that, and the next two."""
+        return self.chunk.sent[self._start : self._stop]
+
+    @property
+    def remotes(self) -> list[str | None]:
+        """The app's id of each."""
+        return self.chunk.remotes[self._start : self._stop]
+
+    def key(self, name: str) -> list[Any]:
+        """The value of each for a field of the key."""
+        return self.chunk.key_values[name][self._start : self._stop]
 
     def __len__(self) -> int:
         return self._stop - self._start
@@ -101,6 +132,27 @@ class Taken(Sequence[Receipt]):
         if remote is None and self.ids_from is not None:
             remote = str(change.key[self.ids_from])
         return Receipt(change.number, Outcome.OK, remote, None, self.version)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    match value:
+        case datetime() | date():
+            return value.isoformat()
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case list() | tuple() | set() | frozenset():
+            return [plain(v) for v in value]
+        case _:
+            return value
+
+
+def rows_of(columns: Sequence[tuple[str, list[Any]]], count: int) -> list[dict[str, Any]]:
+    """So many rows of named columns, each as a dict of its own; of two columns of one name the later counts."""
+    if not columns:
+        return [{} for _ in range(count)]
+    names = [name for name, _ in columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*(values for _, values in columns), strict=True)]
 
 
 def span(changes: Sequence[Change]) -> tuple[int, int]:

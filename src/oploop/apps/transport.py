@@ -23,6 +23,7 @@ import orjson
 from oploop.apps.budget import Budget as Budget
 from oploop.apps.budget import DayQuota as DayQuota
 from oploop.apps.budget import Quota as Quota
+from oploop.apps.columns import plain
 from oploop.apps.origin import bare as bare
 from oploop.apps.origin import check_origin as check_origin
 from oploop.apps.origin import is_loopback as is_loopback
@@ -58,6 +59,8 @@ REPEAT_UNTIL: ContextVar[float] = ContextVar("repeat_until", default=inf)
 #: Headers that hold a credential; words of them so long are never repeated.
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
 SECRET_FROM = 6
+#: A path below `base_url` of which nothing needs to be resolved.
+_USUAL_PATH = re.compile(r"/?[\w%~-][\w.%~-]*(?:/[\w%~-][\w.%~-]*)*", re.ASCII)
 
 
 class Auth(Protocol):
@@ -90,6 +93,7 @@ class Transport:
     ) -> None:
         self.base_url = base_url.rstrip("/") + "/"
         self._origin = check_origin(base_url)
+        self._base = urljoin(self.base_url, "./")
         self._headers = dict(headers or {})
         self.policy = policy or Policy()
         self.budget = budget
@@ -119,8 +123,13 @@ class Transport:
 
     def url(self, path: str, params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None) -> str:
         """An absolute URL; a paging link may be given whole but must stay on the account's origin."""
-        url = path if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) else urljoin(self.base_url, "./" + path.lstrip("/"))
-        if check_origin(url) != self._origin:
+        if _USUAL_PATH.fullmatch(path):  # what urljoin would make of it, without looking at each part
+            url = self._base + path.lstrip("/")
+        elif re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
+            url = path
+        else:
+            url = urljoin(self._base, "./" + path.lstrip("/"))
+        if not url.startswith(self._base) and check_origin(url) != self._origin:
             raise FixConfig(
                 f"the app's answer points to another host ({bare(url)}); credentials are not sent there",
                 mend="set base_url to the account's real address",
@@ -151,7 +160,7 @@ class Transport:
         write that certainly did nothing) kept failing.
         """
         if json is not None:
-            body, content_type = orjson.dumps(json), "application/json"
+            body, content_type = orjson.dumps(json, default=plain), "application/json"
         request = self._make(method, self.url(path, params), body, content_type, headers, timeout)
         reading = method in ("GET", "HEAD")
         repeatable = reading if idempotent is None else idempotent

@@ -19,6 +19,8 @@ from oploop.errors import FixConfig, RetryLater
 from oploop.records import Op, Outcome
 from oploop.runtime import Runtime
 
+#: Rows of the journal that one statement writes (SQLite takes 32,766 values).
+ROWS_AT_ONCE = 500
 STATE_FILE = "state.sqlite"
 MEND = "restore it, or move it away"
 ROOM = "make room on its disk, then run again"
@@ -225,7 +227,10 @@ class StateStore(StateReader):
         """Write intents and receipts, all in one commit."""
         rows = [step_row(s) for s in steps]
         with self._writing() as db:
-            db.executemany(f"INSERT OR REPLACE INTO steps VALUES ({', '.join('?' * 15)})", rows)
+            for start in range(0, len(rows), ROWS_AT_ONCE):  # one statement, as the interpreter is asked for at each
+                some = rows[start : start + ROWS_AT_ONCE]
+                values = ", ".join([f"({', '.join('?' * 15)})"] * len(some))
+                db.execute(f"INSERT OR REPLACE INTO steps VALUES {values}", [v for row in some for v in row])
 
     def take_lease(self, name: str, command: str) -> None:
         """Hold `name` for this process; RetryLater that says who holds it already."""

@@ -9,14 +9,16 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import orjson
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oploop.apps.columns import Chunk, Columns, plain
 from oploop.apps.http import HttpApp, HttpSandbox
 from oploop.apps.http.config import HttpConfig
 from oploop.apps.http.sandbox import OBJECTS, STREAMS
-from oploop.apps.http.templates import Filling, Missing, body_of, path_of
+from oploop.apps.http.templates import Filling, Missing, maker, path_of, rows_maker
 from oploop.apps.registry import make_app
 from oploop.apps.sandbox import Fault
 from oploop.apps.transport import Refused
@@ -163,9 +165,9 @@ def test_whatever_fills_a_template_stays_one_value(key: str, value: str, remote:
     path = path_of("/a/{code}/b/{id}", filling)
     assert path == f"/a/{quote(key, safe='')}/b/{quote(remote, safe='')}"
     assert unquote(path.split("/")[2]) == key
-    body = body_of({"id": "$id", "k": "$key.code", "n": ["$field.name", "$$5"], "...": "$record"}, filling)
-    assert body == {"id": remote, "k": key, "n": [value, "$5"], "name": value, "day": "2026-01-02"}
-    assert orjson.loads(orjson.dumps(body)) == body
+    body = maker({"id": "$id", "k": "$key.code", "n": ["$field.name", "$$5"], "...": "$record"})(filling)
+    said = orjson.loads(orjson.dumps(body, default=plain))
+    assert said == {"id": remote, "k": key, "n": [value, "$5"], "name": value, "day": "2026-01-02"}
 
 
 def test_a_place_without_a_value_is_named() -> None:
@@ -258,8 +260,38 @@ async def test_results_that_leave_records_out_are_nobodys(make: Make, sandbox: H
     assert [r.outcome for r in receipts] == [Outcome.UNKNOWN] * 3
 
 
+UNUSUAL = [{"...": "$record", "id": "$id"}, {"n": "$field.name"}, {"x": 5}, {"in": {"id": "$id"}}, "$id", ["$record"]]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *("$record", {"id": "$id", "...": "$record"}, {"k": "$key.code", "n": "$key.none"}),
+        *({"name": "$key.code", "...": "$record"}, *UNUSUAL),
+    ],
+)
+def test_many_records_made_at_once_are_those_made_one_by_one(template: Any) -> None:
+    """And what is too unusual for that is not tried."""
+    keys, remotes = ["a", "b", "c"], ["1", None, "x"]
+    fields = [{"name": "é", "n": 1}, {}, {"day": date(2026, 1, 2)}]
+    rows = pa.RecordBatch.from_pydict({"__number": [1, 2, 3], "__remote": remotes})
+    made = [
+        Change(i, Op.UPDATE, {"code": k}, f, r) for i, (k, f, r) in enumerate(zip(keys, fields, remotes, strict=True))
+    ]
+    chunk = Chunk(rows, [("code", "k0")], [], lambda _: made, lambda _: fields, lambda _: {"code": keys})
+    many = rows_maker(template)
+    if many is None:
+        assert template in UNUSUAL
+        return
+    one = maker(template)
+    singly = [one(Filling(c.fields, c.key, c.remote_id, "s", whole_id=True)) for c in made]
+    assert many(Columns(chunk, 0, 3), True) == singly
+    assert many(Columns(chunk, 1, 2), True) == singly[1:2]
+    assert fields == [{"name": "é", "n": 1}, {}, {"day": date(2026, 1, 2)}], "the changes themselves stay as they were"
+
+
 def test_an_id_is_a_number_where_the_app_has_numbers_and_no_step_of_an_address() -> None:
     filling = Filling({}, {}, "5", "s", whole_id=True)
-    assert body_of({"id": "$id"}, filling) == {"id": 5}
+    assert maker({"id": "$id"})(filling) == {"id": 5}
     with pytest.raises(Missing, match="cannot stand in the path"):
         path_of("/a/{id}/x", Filling({}, {}, "..", "s"))

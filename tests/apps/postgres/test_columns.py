@@ -44,7 +44,7 @@ def columns(values: dict[str, list[Any]], remote: list[str | None], *, sends_nul
         raise AssertionError("no Change is needed")
 
     fields = [(name, f"w{i}", f"c{i}") for i, name in enumerate(values)]
-    return Columns(Chunk(pa.RecordBatch.from_pydict(arrays), [("id", "k0")], fields, never), 0, n)
+    return Columns(Chunk(pa.RecordBatch.from_pydict(arrays), [("id", "k0")], fields, never, never, never), 0, n)
 
 
 async def test_new_rows_of_all_types_land_and_are_told_in_short(db: Database, crm: PostgresApp) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from oploop.apps.base import AppConfig
-from oploop.apps.http.templates import check_body, check_path
+from oploop.apps.columns import Columns
+from oploop.apps.http.templates import Maker, check_body, check_path, maker, rows_maker
 from oploop.records import Canonical, ColumnType, FieldType, Replay
 
 METHODS = Literal["POST", "PUT", "PATCH", "DELETE"]
@@ -170,6 +173,19 @@ class Call(Part):
     @classmethod
     def _template(cls, value: Any) -> Any:
         return check_body(value)
+
+    @cached_property
+    def make_body(self) -> Maker:
+        return maker(self.body)
+
+    @cached_property
+    def make_record(self) -> Maker:
+        return maker(self.record)
+
+    @cached_property
+    def make_records(self) -> Callable[[Columns, bool], list[Any]] | None:
+        """Of a batch, all records at once; None where its template is too unusual for that."""
+        return rows_maker(self.record)
 
     @model_validator(mode="after")
     def _fits(self) -> Call:

@@ -13,16 +13,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
+
+from oploop.apps.columns import Columns, plain, rows_of
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _BODY = re.compile(r"\$(record|records|id|step|key\.[^\s]+|field\.[^\s]+)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Filling:
     """What fills a template."""
 
@@ -31,6 +31,7 @@ class Filling:
     remote_id: str | None
     step: str
     whole_id: bool = False  #: the app's ids are whole numbers
+    records: Sequence[Any] = ()  #: of a batch: what `$records` stands for
 
 
 class Missing(ValueError):
@@ -79,48 +80,89 @@ def path_of(template: str, filling: Filling) -> str:
     return _PLACE.sub(value, template)
 
 
-def body_of(template: Any, filling: Filling, records: Callable[[], Sequence[Any]] = tuple) -> Any:
-    """A body with its places filled. `records`: what `$records` stands for."""
+#: Makes a body, or a part of one, of what fills its places. Values are those of the change; the transport writes them as JSON.
+Maker: TypeAlias = Callable[[Filling], Any]
+
+
+def maker(template: Any) -> Maker:
+    """What makes bodies of a template, which is looked through once, and not for each change."""
     if isinstance(template, dict):
-        made: dict[str, Any] = {}
-        for name, value in template.items():
-            inner = body_of(value, filling, records)
-            made.update(inner if name == "..." and isinstance(inner, dict) else {name: inner})
-        return made
+        return _object_maker({name: maker(value) for name, value in template.items()})
     if isinstance(template, list):
-        return [body_of(v, filling, records) for v in template]
+        made = [maker(v) for v in template]
+        return lambda filling: [make(filling) for make in made]
     if not isinstance(template, str) or not template.startswith("$"):
-        return template
+        return lambda filling: template
     if template.startswith("$$"):
-        return template[1:]
+        return lambda filling: template[1:]
     name, _, rest = template[1:].partition(".")
     match name:
         case "record":
-            return {k: plain(v) for k, v in filling.record.items()}
+            return lambda filling: filling.record
         case "records":
-            return list(records())
+            return lambda filling: filling.records
         case "id":
-            given = filling.remote_id
-            return int(given) if given is not None and filling.whole_id and given.lstrip("-").isdigit() else given
+            return _id
         case "step":
-            return filling.step
+            return lambda filling: filling.step
         case "key":
-            return plain(filling.key.get(rest))
+            return lambda filling: filling.key.get(rest)
         case _:
-            return plain(filling.record.get(rest))
+            return lambda filling: filling.record.get(rest)
 
 
-def plain(value: Any) -> Any:
-    """A field's value as JSON has it."""
-    match value:
-        case datetime() | date():
-            return value.isoformat()
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case list() | tuple() | set() | frozenset():
-            return [plain(v) for v in value]
-        case _:
-            return value
+def _object_maker(members: Mapping[str, Maker]) -> Maker:
+    """An object of these members; those of one called "..." are taken in, if it is an object."""
+    names = list(members.items())
+
+    def make(filling: Filling) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for name, member in names:
+            inner = member(filling)
+            if name == "..." and isinstance(inner, Mapping):
+                made.update(inner)
+            else:
+                made[name] = inner
+        return made
+
+    return make
+
+
+def rows_maker(template: Any) -> Callable[[Columns, bool], list[Any]] | None:
+    """What makes the bodies of many changes at once, where a template is an object of plain places: {id: $id, "...": $record}.
+
+    None for any other. It is called with the changes, and whether the app's ids are whole numbers.
+    """
+    if template == "$record":
+        return lambda changes, _: changes.sent
+    if not isinstance(template, dict) or "..." in list(template)[:-1] or template.get("...", "$record") != "$record":
+        return None
+    places = {n: v for n, v in template.items() if n != "..."}
+    if not all(isinstance(v, str) and (v == "$id" or v.startswith("$key.")) for v in places.values()):
+        return None
+
+    def make(changes: Columns, whole_id: bool) -> list[Any]:
+        columns = [(n, _column(place, changes, whole_id)) for n, place in places.items()]
+        made = rows_of(columns, len(changes))
+        if "..." in template:
+            for body, record in zip(made, changes.sent, strict=True):
+                body.update(record)
+        return made
+
+    return make
+
+
+def _column(place: str, changes: Columns, whole_id: bool) -> list[Any]:
+    """What stands at a place, for each of the changes."""
+    if place == "$id":
+        return [_id(Filling({}, {}, remote, "", whole_id)) for remote in changes.remotes]
+    name = place.removeprefix("$key.")
+    return changes.key(name) if name in changes.chunk.key_values else [None] * len(changes)
+
+
+def _id(filling: Filling) -> Any:
+    given = filling.remote_id
+    return int(given) if given is not None and filling.whole_id and given.lstrip("-").isdigit() else given
 
 
 def at(document: Any, path: str) -> Any:

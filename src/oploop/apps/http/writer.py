@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oploop.apps.columns import Columns, Taken, plain, span
 from oploop.apps.http.config import Call
-from oploop.apps.http.templates import Filling, Missing, at, body_of, path_of, plain
+from oploop.apps.http.templates import Filling, Missing, at, path_of
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused, Transport
 from oploop.records import Change, Op, Outcome, Receipt, Replay, Step
 
@@ -14,7 +15,7 @@ from oploop.records import Change, Op, Outcome, Receipt, Replay, Step
 GONE = (404, 410)
 
 
-async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, whole_id: bool) -> list[Receipt]:
+async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, whole_id: bool) -> Sequence[Receipt]:
     """Make the call that a step stands for; see App.send. `whole_id`: the app's ids are whole numbers."""
     if call.batch > 1:
         return await _batch(transport, call, replay, step, whole_id)
@@ -26,7 +27,7 @@ async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, 
         return [Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))]
     name = f"{step.id}:{change.number}"
     try:
-        answer = await _call(transport, call, replay, path, body_of(call.body, filling), name)
+        answer = await _call(transport, call, replay, path, call.make_body(filling), name)
     except Refused as e:
         if step.op in (Op.REMOVE, Op.ARCHIVE) and e.status in GONE:
             return [Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())]
@@ -47,18 +48,23 @@ async def _call(transport: Transport, call: Call, replay: Replay, path: str, bod
     )
 
 
-async def _batch(transport: Transport, call: Call, replay: Replay, step: Step, whole_id: bool) -> list[Receipt]:
-    whole = Filling({}, {}, None, step.id)
-    records = [body_of(call.record, filling_of(step, c, whole_id)) for c in step.changes]
-    name = f"{step.id}:{step.changes[0].number}-{step.changes[-1].number}"
-    answer = await _call(transport, call, replay, call.path, body_of(call.body, whole, lambda: records), name)
-    body = _json(answer)
+async def _batch(transport: Transport, call: Call, replay: Replay, step: Step, whole_id: bool) -> Sequence[Receipt]:
+    changes, many = step.changes, call.make_records
+    if isinstance(changes, Columns) and many is not None:
+        records = many(changes, whole_id)
+    else:
+        records = [call.make_record(filling_of(step, c, whole_id)) for c in changes]
+    first, last = span(changes)
+    name = f"{step.id}:{first}-{last}"
+    body = call.make_body(Filling({}, {}, None, step.id, records=records))
+    answer = await _call(transport, call, replay, call.path, body, name)
+    said = _json(answer)
     if call.results is None:
-        bad = _refusal(call, body)
+        bad = _refusal(call, said)
         if bad is not None:
             raise Refused(answer, bad)
-        return [Receipt(c.number, Outcome.OK, c.remote_id, version=answer.date_micros()) for c in step.changes]
-    results = at(body, call.results)
+        return Taken(step.changes, answer.date_micros())
+    results = at(said, call.results)
     if not isinstance(results, list):
         raise LostAnswer(f"{call.method} {call.path}: there are no results at {call.results!r} in the answer")
     return _matched(call, step.changes, records, results, answer)
