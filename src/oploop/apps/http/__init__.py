@@ -137,7 +137,7 @@ class HttpApp(App):
             stream, source, [record], answer, began, frozenset({"_gone"}) & record.keys(), fetched=True
         )
 
-    async def send(self, step: Step) -> list[Receipt]:
+    async def send(self, step: Step) -> Sequence[Receipt]:
         """See `writer`."""
         spec = self.config.objects[step.object]
         replay = self.objects[step.object].operations[step.op].replay
