@@ -15,6 +15,8 @@ from oploop.project import Limit, Mode
 from oploop.records import FieldType, Finding, Op, Operation
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
+#: Up to so many different values of a field, a plan shows which becomes which.
+FEW = 12
 #: Modes that would make records anew if what they remember were lost.
 FORGETFUL = (Mode.CREATE, Mode.APPEND)
 #: Seconds an API call is taken to last where nothing was measured yet.
@@ -242,15 +244,14 @@ def _over(limit: Limit, seen: int, rows: int) -> str | None:
 def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> FieldSummary:
     table, sent = quote_table(diff_.table), f"__number IS NOT NULL AND c{i}"
     held = "FALSE" if f.in_place else f"b{i} IS NOT NULL AND CAST(b{i} AS VARCHAR) <> '[]'"  # adding overwrites nothing
-    row = warehouse.rows(
-        f"SELECT count(*), count(*) FILTER (o{i} AND {held}), count(DISTINCT w{i}) FROM {table} WHERE {sent}"
-    )[0]
-    count, overwrites, distinct = row
+    [(count, overwrites)] = warehouse.rows(
+        f"SELECT count(*), count(*) FILTER (o{i} AND {held}) FROM {table} WHERE {sent}"
+    )
     median: tuple[float | None, ...] | None = None
     moves: tuple[tuple[str, str, int], ...] = ()
     if count and f.field.type in (FieldType.INTEGER, FieldType.NUMBER):
         median = warehouse.rows(f"SELECT median(b{i}), median(w{i}) FROM {table} WHERE {sent}")[0]
-    elif count and distinct <= 12:
+    elif count and _few(f"SELECT w{i} AS v FROM {table} WHERE {sent}", warehouse):
         moves = tuple(
             (r[0], r[1], r[2])
             for r in warehouse.rows(
@@ -259,6 +260,15 @@ def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> Fiel
             )
         )
     return FieldSummary(f.label, count, overwrites, moves, (median[0], median[1]) if median else None)
+
+
+def _few(values: str, warehouse: Warehouse) -> bool:
+    """Whether there are so few different values that they can be shown; mostly the first thousand tell that they are not."""
+    for part in (f"{values} LIMIT 1000", values):
+        [(different,)] = warehouse.rows(f"SELECT count(v) FROM (SELECT DISTINCT v FROM ({part}) AS p) AS d")
+        if different > FEW:
+            return False
+    return True
 
 
 def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) -> dict[str, Any]:

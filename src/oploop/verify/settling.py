@@ -116,8 +116,9 @@ def _looked(target: Target, *, within_run: bool) -> str:
         "CASE WHEN o.number IS NOT NULL THEN o.status WHEN j.run_id IS NOT NULL THEN 'sent' END AS before_status, "
         "COALESCE(o.seq, 1) AS seq, l.key, l.after FROM oploop_shown j "
         "LEFT JOIN oploop_noted l ON l.run_id = j.run_id AND l.sync = j.log_sync AND l.number = j.number "
-        "LEFT JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status "
-        "FROM oploop.change_outcomes WHERE seq > 1 GROUP BY 1, 2, 3) o "
+        "LEFT JOIN (SELECT z.run_id, z.sync, z.number, max(z.seq) AS seq, arg_max(z.status, z.seq) AS status "
+        "FROM oploop.change_outcomes z JOIN (SELECT DISTINCT run_id, log_sync, number FROM oploop_shown) k "
+        "ON k.run_id = z.run_id AND k.log_sync = z.sync AND k.number = z.number WHERE z.seq > 1 GROUP BY 1, 2, 3) o "
         "ON o.run_id = j.run_id AND o.sync = j.log_sync AND o.number = j.number"
     )
 
