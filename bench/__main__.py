@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import changes, diff, first_load, http_delivery, limit, read_stripe, startup, turn
+from bench import changes, diff, first_load, http_delivery, limit, memory, read_stripe, startup, turn
 from bench.table import Row, render
 
 ALL = {
@@ -18,6 +18,7 @@ ALL = {
     "http_delivery": http_delivery.run,
     "calls": http_delivery.calls,
     "limit": limit.run,
+    "memory": memory.run,
 }
 
 
