@@ -43,7 +43,7 @@ def draft(
     `key`: app field to column, if the user says it. FixConfig when no column looks like a key.
     """
     fields = _labelled(described)
-    modes = _modes(obj)
+    modes = modes_of(obj)
     if mode is not None and mode not in modes:
         raise FixConfig(f"{app}.{obj.name} does not take mode {mode!r}", mend=f"it takes: {', '.join(modes)}")
     chosen = dict(key) if key else _key(app, obj, fields, columns)
@@ -58,7 +58,7 @@ def draft(
     return Draft(
         model,
         f"{app}.{obj.name}",
-        mode or modes[0],
+        mode or next(iter(modes), "upsert"),
         modes,
         chosen,
         matched,
@@ -78,7 +78,7 @@ def _labelled(described: Mapping[str, Field]) -> dict[str, Field]:
     return dict(found.values())
 
 
-def _modes(obj: Object) -> list[str]:
+def modes_of(obj: Object) -> list[str]:
     """The modes that an object takes; the one that does the least harm first."""
     ops = obj.operations.keys()
     fits = {
@@ -88,7 +88,7 @@ def _modes(obj: Object) -> list[str]:
         "mirror": Op.REMOVE in ops and bool({Op.UPSERT, Op.UPDATE} & ops),
         "append": Op.CREATE in ops,
     }
-    return [mode for mode, fit in fits.items() if fit] or ["upsert"]
+    return [mode for mode, fit in fits.items() if fit]
 
 
 def _plain(name: str) -> str:
@@ -172,4 +172,4 @@ def _word(text: str) -> str:
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
-__all__ = ["Draft", "as_yaml", "draft"]
+__all__ = ["Draft", "as_yaml", "draft", "modes_of"]

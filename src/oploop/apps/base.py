@@ -65,6 +65,9 @@ class App(ABC):
     objects: Mapping[str, Object] = {}
     #: What somebody might look for among the objects, and why it is none.
     refuses: ClassVar[Mapping[str, str]] = {}
+    #: For people: how much it may be called, with the key that says otherwise; what else only the account can tell.
+    limits: ClassVar[str] = ""
+    learns: ClassVar[str] = ""
     #: Whether it can tell people of a run: see `notify`.
     notifies: ClassVar[bool] = False
     #: The keys that `oploop connect` asks for; empty: those that the block must have.

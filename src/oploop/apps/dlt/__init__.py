@@ -42,6 +42,7 @@ class DltApp(App):
 
     type = "dlt"
     title = "Any dlt source"
+    learns = "the resources of the source"
     Config = DltConfig
 
     def __init__(self, name: str, config: DltConfig, runtime: Runtime) -> None:

@@ -40,6 +40,7 @@ class FilesApp(App):
 
     type = "files"
     title = "Files and object stores"
+    learns = "the files and folders that the block names"
     Config = FilesConfig
 
     def __init__(self, name: str, config: FilesConfig, runtime: Runtime) -> None:

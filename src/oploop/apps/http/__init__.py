@@ -66,6 +66,8 @@ class HttpApp(App):
 
     type = "http"
     title = "Any JSON API"
+    limits = "what `limit` says"
+    learns = "the streams and objects that the block describes"
     Config = HttpConfig
 
     def __init__(self, name: str, config: HttpConfig, runtime: Runtime) -> None:

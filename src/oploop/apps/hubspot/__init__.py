@@ -37,6 +37,8 @@ class HubSpotApp(App):
 
     type = "hubspot"
     title = "HubSpot"
+    limits = "100 calls in 10 s (`rate_limit`), the account's calls of a day"
+    learns = "custom objects as the account has them"
     Config = HubSpotConfig
     streams: Mapping[str, Stream] = STREAMS
     objects: Mapping[str, Object] = OBJECTS

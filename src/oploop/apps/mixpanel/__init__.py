@@ -19,6 +19,7 @@ class MixpanelApp(App):
 
     type = "mixpanel"
     title = "Mixpanel"
+    limits = "60 queries an hour, 3 exports a second (`queries_per_hour`, `exports_per_second`)"
     Config = MixpanelConfig
     streams = streams_of({})
     objects = objects_of({})

@@ -26,6 +26,7 @@ class MySqlApp(SqlApp):
 
     type = "mysql"
     title = "MySQL, MariaDB"
+    learns = "any table of the database"
     Config = MySqlConfig
 
     def make_engine(self, name: str, config: MySqlConfig, runtime: Runtime) -> MySqlEngine:

@@ -48,6 +48,7 @@ class PostgresApp(App):
 
     type = "postgres"
     title = "PostgreSQL"
+    learns = "any table of the database"
     Config = PostgresConfig
 
     def __init__(self, name: str, config: PostgresConfig, runtime: Runtime) -> None:

@@ -21,6 +21,9 @@ class SalesforceApp(App):
 
     type = "salesforce"
     title = "Salesforce"
+    limits = "50 calls a second, the org's calls of a day"
+    learns = "any object of the org"
+    asks = ("domain", "client_id", "client_secret")
     Config = SalesforceConfig
 
     def __init__(self, name: str, config: SalesforceConfig, runtime: Runtime) -> None:

@@ -157,6 +157,7 @@ def field_of(told: Mapping[str, Any]) -> Field:
         canonical=_canonical(told, kind),
         nullable=bool(told.get("nillable", True)) and kind is not FieldType.BOOLEAN,
         description=_described(told, picked),
+        custom=bool(told.get("custom", name.endswith("__c"))),
     )
 
 

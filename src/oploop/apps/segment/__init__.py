@@ -43,6 +43,7 @@ class SegmentApp(App):
 
     type = "segment"
     title = "Segment"
+    limits = "1,000 calls a second"
     asks = ("write_key", "logs")
     Config = SegmentConfig
     streams = STREAMS

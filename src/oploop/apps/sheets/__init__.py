@@ -22,6 +22,8 @@ class SheetsApp(App):
 
     type = "sheets"
     title = "Google Sheets"
+    limits = "60 calls a minute (`rate_limit`)"
+    learns = "the sheets that the block names"
     Config = SheetsConfig
 
     def __init__(self, name: str, config: SheetsConfig, runtime: Runtime) -> None:

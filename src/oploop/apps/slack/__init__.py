@@ -32,6 +32,7 @@ class SlackApp(App):
 
     type = "slack"
     title = "Slack"
+    limits = "a message a second and channel, 20 reads a minute (`reads_per_minute`)"
     Config = SlackConfig
     streams = STREAMS
     objects = OBJECTS

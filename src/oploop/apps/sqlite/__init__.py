@@ -21,6 +21,7 @@ class SqliteApp(SqlApp):
 
     type = "sqlite"
     title = "SQLite"
+    learns = "any table of the database"
     Config = SqliteConfig
 
     def make_engine(self, name: str, config: SqliteConfig, runtime: Runtime) -> SqliteEngine:

@@ -46,6 +46,7 @@ class StripeApp(App):
 
     type: ClassVar[str] = "stripe"
     title: ClassVar[str] = "Stripe"
+    limits: ClassVar[str] = "25 calls a second (`rate_limit`)"
     Config = StripeConfig
     streams = STREAMS
     objects = OBJECTS

@@ -27,6 +27,8 @@ class ZendeskApp(App):
 
     type = "zendesk"
     title = "Zendesk Support"
+    limits = "400 calls a minute (`rate_limit`), ten of them exports"
+    learns = "custom objects as the account has them"
     asks = ("subdomain", "email", "api_token")
     Config = ZendeskConfig
     streams: Mapping[str, Stream] = STREAMS

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from oploop.activate.suggest import modes_of
 from oploop.cli.command import Cli
 from oploop.cli.command import command as make
 
@@ -72,6 +73,9 @@ def _brief(c: type[App]) -> dict[str, Any]:
         "title": c.title,
         "streams": list(c.streams),
         "objects": {n: {op.value: o.batch for op, o in obj.operations.items()} for n, obj in c.objects.items()},
+        "modes": {n: modes_of(obj) for n, obj in c.objects.items()},
+        "limits": c.limits or None,
+        "learns": c.learns or None,
     }
 
 
@@ -80,6 +84,8 @@ def _brief_lines(cli: Cli, c: type[App]) -> list[str]:
 
     rows = [("read", ", ".join(c.streams))] if c.streams else []
     rows += [("write" if i == 0 else "", f"{n}: {_operations(o)}") for i, (n, o) in enumerate(c.objects.items())]
+    rows += [("and", c.learns)] if c.learns else []
+    rows += [("limit", c.limits)] if c.limits else []
     return [f"{cli.out.bold(c.type)}   {c.title}", *columns(rows, indent=2)]
 
 
@@ -88,7 +94,8 @@ def _operations(o: Object) -> str:
     sizes: dict[int, list[str]] = {}
     for op, operation in o.operations.items():
         sizes.setdefault(operation.batch, []).append(op.value)
-    return "; ".join(f"{', '.join(ops)} ({size} a call)" for size, ops in sizes.items()) or "only referred to"
+    calls = "; ".join(f"{', '.join(ops)} ({size} a call)" for size, ops in sizes.items())
+    return f"{calls} · modes {', '.join(modes_of(o))}" if calls else "only referred to"
 
 
 def _one(cli: Cli, name: str) -> tuple[type[App], dict[str, Mapping[str, Field]]]:
@@ -145,13 +152,15 @@ def _whole(c: type[App], fields: dict[str, Mapping[str, Field]]) -> dict[str, An
     objects = {
         n: {
             "stream": o.stream,
+            "modes": modes_of(o),
             "operations": {op.value: {"batch": x.batch, "replay": x.replay.value} for op, x in o.operations.items()},
             "fields": {label: _field_json(f) for label, f in fields[n].items()},
             "dynamic": {prefix: _field_json(f) for prefix, f in o.dynamic.items()},
         }
         for n, o in c.objects.items()
     }
-    return {"type": c.type, "title": c.title, "streams": streams, "objects": objects}
+    about = {"limits": c.limits or None, "learns": c.learns or None}
+    return {"type": c.type, "title": c.title, **about, "streams": streams, "objects": objects}
 
 
 def _field_json(f: Field) -> dict[str, Any]:
