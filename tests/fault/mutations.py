@@ -28,10 +28,13 @@ from oploop.activate.journal import Journal
 from oploop.apps.transport import Transport
 from oploop.extract import cursors, load, merge
 from oploop.extract.load import Loader
-from oploop.records import Outcome, Receipt, Step
+from oploop.project import Conflict, Mode, OnLeave
+from oploop.records import Op, Outcome, Receipt, Replay, Step
 from oploop.state import JournalStep
 from tests.fault.sim import check, schedule
+from tests.fault.sim import world as worlds
 from tests.fault.sim.app import SimApp
+from tests.fault.sim.world import World
 from tests.fault.soak import IN_MEMORY
 
 HERE = Path(__file__).parent
@@ -51,6 +54,7 @@ class Mutation:
     name: str
     says: str
     broken: Break
+    bites: Callable[[World], bool] = lambda world: True  #: other worlds need not be played to know that they hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,29 @@ def _held_as_left() -> AbstractContextManager[Any]:
     return patch.object(leaving, "_left_base", base)
 
 
+def _lags(world: World) -> bool:
+    return world.behaviour.lag > 0 and world.stream is not None
+
+
+def _keyed(world: World) -> bool:
+    update = world.object.operations[Op.UPDATE]
+    return update.replay is Replay.KEY and world.behaviour.forget > 1000 and world.sync.mode is not Mode.CREATE
+
+
+def _forgets(world: World) -> bool:
+    create = world.create_operation()
+    return create is not None and create.ttl is not None and create.ttl < 1000 and world.sync.mode is not Mode.UPDATE
+
+
+def _tugs(world: World) -> bool:
+    deaf = {name for name, quirk in world.behaviour.quirks.items() if quirk == "deaf"}
+    return any(m.field in deaf and (m.conflict or world.sync.conflict) is Conflict.OURS for m in world.sync.fields)
+
+
+def _leaves(world: World) -> bool:
+    return world.sync.on_leave is not OnLeave.KEEP or world.sync.mode is Mode.MIRROR
+
+
 MUTATIONS = [
     Mutation("no-intent", "calls are made before they are in the journal", _instead(Journal, "record", _only_receipts)),
     Mutation(
@@ -235,33 +262,42 @@ MUTATIONS = [
         "key-for-ever",
         "idempotency keys count as known for ever",
         _instead(delivering, "_remembered", lambda operation: float("inf")),
+        bites=_forgets,
     ),
     Mutation(
         "key-by-content",
         "idempotency keys name the content, not the intent",
         _instead(Deliverer, "steps", _steps_by_content),
+        bites=_keyed,
     ),
     Mutation("by-place", "an answer's parts are taken in the order of the call", _by_place),
     Mutation("not-parked", "rejected changes are not parked", _instead(ledger, "_park", _no_rejections)),
-    Mutation("no-tug-of-war", "a tug-of-war is never parked", _instead(conflicts, "park_tugs", lambda *args: None)),
-    Mutation("no-lag", "the lag of reads is not minded", _no_lag),
+    Mutation(
+        "no-tug-of-war",
+        "a tug-of-war is never parked",
+        _instead(conflicts, "park_tugs", lambda *args: None),
+        bites=_tugs,
+    ),
+    Mutation("no-lag", "the lag of reads is not minded", _no_lag, bites=_lags),
     Mutation(
         "absent-at-once",
         "a complete read marks what it need not show yet",
         _instead(load, "mark_absent", _absent_at_once),
+        bites=_lags,
     ),
     Mutation("half-is-whole", "a read that broke off counts as complete", _instead(Loader, "_note", _always_complete)),
     Mutation(
         "any-version",
         "an older version of a record overwrites a newer",
         _instead(merge, "_not_older", lambda job: "TRUE"),
+        bites=_lags,
     ),
     Mutation(
         "clock-set-back",
         "reads of the future go on counting when the clock was set back",
         _instead(cursors, "forget_future", lambda warehouse, now: []),
     ),
-    Mutation("held-is-left", "a held row counts as one that has left the model", _held_as_left),
+    Mutation("held-is-left", "a held row counts as one that has left the model", _held_as_left, bites=_leaves),
 ]
 
 
@@ -274,6 +310,8 @@ def play(mutation: Mutation, seeds: Sequence[int]) -> Found | None:
         warehouse = schedule.warehouse()
         try:
             for seed in seeds:
+                if not mutation.bites(worlds.draw(seed)):
+                    continue
                 try:
                     schedule.Simulation(seed, warehouse, Path(folder)).play()
                 except schedule.Wrong as e:

@@ -9,7 +9,7 @@ import pytest
 from tests.fault.sim.world import EXTRAS
 from tests.fault.soak import CHUNK, play
 
-SEEDS = int(os.environ.get("OPLOOP_SEEDS", "600"))
+SEEDS = int(os.environ.get("OPLOOP_SEEDS", "2000"))
 
 
 #: Half of them have rows that leave, appends, undos, pauses, canaries.

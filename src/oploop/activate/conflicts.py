@@ -20,6 +20,9 @@ from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 #: So many times running a value is sent over what somebody made of it; then it is left.
 TUG = 3
 
+#: Statuses of a plan's rows whose fields are compared with what the app holds.
+SEEN = ("update", "kept", "parked", "held")
+
 _COLUMNS = "(sync, app, object, key, reason, wanted, message, run_id, noted_at, field)"
 
 
@@ -28,10 +31,9 @@ def park_conflicts(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datet
     b = plan.bound
     at, table = f"TIMESTAMPTZ {literal(now.isoformat())}", quote_table(plan.diff.table)
     mine = f"sync = {literal(b.name)} AND app = {literal(b.sync.app)} AND object = {literal(b.sync.object)} AND reason = 'conflict'"
-    seen = "__status IN ('update', 'kept', 'parked', 'held')"
-    if not any(f.conflict == "hold" for f in b.fields) and not warehouse.rows(
-        f"SELECT 1 FROM oploop.parked WHERE {mine} LIMIT 1"
-    ):
+    seen = f"__status IN {SEEN}"
+    may = any(f.conflict == "hold" for f in b.fields) and any(plan.diff.count(status) for status in SEEN)
+    if not may and not warehouse.rows(f"SELECT 1 FROM oploop.parked WHERE {mine} LIMIT 1"):
         return
     with warehouse.transaction():
         for i, f in enumerate(b.fields):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib import resources
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import orjson
 import pyarrow as pa
@@ -434,9 +434,10 @@ def note_sync_run(
         )
         _note_held(warehouse, plan, run_id, now)
         if plan.diff.whole and status in ("ok", "nothing"):
-            for label, nulls in plan.diff.nulls.items():
-                values = (run_id, plan.bound.name, label, plan.diff.rows, nulls, now)
-                warehouse.execute("INSERT INTO oploop.field_nulls VALUES (?, ?, ?, ?, ?, ?)", values)
+            rows = [(run_id, plan.bound.name, f, plan.diff.rows, n, now) for f, n in plan.diff.nulls.items()]
+            if rows:
+                marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
+                warehouse.execute(f"INSERT INTO oploop.field_nulls VALUES {marks}", list(chain.from_iterable(rows)))
 
 
 def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime) -> None:

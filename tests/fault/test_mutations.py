@@ -1,0 +1,22 @@
+"""The simulation sees when the engine is wrong: each mutation, with the seed that finds it; `tests/fault/mutations.py` finds others."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fault.mutations import MUTATIONS, PAGE, Mutation, noted, page_with, play
+
+#: Seeds that are tried besides the noted one, which a change of the worlds may have moved.
+OTHERS = 60
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+def test_a_broken_engine_is_found(mutation: Mutation) -> None:
+    known = noted()[mutation.name]
+    found = play(mutation, [known.seed, *range(OTHERS)])
+    assert found is not None, f"{mutation.name} is not seen any more: python -m tests.fault.mutations --write"
+
+
+def test_the_page_has_them_all() -> None:
+    text = PAGE.read_text()
+    assert page_with(text, noted()) == text, "python -m tests.fault.mutations --write"
