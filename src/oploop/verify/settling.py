@@ -24,6 +24,8 @@ def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, 
         "ON a.run_id = l.run_id AND a.log_sync = l.sync AND a.number = l.number"
     )
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_looked AS {_looked(target, within_run=within_run)}")
+    if not warehouse.rows("SELECT 1 FROM oploop_looked LIMIT 1"):
+        return
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
     confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
     with warehouse.transaction():
