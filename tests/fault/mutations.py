@@ -298,7 +298,13 @@ MUTATIONS = [
         "reads of the future go on counting when the clock was set back",
         _instead(cursors, "forget_future", lambda warehouse, now: []),
     ),
-    Mutation("held-is-left", "a held row counts as one that has left the model", _held_as_left, bites=_leaves, start=worlds.EXTRAS),
+    Mutation(
+        "held-is-left",
+        "a held row counts as one that has left the model",
+        _held_as_left,
+        bites=_leaves,
+        start=worlds.EXTRAS,
+    ),
 ]
 
 
