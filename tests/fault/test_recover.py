@@ -10,5 +10,5 @@ async def test_a_delivery_that_was_folded_is_under_way_no_more_once_the_next_run
     async with desk.workspace() as ws:
         ws.store.begin_run("r0", "prod", "run")
         ws.store.begin_delivery("r0", "ranked", "oploop_state.plan_r0")  # and died after its fold, before it said so
-        assert loop.recover(ws) == []
+        assert await loop.recover(ws) == []
         assert ws.store.open_deliveries() == []
