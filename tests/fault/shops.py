@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 
 import duckdb
 import orjson
+import psycopg
 
 from oploop.apps.http import HttpSandbox
 from oploop.apps.sandbox import Logged, Sandbox
@@ -38,6 +39,7 @@ class Shop:
     made: Callable[[Sandbox], Counter[str]]  #: how often each code was made, by the app's own log or its records
     env: Mapping[str, str] = field(default_factory=dict)
     moves: bool = True  #: names are updated
+    at_once: bool = False  #: all goes in a step or two, which are seen when they are done
     leaves: bool = False  #: records of rows that leave are taken away
     is_question: Callable[[Logged], bool] = lambda e: False  #: whether a POST changes nothing
     may_stay_unknown: bool = False  #: nothing but a person can tell what became of a lost create
@@ -199,7 +201,7 @@ SHOPS: dict[str, Shop] = {
         may_stay_unknown=True,
     ),
 }
-KINDS = {"zendesk": "zendesk", "stripe": "stripe", "segment": "segment", "http": "http"}
+KINDS = {"postgres": "postgres", "zendesk": "zendesk", "stripe": "stripe", "segment": "segment", "http": "http"}
 
 
 def write_project(shop: Shop, kind: str, folder: Path, url: str) -> None:
@@ -225,3 +227,61 @@ def write_model(folder: Path, model: Mapping[str, str]) -> None:
             "INSERT INTO mart.people SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
             [list(model), list(model.values())],
         )
+
+
+# -- a table of a Postgres ---------------------------------------------------------------------------------------------
+
+TABLE = """
+CREATE TABLE people (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, code text, name text);
+CREATE TABLE journal (n bigint GENERATED ALWAYS AS IDENTITY, op text, code text);
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+  $$ BEGIN INSERT INTO journal (op, code) VALUES (TG_OP, COALESCE(NEW.code, OLD.code)); RETURN NULL; END $$;
+CREATE TRIGGER noted AFTER INSERT OR UPDATE OR DELETE ON people FOR EACH ROW EXECUTE FUNCTION noted();
+"""
+
+
+@dataclass
+class Row:
+    """A row that was written, as the table's trigger noted it."""
+
+    method: str
+    code: str
+
+
+class Table:
+    """A table in the place of a sandbox, without anything that would forbid a row to stand there twice."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn, self.faults = dsn, list[Any]()
+        self._db = psycopg.connect(dsn, autocommit=True)
+        self._db.execute(TABLE)
+
+    @property
+    def log(self) -> list[Row]:
+        rows = self._db.execute("SELECT op, code FROM journal ORDER BY n").fetchall()
+        return [Row({"INSERT": "POST", "UPDATE": "PUT"}.get(op, "DELETE"), code) for op, code in rows]
+
+    def advance(self, seconds: float) -> None:
+        """Its clock is of no account: it commits a step's id with the data."""
+
+    def dump(self) -> list[dict[str, Any]]:
+        rows = self._db.execute("SELECT code, name FROM people").fetchall()
+        return [{"code": code, "name": name} for code, name in rows]
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def table_shop(dsn: str) -> Shop:
+    """A table to which each row of the model is added once."""
+    return Shop(
+        lambda: Table(dsn),  # type: ignore[arg-type,return-value]
+        lambda url: {"type": "postgres", "dsn": "${DSN}"},
+        _sync("app.public.people", "append", "code", "{name: code}"),
+        400,
+        lambda table: names(table.dump(), lambda r: r["code"]),  # type: ignore[call-arg]
+        lambda table: Counter(e.code for e in table.log if e.method == "POST"),  # type: ignore[attr-defined]
+        {"DSN": dsn},
+        moves=False,
+        at_once=True,
+    )

@@ -20,7 +20,8 @@ import pytest
 
 from oploop.apps.sandbox import Fault, Sandbox
 from tests.fault.program import Ended, Program, started
-from tests.fault.shops import SHOPS, WRITES, Shop, write_model, write_project
+from tests.fault.shops import SHOPS, WRITES, Shop, table_shop, write_model, write_project
+from tests.postgres import Cluster
 
 #: Cases of each shop, and how often each is killed: 56 kills.
 SEEDS, KILLS = 2, 4
@@ -39,9 +40,11 @@ def program() -> Iterator[Program]:
 class Case:
     """One shop, killed and killed again."""
 
-    def __init__(self, kind: str, seed: int, folder: Path, program: Program, sandbox: Sandbox) -> None:
+    def __init__(
+        self, kind: str, seed: int, folder: Path, program: Program, sandbox: Sandbox, shop: Shop | None = None
+    ) -> None:
         self.kind, self.folder, self.program, self.sandbox = kind, folder, program, sandbox
-        self.shop: Shop = SHOPS[kind]
+        self.shop = shop or SHOPS[kind]
         self.rng = random.Random(f"{kind} {seed}")
         self.version, self.ahead, self.kills = 0, 0.0, 0
         self.model: dict[str, str] = {}
@@ -93,6 +96,8 @@ class Case:
         )
         wanted = what() + rng.randint(1, most)
         delay = rng.choice((0.0, 0.0, 0.002, 0.01, 0.03))
+        if self.shop.at_once:
+            what, wanted = self.steps, self.steps() + 1
 
         def die() -> bool:
             if what() < wanted:
@@ -196,14 +201,29 @@ def test_killed_anywhere(kind: str, seed: int, tmp_path: Path, program: Program)
     shop = SHOPS[kind]
     sandbox = shop.sandbox()
     with sandbox.running() as url:
-        case = Case(kind, seed, tmp_path, program, sandbox)
         write_project(shop, kind, tmp_path, url)
-        try:
-            for _ in range(KILLS):
-                case.killed()
-            case.quieten()
-            case.check()
-        except AssertionError as e:
-            (tmp_path / "story.txt").write_text("\n".join(case.story))
-            raise AssertionError(f"{str(e).splitlines()[0]}; its story: {tmp_path / 'story.txt'}") from e
+        play(Case(kind, seed, tmp_path, program, sandbox))
+
+
+def test_killed_anywhere_over_a_table_of_postgres(tmp_path: Path, program: Program, cluster: Cluster) -> None:
+    shop = table_shop(cluster.made("killed"))
+    table = shop.sandbox()
+    try:
+        write_project(shop, "postgres", tmp_path, "")
+        play(Case("postgres", 0, tmp_path, program, table, shop))
+    finally:
+        table.close()  # type: ignore[attr-defined]
+
+
+def play(case: Case) -> None:
+    """Killed, killed again, run until quiet, looked at."""
+    try:
+        for _ in range(KILLS):
+            case.killed()
+        case.quieten()
+        case.check()
+    except AssertionError as e:
+        story = case.folder / "story.txt"
+        story.write_text("\n".join(case.story))
+        raise AssertionError(f"{str(e).splitlines()[0]}; its story: {story}") from e
     assert case.kills == KILLS

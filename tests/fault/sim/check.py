@@ -78,7 +78,7 @@ def nothing_doubled(sim: Simulation) -> None:
 
 def _undone_by_people(sim: Simulation, creates: list[Written]) -> bool:
     """Whether people deleted, or gave another key to, all but the last, before the next was made; or we took them away."""
-    gone = ("remove",) if sim.world.extras.shows_archived else ("remove", "archive")
+    gone = ("remove",) if sim.world.extras.shows_archived and sim.world.stream is not None else ("remove", "archive")
     for one, after in pairwise(creates):
         between = [w for w in sim.server.log if w.id == one.id and one.at <= w.at <= after.at]
         if not any(w.op in gone or (w.who != US and "code" in w.sent) for w in between):
@@ -270,7 +270,7 @@ def the_app_is_as_the_model(sim: Simulation, ledger: Ledger) -> None:
 
 def _record(sim: Simulation, key: str, known: dict[str, str]) -> Record | None:
     found = [r for r in sim.server.live() if sim.world.key((r.now or {}).get("code")) == key]
-    if found:
+    if found and (sim.world.stream is not None or len(found) == 1):
         return found[0]
     record = sim.server.records.get(known.get(key, ""))
     if record is None and sim.world.stream is None:  # blind: known by what we sent
@@ -284,9 +284,9 @@ def _was_deleted(sim: Simulation, key: str, known: dict[str, str]) -> bool:
     if sim.world.sync.on_deleted is OnDeleted.RECREATE:
         return False
     for record in sim.server.records.values():
-        last = next((v for _, _, v in reversed(record.past) if v is not None), {})
+        shown = {sim.world.key(v.get("code")) for _, _, v in record.past if v is not None}  # a read may have shown each
         by = next((w.who for w in reversed(sim.server.log) if w.id == record.id and w.op in ("remove", "archive")), "")
-        if record.now is None and by != US and (sim.world.key(last.get("code")) == key or known.get(key) == record.id):
+        if record.now is None and by != US and (key in shown or known.get(key) == record.id):
             return True
     if sim.world.stream is None:
         return any(w.who == US and w.key == key for w in sim.server.log)

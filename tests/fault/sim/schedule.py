@@ -330,7 +330,7 @@ class Simulation:
         """No more mishaps: the engine runs until it has nothing left to do."""
         self.clock.offset = max(self.clock.offset, 0.0)
         quiet = 0
-        for _ in range(PATIENCE):
+        for _ in range(PATIENCE * (4 if self.world.sync.canary else 1)):  # each canary may stop it once
             self.clock.seconds += 2000.0
             self.resume()
             sent = len(self.server.received)
