@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ class Shop:
     made: Callable[[Sandbox], Counter[str]]  #: how often each code was made, by the app's own log or its records
     env: Mapping[str, str] = field(default_factory=dict)
     moves: bool = True  #: names are updated
+    after_death: Callable[[Any], None] = lambda sandbox: None  #: waits until the app has done what it got
     at_once: bool = False  #: all goes in a step or two, which are seen when they are done
     leaves: bool = False  #: records of rows that leave are taken away
     is_question: Callable[[Logged], bool] = lambda e: False  #: whether a POST changes nothing
@@ -264,6 +266,15 @@ class Table:
     def advance(self, seconds: float) -> None:
         """Its clock is of no account: it commits a step's id with the data."""
 
+    def wait_until_alone(self) -> None:
+        """Until the server has ended what a dead client sent: a read that began before it would not show it."""
+        others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        for _ in range(3000):
+            if self._db.execute(others).fetchone() == (0,):
+                return
+            time.sleep(0.01)
+        raise AssertionError("the server never ends what a dead client sent")
+
     def dump(self) -> list[dict[str, Any]]:
         rows = self._db.execute("SELECT code, name FROM people").fetchall()
         return [{"code": code, "name": name} for code, name in rows]
@@ -283,5 +294,6 @@ def table_shop(dsn: str) -> Shop:
         lambda table: Counter(e.code for e in table.log if e.method == "POST"),  # type: ignore[attr-defined]
         {"DSN": dsn},
         moves=False,
+        after_death=Table.wait_until_alone,
         at_once=True,
     )

@@ -84,6 +84,7 @@ class Case:
             self.faults()
             if self.run(self.moment(max(1, most >> attempt))).code == -9:
                 self.kills += 1
+                self.shop.after_death(self.sandbox)
                 return
             self.wait()
         raise AssertionError("never in time to be killed")

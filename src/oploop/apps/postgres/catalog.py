@@ -27,6 +27,7 @@ from oploop.records import (
     Stream,
 )
 
+STEPS_KEPT = 30 * 86400.0  #: seconds for which the ids of delivered steps are kept
 STEPS = "oploop.oploop_steps"  #: where the ids of delivered steps are kept, in the target database
 BATCH = 50_000
 IN_FLIGHT = 2
@@ -289,11 +290,12 @@ def stream_of(table: Table) -> Stream:
 
 def object_of(table: Table) -> Object:
     """What is written to a table. Its operations are those that the user may do there."""
-    replay = Replay.SAFE if table.keeps_steps else Replay.LOOKUP
+    # a step is known by its id; a later run sends the same rows under another one
+    replay, ttl = (Replay.KEY, STEPS_KEPT) if table.keeps_steps else (Replay.LOOKUP, None)
     again = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE)
     arbiters = sorted({name for names, usable in table.unique.items() if usable for name in names})
     upsert = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE, keys=tuple(arbiters))
-    create = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=replay, settle=0.0)
+    create = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=replay, ttl=ttl, settle=0.0)
     operations = {Op.CREATE: create, Op.UPDATE: again}
     if arbiters:
         operations[Op.UPSERT] = upsert
