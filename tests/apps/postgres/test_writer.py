@@ -68,7 +68,7 @@ def test_operations_are_those_that_the_table_takes(db: Database, crm: PostgresAp
     db.sql("CREATE TABLE log (at timestamptz)")
     accounts, log = crm.objects["public.accounts"], crm.objects["public.log"]
     assert set(accounts.operations) == {Op.CREATE, Op.UPDATE, Op.UPSERT, Op.REMOVE}
-    assert accounts.operations[Op.CREATE].replay is Replay.SAFE
+    assert accounts.operations[Op.CREATE].replay is Replay.KEY
     assert accounts.operations[Op.UPSERT].keys == ("email", "id")
     assert set(accounts.unique) == {frozenset({"id"}), frozenset({"email"})}
     assert (log.stream, Op.UPSERT in log.operations) == (None, False)
