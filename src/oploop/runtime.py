@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from oploop.errors import RetryLater
 
@@ -139,6 +139,12 @@ class Vault(Protocol):
         """Give it up."""
 
 
+class WireTrace(Protocol):
+    """Writes down what goes over the wire, by wrapping what sends it (`oploop.apps.tracing`)."""
+
+    def over(self, sender: Any, runtime: Runtime) -> Any: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     """Clock (aware UTC datetimes), monotonic seconds, async sleep (seconds), new ids (ULIDs: sortable by time)."""
@@ -150,6 +156,7 @@ class Runtime:
     random: random.Random = field(default_factory=random.Random)
     stop: Stop = field(default_factory=Stop)
     budgets: Path | None = None  #: where processes share the accounts' rate budgets; None: each has its own
+    trace: WireTrace | None = None  #: writes down what goes over the wire
     vault: Vault | None = None  #: where tokens are kept; None: each app object asks for its own
 
     async def pause(self, seconds: float) -> None:

@@ -102,6 +102,8 @@ class Transport:
         if sender is None:
             self._own = AiohttpSender()
             sender = self._own
+        if runtime.trace is not None:
+            sender = runtime.trace.over(sender, runtime)
         self._auth = auth
         self._send = sender if auth is None else auth.over(sender)
         self._gzip = gzip

@@ -26,6 +26,7 @@ class Cli:
 
     out: Out
     folder: Path | None = None
+    trace: Path | None = None  #: where what goes over the wire is written
     interrupted: Callable[[], str] = field(default=lambda: "nothing was changed")
 
 
@@ -37,10 +38,12 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., int | None]],
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
         @functools.wraps(function)
-        def wrapped(output: str, project: str | None, debug: bool, quiet: bool, **options: Any) -> None:
+        def wrapped(
+            output: str, project: str | None, debug: bool, quiet: bool, trace_http: Path | None, **options: Any
+        ) -> None:
             debug = debug or bool(os.environ.get("OPLOOP_DEBUG"))
             out = Out(json=output == "json", quiet=quiet, debug=debug)
-            cli = Cli(out, Path(project) if project is not None else None)
+            cli = Cli(out, Path(project) if project is not None else None, trace_http)
             code = guarded(cli, lambda: function(cli, **options))
             if code:
                 raise click.exceptions.Exit(code)
@@ -88,6 +91,12 @@ _COMMON = [
     ),
     click.option("--quiet", is_flag=True, help="Only the result: no progress, no notes."),
     click.option("--debug", is_flag=True, help="Show the whole traceback of an error."),
+    click.option(
+        "--trace-http",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write each request to an app and its answer to FILE, without secrets.",
+    ),
 ]
 
 

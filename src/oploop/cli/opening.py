@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from oploop.cli.command import Cli
 from oploop.cli.options import FOREVER
 
 if TYPE_CHECKING:
+    from oploop.apps.tracing import HttpTrace
     from oploop.project import Project
     from oploop.workspace import Workspace
 
@@ -48,7 +50,7 @@ def with_workspace(
         async with Workspace(
             project,
             environment,
-            Runtime(budgets=machine_folder()),
+            Runtime(budgets=machine_folder(), trace=trace),
             command=command_line(),
             read_only=read_only,
             wait=wait,
@@ -59,8 +61,23 @@ def with_workspace(
                 cli.out.note(f"note: {ws.fields.kept} custom field(s) added to fields.lock; commit it")
             return done
 
-    with term_as_interrupt():
+    with term_as_interrupt(), http_trace(cli) as trace:
         return asyncio.run(whole())
+
+
+@contextmanager
+def http_trace(cli: Cli) -> Iterator[HttpTrace | None]:
+    """Where `--trace-http` writes; None without it."""
+    if cli.trace is None:
+        yield None
+        return
+    from oploop.apps.tracing import HttpTrace
+
+    trace = HttpTrace(cli.trace)
+    try:
+        yield trace
+    finally:
+        trace.close()
 
 
 def command_line() -> str:

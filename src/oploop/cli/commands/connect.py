@@ -9,7 +9,7 @@ import click
 
 from oploop.cli.command import Cli
 from oploop.cli.command import command as make
-from oploop.cli.opening import load
+from oploop.cli.opening import http_trace, load
 
 if TYPE_CHECKING:
     from oploop.apps.base import Account, App
@@ -54,7 +54,7 @@ def command(
     with_app(text, NewApp(name, app_type, {}))  # a name that is taken is found before anything is asked
     settings, secrets = _settings(project, cls, name, given)
     app = NewApp(name, app_type, settings)
-    account, streams = (None, list(cls.streams)) if unchecked else _try(app.block(project.root, secrets))
+    account, streams = (None, list(cls.streams)) if unchecked else _try(cli, app.block(project.root, secrets))
     chosen = _streams(cli, read, streams, name)
     app = NewApp(name, app_type, settings, chosen)
     files = [p.name for p in add_app(project.root, app, secrets)]
@@ -131,7 +131,7 @@ def _ask(key: str, *, hidden: bool, needed: bool, mend: str) -> str:
     return ""
 
 
-def _try(block: AppBlock) -> tuple[Account, list[str]]:
+def _try(cli: Cli, block: AppBlock) -> tuple[Account, list[str]]:
     """Call the app with its credentials; who answers, and what can be read of it."""
     import asyncio
 
@@ -139,13 +139,14 @@ def _try(block: AppBlock) -> tuple[Account, list[str]]:
     from oploop.runtime import Runtime
 
     async def work() -> tuple[Account, list[str]]:
-        app = make_app(block, Runtime())
+        app = make_app(block, Runtime(trace=trace))
         try:
             return await app.check(), list(app.streams)
         finally:
             await app.aclose()
 
-    return asyncio.run(work())
+    with http_trace(cli) as trace:
+        return asyncio.run(work())
 
 
 def _streams(cli: Cli, read: str | None, streams: list[str], name: str) -> list[str]:
