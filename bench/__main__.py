@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from bench import changes, diff, first_load, http_delivery, limit, memory, read_stripe, startup, turn
+from bench import apps_read, changes, diff, first_load, http_delivery, limit, memory, read_stripe, startup, turn
 from bench.table import Row, render
 
 ALL = {
     "startup": startup.run,
     "read": read_stripe.run,
+    "apps_read": apps_read.run,
     "turn": turn.run,
     "diff": diff.run,
     "first_load": first_load.run,
