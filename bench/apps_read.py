@@ -31,6 +31,7 @@ from oploop.apps.base import App
 from oploop.apps.policy import Answer, Request
 from oploop.apps.registry import app_class
 from oploop.apps.sender import AiohttpSender
+from oploop.lean import collect_seldom
 from oploop.records import ReadOptions
 from oploop.runtime import Runtime
 
@@ -118,6 +119,7 @@ async def measure(case: Case, block: dict[str, Any]) -> tuple[float, float, floa
 
 
 def run() -> list[Row]:
+    collect_seldom()  # as `oploop` does
     rows = []
     wanted = os.environ.get("BENCH_APPS", "").split()
     for case in CASES:

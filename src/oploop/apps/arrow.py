@@ -15,7 +15,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from oploop.lean import arrow_alone
 from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
+
+arrow_alone()
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 
@@ -169,6 +172,12 @@ def _timestamps(values: list[Any]) -> pa.Array:
         return pa.array([datetime.fromisoformat(v) if v else None for v in values], TIMESTAMP)
 
 
+def instants(texts: Sequence[str | None]) -> list[int]:
+    """Times as APIs write them, as microseconds since 1970, the unit of `_version`; 0 for none."""
+    found: list[int] = pc.fill_null(pc.cast(_timestamps([t or None for t in texts]), pa.int64()), 0).to_pylist()
+    return found
+
+
 def _texts(values: list[Any]) -> pa.Array:
     try:
         return pa.array(values, pa.string())
@@ -190,5 +199,6 @@ __all__ = [
     "column_field",
     "convert",
     "empty_table",
+    "instants",
     "table_from_records",
 ]

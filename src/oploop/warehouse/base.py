@@ -12,7 +12,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from oploop.errors import FixData
+from oploop.lean import arrow_alone
 from oploop.records import FieldSource, FieldType
+
+arrow_alone()
 
 
 class SqlError(FixData):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oploop.apps.arrow import ARROW_TYPES, JSON_MARK, TIMESTAMP, convert, empty_table, table_from_records
+from oploop.apps.arrow import ARROW_TYPES, JSON_MARK, TIMESTAMP, convert, empty_table, instants, table_from_records
 from oploop.records import META_COLUMNS, ColumnType, Stream
 
 UTC = dt.UTC
@@ -182,3 +182,10 @@ def test_an_api_that_writes_all_values_as_text(kind: ColumnType, value: Any, exp
     """Alone, and beside a value that fits, in one column."""
     assert convert([value], kind, texts=True).to_pylist() == [expected]
     assert convert([None, value, None], kind, texts=True).to_pylist() == [None, expected, None]
+
+
+def test_instants_are_microseconds_and_none_is_zero() -> None:
+    texts = ["2026-01-01T00:00:00.123Z", None, "", "2026-01-01T01:00:00.123+01:00", "2025-12-31T23:00:00.123456-0100"]
+    assert instants(texts) == [1_767_225_600_123_000, 0, 0, 1_767_225_600_123_000, 1_767_225_600_123_456]
+    assert instants([]) == []
+    assert instants([None]) == [0]

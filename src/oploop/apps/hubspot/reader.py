@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import orjson
 import pyarrow as pa
 
-from oploop.apps.arrow import table_from_records
+from oploop.apps.arrow import instants, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.hubspot.client import Client, body_of, next_after, results_of
 from oploop.apps.hubspot.objects import META, changed_property, kind_of, shown
@@ -154,7 +154,7 @@ class RecordReader:
     def table(self, records: Sequence[Mapping[str, Any]], *, extracted_at: datetime, at_least: int = 0) -> pa.Table:
         """Records as the stream's table, with those that were merged into them marked as deleted."""
         rows = [{**r["properties"], **{k: r.get(k) for k in META}} for r in records]
-        versions = [max(version_of(r), at_least) for r in records]
+        versions = [max(v, at_least) for v in versions_of(records)]
         hidden = META.keys() & self._exclude
         raw = [orjson.dumps({k: v for k, v in r.items() if k not in hidden} if hidden else r) for r in records]
         for record, version in [(r, v) for r, v in zip(records, versions, strict=True) if r["properties"].get(MERGED)]:
@@ -197,9 +197,7 @@ def _gone(remote_id: str) -> dict[str, Any]:
     return {"id": remote_id, "properties": {}, "archived": True}
 
 
-def version_of(record: Mapping[str, Any]) -> int:
-    """A record's version: when it was changed, or archived, last."""
-    told = record.get("updatedAt") or record.get("createdAt")
-    version = micros(datetime.fromisoformat(told)) if told else 0
-    archived = record.get("archivedAt")
-    return max(version, micros(datetime.fromisoformat(archived))) if archived else version
+def versions_of(records: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Records' versions: when they were changed, or archived, last."""
+    told = instants([r.get("updatedAt") or r.get("createdAt") for r in records])
+    return list(map(max, told, instants([r.get("archivedAt") for r in records])))

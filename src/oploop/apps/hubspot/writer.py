@@ -16,7 +16,7 @@ from typing import Any
 from oploop.apps.hubspot.client import Client, error_text
 from oploop.apps.hubspot.links import associate
 from oploop.apps.hubspot.objects import COMPANY, PRIMARY_COMPANY
-from oploop.apps.hubspot.reader import version_of
+from oploop.apps.hubspot.reader import versions_of
 from oploop.apps.transport import Answer, Refused
 from oploop.errors import OploopError
 from oploop.records import Change, Op, Outcome, Receipt, Step
@@ -131,6 +131,7 @@ def _receipts(step: Step, sent: Sequence[tuple[Change, Mapping[str, Any]]], answ
     by_id = {str(r.get("id")): r for r in results}
     refused = {trace: e for e in errors for trace in _named(e, "objectWriteTraceId")}
     unknown = {number: e for e in errors for number in _named(e, "ids") + _named(e, "id")}
+    versions = dict(zip((str(r.get("id")) for r in results), versions_of(results), strict=True))
     receipts = []
     for at, (change, put) in enumerate(sent):
         trace = str(put["objectWriteTraceId"])
@@ -142,7 +143,7 @@ def _receipts(step: Step, sent: Sequence[tuple[Change, Mapping[str, Any]]], answ
         )
         error = refused.get(trace) or unknown.get(str(put.get("id")))
         if found is not None:
-            receipts.append(Receipt(change.number, Outcome.OK, str(found["id"]), version=version_of(found)))
+            receipts.append(Receipt(change.number, Outcome.OK, str(found["id"]), version=versions[str(found["id"])]))
         elif error is not None:
             receipts.append(_refusal(change, error))
         else:

@@ -17,11 +17,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oploop.apps.arrow import JSON_MARK, TIMESTAMP, empty_table, table_from_records
+from oploop.apps.arrow import TIMESTAMP, empty_table, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.mixpanel.client import Client
 from oploop.errors import RetryLater
-from oploop.records import RAW, Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
+from oploop.records import Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
 
 #: Profiles that were written show in queries a little later; how much, Mixpanel does not say.
 PROFILE_LAG = 60.0
@@ -135,13 +135,13 @@ class Reader:
         for record in records if exclude else ():
             record["properties"] = {k: v for k, v in record["properties"].items() if k not in exclude}
         table = table_from_records(
-            EVENTS, records, versions=[_version(r) for r in records], extracted_at=began, exclude=exclude
+            EVENTS,
+            records,
+            versions=[_version(r) for r in records],
+            extracted_at=began,
+            exclude=exclude,
+            raw=None if exclude else lines,  # as it came, without what was lifted out of it
         )
-        if not exclude:  # as it came, without what was lifted out of it
-            raw = pa.array([line.decode() for line in lines], pa.string())
-            table = table.set_column(
-                table.schema.get_field_index(RAW), pa.field(RAW, pa.string(), metadata=JSON_MARK), raw
-            )
         if "time" in table.column_names and self._zone.key != "UTC":
             at = table.schema.get_field_index("time")
             table = table.set_column(at, "time", _from_local(table.column(at), self._zone.key))

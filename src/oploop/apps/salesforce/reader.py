@@ -13,8 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from oploop.apps.arrow import empty_table, table_from_records
-from oploop.apps.base import micros
+from oploop.apps.arrow import empty_table, instants, table_from_records
 from oploop.apps.salesforce.catalog import Table
 from oploop.apps.salesforce.client import Client, in_parts
 from oploop.apps.salesforce.jobs import wait_for
@@ -132,7 +131,7 @@ class Reader:
         return table_from_records(
             table.stream,
             records,
-            versions=[max(at, _version(r, table)) for r in records],
+            versions=[max(at, v) for v in instants([_stamp(r, table) for r in records])],
             extracted_at=began,
             deleted=[len(r) == 1 or r.get("IsDeleted") is True for r in records],
             exclude=exclude,
@@ -165,11 +164,6 @@ def records_of_csv(answer: Answer, table: Table) -> list[dict[str, Any]]:
 
 def _stamp(record: Mapping[str, Any], table: Table) -> str:
     return str(record.get(table.clock or "") or "")
-
-
-def _version(record: Mapping[str, Any], table: Table) -> int:
-    stamp = _stamp(record, table)
-    return micros(_time(stamp)) if stamp else 0
 
 
 def _time(text: str) -> datetime:
