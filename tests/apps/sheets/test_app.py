@@ -14,7 +14,7 @@ from oploop.apps.sheets.sandbox import COLUMNS
 from oploop.apps.sheets.tables import typed, written
 from oploop.apps.transport import LostAnswer
 from oploop.errors import FixConfig
-from oploop.records import Op, Outcome
+from oploop.records import Canonical, Op, Outcome
 from tests.apps.sheets.support import bench, rows, step
 
 
@@ -68,6 +68,26 @@ async def test_a_key_that_stands_twice_is_refused_with_its_rows() -> None:
         assert said == {1: (Outcome.REJECTED, "the key stands in rows 2, 4 of the sheet"), 2: (Outcome.OK, None)}
 
 
+async def test_a_key_with_blanks_around_or_a_ticked_box_is_the_same_key_when_read_and_when_written() -> None:
+    async with bench() as (box, app):
+        box.load("targets", [{"Account": " A "}, {"Account": True}])
+        assert [r["Account"] for r in await rows(app)] == ["A", "TRUE"]
+        await app.send(step(Op.UPSERT, {"Account": "A", "Target": 1}, {"Account": "TRUE", "Target": 2}))
+        await app.send(step(Op.UPDATE, {"Account": " A", "Owner": "x"}))  # an id of an older read
+        assert [(r["Target"], r["Owner"]) for r in box.dump("targets")] == [(1, "x"), (2, "")]
+        assert app.objects["targets"].fields["Account"].canonical is Canonical.TRIM
+
+
+async def test_a_header_that_was_cleared_makes_no_row_gone_and_no_second_table() -> None:
+    async with bench() as (box, app):
+        box.tab.rows[:] = [["", ""], ["A", 1], ["B", 2]]
+        with pytest.raises(FixConfig, match="has rows, and no names of columns in row 1"):
+            await rows(app)
+        with pytest.raises(FixConfig, match="no names of columns"):
+            await app.send(step(Op.UPSERT, {"Account": "A", "Target": 3}))
+        assert box.tab.rows[1:] == [["A", 1], ["B", 2]]
+
+
 async def test_what_is_only_for_new_rows_is_left_in_one_that_is_there() -> None:
     async with bench() as (box, app):
         box.load("targets", [{"Account": "A", "Owner": "theirs", "Target": 1}])
@@ -89,6 +109,9 @@ async def test_what_the_sheet_lacks_is_named() -> None:
     async with bench() as (box, app):
         box.tab.rows[:] = [["Account", "Target"]]
         with pytest.raises(FixConfig, match="no column 'Owner' in row 1"):
+            await rows(app)
+        box.tab.rows[:] = [[*COLUMNS, "Target"]]
+        with pytest.raises(FixConfig, match="has the column 'Target' twice in row 1"):
             await rows(app)
         box.tab.title = "Renamed"
         with pytest.raises(FixConfig, match=r"no sheet 'Targets' — it has: Renamed"):
@@ -112,6 +135,9 @@ def test_cells_and_values() -> None:
     assert typed(12.0, "text") == "12"
     assert typed(True, "text") == "TRUE"
     assert typed("", "number") is None
+    assert typed(1e12, "date") == 1e12  # no day of the calendar; NULL in its column
+    assert typed(-1e9, "timestamp") == -1e9
+    assert typed(2958465.5, "timestamp") == "9999-12-31T12:00:00.000+00:00"
     assert written(None) == ""
     assert written(datetime(2026, 1, 2, 3, tzinfo=UTC)) == "2026-01-02T03:00:00Z"
     assert written(Decimal("3.00")) == 3

@@ -157,7 +157,7 @@ class SheetsApp(App):
 
 
 def _key(change: Change, table: TableConfig) -> str:
-    return change.remote_id if change.remote_id is not None else text(change.key[table.key])
+    return text(change.remote_id if change.remote_id is not None else change.key[table.key])
 
 
 def _twofold(changes: Sequence[Change], grid: Grid) -> tuple[list[Change], list[Receipt]]:

@@ -14,11 +14,13 @@ from typing import Any
 
 from oploop.apps.sheets.client import Kind, TableConfig
 from oploop.errors import FixConfig
-from oploop.records import Column, ColumnType, Deletes, Field, FieldType, Object, Op, Operation, Replay, Stream
+from oploop.records import Canonical, Column, ColumnType, Deletes, Field, FieldType, Object, Op, Operation, Replay, Stream
 
 MAX_ROWS = 1000  #: of a call; Google advises to stay near 2 MB
 MAX_CELL = 50_000  #: characters
 _DAY_ZERO = datetime(1899, 12, 30, tzinfo=UTC)
+_FIRST_DAY = (datetime(1, 1, 1, tzinfo=UTC) - _DAY_ZERO).days
+_LAST_DAY = (datetime(9999, 12, 31, tzinfo=UTC) - _DAY_ZERO).days + 1
 
 
 def stream_of(name: str, table: TableConfig) -> Stream:
@@ -53,6 +55,7 @@ def object_of(name: str, table: TableConfig) -> Object:
                 key=column == table.key,
                 required=column == table.key,
                 nullable=column != table.key,
+                canonical=Canonical.TRIM if column == table.key and kind == "text" else Canonical.EXACT,
                 max_length=MAX_CELL if kind == "text" else None,
             )
             for column, kind in table.columns.items()
@@ -74,8 +77,9 @@ class Grid:
     def __post_init__(self) -> None:
         names = self.rows[self.table.header - 1] if len(self.rows) >= self.table.header else []
         for at, name in enumerate(names, 1):
-            self.columns.setdefault(str(name).strip(), at)
+            self._named(str(name).strip(), at)
         if self.blank:
+            self._all_blank()
             return
         missing = [c for c in self.table.columns if c not in self.columns]
         if missing:
@@ -85,8 +89,26 @@ class Grid:
             )
         for at, row in enumerate(self.rows[self.table.header :], self.table.header + 1):
             key = self.cell(row, self.table.key)
-            if key not in (None, ""):
+            if key is not None and text(key):
                 self.keys.setdefault(text(key), []).append(at)
+
+    def _named(self, name: str, at: int) -> None:
+        """A column of the header. FixConfig when one of the block's stands there twice: nobody could tell which is meant."""
+        if name in self.columns and name in self.table.columns:
+            raise FixConfig(
+                f"sheet {self.table.sheet!r} has the column {name!r} twice in row {self.table.header}",
+                mend="rename one of the two",
+            )
+        self.columns.setdefault(name, at)
+
+    def _all_blank(self) -> None:
+        """FixConfig when the header alone is gone: its rows are still there, and no new ones may be written below them."""
+        below = self.rows[self.table.header :]
+        if any(cell not in (None, "") for row in below for cell in row):
+            raise FixConfig(
+                f"sheet {self.table.sheet!r} has rows, and no names of columns in row {self.table.header}",
+                mend="write the header again, or say in which row it stands (`header`)",
+            )
 
     @property
     def blank(self) -> bool:
@@ -107,13 +129,16 @@ class Grid:
         kinds = self.table.columns
         return [
             {c: typed(self.cell(self.rows[at - 1], c), kind) for c, kind in kinds.items()}
-            for rows in self.keys.values()
+            | ({self.table.key: key} if kinds[self.table.key] == "text" else {})
+            for key, rows in self.keys.items()
             for at in rows
         ]
 
 
 def text(value: Any) -> str:
     """A key as text: 12 and 12.0 are one."""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
@@ -125,18 +150,16 @@ def typed(value: Any, kind: Kind) -> Any:
         return None
     match kind:
         case "text":
-            return {True: "TRUE", False: "FALSE"}.get(value, text(value)) if isinstance(value, bool) else str_of(value)
+            return text(value) if isinstance(value, bool | float) else str(value)
         case "date" | "timestamp" if isinstance(value, int | float) and not isinstance(value, bool):
+            if not _FIRST_DAY <= value < _LAST_DAY:
+                return value  # a number that is no day: NULL in its column, as it stands in _raw
             at = _DAY_ZERO + timedelta(days=float(value))
             return at.date().isoformat() if kind == "date" else at.isoformat(timespec="milliseconds")
         case "integer" if isinstance(value, float) and value.is_integer():
             return int(value)
         case _:
             return value
-
-
-def str_of(value: Any) -> str:
-    return text(value) if isinstance(value, float) else str(value)
 
 
 def written(value: Any) -> Any:
