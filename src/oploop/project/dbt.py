@@ -56,18 +56,29 @@ def read_manifest(path: Path) -> DbtProject:
         ) from None
     except orjson.JSONDecodeError:
         raise FixConfig("is no JSON", mend="dbt parse writes target/manifest.json", place=place) from None
-    meta = data.get("metadata") if isinstance(data, Mapping) else None
-    if not isinstance(meta, Mapping) or not isinstance(data.get("nodes"), Mapping) or "adapter_type" not in meta:
-        raise FixConfig("is no manifest of dbt", mend="dbt parse writes target/manifest.json", place=place)
-    models = [_model(n) for n in data["nodes"].values() if _stands(n)]
+    try:
+        return _project(data)
+    except (KeyError, TypeError, AttributeError):  # it has not the shape of one
+        raise FixConfig("is no manifest of dbt", mend="dbt parse writes target/manifest.json", place=place) from None
+
+
+def _project(data: Any) -> DbtProject:
+    """What a manifest says. KeyError, TypeError or AttributeError where it is none."""
+    nodes, meta = data["nodes"], data["metadata"]
+    models = [_model(n) for n in nodes.values() if _stands(n)]
     sources = [_source(s) for s in (data.get("sources") or {}).values()]
-    name = str(meta.get("project_name") or next((n.get("package_name") for n in data["nodes"].values()), "") or "dbt")
+    name = meta.get("project_name") or next((n.get("package_name") for n in nodes.values()), "") or "dbt"
     return DbtProject(
-        name,
-        str(meta["adapter_type"]),
+        _line(name),
+        _line(meta["adapter_type"]),
         tuple(sorted(models, key=lambda m: m.table)),
         tuple(sorted(sources, key=lambda s: s.table)),
     )
+
+
+def _line(value: Any) -> str:
+    """A text as it may stand in a comment: one line, nothing that YAML refuses."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
 def _stands(node: Mapping[str, Any]) -> bool:
@@ -82,12 +93,15 @@ def _stands(node: Mapping[str, Any]) -> bool:
 def _model(node: Mapping[str, Any]) -> DbtModel:
     name = node.get("alias") or node["name"]
     columns = tuple(str(c.get("name", k)) for k, c in (node.get("columns") or {}).items())
-    return DbtModel(f"{node['schema']}.{name}", columns, " ".join(str(node.get("description") or "").split()))
+    return DbtModel(_line(f"{node['schema']}.{name}"), columns, _line(node.get("description") or ""))
 
 
 def _source(node: Mapping[str, Any]) -> DbtSource:
     table = f"{node['schema']}.{node.get('identifier') or node['name']}"
-    return DbtSource(f"{node['source_name']}.{node['name']}", table, node.get("loaded_at_field"))
+    loaded_at = node.get("loaded_at_field")
+    return DbtSource(
+        _line(f"{node['source_name']}.{node['name']}"), _line(table), _line(loaded_at) if loaded_at else None
+    )
 
 
 __all__ = ["DbtModel", "DbtProject", "DbtSource", "read_manifest"]

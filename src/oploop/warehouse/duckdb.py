@@ -115,7 +115,7 @@ class DuckDBWarehouse:
         try:
             return {name: kind for name, kind, *_ in self.rows(f"DESCRIBE {quote_table(table)}")}
         except SqlError as e:
-            if isinstance(e.__cause__, duckdb.CatalogException):
+            if isinstance(e.__cause__, duckdb.CatalogException) or _no_catalog(e.__cause__):
                 return {}
             raise
 
@@ -208,6 +208,11 @@ def open_duckdb(
                 on_wait(f"{path} is held by {holder() or duckdb_file.describe_process(pid)}, waiting up to {wait:g} s")
                 told = True
             pause(min(0.2, left))
+
+
+def _no_catalog(error: BaseException | None) -> bool:
+    """Whether the first of a name's three parts is no database here. DuckDB has no class of its own for that."""
+    return isinstance(error, duckdb.BinderException) and str(error).startswith('Binder Error: Catalog "')
 
 
 def one_line(error: BaseException) -> str:

@@ -85,6 +85,8 @@ def test_a_dbt_project_becomes_one_that_plans(tmp_path: Path, zendesk: ZendeskSa
         ("{", "manifest.json: is no JSON"),
         ("[]", "manifest.json: is no manifest of dbt"),
         ('{"metadata": {"adapter_type": "duckdb"}}', "manifest.json: is no manifest of dbt"),
+        ('{"metadata": {"adapter_type": "duckdb"}, "nodes": {}, "sources": [1]}', "is no manifest of dbt"),
+        ('{"metadata": {"adapter_type": "duckdb"}, "nodes": {"m": 5}}', "is no manifest of dbt"),
     ],
 )
 def test_what_is_no_manifest_is_said(tmp_path: Path, content: str | None, says: str) -> None:
@@ -95,6 +97,16 @@ def test_what_is_no_manifest_is_said(tmp_path: Path, content: str | None, says: 
     assert done.code == 2
     assert says in done.err
     assert not (tmp_path / "acme").exists()
+
+
+def test_a_name_with_line_ends_stays_a_comment(tmp_path: Path) -> None:
+    node = {"resource_type": "model", "config": {"materialized": "table"}, "schema": "mart"}
+    nodes = {"m": {**node, "name": "x\napps: {zendesk: {}}", "description": "red \x1b[31m\x00 text"}}
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({"metadata": {"adapter_type": "duckdb", "project_name": "p\nq: 1"}, "nodes": nodes}))
+    done = run("init", str(tmp_path / "acme"), "--from-dbt", str(path))
+    assert done.code == 0, done.err
+    assert load_project(tmp_path / "acme", {}).apps == {}
 
 
 def test_a_warehouse_that_is_none_of_ours_is_said(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ NOWHERE = "http://127.0.0.1:9"
         (["trace", "zendesk", "1"], "'zendesk' is not app.object"),
         (["trace", "zendesk.tikets", "1"], "did you mean 'tickets'?"),
         (["apps", "zendisk"], "did you mean 'zendesk'?"),
+        (["apps", "new", "a" * 300], "an app's name has at most 60 letters"),
+        (["apps", "new", "stripe"], "an app cannot be called 'stripe': that is taken"),
         (["sandbox", "zendisk"], "did you mean 'zendesk'?"),
         (["apply", "missing.plan"], "cannot read the plan missing.plan"),
     ],

@@ -176,6 +176,7 @@ def test_statements(tmp_path: Path) -> None:
     assert warehouse.columns("main.t") == {"a": "BIGINT", "moment": "TIMESTAMP WITH TIME ZONE"}
     assert warehouse.columns("main.nothing") == {}
     assert warehouse.columns("nowhere.t") == {}
+    assert warehouse.columns("nowhere.main.t") == {}
     warehouse.execute("CREATE VIEW v AS SELECT 1 AS x")
     assert warehouse.tables() == ["main.t", "main.v"]
     assert [b.num_rows for b in warehouse.stream("SELECT * FROM t", batch_rows=10)] == [10, 10, 5]

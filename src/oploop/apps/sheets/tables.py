@@ -14,7 +14,19 @@ from typing import Any
 
 from oploop.apps.sheets.client import Kind, TableConfig
 from oploop.errors import FixConfig
-from oploop.records import Canonical, Column, ColumnType, Deletes, Field, FieldType, Object, Op, Operation, Replay, Stream
+from oploop.records import (
+    Canonical,
+    Column,
+    ColumnType,
+    Deletes,
+    Field,
+    FieldType,
+    Object,
+    Op,
+    Operation,
+    Replay,
+    Stream,
+)
 
 MAX_ROWS = 1000  #: of a call; Google advises to stay near 2 MB
 MAX_CELL = 50_000  #: characters

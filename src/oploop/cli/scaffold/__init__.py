@@ -7,17 +7,21 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from oploop.apps.registry import known_types
 from oploop.errors import FixConfig
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_LONGEST = 60
 
 
 def lay_out(name: str, into: Path) -> tuple[Path, list[Path]]:
     """Write a package for an app of this name into a new folder `oploop-NAME`; the folder and its files."""
     if not _NAME.fullmatch(name) or name.endswith("_") or "__" in name:
         raise FixConfig(f"{name!r} is no name for an app", mend="use small letters, digits and _: my_crm")
-    if name in ("new", "oploop"):
-        raise FixConfig(f"an app cannot be called {name!r}", mend="choose another name")
+    if len(name) > _LONGEST:
+        raise FixConfig(f"an app's name has at most {_LONGEST} letters", mend="choose a shorter one")
+    if name in ("new", "oploop") or name in known_types():
+        raise FixConfig(f"an app cannot be called {name!r}: that is taken", mend="choose another name")
     root = into / f"oploop-{name.replace('_', '-')}"
     if root.exists() and any(root.iterdir()):
         raise FixConfig(f"{root} is there already, and not empty", mend="choose another name or folder")
