@@ -60,14 +60,16 @@ An oploop project: it reads apps into a warehouse, models the data there, and wr
 
 Next:
 
-1. Add an app to `oploop.yml`, copy `.env.example` to `.env`, put the app's secret there, then run `oploop doctor`.
+1. `oploop connect APP` asks for an app's credentials, tries them, and writes its block into `oploop.yml`, secrets into `.env`. (By
+   hand: copy `.env.example` to `.env`.) `oploop apps` lists the apps, `oploop doctor` says whether all is well.
 2. `oploop extract` fills the raw tables: `raw_<app>.<stream>`.
 3. Write a model, like `models/mart/account_health.sql`:
 
        MODEL (name mart.account_health, kind FULL);
        SELECT id AS account_id, name FROM raw_stripe.customers
 
-4. Write a sync, like `syncs/account_health.yml`:
+4. `oploop build`, then `oploop new sync mart.account_health zendesk.organizations` drafts a sync. By hand,
+   `syncs/account_health.yml`:
 
        model: mart.account_health
        to: zendesk.organizations
@@ -76,6 +78,22 @@ Next:
        fields: {{name: name}}
 
 5. `oploop plan` shows what would be sent. `oploop run --env prod` sends it.
+"""
+
+_README_DBT = """\
+# {name}
+
+An oploop project beside a dbt project: dbt builds the models, oploop writes them into the apps.
+
+    oploop.yml    the apps, the warehouse, and a list of dbt's models
+    syncs/        what goes back: one file for each sync
+
+Next:
+
+1. `oploop connect APP` asks for an app's credentials, tries them, and writes its block into `oploop.yml`, secrets into `.env`.
+   `oploop apps` lists the apps, `oploop doctor` says whether all is well.
+2. `oploop new sync MODEL APP.OBJECT` drafts a sync from one of dbt's models.
+3. `oploop plan` shows what would be sent. `oploop run --env prod` sends it; run it after dbt.
 """
 
 _FOLDERS = ("models", "syncs", "audits", "tests", "macros")
@@ -124,7 +142,7 @@ def init_project(folder: Path, name: str, manifest: DbtProject | None = None) ->
         "oploop.yml": _OPLOOP_YML.format(name=json.dumps(name)) if manifest is None else _from_dbt(name, manifest),
         ".env.example": _ENV_EXAMPLE if manifest is None or manifest.warehouse == "duckdb" else "# WAREHOUSE_DSN=\n",
         ".gitignore": _GITIGNORE,
-        "README.md": _README.format(name=name),
+        "README.md": (_README if manifest is None else _README_DBT).format(name=name),
         **{f"{each}/.gitkeep": "" for each in (_FOLDERS if manifest is None else ("syncs",))},
     }
     for path in files:

@@ -154,3 +154,12 @@ def test_apps_on_one_line_are_left_to_the_person() -> None:
 def test_any_setting_comes_back(value: str) -> None:
     new = with_app("name: a\n", NewApp("shop", "stripe", {"k": value}))
     assert parse_yaml(new, "oploop.yml")["apps"]["shop"]["k"] == value
+
+
+def test_one_of_several_credentials_is_named_where_nobody_can_be_asked(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HUBSPOT_ACCESS_TOKEN", raising=False)
+    done = run("connect", "hubspot", folder=fresh)
+    assert done.code == 2
+    assert "export HUBSPOT_ACCESS_TOKEN=..., or add it to .env" in done.err

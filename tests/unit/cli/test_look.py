@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from oploop.apps.salesforce.sandbox import SalesforceSandbox
 from oploop.apps.zendesk.sandbox import ZendeskSandbox
+from oploop.cli.commands import apps
 from oploop.errors import FixConfig
 from oploop.trace import key_of
 from tests.unit.cli.support import run, write_model
@@ -232,3 +234,38 @@ def test_trace_of_nothing(read: Path) -> None:
     done = run("trace", "zendesk.tickets", "424242", folder=read)
     assert done.code == 2
     assert "no record of zendesk.tickets has the id or key '424242'" in done.err
+
+
+def test_apps_tells_of_one_stream_or_object(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run("apps", "zendesk", "users", folder=project)
+    assert done.code == 0
+    assert "read users" in done.words
+    assert "read tickets" not in done.words
+    assert set(run("apps", "zendesk", "users", "-o", "json", folder=project).json["objects"]) == {"users"}
+    wrong = run("apps", "zendesk", "tikets", folder=project)
+    assert (wrong.code, "did you mean 'tickets'" in wrong.err) == (2, True)
+    monkeypatch.chdir("/")
+    assert "did you mean 'tickets'" in run("apps", "zendesk", "tikets").err
+
+
+def test_apps_asks_an_org_for_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "any object of the org: oploop connect salesforce" in run("apps", "salesforce").words
+    assert "oploop connect salesforce" in run("apps", "salesforce", "Account").err
+    with SalesforceSandbox().running() as url:
+        assert run("init", str(tmp_path / "acme")).code == 0
+        monkeypatch.setenv("SALESFORCE_CLIENT_SECRET", "sandbox-consumer-secret")
+        told = [f"base_url={url}", "client_id=3MVG9sandbox.oploop"]
+        given = [word for pair in told for word in ("--set", pair)]
+        added = run("connect", "salesforce", *given, folder=tmp_path / "acme")
+        assert added.code == 0, added.err
+        whole = run("apps", "salesforce", folder=tmp_path / "acme")
+        assert "Billing_Id__c" in whole.out
+        assert "read Contact" in whole.out
+        monkeypatch.setattr(apps, "MANY", 3)
+        names = run("apps", "salesforce", folder=tmp_path / "acme")
+        assert "Billing_Id__c" not in names.out
+        assert "oploop apps salesforce Account" in names.out
+        one = run("apps", "salesforce", "Account", folder=tmp_path / "acme")
+        assert "Billing_Id__c" in one.out
+        assert "Contact" not in one.out

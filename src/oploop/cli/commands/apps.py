@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +14,28 @@ from oploop.cli.command import Cli
 from oploop.cli.command import command as make
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from oploop.apps.base import App
-    from oploop.records import Field, Object
+    from oploop.records import Field, Object, Stream
+    from oploop.workspace import Workspace
+
+#: Of how many streams and objects that the account tells all columns and fields are listed; of more, the names.
+MANY = 25
 
 
-@make("apps", example="oploop apps\noploop apps zendesk\noploop apps new my_crm")
-@click.argument("words", nargs=-1, metavar="[NAME | new NAME]")
+@dataclass(frozen=True)
+class Shown:
+    """What is told of an app: of its type, or of the account. `fields`: by object, none where `named` (names only)."""
+
+    cls: type[App]
+    streams: Mapping[str, Stream]
+    objects: Mapping[str, Object]
+    fields: Mapping[str, Mapping[str, Field]]
+    named: bool = False
+    asked: bool = False  #: whether the account was asked
+
+
+@make("apps", example="oploop apps\noploop apps zendesk\noploop apps salesforce Account\noploop apps new my_crm")
+@click.argument("words", nargs=-1, metavar="[NAME [STREAM or OBJECT] | new NAME]")
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -31,7 +47,7 @@ def command(cli: Cli, words: tuple[str, ...], into: Path) -> int:
     """List what can be read from and written to apps.
 
     With NAME, an app of the project or a type of app: all columns and fields with their types; an app of the project
-    is asked for its own custom fields.
+    is asked for its own custom fields. With a stream or an object behind it, only of that.
 
     With new NAME, make a folder for an app of your own: package, sandbox, tests, README. It passes the suite as it is.
     """
@@ -39,17 +55,17 @@ def command(cli: Cli, words: tuple[str, ...], into: Path) -> int:
 
     if words[:1] == ("new",):
         return _new(cli, words[1:], into)
-    if len(words) > 1:
-        raise click.UsageError(f"got unexpected extra argument ({words[1]})")
+    if len(words) > 2:
+        raise click.UsageError(f"got unexpected extra argument ({words[2]})")
     if not words:
         classes = [app_class(t) for t in sorted(known_types())]
         cli.out.data({"apps": [_brief(c) for c in classes]})
         for i, c in enumerate(classes):
             cli.out.lines(["", *_brief_lines(cli, c)] if i else _brief_lines(cli, c))
         return 0
-    cls, fields = _one(cli, words[0])
-    cli.out.data(_whole(cls, fields))
-    _print(cli, cls, fields)
+    shown = _one(cli, *words)
+    cli.out.data(_whole(shown))
+    _print(cli, words[0], shown)
     return 0
 
 
@@ -98,8 +114,8 @@ def _operations(o: Object) -> str:
     return f"{calls} · modes {', '.join(modes_of(o))}" if calls else "only referred to"
 
 
-def _one(cli: Cli, name: str) -> tuple[type[App], dict[str, Mapping[str, Field]]]:
-    """The app's class and each object's fields, as the account has them where it can be asked."""
+def _one(cli: Cli, name: str, thing: str | None = None) -> Shown:
+    """What an app has, as the account tells it where it can be asked; `thing`: only this stream or object."""
     from oploop.apps.registry import app_class
     from oploop.cli.opening import load
     from oploop.errors import FixConfig, OploopError
@@ -111,25 +127,56 @@ def _one(cli: Cli, name: str) -> tuple[type[App], dict[str, Mapping[str, Field]]
         if cli.folder is not None or not e.message.startswith("no oploop.yml"):
             raise
     if project is None or name not in project.apps:
-        cls = app_class(name)
-        return cls, {n: o.fields for n, o in cls.objects.items()}
+        return _of_type(app_class(name), name, thing)
     cls = app_class(project.apps[name].type)
     try:
-        return cls, _described(cli, name)
+        return _described(cli, cls, name, thing)
     except OploopError as e:
+        if not (cls.streams or cls.objects) or (isinstance(e, FixConfig) and e.message.startswith(f"{name} has no ")):
+            raise
         cli.out.note(f"note: only the standard fields are shown, as the account cannot be asked: {e}")
-        return cls, {n: o.fields for n, o in cls.objects.items()}
+        return _of_type(cls, name, thing)
 
 
-def _described(cli: Cli, name: str) -> dict[str, Mapping[str, Field]]:
+def _of_type(cls: type[App], name: str, thing: str | None) -> Shown:
+    """What every account has."""
+    if thing is not None and cls.learns and thing not in {*cls.streams, *cls.objects}:
+        from oploop.errors import FixConfig, nearest
+
+        near = nearest(thing, {*cls.streams, *cls.objects})
+        mend = f"did you mean {near!r}?" if near else f"oploop connect {cls.type} adds it; then its account is asked"
+        raise FixConfig(f"{name} is no app of the project, so nobody can be asked for its {thing}", mend=mend)
+    streams, objects = _only(cls.streams, cls.objects, name, thing)
+    return Shown(cls, streams, objects, {n: o.fields for n, o in objects.items()})
+
+
+def _only(
+    streams: Mapping[str, Stream], objects: Mapping[str, Object], name: str, thing: str | None
+) -> tuple[Mapping[str, Stream], Mapping[str, Object]]:
+    """The stream and the object of one name; FixConfig where there is neither."""
+    if thing is None:
+        return streams, objects
+    if thing not in streams and thing not in objects:
+        from oploop.errors import FixConfig, did_you_mean
+
+        raise FixConfig(f"{name} has no stream or object {thing!r}", mend=did_you_mean(thing, {*streams, *objects}))
+    return {n: streams[n] for n in [thing] if n in streams}, {n: objects[n] for n in [thing] if n in objects}
+
+
+def _described(cli: Cli, cls: type[App], name: str, thing: str | None) -> Shown:
     from oploop.cli.opening import with_workspace
-    from oploop.workspace import Workspace
 
     cli.out.quiet, quiet = True, cli.out.quiet  # the project's warnings have been said
 
-    async def work(ws: Workspace) -> dict[str, Mapping[str, Field]]:
+    async def work(ws: Workspace) -> Shown:
         app = ws.app(name)
-        return {n: await app.describe(n) for n in app.objects}
+        learnt = not cls.streams and not cls.objects
+        if thing is None and learnt and len({*app.streams, *app.objects}) > MANY:
+            return Shown(cls, app.streams, app.objects, {}, named=True, asked=True)
+        named = [n for n in ([thing] if thing is not None else app.objects) if n in app.objects]
+        fields = {n: await app.describe(n) for n in named}
+        streams, objects = _only(app.streams, app.objects, name, thing)
+        return Shown(cls, dict(streams), dict(objects), fields, asked=True)
 
     try:
         return with_workspace(cli, work, read_only=True)
@@ -137,7 +184,11 @@ def _described(cli: Cli, name: str) -> dict[str, Mapping[str, Field]]:
         cli.out.quiet = quiet
 
 
-def _whole(c: type[App], fields: dict[str, Mapping[str, Field]]) -> dict[str, Any]:
+def _whole(shown: Shown) -> dict[str, Any]:
+    c = shown.cls
+    about = {"type": c.type, "title": c.title, "limits": c.limits or None, "learns": c.learns or None}
+    if shown.named:
+        return {**about, "streams": {n: {} for n in shown.streams}, "objects": {n: {} for n in shown.objects}}
     streams = {
         n: {
             "primary_key": list(s.primary_key),
@@ -147,20 +198,19 @@ def _whole(c: type[App], fields: dict[str, Mapping[str, Field]]) -> dict[str, An
             "description": s.description,
             "columns": {k: t.value for k, t in s.columns.items()},
         }
-        for n, s in c.streams.items()
+        for n, s in shown.streams.items()
     }
     objects = {
         n: {
             "stream": o.stream,
             "modes": modes_of(o),
             "operations": {op.value: {"batch": x.batch, "replay": x.replay.value} for op, x in o.operations.items()},
-            "fields": {label: _field_json(f) for label, f in fields[n].items()},
+            "fields": {label: _field_json(f) for label, f in shown.fields[n].items()},
             "dynamic": {prefix: _field_json(f) for prefix, f in o.dynamic.items()},
         }
-        for n, o in c.objects.items()
+        for n, o in shown.objects.items()
     }
-    about = {"limits": c.limits or None, "learns": c.learns or None}
-    return {"type": c.type, "title": c.title, **about, "streams": streams, "objects": objects}
+    return {**about, "streams": streams, "objects": objects}
 
 
 def _field_json(f: Field) -> dict[str, Any]:
@@ -177,27 +227,48 @@ def _field_json(f: Field) -> dict[str, Any]:
     }
 
 
-def _print(cli: Cli, c: type[App], fields: dict[str, Mapping[str, Field]]) -> None:
+def _print(cli: Cli, name: str, shown: Shown) -> None:
+    from oploop.cli.out import columns
+
+    out, c = cli.out, shown.cls
+    out.line(f"{out.bold(c.type)}   {c.title}")
+    if shown.named:
+        rows = [("read", ", ".join(shown.streams)), ("write", ", ".join(shown.objects))]
+        out.lines(columns([r for r in rows if r[1]], indent=2))
+        out.line(f"next: oploop apps {name} {next(iter(shown.streams or shown.objects))} for all fields of one")
+        return
+    _print_streams(cli, shown)
+    _print_objects(cli, shown)
+    if c.learns and not shown.asked:
+        out.line()
+        out.line(f"and {c.learns}: oploop connect {c.type} adds it to a project; then oploop apps {c.type} lists them")
+
+
+def _print_streams(cli: Cli, shown: Shown) -> None:
     from oploop.cli.out import columns
 
     out = cli.out
-    out.line(f"{out.bold(c.type)}   {c.title}")
-    for n, s in c.streams.items():
+    for n, s in shown.streams.items():
+        whole = "" if s.incremental else " · read whole each time"
         out.line()
-        out.line(
-            f"{out.bold('read ' + n)}   key {', '.join(s.primary_key)}{'' if s.incremental else ' · read whole each time'}"
-        )
+        out.line(f"{out.bold('read ' + n)}   key {', '.join(s.primary_key)}{whole}")
         if s.description:
             out.line(f"  {s.description}")
         out.lines(columns([(k, t.value) for k, t in s.columns.items()], indent=4))
-    for n, o in c.objects.items():
+
+
+def _print_objects(cli: Cli, shown: Shown) -> None:
+    from oploop.cli.out import columns
+
+    out = cli.out
+    for n, o in shown.objects.items():
         out.line()
         out.line(
             f"{out.bold('write ' + n)}   {_operations(o)}{'' if o.stream else ' · blind: its records cannot be read'}"
         )
         if o.description:
             out.line(f"  {o.description}")
-        rows = [(label, f.type.value, _traits(f)) for label, f in fields[n].items()]
+        rows = [(label, f.type.value, _traits(f)) for label, f in shown.fields[n].items()]
         rows += [(f"{prefix}…", f.type.value, _traits(f)) for prefix, f in o.dynamic.items()]
         out.lines(columns(rows, indent=4))
 

@@ -13,6 +13,7 @@ from oploop.cli.opening import http_trace, load
 
 if TYPE_CHECKING:
     from oploop.apps.base import Account, App
+    from oploop.errors import FixConfig
     from oploop.project import AppBlock, Project
 
 
@@ -54,7 +55,10 @@ def command(
     with_app(text, NewApp(name, app_type, {}))  # a name that is taken is found before anything is asked
     settings, secrets = _settings(project, cls, name, given)
     app = NewApp(name, app_type, settings)
-    account, streams = (None, list(cls.streams)) if unchecked else _try(cli, app.block(project.root, secrets))
+    try:
+        account, streams = (None, list(cls.streams)) if unchecked else _try(cli, app.block(project.root, secrets))
+    except FixConfig as e:
+        raise _told_how(e, cls, name, settings) from None
     chosen = _streams(cli, read, streams, name)
     app = NewApp(name, app_type, settings, chosen)
     files = [p.name for p in add_app(project.root, app, secrets)]
@@ -104,6 +108,17 @@ def _settings(
     return settings, secrets
 
 
+def _told_how(e: FixConfig, cls: type[App], name: str, settings: dict[str, Any]) -> FixConfig:
+    """The error, with how a key that nobody could be asked for is given."""
+    from oploop.project.connect import variable_name
+
+    fields = {i.alias or n: i for n, i in cls.Config.model_fields.items()}
+    lacking = [k for k in asked(cls) if k not in settings and _secret(fields[k])]
+    if e.mend is None and lacking and "needs" in e.message:
+        e.mend = f"export {variable_name(name, lacking[0])}=..., or add it to .env; other keys by --set KEY=VALUE"
+    return e
+
+
 def _typed(value: str, info: Any) -> str | int:
     return int(value) if value.isdigit() and "int" in str(info.annotation) else value
 
@@ -124,7 +139,10 @@ def _ask(key: str, *, hidden: bool, needed: bool, mend: str) -> str:
     from oploop.errors import FixConfig
 
     if sys.stdin.isatty():
-        answer: str = click.prompt(key, hide_input=hidden, err=True, default=None if needed else "", show_default=False)
+        prompt = key if needed else f"{key} (may be left empty)"
+        answer: str = click.prompt(
+            prompt, hide_input=hidden, err=True, default=None if needed else "", show_default=False
+        )
         return answer.strip()
     if needed:
         raise FixConfig(f"{key} is not known, and there is no terminal to ask", mend=mend)
