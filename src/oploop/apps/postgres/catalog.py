@@ -288,6 +288,10 @@ def stream_of(table: Table) -> Stream:
     )
 
 
+#: The server may still be at a statement whose client is dead, and commit it: so many seconds later it surely is not.
+SETTLES = 60.0
+
+
 def object_of(table: Table) -> Object:
     """What is written to a table. Its operations are those that the user may do there."""
     # a step is known by its id; a later run sends the same rows under another one
@@ -295,7 +299,7 @@ def object_of(table: Table) -> Object:
     again = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE)
     arbiters = sorted({name for names, usable in table.unique.items() if usable for name in names})
     upsert = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE, keys=tuple(arbiters))
-    create = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=replay, ttl=ttl, settle=0.0)
+    create = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=replay, ttl=ttl, settle=SETTLES)
     operations = {Op.CREATE: create, Op.UPDATE: again}
     if arbiters:
         operations[Op.UPSERT] = upsert
