@@ -86,7 +86,9 @@ class StateVault:
             from cryptography.fernet import Fernet, MultiFernet
 
             told = self._key()
-            texts = told.split() if told else [_own_key(self._folder)]
+            texts = (
+                (told.split() or [""]) if told else [_own_key(self._folder)]
+            )  # blanks alone are no key, as elsewhere
             where = KEY_VARIABLE if told else str(self._folder / KEY_FILE)
             self._locks = MultiFernet([Fernet(_key_of(t, where)) for t in texts])
         return self._locks
@@ -111,7 +113,7 @@ def _own_key(folder: Path) -> str:
             _make_key(folder, path)
         if path.stat().st_mode & 0o077:
             raise FixConfig(f"others can read {path}", mend=f"chmod 600 {path}, or set {KEY_VARIABLE}")
-        return path.read_text().strip()
+        return path.read_text("ascii", "replace").strip()
     except OSError as e:
         raise FixConfig(
             f"the key {path} cannot be had: {e.strerror}", mend=f"check its permissions, or set {KEY_VARIABLE}"

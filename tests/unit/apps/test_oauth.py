@@ -227,10 +227,22 @@ async def test_with_another_key_the_token_is_asked_for_anew(vault: Callable[...,
     assert len(vendor.asked) == 2
 
 
-async def test_a_key_that_is_none_is_named(vault: Callable[..., StateVault]) -> None:
+@pytest.mark.parametrize("key", ["hunter2", "  "])
+async def test_a_key_that_is_none_is_named(vault: Callable[..., StateVault], key: str) -> None:
     vendor = Vendor()
     with pytest.raises(FixConfig, match="OPLOOP_STATE_KEY is no key of 32 bytes in base64"):
-        await vendor.transport(runtime=replace(vendor.clock.runtime(), vault=vault("hunter2"))).request("GET", "x")
+        await vendor.transport(runtime=replace(vendor.clock.runtime(), vault=vault(key))).request("GET", "x")
+
+
+def test_a_key_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state.key").write_bytes(b"\xff\xfe")
+    (tmp_path / "state.key").chmod(0o600)
+
+    def no_store() -> StateStore:
+        raise AssertionError("the key comes first")
+
+    with pytest.raises(FixConfig, match=r"state\.key is no key of 32 bytes in base64"):
+        StateVault(no_store, tmp_path, lambda: None).put("a", "b")
 
 
 async def test_an_assertion_is_signed_for_whom_it_names() -> None:
