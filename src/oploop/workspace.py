@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import fnmatch
 import functools
+import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -74,7 +75,9 @@ class Selection:
         for word in self.select:
             hits = [s for s in project.syncs.values() if matches(s, word)]
             if not hits:
-                raise FixConfig(f"{word!r} selects no sync", mend=did_you_mean(word, project.syncs))
+                words = [w for w in re.split(r"[,\s]+", word) if w]
+                several = f"one word each: --select {' --select '.join(words)}" if len(words) > 1 else None
+                raise FixConfig(f"{word!r} selects no sync", mend=several or did_you_mean(word, project.syncs))
             chosen += [s for s in hits if s not in chosen]
         return sorted((s for s in chosen if not any(matches(s, w) for w in self.exclude)), key=lambda s: s.name)
 

@@ -84,7 +84,9 @@ def _origins(out: Out, s: TracedSync) -> list[str]:
 
 def _source(out: Out, s: SourceRows) -> list[str]:
     also = f", as {s.same_as}" if s.same_as else ""
-    count = show.count(s.total, "row") + (f", newest {len(s.rows)}" if s.total > len(s.rows) else "")
+    count = show.count(s.total, "row") + (
+        f", {'newest' if s.ordered else 'some'} {len(s.rows)}" if s.total > len(s.rows) else ""
+    )
     title = f"  {out.bold(s.table)}   {out.dim(f'{show.value(s.by, 60)}   {count}{also}')}"
     body = columns([[show.value(v, 28) for v in row] for row in s.rows], head=[out.dim(c) for c in s.columns], indent=4)
     return [title, *body]

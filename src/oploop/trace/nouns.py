@@ -40,7 +40,7 @@ class TracedSync:
 
 @dataclass(slots=True)
 class SourceRows:
-    """Rows that the record's values may come from: some of `total`, newest first, a few columns."""
+    """Rows that the record's values may come from: some of `total`, a few columns."""
 
     table: str
     by: str  #: how they were found: `customer_id = cus_1`
@@ -48,6 +48,7 @@ class SourceRows:
     columns: list[str]
     rows: list[list[Any]]
     same_as: str | None = None  #: a raw table with just the same rows
+    ordered: bool = True  #: newest first; else in no order, as no column is a time
 
 
 @dataclass(slots=True)

@@ -150,13 +150,16 @@ class _Follower:
     def _rows(self, table: str, column: str, value: Any, total: int) -> SourceRows:
         kinds = self.ws.warehouse.columns(self._physical(table))
         shown = self._pick(table, column, kinds)
-        newest = next((c for c in (*_TIMES, *kinds) if kinds.get(c, "").startswith("TIMESTAMP")), None)
+        times = [c for c in (*_TIMES, *kinds) if kinds.get(c, "").startswith(("TIMESTAMP", "DATE"))]
+        newest = next((c for c in times if kinds[c] != "DATE"), next(iter(times), None))
         order = f" ORDER BY {quote(newest)} DESC NULLS LAST" if newest else ""
         rows = self.ws.warehouse.rows(
             f"SELECT {', '.join(quote(c) for c in shown)} FROM {quote_table(self._physical(table))} "
             f"WHERE CAST({quote(column)} AS VARCHAR) = {literal(str(value))}{order} LIMIT {ROWS}"
         )
-        return SourceRows(table, f"{column} = {value}", total, shown, [list(r) for r in rows])
+        return SourceRows(
+            table, f"{column} = {value}", total, shown, [list(r) for r in rows], ordered=newest is not None
+        )
 
     def _pick(self, table: str, by: str, kinds: Mapping[str, str]) -> list[str]:
         """A few narrow columns: its id, its time, those that the fields are computed from, then the others in order."""

@@ -29,6 +29,7 @@ NOWHERE = "http://127.0.0.1:9"
         (["plan", "--allow", "ticket_priority:chnges"], "did you mean 'changes'?"),
         (["plan", "--allow", "first"], "names no sync"),
         (["held", "nope"], "selects no sync"),
+        (["plan", "--select", "one,two"], "one word each: --select one --select two"),
         (["trace", "zendesk", "1"], "'zendesk' is not app.object"),
         (["trace", "zendesk.tikets", "1"], "did you mean 'tickets'?"),
         (["apps", "zendisk"], "did you mean 'zendesk'?"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 
 from oploop.cli import show
-from oploop.cli.out import columns, cut, width
+from oploop.cli.out import Out, columns, cut, width
+from oploop.cli.show_trace import _source
+from oploop.trace import SourceRows
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 
@@ -64,3 +67,10 @@ def test_cut_counts_wide_letters_twice() -> None:
 @pytest.mark.parametrize(("part", "whole", "said"), [(0, 0, "0%"), (57, 1000, "5.7%"), (640, 1000, "64%")])
 def test_percent(part: int, whole: int, said: str) -> None:
     assert show.percent(part, whole) == said
+
+
+def test_rows_in_no_order_are_not_called_the_newest() -> None:
+    some = SourceRows("staging.plans", "id = 1", 5, ["name"], [["a"], ["b"]], ordered=False)
+    out = Out()
+    assert "5 rows, some 2" in _source(out, some)[0]
+    assert "5 rows, newest 2" in _source(out, replace(some, ordered=True))[0]
