@@ -22,7 +22,9 @@ class SqlError(FixData):
     """The engine refused a statement. `reason` is what it said, in one line, without the statement."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the warehouse refused a statement: {reason}")
+        full = "no space left" in reason.lower()
+        mend = "make room on its disk, then run again" if full else None
+        super().__init__(f"the warehouse refused a statement: {reason}", mend=mend)
         self.reason = reason
 
 

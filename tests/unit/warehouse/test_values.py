@@ -9,7 +9,7 @@ import pytest
 from oploop.records import Column, FieldSource, FieldType, JsonEntry, JsonPath
 from oploop.runtime import Runtime
 from oploop.warehouse import Warehouse, open_warehouse
-from oploop.warehouse.base import literal
+from oploop.warehouse.base import SqlError, literal
 
 ODD = ["a b", "a.b", 'a"b', "a/b", "a~b", "a~1b", "it's", "$", "*", "#", "0", "été", "[0]", "a\\b", "?", "%s", "{x}"]
 
@@ -125,3 +125,10 @@ def test_texts_are_added_to_a_list_and_removed(
 ) -> None:
     expression = warehouse.list_merge("NULL" if has is None else literal(has), add, remove)
     assert warehouse.rows(f"SELECT {expression}") == [(wanted,)]
+
+
+def test_a_full_disk_says_what_to_do() -> None:
+    assert str(SqlError("Could not write file: No space left on device")).endswith(
+        " — make room on its disk, then run again"
+    )
+    assert " — " not in str(SqlError("Parser Error"))
