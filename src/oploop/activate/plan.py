@@ -206,7 +206,7 @@ def _guardrails(diff_: d.Diff, first: tuple[str, ...], allow: Collection[str]) -
         found.append(_first_run(diff_, allow))
     elif first and changes:
         what = "first delivery of this sync" if whole else f"first delivery of {', '.join(first)}"
-        found.append(Finding(name, "first", f"{what}: {changes} changes", changes, stop="first" not in allow))
+        found.append(Finding(name, "first", f"{what}: {changes:,} changes", changes, stop="first" not in allow))
     if not whole:
         over = _over(limits.changes, changes, diff_.rows)
         if over:
