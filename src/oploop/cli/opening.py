@@ -57,8 +57,9 @@ def with_workspace(
             on_wait=lambda text: cli.out.note(text.replace(f", waiting up to {FOREVER:g} s", ", waiting for it")),
         ) as ws:
             done = await work(ws)
-            if ws.fields.kept:
-                cli.out.note(f"note: {ws.fields.kept} custom field(s) added to fields.lock; commit it")
+            if ws.fields.kept and not cli.out.json:
+                fields = "a custom field was" if ws.fields.kept == 1 else f"{ws.fields.kept} custom fields were"
+                cli.out.note(f"note: {fields} added to fields.lock; commit it")
             return done
 
     with term_as_interrupt(), http_trace(cli) as trace:

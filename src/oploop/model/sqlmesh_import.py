@@ -17,6 +17,18 @@ def quietly() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def environment_kept() -> Iterator[None]:
+    """The process's environment afterwards as before: SQLMesh loads the project's `.env` over it, secrets and all."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
 os.environ["SQLMESH__DISABLE_ANONYMIZED_ANALYTICS"] = "true"
 os.environ["MAX_FORK_WORKERS"] = "1"  # forking a process that has DuckDB's threads is not safe
 

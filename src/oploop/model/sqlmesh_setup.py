@@ -32,6 +32,7 @@ from sqlmesh.utils.metaprogramming import Executable
 from oploop.errors import OploopError, Place
 from oploop.model import fields
 from oploop.model.sqlmesh_faults import line_of
+from oploop.model.sqlmesh_import import environment_kept
 from oploop.warehouse.base import Warehouse, quote, quote_table
 
 GATEWAY = "oploop"
@@ -161,7 +162,8 @@ def make_context(root: Path, warehouse: Warehouse, cache_dir: Path, ears: Ears, 
         infer_python_dependencies=False,  # only matters to remote workers, and takes 0.3 s
         disable_anonymized_analytics=True,
     )
-    return Context(paths=str(root), config=config, loader=loader, notification_targets=[AuditEar(ears=ears)])
+    with environment_kept():
+        return Context(paths=str(root), config=config, loader=loader, notification_targets=[AuditEar(ears=ears)])
 
 
 def make_adapter(warehouse: Warehouse) -> DuckDBEngineAdapter | PostgresEngineAdapter:

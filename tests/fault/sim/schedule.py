@@ -307,7 +307,7 @@ class Simulation:
 
     async def _undo(self, ws: Workspace, turn: Turn) -> None:
         """What `oploop undo` does."""
-        loop.recover(ws)
+        await loop.recover(ws)
         reports = await plan_undo(ws, Wish(turn.undoes))
         turn.left = [(left.key, left.field, left.reason) for r in reports for left in r.left]
         if any(r.plan is not None and r.plan.changes for r in reports):
