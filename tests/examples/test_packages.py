@@ -90,7 +90,8 @@ def test_what_is_laid_out_is_a_package_that_passes_the_suite(tmp_path: Path) -> 
         (["new", "My-Crm"], "no name for an app"),
         (["new", "new"], "cannot be called 'new'"),
         (["new"], "new takes one name"),
-        (["stripe", "zendesk"], "unexpected extra argument"),
+        (["stripe", "zendesk"], "stripe has no stream or object 'zendesk'"),
+        (["stripe", "charges", "refunds"], "unexpected extra argument"),
         (["new", "full"], "is there already, and not empty"),
     ],
 )
