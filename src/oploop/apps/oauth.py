@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -52,7 +53,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Grant:
+class Grant(ABC):
     """How a token is asked for. `in_header`: the client says who it is by HTTP Basic, not in the form (RFC 6749 2.3.1)."""
 
     token_url: str
@@ -63,9 +64,9 @@ class Grant:
     #: The config keys that a refusal puts in doubt.
     credential: str = field(default="client_id and client_secret", kw_only=True)
 
+    @abstractmethod
     def form(self, kept: Tokens | None, now: float) -> dict[str, str]:
         """What is asked, less who asks."""
-        raise NotImplementedError
 
     def secrets(self) -> list[str]:
         """What no message may repeat, and what tells one account from another."""

@@ -6,6 +6,7 @@ import itertools
 import os
 import sqlite3
 import tempfile
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ class Box(Sandbox):
     title = "A database"
     app: type[SqlApp]
 
+    @abstractmethod
     def sql(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:
-        raise NotImplementedError
+        """The rows of a statement, in a transaction of its own."""
 
+    @abstractmethod
     def block(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """The app's own keys."""
 
     def made(self, runtime: Runtime | None = None, **more: Any) -> SqlApp:
         return self.app("crm", self.app.Config.model_validate({**self.block(), **more}), runtime or Runtime())
