@@ -73,6 +73,7 @@ async def test_a_record_that_the_table_calls_deleted_is_gone(loaded: Desk) -> No
     ("old", "new", "says"),
     [
         ("fivetran.ticket", "fivetran.tickets", "there is no table 'fivetran.tickets' in the warehouse"),
+        ("fivetran.ticket", "raw_zendesk.tickets", "raw_zendesk.tickets is a table of oploop's own"),
         ("ticket_key", "ticket_kei", "fivetran.ticket has no column 'ticket_kei'"),
         ("_fivetran_synced", "changed", "fivetran.ticket has no column 'changed'"),
         ("      tickets:", "      tikets:", "zendesk has no stream 'tikets'"),

@@ -35,7 +35,7 @@ def validate_block(model: type[M], block: AppBlock) -> M:
         extra = info.json_schema_extra
         if isinstance(extra, dict) and extra.get("path") and key in values:
             values[key] = _absolute(values[key], block.root)
-        if _is_secret(info) and isinstance(values.get(key), str):
+        if is_secret(info) and isinstance(values.get(key), str):
             used.add(values[key])
     try:
         return model.model_validate(values)
@@ -62,7 +62,8 @@ def _absolute(value: Any, root: Path) -> Any:
     return os.path.normpath(root / os.path.expanduser(value))
 
 
-def _is_secret(info: FieldInfo) -> bool:
+def is_secret(info: FieldInfo) -> bool:
+    """Whether an app's key is declared as a secret."""
     return "Secret" in str(info.annotation)
 
 
@@ -88,7 +89,7 @@ def _message(
         known = {*_keys(owner), *APP_KEYS} if len(path) == 1 else _keys(owner)
         return f"unknown key {key!r} in {where.rpartition('.')[0]}", did_you_mean(key, known)
     if kind == "missing":
-        secret = len(path) == 1 and _is_secret(_info(model, key))
+        secret = len(path) == 1 and is_secret(_info(model, key))
         hint = f"${{{variable_name(block.name, key)}}}" if secret else "..."
         return f"{block.name} has no {'.'.join(map(str, path))!r}", f"add `{key}: {hint}`"
     if kind == "string_type":
@@ -135,5 +136,5 @@ def written_secrets(model: type[BaseModel], block: AppBlock) -> list[str]:
         f"{block.options.places[key]}: {block.name}.{key} is a secret written into the file"
         f" — put it into ${{{variable_name(block.name, key)}}}"
         for key in sorted(_keys(model) & block.options.keys())
-        if _is_secret(_info(model, key)) and "${" not in str(block.options[key])
+        if is_secret(_info(model, key)) and "${" not in str(block.options[key])
     ]

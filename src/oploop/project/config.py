@@ -399,6 +399,10 @@ def _app(name: str, value: Any, place: Place, root: Path, variables: Variables) 
             taken[key] = APP_KEYS[key](inner, block.places[key], key)
         else:
             options[key], options.places[key] = inner, block.places[key]
+    for table in taken.get("tables", {}).values():
+        if re.search(rf"(^|\.)(raw_{re.escape(name)}|oploop\w*)\.\w+$", table.table, re.IGNORECASE):
+            mend = "name the table that the other tool fills"
+            raise FixConfig(f"{table.table} is a table of oploop's own", mend=mend, place=table.place)
     return AppBlock(
         name=name,
         type=taken.get("type", name),

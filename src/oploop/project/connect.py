@@ -12,7 +12,7 @@ from typing import Any
 
 from oploop.errors import FixConfig, Place
 from oploop.project.config import FILE, AppBlock, Budget
-from oploop.project.secrets import Variables, variable_name
+from oploop.project.secrets import Variables
 from oploop.project.yaml import Block, parse_yaml
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@:-]*")
@@ -62,20 +62,19 @@ def with_app(text: str, app: NewApp) -> str:
     if app.name in (before.get("apps") or {}):
         place = before["apps"].places[app.name] if isinstance(before["apps"], Block) else None
         raise FixConfig(f"there is an app {app.name!r} already", mend="choose another name with --as", place=place)
-    lines = text.split("\n")
-    at = next((i for i, line in enumerate(lines) if _APPS.fullmatch(line.rstrip("\r"))), None)
+    end = "\r\n" if "\r\n" in text else "\n"
+    lines = text.split(end)
+    at = next((i for i, line in enumerate(lines) if _APPS.fullmatch(line)), None)
     if at is None and "apps" in before:
         shown = "; ".join(line.strip() for line in app.lines())
         raise FixConfig(
             "apps is written on one line", mend=f"add the app yourself: {shown}", place=before.places["apps"]
         )
     if at is None:
-        lines = [*text.rstrip("\n").split("\n"), "", "apps:", ""]
+        lines = [*text.rstrip(end).split(end), "", "apps:", ""]
         at = len(lines) - 2
     lines[at] = re.sub(r"^apps:\s*(\{\s*\}|null|~)", "apps:", lines[at])
-    new = "\n".join(
-        [*lines[: at + 1], *(f"{_indent(lines[at + 1 :])}{line}" for line in app.lines()), *lines[at + 1 :]]
-    )
+    new = end.join([*lines[: at + 1], *(f"{_indent(lines[at + 1 :])}{line}" for line in app.lines()), *lines[at + 1 :]])
     _same_but_for(parse_yaml(new, FILE), before, app)
     return new
 
@@ -101,13 +100,14 @@ def add_app(root: Path, app: NewApp, secrets: Mapping[str, str]) -> list[Path]:
     """Write the app's block, and its secrets into `.env` (mode 0600); the files that were written."""
     path = root / FILE
     try:
-        old = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8", newline="") as file:  # line ends stay as they are
+            old = file.read()
         new = with_app(old, app)
         written = []
         if secrets:
             written.append(_add_secrets(root / ".env", secrets))
         beside = path.with_name(f".{FILE}.{os.getpid()}")
-        beside.write_text(new, encoding="utf-8")
+        beside.write_text(new, encoding="utf-8", newline="")
         beside.chmod(path.stat().st_mode & 0o7777)
         os.replace(beside, path)
     except OSError as e:
@@ -135,4 +135,4 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-__all__ = ["NewApp", "add_app", "variable_name", "with_app"]
+__all__ = ["NewApp", "add_app", "with_app"]

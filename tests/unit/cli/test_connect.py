@@ -52,6 +52,15 @@ def test_an_app_that_answers_is_added_and_read(fresh: Path, zendesk: ZendeskSand
     assert run("extract", folder=fresh).code == 0
 
 
+def test_line_ends_stay_as_they_are(fresh: Path) -> None:
+    text = (fresh / "oploop.yml").read_bytes().replace(b"\n", b"\r\n")
+    (fresh / "oploop.yml").write_bytes(text)
+    done = run("connect", "segment", "--set", "logs=./logs", "--unchecked", folder=fresh)
+    assert done.code == 0, done.err
+    block = b"apps:\r\n  segment:\r\n    logs: ./logs\r\n"
+    assert (fresh / "oploop.yml").read_bytes() == text.replace(b"apps:\r\n", block)
+
+
 def test_wrong_credentials_write_nothing(fresh: Path, zendesk: ZendeskSandbox) -> None:
     (fresh / ".env").write_text("DESK_API_TOKEN=wrong\n")
     before = (fresh / "oploop.yml").read_text()

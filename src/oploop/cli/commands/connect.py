@@ -77,8 +77,8 @@ def _settings(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The block's keys, and the secrets that no variable holds yet."""
     from oploop.errors import FixConfig, did_you_mean
-    from oploop.project.connect import variable_name
-    from oploop.project.secrets import Variables
+    from oploop.project.block import is_secret
+    from oploop.project.secrets import Variables, variable_name
 
     fields = {i.alias or n: i for n, i in cls.Config.model_fields.items()}
     settings: dict[str, Any] = {}
@@ -88,14 +88,14 @@ def _settings(
             raise FixConfig(f"--set {pair!r} is no KEY=VALUE", mend="write --set subdomain=acme")
         if key not in fields:
             raise FixConfig(f"{cls.type} has no key {key!r}", mend=did_you_mean(key, fields))
-        if _secret(fields[key]) and "${" not in value:
+        if is_secret(fields[key]) and "${" not in value:
             mend = f"leave it out to be asked, or write --set '{key}=${{{variable_name(name, key)}}}'"
             raise FixConfig(f"{key} is a secret, and a command line is no place for one", mend=mend)
         settings[key] = _typed(value, fields[key])
     secrets: dict[str, str] = {}
     variables = Variables(project.root)
     for key in (k for k in asked(cls) if k not in settings):
-        variable, secret = variable_name(name, key), _secret(fields[key])
+        variable, secret = variable_name(name, key), is_secret(fields[key])
         if secret and variables.get(variable):
             settings[key] = f"${{{variable}}}"
             continue
@@ -110,10 +110,11 @@ def _settings(
 
 def _told_how(e: FixConfig, cls: type[App], name: str, settings: dict[str, Any]) -> FixConfig:
     """The error, with how a key that nobody could be asked for is given."""
-    from oploop.project.connect import variable_name
+    from oploop.project.block import is_secret
+    from oploop.project.secrets import variable_name
 
     fields = {i.alias or n: i for n, i in cls.Config.model_fields.items()}
-    lacking = [k for k in asked(cls) if k not in settings and _secret(fields[k])]
+    lacking = [k for k in asked(cls) if k not in settings and is_secret(fields[k])]
     if e.mend is None and lacking and "needs" in e.message:
         e.mend = f"export {variable_name(name, lacking[0])}=..., or add it to .env; other keys by --set KEY=VALUE"
     return e
@@ -128,10 +129,6 @@ def asked(cls: type[App]) -> list[str]:
     if cls.asks:
         return list(cls.asks)
     return [i.alias or n for n, i in cls.Config.model_fields.items() if i.is_required()]
-
-
-def _secret(info: Any) -> bool:
-    return "Secret" in str(info.annotation)
 
 
 def _ask(key: str, *, hidden: bool, needed: bool, mend: str) -> str:
