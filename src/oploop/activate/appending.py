@@ -30,13 +30,14 @@ def select(bound: BoundSync, warehouse: Warehouse, known: sql.Known, *, backfill
     base = f"SELECT {', '.join(cols)} {joins}"
     sent = [_sent(f, i, warehouse) for i, f in enumerate(bound.fields)]
     fresh = "create" if known.appended or backfill else "seen"
-    waiting = sql.waiting_arm(bound)
+    waiting = sql.waiting_arm(bound) if fresh == "create" else ""  # what is only marked need not wait
+    more = "".join(f", {column}" for column in references.waited_for(bound))
     bad = bad_of(rules_of(bound))
     return [
         f"base AS ({base})",
         f"decided AS (SELECT base.*, {', '.join(sent) or 'NULL AS __none'} FROM base)",
         f"every AS (SELECT *, CASE WHEN __done THEN 'same' WHEN __bad > 0 THEN 'held' {waiting}ELSE '{fresh}' END AS __status, "
-        f"FALSE AS __left FROM (SELECT *, {bad} AS __bad FROM decided))",
+        f"FALSE AS __left{more} FROM (SELECT *, {bad} AS __bad FROM decided))",
     ]
 
 

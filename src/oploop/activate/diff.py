@@ -16,10 +16,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from oploop.activate import appending, leaving, references, sameness, sql, states
+from oploop.activate import appending, awaited, leaving, references, sameness, sql, states
 from oploop.activate.bind import BoundSync
 from oploop.activate.convert import canonical, key_form
-from oploop.activate.rules import Rule, rules_of
+from oploop.activate.rules import Rule, besides, rules_of
 from oploop.apps.columns import rows_of
 from oploop.records import Change, FieldType, Stream
 from oploop.warehouse.base import Warehouse, literal, quote_table
@@ -190,8 +190,9 @@ def diff(
     if limit is not None:
         select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
+    awaited.hold(bound, warehouse, known, table, len(rules), whole=only is None and limit is None)
     nameless = leaving.blocked_by(bound, warehouse) if leaving_too else 0
-    found = Diff(bound, table, tuple(rules), rows, {}, nameless=nameless, whole=only is None, nulls=nulls, known=known)
+    found = Diff(bound, table, (*rules, *besides(bound)), rows, {}, nameless=nameless, whole=only is None, nulls=nulls, known=known)
     return counted(found, warehouse)
 
 
@@ -243,12 +244,8 @@ class HeldRow:
 
 def reason(rules: Sequence[Rule], bad: int, value: str | None) -> tuple[str, str | None]:
     """(why a row is held, which field), from the number of the rule that it broke."""
-    if bad == len(rules) + 1:
-        return "this key is in more than one row of the model", None
-    if bad == len(rules) + 2:
-        return "this key is that of more than one record in the app", None
     rule = rules[bad - 1]
-    return rule.says.replace("{}", f'"{value}"'), None if rule.label == "check" else rule.label
+    return rule.says.replace("{}", f'"{show_key(value)}"'), None if rule.label in ("check", "") else rule.label
 
 
 def held_rows(diff_: Diff, warehouse: Warehouse, limit: int | None = None) -> list[HeldRow]:

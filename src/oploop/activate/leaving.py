@@ -8,7 +8,7 @@ complete read, is gone already.
 
 from __future__ import annotations
 
-from oploop.activate import sql
+from oploop.activate import references, sql
 from oploop.activate.bind import BoundField, BoundSync
 from oploop.project import Adopt, Mode, OnLeave
 from oploop.records import FieldType
@@ -122,6 +122,7 @@ def _left_rows(bound: BoundSync, warehouse: Warehouse) -> str:
         unsure = f"({any_sent}) AND {unsure}"
     inner = f"SELECT {', '.join([*cols, *fields])} FROM left_compared"
     rank = ", NULL::BIGINT AS __rank" if bound.order else ""
+    rank += "".join(f", NULL::VARCHAR AS __q{i}" for i in references.own_waits(bound))
     return (
         f"SELECT *, CASE WHEN {unsure} THEN 'left' ELSE {done} END AS __status, 0 AS __bad, NULL::VARCHAR AS __value, "
         f"NULL::VARCHAR AS __why, TRUE AS __left{rank} FROM ({inner}) AS t"

@@ -92,6 +92,20 @@ def is_own(bound: BoundSync, ref: BoundRef) -> bool:
     return ref.target == bound.app_object and bound.key_names == ref.by.name
 
 
+def own_waits(bound: BoundSync) -> list[int]:
+    """The positions of fields for which a row waits until this sync has made another of its rows."""
+    if bound.create_op is None:
+        return []
+    return [
+        i for i, f in enumerate(bound.fields) if f.ref is not None and f.ref.on_miss == "hold" and is_own(bound, f.ref)
+    ]
+
+
+def waited_for(bound: BoundSync) -> list[str]:
+    """Columns `__q{i}`: the key of the row that a waiting row waits for."""
+    return [f"CASE WHEN __h{i} THEN __r{i} END AS __q{i}" for i in own_waits(bound)]
+
+
 def is_miss(f: BoundField, i: int) -> str:
     """Whether a row refers to no record, or to more than one."""
     return f"(__r{i} IS NOT NULL AND __m{i} <> 1)"

@@ -77,6 +77,27 @@ def _field_rules(f: BoundField, i: int) -> list[Rule]:
     return rules
 
 
+def besides(bound: BoundSync) -> list[Rule]:
+    """What holds a row by what else there is, as it is said; numbered on from `rules_of`: two for each own reference."""
+    found = [
+        Rule("", "this key is in more than one row of the model", "__twice"),
+        Rule("", "this key is that of more than one record in the app", "__hits > 1"),
+    ]
+    for i in references.own_waits(bound):
+        f = bound.fields[i]
+        assert f.ref is not None
+        says = f"{f.label}: the row with {f.ref.by.name} {{}} waits for others in turn, and none of them can be made first"
+        found.append(Rule(f.label, says, f"__q{i} IS NOT NULL"))
+        says = f"{f.label}: no {f.ref.target} has {f.ref.by.name} {{}}, and the row that has it makes none"
+        found.append(Rule(f.label, says, f"__q{i} IS NOT NULL"))
+    return found
+
+
+def first_late(rules: int) -> int:
+    """The number of the first of those `besides` that are found when the plan table is there; `rules`: see `rules_of`."""
+    return rules + 3
+
+
 def bad_of(rules: Sequence[Rule]) -> str:
     """Which rule a row breaks, 0 for none. What stops the sync is looked at first, so that no other fault hides it."""
     stops, arms = (

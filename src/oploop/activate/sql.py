@@ -14,6 +14,7 @@ Columns of the plan table that it makes (one row for each model row that is not 
     d0, d1 ..  whether somebody changed the field in the app since we sent it, and it differs (it is sent all the same
                where c says so: `conflict: ours`); o0 .. whether it was never sent before
     __why      JSON of the sync's `explain` columns
+    __q0 ..    of a reference to the object itself: the key of the row whose record it waits for
 """
 
 from __future__ import annotations
@@ -131,6 +132,7 @@ def plan_columns(bound: BoundSync, value: str) -> str:
         "__left",
     ]
     cols += ["__rank"] if bound.order else []
+    cols += [f"__q{i}" for i in references.own_waits(bound)]
     return ", ".join(cols + [f"{p}{i}" for i in range(len(bound.fields)) for p in ("w", "b", "c", "d", "o")])
 
 
@@ -421,9 +423,10 @@ def _judged(bound: BoundSync, rules: Sequence[Rule], known: Known) -> str:
     undone = f"WHEN {' OR '.join(back)} THEN 'parked' " if back else ""
     update = f"WHEN {any_sent} THEN 'update' {undone}WHEN {any_kept} THEN 'kept'" if bound.update_op is not None else ""
     waiting = waiting_arm(bound)
+    more = "".join(f", {column}" for column in references.waited_for(bound))
     return (
         f"SELECT *, CASE WHEN __bad > 0 THEN 'held' WHEN __dead THEN 'gone' {waiting}WHEN __remote IS NULL THEN {create} "
-        f"{update} ELSE 'same' END AS __status, FALSE AS __left FROM (SELECT *, {bad} AS __bad FROM decided) AS t"
+        f"{update} ELSE 'same' END AS __status, FALSE AS __left{more} FROM (SELECT *, {bad} AS __bad FROM decided) AS t"
     )
 
 

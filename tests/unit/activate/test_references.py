@@ -9,7 +9,7 @@ import pytest
 from oploop.activate.bind import BoundSync, bind
 from oploop.activate.refbind import Referenced
 from oploop.errors import FixConfig, Place
-from oploop.project import FieldMapping, OnMiss, OnNull, Sync
+from oploop.project import FieldMapping, Mode, OnMiss, OnNull, Sync
 from oploop.records import Canonical, Column, ColumnType, Field, FieldType, Object, Op, Stream
 from oploop.stages.ordering import waves
 from tests.unit.activate.engine import SAFE, T0, Engine, a_field, a_stream, a_sync, an_object, at
@@ -144,23 +144,31 @@ def test_a_record_that_we_made_counts_before_any_read_shows_it(engine: Engine) -
     assert sends(engine, b) == {"c": "1"}
 
 
+def among_themselves(engine: Engine, *more: FieldMapping | str, **given: Any) -> BoundSync:
+    """People whose `firm` is another of the same people."""
+    own = FieldMapping("firm", ref="crm.people", by="email", column="firm", on_miss=given.pop("on_miss", OnMiss.HOLD))
+    obj = an_object(FIRM, a_field("boss"), canonical=Canonical.LOWER)
+    return bind(
+        a_sync(own, *more, **given),
+        obj,
+        a_stream(),
+        obj.fields,
+        engine.warehouse,
+        "mart.people",
+        engine.warehouse.columns("mart.people"),
+        referenced={"crm.people": Referenced("crm", obj, a_stream(), obj.fields)},
+    )
+
+
 def test_rows_wait_for_a_record_that_this_run_makes(engine: Engine) -> None:
     """Accounts with parents among themselves: one level a turn, and nothing of it counts as held."""
     rows = [("root", None), ("child", "Root"), ("grandchild", "child"), ("lost", "nobody"), ("own", "own")]
     people(engine, rows, [])
-    obj = an_object(FIRM, canonical=Canonical.LOWER)
-    found = Referenced("crm", obj, a_stream(), obj.fields)
-    mapping = ref(ref="crm.people", by="email")
 
     def diffed(on_miss: OnMiss = OnMiss.HOLD) -> Any:
-        sync = a_sync(FieldMapping("firm", ref="crm.people", by="email", column="firm", on_miss=on_miss))
-        b = bind(
-            sync, obj, a_stream(), obj.fields, engine.warehouse, "mart.people",
-            engine.warehouse.columns("mart.people"), referenced={"crm.people": found},
-        )  # fmt: skip
-        return engine.diff(b)
+        return engine.diff(among_themselves(engine, on_miss=on_miss))
 
-    assert mapping.on_miss is OnMiss.HOLD
+    assert ref().on_miss is OnMiss.HOLD
     first = diffed()
     assert first.counts == {"create": 1, "waiting": 2, "held": 2}
     assert engine.held(first) == [
@@ -172,6 +180,68 @@ def test_rows_wait_for_a_record_that_this_run_makes(engine: Engine) -> None:
     second = diffed()
     assert second.counts == {"create": 1, "waiting": 1, "held": 2}
     assert [(c.key["email"], c.fields["firm"]) for c in engine.changes(second)] == [("child", "77")]
+
+
+IN_TURN = 'firm: the row with email "{}" waits for others in turn, and none of them can be made first'
+MAKES_NONE = 'firm: no crm.people has email "{}", and the row that has it makes none'
+
+
+def test_rows_that_wait_in_vain_are_held(engine: Engine) -> None:
+    """Two that refer to each other, what hangs on them, and what refers to a row that makes no record."""
+    rows = [("a", "B"), ("b", "a"), ("c", "a"), ("root", None), ("d", "root"), ("e", "D"), ("lost", "nobody")]
+    people(engine, [*rows, ("f", "lost"), ("g", "f")], [])
+    b = among_themselves(engine)
+    found = engine.diff(b)
+    assert found.counts == {"create": 1, "waiting": 2, "held": 6}
+    assert dict(engine.held(found)) == {
+        "a": IN_TURN.format("b"),
+        "b": IN_TURN.format("a"),
+        "c": IN_TURN.format("a"),
+        "lost": 'firm: no crm.people has email "nobody"',
+        "f": MAKES_NONE.format("lost"),
+        "g": IN_TURN.format("f"),
+    }
+    assert engine.diff(among_themselves(engine, on_miss=OnMiss.KEEP)).counts == {"create": 9}
+
+
+def test_a_row_waits_while_the_other_is_only_not_shown_yet(engine: Engine) -> None:
+    """Parked as unknown, it comes with a read; parked as rejected, or deleted in the app, it does not."""
+    for reason, says in (("unknown", {}), ("rejected", {"b": MAKES_NONE.format("a")})):
+        people(engine, [("a", None), ("b", "a")], [])
+        engine.warehouse.execute("DELETE FROM oploop.parked")
+        engine.warehouse.execute(
+            "INSERT INTO oploop.parked (sync, app, object, key, reason, run_id, noted_at) VALUES ('people', 'crm', 'people', 'a', ?, 'r', ?)",
+            (reason, T0),
+        )
+        assert dict(engine.held(engine.diff(among_themselves(engine)))) == says
+    engine.warehouse.execute("DELETE FROM oploop.parked")
+    engine.records({"email": "VARCHAR", "firm": "VARCHAR"}, [("1", "a", None, 0, at(0), True)])
+    assert dict(engine.held(engine.diff(among_themselves(engine)))) == {"b": MAKES_NONE.format("a")}
+
+
+def test_of_two_references_each_must_come(engine: Engine) -> None:
+    boss = FieldMapping("boss", ref="crm.people", by="email", column="boss")
+    engine.model(
+        {"email": "VARCHAR", "firm": "VARCHAR", "boss": "VARCHAR"},
+        [("a", None, None), ("b", "a", "a"), ("c", "a", "d"), ("d", "c", None)],
+    )
+    engine.records({"email": "VARCHAR", "firm": "VARCHAR", "boss": "VARCHAR"}, [])
+    found = engine.diff(among_themselves(engine, boss))
+    assert found.counts == {"create": 1, "waiting": 1, "held": 2}
+    assert [(key, says.partition(":")[0]) for key, says in engine.held(found)] == [("c", "boss"), ("d", "firm")]
+
+
+def test_a_part_of_the_rows_holds_none_that_may_come_later(engine: Engine) -> None:
+    people(engine, [("a", None), ("b", None), ("c", "b")], [])
+    assert engine.diff(among_themselves(engine), limit=1).counts == {"create": 1, "waiting": 1}
+    assert engine.diff(among_themselves(engine), key="c").counts == {"waiting": 1}
+
+
+def test_appended_rows_that_are_only_marked_as_seen_do_not_wait(engine: Engine) -> None:
+    people(engine, [("a", None), ("b", "a"), ("c", "d"), ("d", "c")], [])
+    b = among_themselves(engine, mode=Mode.APPEND)
+    assert engine.diff(b).counts == {"seen": 4}
+    assert engine.diff(b, backfill=True).counts == {"create": 1, "waiting": 1, "held": 2}
 
 
 @pytest.mark.parametrize(
