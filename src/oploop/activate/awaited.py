@@ -44,7 +44,9 @@ def hold(bound: BoundSync, warehouse: Warehouse, known: sql.Known, table: str, r
     for n, i in enumerate(own):
         stuck = f"__status = 'waiting' AND __q{i} IS NOT NULL AND __q{i} NOT IN (SELECT key FROM {MADE})"
         in_turn = f"SELECT __key FROM {plan} WHERE __status = 'waiting'"
-        bad = f"CASE WHEN __q{i} IN ({in_turn}) THEN {first_late(rules) + 2 * n} ELSE {first_late(rules) + 2 * n + 1} END"
+        bad = (
+            f"CASE WHEN __q{i} IN ({in_turn}) THEN {first_late(rules) + 2 * n} ELSE {first_late(rules) + 2 * n + 1} END"
+        )
         warehouse.execute(f"UPDATE {plan} SET __bad = {bad}, __value = __q{i} WHERE {stuck} AND __bad = 0")
     warehouse.execute(f"UPDATE {plan} SET __status = 'held' WHERE __status = 'waiting' AND __bad > 0")
 

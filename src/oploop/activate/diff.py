@@ -192,7 +192,17 @@ def diff(
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     awaited.hold(bound, warehouse, known, table, len(rules), whole=only is None and limit is None)
     nameless = leaving.blocked_by(bound, warehouse) if leaving_too else 0
-    found = Diff(bound, table, (*rules, *besides(bound)), rows, {}, nameless=nameless, whole=only is None, nulls=nulls, known=known)
+    found = Diff(
+        bound,
+        table,
+        (*rules, *besides(bound)),
+        rows,
+        {},
+        nameless=nameless,
+        whole=only is None,
+        nulls=nulls,
+        known=known,
+    )
     return counted(found, warehouse)
 
 

@@ -133,7 +133,9 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
 
 def _kept(plan: SyncPlan, warehouse: Warehouse) -> str:
     """The columns of a plan table that delivery and ledger need: not those that only say why something is not sent."""
-    idle = {"__bad", "__value", "__left", "__rank"} | {f"{p}{i}" for i in range(len(plan.bound.fields)) for p in ("o", "__q")}
+    idle = {"__bad", "__value", "__left", "__rank"} | {
+        f"{p}{i}" for i in range(len(plan.bound.fields)) for p in ("o", "__q")
+    }
     idle |= {f"d{i}" for i in range(len(plan.bound.fields))} - {f"d{i}" for i, *_ in conflicts.ours_of(plan.bound)}
     return ", ".join(quote(c) for c in warehouse.columns(plan.diff.table) if c not in idle)
 

@@ -86,7 +86,9 @@ def besides(bound: BoundSync) -> list[Rule]:
     for i in references.own_waits(bound):
         f = bound.fields[i]
         assert f.ref is not None
-        says = f"{f.label}: the row with {f.ref.by.name} {{}} waits for others in turn, and none of them can be made first"
+        says = (
+            f"{f.label}: the row with {f.ref.by.name} {{}} waits for others in turn, and none of them can be made first"
+        )
         found.append(Rule(f.label, says, f"__q{i} IS NOT NULL"))
         says = f"{f.label}: no {f.ref.target} has {f.ref.by.name} {{}}, and the row that has it makes none"
         found.append(Rule(f.label, says, f"__q{i} IS NOT NULL"))
