@@ -16,7 +16,7 @@ from oploop.extract.merge import Merge, mark_absent, mark_seen, may_repeat, merg
 from oploop.extract.nouns import StreamRequest
 from oploop.extract.raw import ensure_raw_table, evolve
 from oploop.extract.shape import SEQUENCE, Shaped, shape
-from oploop.extract.staging import AnyStaging, StagingFailed
+from oploop.extract.staging import Staging, StagingFailed
 from oploop.records import Batch, Deletes, Stream
 from oploop.runtime import Runtime
 from oploop.warehouse.base import Warehouse, quote, raw_table
@@ -64,14 +64,14 @@ class _Sorted:
 class Loader:
     """Loads parts into the warehouse. Used from one thread."""
 
-    def __init__(self, warehouse: Warehouse, runtime: Runtime, staging: AnyStaging) -> None:
+    def __init__(self, warehouse: Warehouse, runtime: Runtime) -> None:
         self._warehouse = warehouse
         self._runtime = runtime
-        self._staging = staging
+        self._staging = Staging(warehouse)
         self._unknown: set[str] = set()  #: streams in which keys came alone that the raw table does not hold
 
     def prepare(self, requests: Sequence[StreamRequest]) -> dict[tuple[str, str], cursors.StreamState]:
-        """Make the raw tables, throw away what a killed load left behind; the streams' states."""
+        """Make the raw tables; the streams' states."""
         with self._warehouse.transaction():
             cursors.ensure_table(self._warehouse)
             for request in requests:
@@ -80,12 +80,7 @@ class Loader:
             for app, name in cursors.forget_future(self._warehouse, now):
                 if self._warehouse.columns(raw_table(app, name, deleted_too=True)):  # it may have been dropped since
                     read_now(self._warehouse, app, name, now)
-        self._staging.clear()
         return cursors.stream_states(self._warehouse)
-
-    def finish(self) -> None:
-        """To be called after the last load."""
-        self._staging.finish()
 
     def load(self, parts: Sequence[Part]) -> list[Loaded]:
         """Load parts of different streams; one's failure does not stop the others. In the order of `parts`."""

@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import cast
 
 from oploop.errors import OploopError
@@ -21,7 +20,6 @@ from oploop.extract.cursors import StreamState
 from oploop.extract.inbox import Inbox
 from oploop.extract.load import Loaded, Loader, Part
 from oploop.extract.nouns import StreamProgress, StreamRequest, StreamResult, StreamStatus
-from oploop.extract.staging import staging_of
 from oploop.records import Batch
 from oploop.runtime import Runtime
 from oploop.warehouse.base import Warehouse
@@ -61,7 +59,6 @@ async def extract(
     requests: Sequence[StreamRequest],
     warehouse: Warehouse,
     runtime: Runtime,
-    work_dir: Path,
     *,
     progress: Callable[[StreamProgress], None] = lambda _: None,
     chunk_rows: int = 50_000,
@@ -69,18 +66,15 @@ async def extract(
     """Read each stream from where it was left until it has caught up, into its raw table; results in order.
 
     One stream's failure does not stop the others and is in its result. A cursor is stored in the same transaction as
-    the rows before it, so a crash at any point loses nothing and the next call goes on from there. `work_dir` holds
-    the loader's files. Raises SqlError when the warehouse refuses even to make the tables.
+    the rows before it, so a crash at any point loses nothing and the next call goes on from there. Raises
+    SqlError when the warehouse refuses even to make the tables.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="load") as thread:
         loop = asyncio.get_running_loop()
-        staging = staging_of(warehouse, work_dir)
-        loader = Loader(warehouse, runtime, staging)
+        loader = Loader(warehouse, runtime)
         states = await loop.run_in_executor(thread, loader.prepare, requests)
         readings = [_Reading(r, None if r.full else states.get((r.app.name, r.stream.name))) for r in requests]
         inbox: Inbox[Item] = Inbox(runtime, chunk_rows=chunk_rows)
-        if any(r.state is None for r in readings):
-            thread.submit(staging.warm_up)  # first reads bring rows for sure
         async with _reading(readings, inbox, runtime, progress):
             while chunk := await inbox.take():
                 parts = _parts(chunk)
@@ -88,7 +82,6 @@ async def extract(
                 for (reading, part), loaded in zip(parts, done, strict=True):
                     _note(reading, part, loaded)
                     progress(_progress(reading))
-        await loop.run_in_executor(thread, loader.finish)
     return _results(readings)
 
 

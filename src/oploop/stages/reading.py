@@ -54,7 +54,6 @@ async def extract(
         requests,
         ws.warehouse,
         ws.runtime,
-        ws.project.state_dir / "dlt",
         progress=lambda p: tell(Event("extract", "tick", f"{p.app}.{p.stream} {p.read:,}")),
     )
     for r in results:

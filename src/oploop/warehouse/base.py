@@ -38,7 +38,6 @@ class Warehouse(Protocol):
     dialect: str  #: sqlglot's name
     read_only: bool
     label: str  #: how messages call it: the file's name, or database and host
-    copies: bool  #: `register` copies the rows into the engine, so that they need no other staging
 
     @property
     def connection(self) -> Any:

@@ -24,7 +24,6 @@ class DuckDBWarehouse:
     """An open DuckDB file. Made by `open_duckdb`."""
 
     dialect = "duckdb"
-    copies = False
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
         self._connection = connection

@@ -74,12 +74,7 @@ class Points:
 
 
 class SimWarehouse:
-    """A DuckDB whose writes are points. All but writing is left to the real one.
-
-    Chunks are staged as on a server, under a temporary name, since dlt (0.3 s a load) keeps a time of its own.
-    """
-
-    copies = True
+    """A DuckDB whose writes are points. All but writing is left to the real one."""
 
     def __init__(self, inner: DuckDBWarehouse, points: Points) -> None:
         self.inner, self.points = inner, points

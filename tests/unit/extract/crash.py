@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from oploop.extract import extract, load, run, staging
+from oploop.extract import extract, load, run
+from oploop.extract.staging import Staging
 from oploop.records import Cursor
 from oploop.runtime import Runtime
 from oploop.warehouse import Warehouse, open_warehouse
@@ -63,13 +64,8 @@ def prepare(point: str) -> Script:
     match point:
         case "mid-read":
             return dying_reader
-        case "package-not-loaded":
-            import dlt
-
-            dlt.Pipeline.load = at(2, dlt.Pipeline.load)  # type: ignore[method-assign]
         case "staged-not-merged":
-            for kind in (staging.Staging, staging.ServerStaging):
-                kind.load = at(2, kind.load, after=True)  # type: ignore[method-assign]
+            Staging.load = at(2, Staging.load, after=True)  # type: ignore[method-assign]
         case "merged-no-cursor":
             load.cursors.store_cursor = at(2, load.cursors.store_cursor)
         case "cursor-not-committed":
@@ -96,7 +92,7 @@ def crash(folder: Path, server: str, point: str) -> None:
     clock = Clock()
     app = ListedApp(clock, {"charges": script})
     warehouse = opened(folder, server, point)
-    asyncio.run(extract([app.request()], warehouse, clock.runtime(), folder / point / "work", chunk_rows=4))
+    asyncio.run(extract([app.request()], warehouse, clock.runtime(), chunk_rows=4))
     warehouse.close()
 
 

@@ -13,7 +13,6 @@ from tests.unit.extract.listed import Clock, ListedApp
 
 POINTS = (
     "mid-read",
-    "package-not-loaded",
     "staged-not-merged",
     "merged-no-cursor",
     "cursor-not-committed",
@@ -48,7 +47,7 @@ async def test_nothing_is_lost_or_doubled(crashed: tuple[Path, str], point: str)
     warehouse = opened(folder, server, point)
     try:
         before = stream_states(warehouse)
-        [result] = await extract([app.request()], warehouse, clock.runtime(), folder / point / "work", chunk_rows=4)
+        [result] = await extract([app.request()], warehouse, clock.runtime(), chunk_rows=4)
         assert result.status is StreamStatus.OK, result.error
         rows = warehouse.rows("SELECT id, amount FROM raw_shop.charges ORDER BY id")
         wanted = [("r-1", 0), *((f"r{n}", (n + 1) * 100) for n in range(PAGES - 1)), (f"r{PAGES - 1}", PAGES - 1)]

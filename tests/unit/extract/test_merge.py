@@ -1,6 +1,5 @@
 """The merge into raw tables equals a fold over the rows, however they are cut into chunks."""
 
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,7 +12,6 @@ from oploop.errors import FixData
 from oploop.extract import ensure_raw_table, load_fetched, stream_states
 from oploop.extract.load import Loader, Part
 from oploop.extract.nouns import StreamRequest
-from oploop.extract.staging import AnyStaging, ServerStaging, Staging
 from oploop.records import Batch, ColumnType, Stream
 from oploop.warehouse import Warehouse
 from oploop.warehouse.base import quote
@@ -33,27 +31,8 @@ def warehouse(opened: Warehouse) -> Warehouse:
 
 
 def clean(warehouse: Warehouse) -> None:
-    for schema in ("raw_shop", "oploop", "oploop_staging"):
+    for schema in ("raw_shop", "oploop"):
         warehouse.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-
-
-class ArrowStaging(Staging):
-    """Staging without dlt, for many small examples: the same tables, made by the engine."""
-
-    def load(self, tables: Any) -> Any:
-        self.clear()
-        self._warehouse.execute("CREATE SCHEMA oploop_staging")
-        names = {}
-        for i, (key, table) in enumerate(tables.items()):
-            names[key] = f"oploop_staging.s{i}"
-            self._warehouse.register("given", table)
-            self._warehouse.execute(f"CREATE TABLE {names[key]} AS SELECT * FROM given")
-            self._warehouse.unregister("given")
-        return names
-
-
-def quick_staging(warehouse: Warehouse, folder: Path) -> AnyStaging:
-    return ServerStaging(warehouse) if warehouse.copies else ArrowStaging(warehouse, folder)
 
 
 def fold(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -112,13 +91,11 @@ def test_fetched_records_fold(opened: Warehouse, chunks: list[list[dict[str, Any
 
 @quick
 @given(chunks)
-def test_read_chunks_fold_and_count_what_is_gone(
-    tmp_path: Path, opened: Warehouse, chunks: list[list[dict[str, Any]]]
-) -> None:
+def test_read_chunks_fold_and_count_what_is_gone(opened: Warehouse, chunks: list[list[dict[str, Any]]]) -> None:
     clean(opened)
     clock = Clock()
     app = ListedApp(clock, {"charges": always()})
-    loader = Loader(opened, clock.runtime(), quick_staging(opened, tmp_path))
+    loader = Loader(opened, clock.runtime())
     loader.prepare([app.request()])
     seen: list[dict[str, Any]] = []
     for chunk in chunks:
@@ -151,12 +128,10 @@ def one(warehouse: Warehouse, *records: dict[str, Any], stream: Stream = CHARGES
     return load_fetched(warehouse, "shop", stream, batch(stream, Page(records), clock.now))
 
 
-def test_an_older_record_never_replaces_a_newer_one_but_shows_that_it_is_there(
-    warehouse: Warehouse, tmp_path: Path
-) -> None:
+def test_an_older_record_never_replaces_a_newer_one_but_shows_that_it_is_there(warehouse: Warehouse) -> None:
     clock = Clock()
     app = ListedApp(clock, {"charges": always()})
-    loader = Loader(warehouse, clock.runtime(), quick_staging(warehouse, tmp_path))
+    loader = Loader(warehouse, clock.runtime())
     loader.prepare([app.request()])
     for version, at in ((5, 10), (4, 10)):
         page = Page([{"id": "a", "v": version, "amount": version * 10}], {"at": 1})
@@ -246,12 +221,10 @@ def test_fields_that_nobody_declared_are_kept_under_their_names(warehouse: Wareh
     ]
 
 
-def test_a_field_that_is_gone_from_the_record_is_null_but_an_excluded_one_stays(
-    tmp_path: Path, warehouse: Warehouse
-) -> None:
+def test_a_field_that_is_gone_from_the_record_is_null_but_an_excluded_one_stays(warehouse: Warehouse) -> None:
     clock = Clock()
     app = ListedApp(clock, {"charges": always()})
-    loader = Loader(warehouse, clock.runtime(), quick_staging(warehouse, tmp_path))
+    loader = Loader(warehouse, clock.runtime())
     loader.prepare([app.request()])
     full = {"id": "a", "amount": 1, "metadata": {"k": 1}, "plan": "gold"}
     loader.load([Part(app.request(), clock.now, None, [batch(CHARGES, Page([full]), clock.tick())])])
@@ -338,7 +311,7 @@ def test_a_column_whose_batches_disagree_is_text_or_json(warehouse: Warehouse) -
     app = ListedApp(clock, {})
     part = Part(StreamRequest(app, stream), START, None, [Batch("mixed", t) for t in tables])
     ensure_raw_table(warehouse, "shop", stream)
-    [loaded] = Loader(warehouse, clock.runtime(), quick_staging(warehouse, Path("unused"))).load([part])
+    [loaded] = Loader(warehouse, clock.runtime()).load([part])
     assert loaded.error is None
     rows = warehouse.rows("SELECT id, x, CAST(y AS TEXT), z FROM raw_shop.mixed ORDER BY id")
     assert [r[:2] + r[3:] for r in rows] == [("a", "1", None), ("b", "one", "late"), ("c", None, "später")]
