@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import orjson
 
-from oploop.activate import conflicts, diff, leaving, ledger
+from oploop.activate import conflicts, diff, leaving, ledger, sql
 from oploop.activate import deliver as delivering
 from oploop.activate.deliver import Deliverer
 from oploop.activate.journal import Journal
@@ -29,8 +29,10 @@ from oploop.apps.transport import Transport
 from oploop.extract import cursors, load, merge
 from oploop.extract.load import Loader
 from oploop.project import Conflict, Mode, OnLeave
-from oploop.records import Op, Outcome, Receipt, Replay, Step
+from oploop.records import Outcome, Receipt, Step
 from oploop.state import JournalStep
+from oploop.warehouse.duckdb import DuckDBWarehouse
+from tests.fault import directed
 from tests.fault.sim import check, schedule
 from tests.fault.sim import world as worlds
 from tests.fault.sim.app import SimApp
@@ -56,13 +58,14 @@ class Mutation:
     broken: Break
     bites: Callable[[World], bool] = lambda world: True  #: other worlds need not be played to know that they hold
     start: int = 0  #: the first seed that is tried
+    directed: str | None = None  #: a schedule of `directed.py` that shows it, where those of chance seldom do
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The seed whose schedule shows it, and the check that does."""
+    """The seed whose schedule shows it, or the name of one written by hand, and the check that does."""
 
-    seed: int
+    seed: int | str
     check: str
     message: str
 
@@ -176,6 +179,16 @@ def _no_lag() -> AbstractContextManager[Any]:
     )
 
 
+def _any_read_is_news() -> AbstractContextManager[Any]:
+    """A version before that of our own write counts as news to it."""
+    real = sql.superseded
+
+    def superseded(known: sql.Known) -> str:
+        return real(known).replace("__version >= __receipt AND ", "")
+
+    return patch.object(sql, "superseded", superseded)
+
+
 def _always_complete(self: Loader, part: Any) -> int:
     part.batches[-1] = replace(part.batches[-1], complete=True)
     return _note(self, part)
@@ -205,16 +218,6 @@ def _lags(world: World) -> bool:
     return world.behaviour.lag > 0 and world.stream is not None
 
 
-def _keyed(world: World) -> bool:
-    update = world.object.operations[Op.UPDATE]
-    return update.replay is Replay.KEY and world.behaviour.forget > 1000 and world.sync.mode is not Mode.CREATE
-
-
-def _forgets(world: World) -> bool:
-    create = world.create_operation()
-    return create is not None and create.ttl is not None and create.ttl < 1000 and world.sync.mode is not Mode.UPDATE
-
-
 def _tugs(world: World) -> bool:
     deaf = {name for name, quirk in world.behaviour.quirks.items() if quirk == "deaf"}
     return any(m.field in deaf and (m.conflict or world.sync.conflict) is Conflict.OURS for m in world.sync.fields)
@@ -241,7 +244,7 @@ MUTATIONS = [
         "a failed change is folded as sent",
         lambda: patch.dict(ledger.STATUS, {Outcome.RETRY: "sent"}),
     ),
-    Mutation("piecemeal-fold", "the fold is no transaction", _piecemeal),
+    Mutation("piecemeal-fold", "the fold is no transaction", _piecemeal, directed="dies anywhere in a fold"),
     Mutation("ids-forgotten", "the ids of new records are not remembered", _instead(Journal, "record", _no_ids)),
     Mutation("lost-state", "without a journal nothing was sent", _instead(ledger, "all_unknown", _nothing_lost)),
     Mutation(
@@ -263,13 +266,13 @@ MUTATIONS = [
         "key-for-ever",
         "idempotency keys count as known for ever",
         _instead(delivering, "_remembered", lambda operation: float("inf")),
-        bites=_forgets,
+        directed="a key is forgotten meanwhile",
     ),
     Mutation(
         "key-by-content",
         "idempotency keys name the content, not the intent",
         _instead(Deliverer, "steps", _steps_by_content),
-        bites=_keyed,
+        directed="there and back",
     ),
     Mutation("by-place", "an answer's parts are taken in the order of the call", _by_place),
     Mutation("not-parked", "rejected changes are not parked", _instead(ledger, "_park", _no_rejections)),
@@ -284,19 +287,31 @@ MUTATIONS = [
         "absent-at-once",
         "a complete read marks what it need not show yet",
         _instead(load, "mark_absent", _absent_at_once),
-        bites=_lags,
+        directed="a new record is listed late",
     ),
-    Mutation("half-is-whole", "a read that broke off counts as complete", _instead(Loader, "_note", _always_complete)),
+    Mutation(
+        "half-is-whole",
+        "a read that broke off counts as complete",
+        _instead(Loader, "_note", _always_complete),
+        directed="a listing breaks off",
+    ),
     Mutation(
         "any-version",
         "an older version of a record overwrites a newer",
         _instead(merge, "_not_older", lambda job: "TRUE"),
+        directed="an old change comes last",
+    ),
+    Mutation(
+        "older-is-news",
+        "a record as it was before our write counts as changed after it",
+        _any_read_is_news,
         bites=_lags,
     ),
     Mutation(
         "clock-set-back",
         "reads of the future go on counting when the clock was set back",
         _instead(cursors, "forget_future", lambda warehouse, now: []),
+        directed="the clock is set back",
     ),
     Mutation(
         "held-is-left",
@@ -312,10 +327,12 @@ MUTATIONS = [
 
 
 def play(mutation: Mutation, seeds: Sequence[int]) -> Found | None:
-    """The first of these seeds whose schedule shows that the engine is broken."""
+    """The first of these seeds whose schedule shows that the engine is broken, or its directed schedule if that does."""
     with tempfile.TemporaryDirectory(prefix="oploop-mutant-", dir=IN_MEMORY) as folder, mutation.broken():
         warehouse = schedule.warehouse()
         try:
+            if mutation.directed is not None:
+                return _directed(mutation.directed, warehouse, Path(folder))
             for seed in seeds:
                 if not mutation.bites(worlds.draw(seed)):
                     continue
@@ -325,6 +342,14 @@ def play(mutation: Mutation, seeds: Sequence[int]) -> Found | None:
                     return Found(seed, _check(e), str(e))
         finally:
             warehouse.close()
+    return None
+
+
+def _directed(name: str, warehouse: DuckDBWarehouse, folder: Path) -> Found | None:
+    try:
+        directed.play(name, warehouse, folder)
+    except schedule.Wrong as e:
+        return Found(name, _check(e), str(e))
     return None
 
 
@@ -347,7 +372,7 @@ def noted() -> dict[str, Found]:
 
 def table(found: dict[str, Found]) -> str:
     """The table of the docs."""
-    rows = ["| the engine is broken: | seed | found by |", "| --- | --- | --- |"]
+    rows = ["| the engine is broken: | seed, or schedule | found by |", "| --- | --- | --- |"]
     rows += [f"| {m.says} | {found[m.name].seed} | {found[m.name].check} |" for m in MUTATIONS if m.name in found]
     return "\n".join(rows)
 
@@ -369,11 +394,12 @@ def main() -> None:
     for m in MUTATIONS:
         if given.only not in (None, m.name):
             continue
-        first = [known[m.name].seed] if m.name in known and given.seed is None else []
+        was = known[m.name].seed if m.name in known and given.seed is None else None
+        first = [was] if isinstance(was, int) else []
         seeds = [given.seed] if given.seed is not None else [*first, *range(m.start, m.start + given.most)]
         found = play(m, seeds)
         print(
-            f"{m.name:18} {'NOT FOUND' if found is None else f'{found.seed:4} {found.check}: {found.message[:100]}'}",
+            f"{m.name:18} {'NOT FOUND' if found is None else f'{found.seed:>4} {found.check}: {found.message[:100]}'}",
             flush=True,
         )
         known.pop(m.name, None)

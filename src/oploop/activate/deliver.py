@@ -20,7 +20,7 @@ from oploop.activate.journal import Journal
 from oploop.activate.plan import SyncPlan, batches, operation_of
 from oploop.apps.base import App
 from oploop.apps.columns import Taken, span
-from oploop.apps.transport import REPEAT_UNTIL, LostAnswer, NoAnswer, Refused
+from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, LostAnswer, NoAnswer, Refused
 from oploop.errors import OploopError, QuotaSpent, RetryLater, SkipRecord
 from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
 from oploop.runtime import GRACE, Interrupted, Runtime
@@ -205,7 +205,7 @@ class Deliverer:
             return
         undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
         try:
-            receipts = await self._send(replace(step, note=partial(self._note, entry)), until)
+            receipts = await self._send(replace(step, note=partial(self._note, entry)), until, undone)
         except (Refused, SkipRecord) as e:
             await self._refused(step, operation, entry, e, undone, until)
         except LostAnswer as e:
@@ -227,12 +227,13 @@ class Deliverer:
         else:
             await self._answered(step, operation, entry, receipts, undone, until)
 
-    async def _send(self, step: Step, until: float) -> Sequence[Receipt]:
-        token = REPEAT_UNTIL.set(until)
+    async def _send(self, step: Step, until: float, undone: Outcome) -> Sequence[Receipt]:
+        tokens = REPEAT_UNTIL.set(until), MADE_BEFORE.set(undone is Outcome.UNKNOWN)
         try:
             return await self._app.send(step)
         finally:
-            REPEAT_UNTIL.reset(token)
+            REPEAT_UNTIL.reset(tokens[0])
+            MADE_BEFORE.reset(tokens[1])
 
     async def _note(self, entry: JournalStep, text: str) -> None:
         """Keep an app's word with the intent, before the app goes on."""

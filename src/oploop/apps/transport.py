@@ -55,6 +55,8 @@ DEFER_FROM = 900.0
 #: Until when (`Runtime.monotonic`) a call that may have been done is made again. A delivery sets it where the app forgets an
 #: idempotency key, and would do the call a second time.
 REPEAT_UNTIL: ContextVar[float] = ContextVar("repeat_until", default=inf)
+#: Whether a delivery makes its calls again after some that may have been done.
+MADE_BEFORE: ContextVar[bool] = ContextVar("made_before", default=False)
 
 #: Headers that hold a credential; words of them so long are never repeated.
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
@@ -166,7 +168,7 @@ class Transport:
         request = self._make(method, self.url(path, params), body, content_type, headers, timeout)
         reading = method in ("GET", "HEAD")
         repeatable = reading if idempotent is None else idempotent
-        lost = False  # an earlier try of a write may have been done
+        lost = False  # an earlier try of a write, in this call, may have been done
         for attempt in range(1, MAX_TRIES + 1):
             last = attempt == MAX_TRIES
             try:
@@ -219,7 +221,7 @@ class Transport:
         for _ in range(1 + MAX_REDIRECTS):
             if self.budget is not None:
                 await self.budget.take()
-            self._in_time(0.0, lost=lost)
+            self._in_time(0.0, request, lost=lost)
             self.calls += 1
             self._under_way += 1
             try:
@@ -245,14 +247,15 @@ class Transport:
         if shared and self.budget is not None:
             self.budget.refused(wait)  # one caller's 429 holds all callers of the account
         try:
-            self._in_time(wait, lost=lost)
+            self._in_time(wait, request, lost=lost)
             await self.runtime.pause(wait)
         except (Interrupted, RetryLater) as e:
             raise self._broken_off(request, e, lost) from None
 
-    def _in_time(self, wait: float, *, lost: bool) -> None:
+    def _in_time(self, wait: float, request: Request, *, lost: bool) -> None:
         """Raise RetryLater if a call that may have been done would be made again, so much later, too late."""
-        if lost and self.runtime.monotonic() + wait > REPEAT_UNTIL.get():
+        again = lost or (MADE_BEFORE.get() and request.method not in ("GET", "HEAD"))
+        if again and self.runtime.monotonic() + wait > REPEAT_UNTIL.get():
             raise RetryLater("the app may have forgotten the first by then")
 
     def _broken_off(self, request: Request, e: OploopError, lost: bool) -> OploopError:

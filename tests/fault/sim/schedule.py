@@ -221,10 +221,11 @@ class Simulation:
 
     # -- a turn --------------------------------------------------------------------------------------------------------
 
-    def turn(self, weather: str, *, mishaps: bool, undoes: tuple[str, ...] = ()) -> Turn:
+    def turn(self, weather: str, *, mishaps: bool, undoes: tuple[str, ...] = (), crash_at: int | None = None) -> Turn:
         """One process: opens what is stored, runs the loop once or undoes some runs, ends or dies."""
         rng = self.rng
         self.points.begin()
+        self.points.crash_at = crash_at
         if mishaps and rng.random() < 0.5:
             self.points.crash_at = rng.randint(1, self.points_seen)
         elif mishaps and rng.random() < 0.12:

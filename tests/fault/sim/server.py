@@ -85,6 +85,9 @@ class Server:
         self.turn = 0
         self.weather = CALM
         self.burst = 0
+        self.meets: Callable[[Request], str | None] | None = None  #: what calls meet in a directed schedule
+        self.hint: int | None = None  #: the seconds of its hints there
+        self.behind: float | None = None  #: how far behind its listings are there, as a share of the lag
         self._arriving: list[Callable[[], Any]] = []
         for row in world.existing:
             self.person_creates(row)
@@ -146,7 +149,7 @@ class Server:
 
     async def __call__(self, request: Request) -> Answer:
         self.points.reach(f"before {request.method} {urlsplit(request.url).path}")
-        mishap = self._mishap()
+        mishap = self._mishap() if self.meets is None else self.meets(request)
         slow = self.rng.uniform(2, 59) if self.rng.random() < self.weather.slow else self.rng.uniform(0.01, 0.4)
         if mishap:
             self.note(f"call {request.method} {urlsplit(request.url).path} meets {mishap}")
@@ -208,7 +211,7 @@ class Server:
         return None
 
     def _mishap_answer(self, request: Request, mishap: str) -> Answer:
-        hint = {"retry-after": str(self.rng.choice((1, 20, 120)))}
+        hint = {"retry-after": str(self.hint or self.rng.choice((1, 20, 120)))}
         match mishap:
             case "429":
                 return self._answer(request, 429, {})
@@ -242,15 +245,25 @@ class Server:
 
     def _page(self, asked: dict[str, str]) -> dict[str, Any]:
         """A page of the listing by id; each record as it was at some moment within the lag."""
+        if self.world.behaviour.history:
+            return self._page_of_changes(asked)
         ids = sorted(i for i in self.records if i > asked.get("after", ""))
         page = ids[: self.world.behaviour.page]
         shown = self._shown(page, self.world.behaviour.lag)
         return {"records": shown, "next": page[-1] if len(ids) > len(page) else None}
 
+    def _page_of_changes(self, asked: dict[str, str]) -> dict[str, Any]:
+        """A page of all that records ever were, the newest first."""
+        past = [(f"{v:016}:{r.id}", r.id, v, now) for r in self.records.values() for _, v, now in r.past]
+        left = sorted((p for p in past if p[0] < (asked.get("after") or "~")), reverse=True)
+        page = left[: self.world.behaviour.page]
+        shown = [{"id": id, "version": v, "deleted": now is None, **(now or {})} for _, id, v, now in page]
+        return {"records": shown, "next": page[-1][0] if len(left) > len(page) else None}
+
     def _shown(self, ids: list[str], lag: float) -> list[dict[str, Any]]:
         shown = []
         for id in ids:
-            behind = self.rng.choice((0.0, 0.3, 0.999)) * lag
+            behind = (self.rng.choice((0.0, 0.3, 0.999)) if self.behind is None else self.behind) * lag
             found = self.records[id].as_of(self.clock.seconds - behind) if id in self.records else None
             if found is not None:
                 version, values = found

@@ -39,17 +39,19 @@ class Points:
         self.refuse_what = ""
         self.dead = False
         self.on_death: list[Callable[[], None]] = []
+        self.names: list[str] = []  #: of those that were reached
         self._note = note
 
     def begin(self) -> None:
         """A new process."""
         self.count, self.crash_at, self.refuse, self.dead = 0, None, range(0), False
-        self.on_death = []
+        self.on_death, self.names = [], []
 
     def reach(self, name: str) -> None:
         """Come to a point, and perhaps die there."""
         self.alive()
         self.count += 1
+        self.names.append(name)
         if self.count == self.crash_at:
             self._note(f"CRASH at point {self.count}: {name}")
             self.die()

@@ -62,6 +62,7 @@ class Behaviour:
     forget: float = 3600.0  #: seconds for which it knows an idempotency key
     page: int = 3
     quirks: dict[str, str] = field(default_factory=dict)  #: field -> trim | lower | deaf
+    history: bool = False  #: its listing is of changes, the newest first
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from oploop.activate import ledger
 from oploop.activate import plan as planning
 from oploop.activate.deliver import Deliverer, Delivery
 from oploop.activate.journal import Journal
-from oploop.apps.transport import REPEAT_UNTIL, Budget, DayQuota, NoAnswer, Transport
+from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, Budget, DayQuota, NoAnswer, Transport
 from oploop.errors import FixConfig, RetryLater
 from oploop.records import Op, Operation, Outcome, Replay
 from oploop.state import JournalStep, StateStore
@@ -266,12 +266,12 @@ async def test_a_lost_create_is_sent_again_only_while_the_app_knows_its_key(
 async def test_calls_are_told_until_when_the_app_knows_their_key(post: Any) -> None:
     office: Post = post(replace(operation(Replay.KEY, batch=1), ttl=120.0), creates=1, updates=0)
     app = ScriptedApp(["later", "lost+", "ok"], office.runtime)
-    told: list[float] = []
-    app.look = lambda step: told.append(REPEAT_UNTIL.get())
+    told: list[tuple[float, bool]] = []
+    app.look = lambda step: told.append((REPEAT_UNTIL.get(), MADE_BEFORE.get()))
     await office.deliver(app)  # a "not now" is a whole call's: the next run sends it
     await office.deliver(app)
-    assert (told, office.clock.seconds) == ([60.0, 60.0, 60.0], 0.5)
-    assert REPEAT_UNTIL.get() == inf
+    assert (told, office.clock.seconds) == ([(60.0, False), (60.0, False), (60.0, True)], 0.5)
+    assert (REPEAT_UNTIL.get(), MADE_BEFORE.get()) == (inf, False)
 
 
 @pytest.mark.parametrize("replay", [Replay.NEVER, Replay.LOOKUP])

@@ -17,6 +17,7 @@ from yarl import URL
 
 from oploop.apps.transport import (
     MAX_TRIES,
+    MADE_BEFORE,
     REPEAT_UNTIL,
     AiohttpSender,
     Answer,
@@ -124,6 +125,21 @@ async def test_a_write_that_may_have_been_done_is_not_repeated_once_the_app_may_
         assert (await waiting.transport().request("POST", "x", idempotent=True)).status == 200  # surely not done
     finally:
         REPEAT_UNTIL.reset(token)
+
+
+@pytest.mark.parametrize(("after", "tries"), [("50", 2), ("70", 1)])
+async def test_a_later_call_for_what_may_have_been_done_is_not_put_off_beyond_that_either(
+    after: str, tries: int
+) -> None:
+    tokens = REPEAT_UNTIL.set(60.0), MADE_BEFORE.set(True)
+    try:
+        wire = Wire([(429, {"retry-after": after}, b""), 200])
+        with contextlib.suppress(RetryLater):
+            await wire.transport().request("POST", "x", idempotent=True)
+        assert (wire.tries, wire.clock.seconds < 60) == (tries, True)
+    finally:
+        REPEAT_UNTIL.reset(tokens[0])
+        MADE_BEFORE.reset(tokens[1])
 
 
 @pytest.mark.parametrize("then", [429, UNREACHABLE, 401, 403, 302, (503, {"retry-after": "1"}, b"")])
