@@ -189,6 +189,18 @@ def an_old_change_comes_last(make: Callable[[World], Directed]) -> None:
     sim.end()
 
 
+def a_listing_is_behind(make: Callable[[World], Directed]) -> None:
+    """What was written could not be fetched back, and the next listing shows the record as it was before."""
+    sim = make(world("Ann", existing=("Ann",), lag=600.0, conflict=Conflict.OURS))
+    sim.clock.seconds = 1000.0
+    sim.wants("Eve")
+    sim.calls(lambda request: "refused" if "ids=" in request.url else None)
+    sim.server.behind = 0.999
+    sim.go()
+    sim.go(30.0)
+    sim.end()
+
+
 def the_clock_is_set_back(make: Callable[[World], Directed]) -> None:
     """A read of the future must vouch for nothing: a create whose answer was lost is not made again before a read tells."""
     sim = make(world("Ann", create=Operation(1, 1, 1, 1, Replay.LOOKUP, settle=0.0)))
@@ -211,6 +223,7 @@ SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
         a_new_record_is_listed_late,
         a_listing_breaks_off,
         an_old_change_comes_last,
+        a_listing_is_behind,
         the_clock_is_set_back,
     )
 }
