@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from oploop.apps.transport import (
-    MAX_TRIES,
     MADE_BEFORE,
+    MAX_TRIES,
     REPEAT_UNTIL,
     AiohttpSender,
     Answer,
