@@ -79,7 +79,8 @@ class Change:
 
     `fields` has only what is to be sent (app field -> wanted value). `remote_id` is the app's own id, None for
     a record that the app does not hold yet. `once`: those of a new record's fields that must not replace what a record of that
-    key should hold after all (`only: create`), for apps that can tell.
+    key should hold after all (`only: create`), for apps that can tell. `as_read`: what the record must still hold for a conditional
+    step to change it, by the app's names: its stamp, or the former values of fields (see Condition).
     """
 
     number: int
@@ -88,6 +89,7 @@ class Change:
     fields: Mapping[str, Any]
     remote_id: str | None = None
     once: frozenset[str] = frozenset()
+    as_read: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Step:
     """One API call of a plan: a batch of changes of one operation on one object.
 
     `id` names the journalled intent: idempotency keys are made from it (f"{id}:{change.number}"), never from
-    the content, so that a replay of this step is known as such while a later equal change is a new one.
+    the content, so that a replay of this step is known as such while a later equal change is a new one. `conditional`: a record
+    that is no longer as it was read (`Change.as_read`) is to be left alone; its receipt is Outcome.CHANGED.
     """
 
     id: str
@@ -103,6 +106,7 @@ class Step:
     object: str
     op: Op
     changes: Sequence[Change]
+    conditional: bool = False
     #: Keeps a word with the journalled intent, on disk when it returns: what `App.settle` can ask by after a crash (a job's id).
     note: Callable[[str], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
 
@@ -114,6 +118,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"  #: the app refused this record; sending it again unchanged would be refused again
     RETRY = "retry"  #: not done, and a later try may succeed (lock, limit)
     DEFERRED = "deferred"  #: not done, as the quota is used up; the next run sends it
+    CHANGED = "changed"  #: not done, as the record is no longer as it was read
     UNKNOWN = "unknown"  #: the answer was lost: it may or may not have been done
 
 
@@ -220,11 +225,24 @@ class Replay(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """How an app takes updates of records only while they are as they were read.
+
+    `stamp`: the field of a record, as the app sends it, that tells its state (the time of its last change, a version): it is sent
+    back with the change. None: the app compares the values that fields had. `operation`: how such updates go, where they cannot
+    go as the others do (singly).
+    """
+
+    stamp: str | None = None
+    operation: Operation | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """How an object takes one operation. `batch`: records a call at the most; `single_up_to`: up to so many
     records, single calls are used because they cost no more; `calls`: API calls a batch costs (a bulk job is
     submitted and then asked for: 2); `in_flight`: batches under way at once; `keys` (upsert only): the fields by which
-    the app itself finds the record; `large`: how more than `large_from` records are taken, where that takes fewer calls (a
+    the app itself finds the record; `condition` (update only): how it takes conditional ones; `large`: how more than `large_from` records are taken, where that takes fewer calls (a
     bulk job)."""
 
     batch: int = 1
@@ -237,6 +255,7 @@ class Operation:
     keys: tuple[str, ...] = ()
     large: Operation | None = None
     large_from: int = 0
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)

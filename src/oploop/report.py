@@ -35,6 +35,7 @@ class SyncReport:
     left: list[Left] = field(default_factory=list)  #: of an undo: the first so many of these
     paused: str | None = None  #: why it sends nothing although nothing stops it
     not_equal: list[str] = field(default_factory=list)  #: `apply`: keys whose change is no longer the saved one
+    saved: bool = False  #: `apply`: only what somebody has looked at is sent
 
     @property
     def ok(self) -> bool:
@@ -45,7 +46,8 @@ class SyncReport:
         """Changes of an interrupted or broken-off delivery that stay for the next run."""
         if self.plan is None or self.status not in ("interrupted", "failed"):
             return 0
-        return self.plan.changes - (self.delivery.outcomes.total() if self.delivery is not None else 0)
+        sent = self.delivery
+        return self.plan.changes - (sent.outcomes.total() + sent.left if sent is not None else 0)
 
     @property
     def deferred(self) -> int:
@@ -53,7 +55,7 @@ class SyncReport:
         if self.plan is None or self.delivery is None or not self.delivery.deferred:
             return 0
         done = self.delivery.outcomes
-        return self.plan.changes - done.total() + done[Outcome.DEFERRED]
+        return self.plan.changes - done.total() - self.delivery.left + done[Outcome.DEFERRED]
 
     def stop(self, why: str) -> None:
         """Keep it from being sent."""
@@ -76,6 +78,7 @@ class SyncReport:
             "rejected": sent.rejected if sent else 0,
             "unknown": sent.unknown if sent else 0,
             "failed": sent.failed if sent else 0,
+            "left_meanwhile": sent.left if sent else 0,
             "not_begun": self.not_begun,
             "deferred": self.deferred,
             "calls": sent.calls if sent else 0,

@@ -17,6 +17,7 @@ from oploop.activate.unknowns import refuse_unfindable
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import Adopt, FieldMapping, Mode, OnDeleted, OnLeave, Sync
 from oploop.records import (
+    RAW,
     Canonical,
     Field,
     FieldType,
@@ -113,6 +114,8 @@ class BoundSync:
     lost: Mapping[str, str] = dataclasses.field(
         default_factory=dict
     )  #: custom fields that the app no longer has as they were, and why
+    undoing: bool = False  #: what is planned takes runs back
+    stamped: str = "NULL"  #: over RAWT: the record's stamp as it was read, where the app tells one (see Condition)
 
     @property
     def name(self) -> str:
@@ -144,6 +147,21 @@ class BoundSync:
     def recreates(self) -> bool:
         """Whether a record that was deleted in the app is made again."""
         return self.sync.on_deleted is OnDeleted.RECREATE and self.create_op is not None and not self.blind
+
+    @property
+    def guarded(self) -> tuple[int, ...]:
+        """The fields of which what the app holds decides whether, or what, is sent: an update of one that was changed since it
+        was read must not go through unseen. Of an undo all do."""
+        if self.blind or self.update_op is not Op.UPDATE or self.object.operations[Op.UPDATE].condition is None:
+            return ()
+        fields = enumerate(self.fields)
+        return tuple(i for i, f in fields if self.undoing or f.conflict == "hold" or f.if_empty or f.in_place)
+
+    @property
+    def stamp(self) -> str | None:
+        """The field of a record, as the app sends it, by which its updates are conditional; None where none are, or by values."""
+        condition = self.object.operations[Op.UPDATE].condition if self.guarded else None
+        return condition.stamp if condition is not None else None
 
     @property
     def create_op(self) -> Op | None:
@@ -230,10 +248,20 @@ def bind(
         known,
         order,
         lost,
+        stamped=_stamped(obj, warehouse, unread),
     )
     _refuse_incomplete(bound, described)
     refuse_unfindable(bound)
     return bound
+
+
+def _stamped(obj: Object, warehouse: Warehouse, unread: Collection[str]) -> str:
+    """The record's stamp as the app sent it; NULL where it has none, or is not read."""
+    update = obj.operations.get(Op.UPDATE)
+    stamp = update.condition.stamp if update is not None and update.condition is not None else None
+    if stamp is None or stamp in unread:
+        return "NULL"
+    return warehouse.field_value(JsonPath(RAW, (stamp,)), FieldType.TEXT, RAWT)
 
 
 def _refuse_lost(sync: Sync, lost: Mapping[str, str], *, some: bool) -> None:

@@ -23,10 +23,11 @@ def read_chunks(
     """The changes, operation by operation; `rows_of`: how many a chunk is to have of an operation with so many changes."""
     keys = [(k.field.name, f"k{i}") for i, k in enumerate(bound.keys)]
     fields = [(f.field.name, f"w{i}", f"c{i}") for i, f in enumerate(bound.fields)]
+    guards = d.guards(bound)
     make, fields_of, keys_of = partial(d.changes_of, bound), partial(d.fields_of, bound), partial(d.keys_of, bound)
     for op, first, last in spans(bound, warehouse, table):
         for rows in _gathered(_paged(bound, warehouse, table, first, last), rows_of(op, last - first + 1)):
-            yield op, Columns(Chunk(rows, keys, fields, make, fields_of, keys_of), 0, rows.num_rows)
+            yield op, Columns(Chunk(rows, keys, fields, make, fields_of, keys_of, guards), 0, rows.num_rows)
 
 
 def spans(bound: BoundSync, warehouse: Warehouse, table: str) -> list[tuple[Op, int, int]]:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from oploop.activate.chunks import read_chunks
 from oploop.activate.journal import Journal
-from oploop.activate.plan import SyncPlan, batches, operation_of
+from oploop.activate.plan import SyncPlan, batches, conditional, operation_of
 from oploop.apps.base import App
 from oploop.apps.columns import Taken, span
 from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, LostAnswer, NoAnswer, Refused
@@ -47,6 +47,22 @@ class Delivery:
     seconds: float = 0.0
     error: OploopError | None = None  #: why the rest was not begun
     errors: list[str] = field(default_factory=list)  #: the first few rejections, in the app's words
+    changed: list[str] = field(default_factory=list)  #: the app's ids of records that were no longer as they were read
+
+    left: int = 0  #: of those, the ones that were looked at again and need nothing more
+
+    def plus(self, other: Delivery) -> Delivery:
+        """This one and a later one of the same sync and run."""
+        return Delivery(
+            self.sync,
+            self.outcomes + other.outcomes,
+            self.calls + other.calls,
+            round(self.seconds + other.seconds, 3),
+            self.error or other.error,
+            [*self.errors, *other.errors][:5],
+            [*self.changed, *other.changed],
+            self.left + other.left,
+        )
 
     @property
     def delivered(self) -> int:
@@ -62,7 +78,7 @@ class Delivery:
 
     @property
     def failed(self) -> int:
-        return self.outcomes[Outcome.RETRY]
+        return self.outcomes[Outcome.RETRY] + self.outcomes[Outcome.CHANGED]
 
     @property
     def deferred(self) -> bool:
@@ -93,6 +109,7 @@ class Deliverer:
         self._warehouse, self._journal, self._runtime, self._progress = warehouse, journal, runtime, progress
         self._stop: OploopError | None = None
         self._operations: dict[Op, Operation] = {}
+        self._conditional: set[Op] = set()
         self._slots: dict[str, asyncio.Semaphore] = {}  #: of each step whose call may still be made, or made again
         self._tried_again: set[str] = set()  #: steps of which a part is sent again, in a call of its own
         self.result = Delivery(plan.bound.name)
@@ -160,13 +177,16 @@ class Deliverer:
             start = 0
             for size in batches(self._operations[op], len(changes)):
                 part = changes[start : start + size]
-                yield Step(self._runtime.new_id(), self._plan.bound.name, self._plan.bound.object.name, op, part)
+                bound = self._plan.bound
+                yield Step(self._runtime.new_id(), bound.name, bound.object.name, op, part, op in self._conditional)
                 start += size
 
     def _chunk_rows(self, op: Op, records: int) -> int:
         """Changes of which full batches can be cut, READ_ROWS or a few more. The operation's way is chosen here, by how many
         there are in all."""
         self._operations[op] = operation_of(self._plan.bound, op, records)
+        if conditional(self._plan.bound, op, records):
+            self._conditional.add(op)
         batch = self._operations[op].batch
         return batch * -(-READ_ROWS // batch)
 
@@ -260,8 +280,11 @@ class Deliverer:
             receipt = by_number.get(change.number) or Receipt(
                 change.number, Outcome.UNKNOWN, error="the app's answer does not name it"
             )
-            outcome = undone if receipt.outcome is Outcome.RETRY else receipt.outcome
-            may_repeat = receipt.outcome is Outcome.RETRY or (outcome is Outcome.UNKNOWN and _harmless(operation))
+            outcome = _stands(receipt.outcome, undone)
+            if outcome is Outcome.CHANGED and change.remote_id is not None:
+                self.result.changed.append(change.remote_id)
+            lost = receipt.outcome is Outcome.UNKNOWN and _harmless(operation)
+            may_repeat = receipt.outcome is Outcome.RETRY or lost
             if may_repeat and entry.attempt < TRIES:
                 again[change.number] = outcome
             if outcome is not Outcome.OK:
@@ -272,7 +295,7 @@ class Deliverer:
         if again:
             await self._runtime.sleep(0.5 * entry.attempt)
             for part in _runs([c for c in step.changes if c.number in again], again):
-                follow = Step(step.id, step.sync, step.object, step.op, part)
+                follow = replace(step, changes=part)
                 await self._deliver(follow, operation, entry.attempt + 1, again[part[0].number], until)
 
     async def _refused(
@@ -286,7 +309,7 @@ class Deliverer:
         await self._close(entry, undone, str(e), _all(step, undone))
         middle = len(step.changes) // 2
         for half in (step.changes[:middle], step.changes[middle:]):
-            follow = Step(step.id, step.sync, step.object, step.op, half)
+            follow = replace(step, changes=half)
             await self._deliver(follow, operation, entry.attempt, undone, until)
 
     async def _lost(self, step: Step, operation: Operation, entry: JournalStep, e: LostAnswer, until: float) -> None:
@@ -316,7 +339,10 @@ class Deliverer:
         counts = Counter(Outcome(o) for _, o, _ in entry.exceptions)
         counts[outcome] += entry.last - entry.first + 1 - len(entry.exceptions)
         counts.subtract(Counter(again.values()))
-        said = [e for n, _, e in entry.exceptions if e and n not in again] + ([error] if error and not again else [])
+        changed = Outcome.CHANGED.value
+        said = [e for n, o, e in entry.exceptions if e and n not in again and o != changed] + (
+            [error] if error and not again else []
+        )
         self.result.errors += said[: max(0, 5 - len(self.result.errors))]
         self._count(counts)
 
@@ -328,6 +354,14 @@ class Deliverer:
 def version_of(receipts: Sequence[Receipt]) -> int | None:
     """The earliest version that the receipts of a call tell."""
     return min((r.version for r in receipts if r.version is not None), default=None)
+
+
+def _stands(told: Outcome, undone: Outcome) -> Outcome:
+    """What an answer leaves a change as; `undone`: what it was before. After a try that may have done it, a record that was
+    changed may have been changed by that."""
+    if told is Outcome.RETRY or (told is Outcome.CHANGED and undone is Outcome.UNKNOWN):
+        return undone
+    return told
 
 
 def _all(step: Step, outcome: Outcome) -> dict[int, Outcome]:

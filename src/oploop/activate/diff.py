@@ -290,7 +290,15 @@ def change_columns(bound: BoundSync, parts: str) -> str:
     """The columns of a plan table that make a change; `parts`: which of w (wanted), b (before), c (is sent) of each field."""
     cols = ["__number", "__key", "__status", "__remote", *(f"k{i}" for i in range(len(bound.keys)))]
     cols += [f"{p}{i}" for i in range(len(bound.fields)) for p in parts]
+    cols += [column for _, column in guards(bound) if column not in cols]
     return ", ".join(cols)
+
+
+def guards(bound: BoundSync) -> list[tuple[str, str]]:
+    """(the app's name, column of the plan table) of what a record must still hold for a conditional update to be made."""
+    if bound.stamp is not None:
+        return [(bound.stamp, "__stamp")]
+    return [(bound.fields[i].field.name, f"b{i}") for i in bound.guarded]
 
 
 def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
@@ -299,12 +307,21 @@ def changes_of(bound: BoundSync, batch: pa.RecordBatch) -> list[Change]:
     once, none = frozenset(f.field.name for f in bound.fields if f.only_create), frozenset[str]()
     numbers, statuses, remotes = (batch.column(n).to_pylist() for n in ("__number", "__status", "__remote"))
     keys = rows_of(list(keys_of(bound, batch).items()), len(batch))
+    fields = fields_of(bound, batch)
+    read = as_read(bound, batch, fields) if bound.guarded else [{}] * len(batch)
     return [
-        Change(number, ops[status], key, fields, remote, once if status == "create" else none)
-        for number, status, key, fields, remote in zip(
-            numbers, statuses, keys, fields_of(bound, batch), remotes, strict=True
-        )
+        Change(number, ops[status], key, sent, remote, once if status == "create" else none, held)
+        for number, status, key, sent, remote, held in zip(numbers, statuses, keys, fields, remotes, read, strict=True)
     ]
+
+
+def as_read(bound: BoundSync, batch: pa.RecordBatch, sent: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each record of the batch must still hold (see `Change.as_read`); `sent`: what is sent of it."""
+    if bound.stamp is not None:
+        stamps = batch.column("__stamp").to_pylist()
+        return [{bound.stamp: s} if s is not None else {} for s in stamps]
+    columns = {bound.fields[i].field.name: _typed(batch, f"b{i}", bound.fields[i].field.type) for i in bound.guarded}
+    return [{n: held[row] for n, held in columns.items() if n in fields} for row, fields in enumerate(sent)]
 
 
 def keys_of(bound: BoundSync, batch: pa.RecordBatch) -> dict[str, list[Any]]:

@@ -78,7 +78,7 @@ def _left_base(bound: BoundSync, warehouse: Warehouse, known: sql.Known, only: s
     else:
         joins += f" LEFT JOIN ({_app(bound)}) a ON a.__remote = c.rid"
         key = "COALESCE(c.ckey, a.__akey, c.rid)"
-        app = "a.__version, a.__read_at"
+        app = "a.__version, a.__read_at" + (", a.__stamp" if bound.stamp is not None else "")
         nows = [f"a.n{i}" for i in n]
         gone = "a.__deleted IS TRUE"
         if known.has_state and known.vouched is not None:
@@ -113,6 +113,7 @@ def _left_rows(bound: BoundSync, warehouse: Warehouse) -> str:
     clears = bound.on_leave is OnLeave.CLEAR
     fields = [_cleared(f, i, warehouse) if clears else _untouched(f, i, warehouse) for i, f in enumerate(bound.fields)]
     cols = ["__key", *(_key_value(bound, i, warehouse) for i in range(len(bound.keys))), "__remote"]
+    cols += ["__stamp"] if bound.stamp is not None else []
     unsure = "(SELECT count(*) FROM model WHERE __key IS NULL) > 0"
     any_sent = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
     any_kept = " OR ".join(f"d{i}" for i in range(len(bound.fields))) or "FALSE"

@@ -35,6 +35,7 @@ STATUS = {
     Outcome.OK: "sent",
     Outcome.REJECTED: "rejected",
     Outcome.RETRY: "failed",
+    Outcome.CHANGED: "failed",
     Outcome.DEFERRED: "deferred",
     Outcome.UNKNOWN: "unknown",
 }

@@ -298,6 +298,26 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
 
 def operation_of(bound: BoundSync, op: Op, records: int) -> Operation:
     """How the object takes so many records of an operation."""
+    usual = _usual(bound, op, records)
+    condition = usual.condition
+    return (condition.operation or usual) if condition is not None and conditional(bound, op, records) else usual
+
+
+def conditional(bound: BoundSync, op: Op, records: int) -> bool:
+    """Whether updates are made only of records that are still as they were read: where that costs no call more, and for
+    `conflict: hold`, by which somebody's change is never to be overwritten, whatever it costs."""
+    usual = _usual(bound, op, records)
+    if op is not Op.UPDATE or usual.condition is None or not bound.guarded:
+        return False
+    dearer = usual.condition.operation
+    return (
+        dearer is None
+        or any(bound.fields[i].conflict == "hold" for i in bound.guarded)
+        or calls(dearer, records) <= calls(usual, records)
+    )
+
+
+def _usual(bound: BoundSync, op: Op, records: int) -> Operation:
     usual = bound.object.operations[op]
     large = usual.large
     if large is None or records <= usual.large_from or calls(large, records) >= calls(usual, records):
@@ -312,6 +332,7 @@ __all__ = [
     "as_json",
     "batches",
     "calls",
+    "conditional",
     "estimate",
     "make_plan",
     "operation_of",

@@ -15,6 +15,7 @@ Columns of the plan table that it makes (one row for each model row that is not 
                where c says so: `conflict: ours`); o0 .. whether it was never sent before
     __why      JSON of the sync's `explain` columns
     __q0 ..    of a reference to the object itself: the key of the row whose record it waits for
+    __stamp    the record's stamp as it was read, where updates are conditional by one
 """
 
 from __future__ import annotations
@@ -106,6 +107,7 @@ def app_select(bound: BoundSync, *, with_key: bool = False, with_values: bool = 
         cols.append(f"{_joined([k.now for k in bound.keys])} AS __akey")
     if with_values:
         cols += [f"{f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields)]
+        cols += [f"{bound.stamped} AS __stamp"] if bound.stamp is not None else []
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.raw_table)} AS {RAWT}"
 
 
@@ -133,6 +135,7 @@ def plan_columns(bound: BoundSync, value: str) -> str:
     ]
     cols += ["__rank"] if bound.order else []
     cols += [f"__q{i}" for i in references.own_waits(bound)]
+    cols += ["__stamp"] if bound.stamp is not None else []
     return ", ".join(cols + [f"{p}{i}" for i in range(len(bound.fields)) for p in ("w", "b", "c", "d", "o")])
 
 
@@ -244,7 +247,7 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
                 f"a.__remote IS NULL AND (a2.__deleted IS TRUE OR {absent} "
                 "OR (rec.remote_id IS NULL AND dead.__join IS NOT NULL))"
             )
-        cols = ["__version", "__read_at", *(f"n{i}" for i in n)]
+        cols = ["__version", "__read_at", *(f"n{i}" for i in n), *(["__stamp"] if bound.stamp is not None else [])]
         nows = [f"COALESCE(a.{c}, a2.{c}) AS {c}" if known.has_records else f"{pick}.{c}" for c in cols]
         if known.has_records:  # a NULL of the live row must not be filled from the other
             nows = [f"CASE WHEN a.__remote IS NOT NULL THEN a.{c} ELSE a2.{c} END AS {c}" for c in cols]

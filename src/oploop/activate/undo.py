@@ -142,7 +142,7 @@ def with_fields(
             now = warehouse.field_value(field.source, field.type, "r")
             found = BoundField(label, field, "NULL", None, "NULL", now, "theirs", "keep")
         fields.append(found)
-    return replace(bound, fields=tuple(fields)), missing
+    return replace(bound, fields=tuple(fields), undoing=True), missing
 
 
 def _dynamic(obj: Object, label: str) -> Field | None:
@@ -203,6 +203,7 @@ def make(
         keys.append(f"TRY_CAST({part} AS {warehouse.sql_type(k.field.type)}) AS k{i}")
     values = [f"{p}{i}" for i in n for p in ("w", "b", "c")]
     values += [f"FALSE AS {p}{i}" for i in n for p in ("d", "o")] + [f"z{i}" for i in n]
+    values += ["__stamp"] if bound.stamp is not None else []
     cap = f" AND __number <= {int(asked.limit)}" if asked.limit is not None else ""
     warehouse.execute(
         f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS SELECT * FROM (SELECT row_number() OVER (ORDER BY __status, __key) "
@@ -222,6 +223,7 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     for s in shapes:
         cols += [f"{s.was} AS was{s.i}", f"a.n{s.i} AS b{s.i}", f"rec.in{s.i}", f"{s.why} AS why{s.i}"]
         cols.append(f"CASE WHEN rec.undo{s.i} THEN NULL ELSE {s.taken} END AS taken{s.i}")
+    cols += ["a.__stamp"] if bound.stamp is not None else []
     whole = "CASE WHEN rec.changes = 1 AND NOT rec.of_undo THEN rec.whole END AS __whole"
     cols += [whole, "rec.of_undo AS __of_undo", "(a.rid IS NOT NULL AND NOT a._deleted) AS __live"]
     inner = (
@@ -277,6 +279,7 @@ def _records(bound: BoundSync) -> str:
 def _app(bound: BoundSync) -> str:
     assert bound.raw_table is not None
     nows = "".join(f", {f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields))
+    nows += f", {bound.stamped} AS __stamp" if bound.stamp is not None else ""
     return f"SELECT CAST(r.{quote(bound.id_column)} AS VARCHAR) AS rid, r._deleted{nows} FROM {quote_table(bound.raw_table)} AS r"
 
 

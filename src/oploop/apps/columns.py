@@ -29,6 +29,8 @@ class Chunk:
     make: Callable[[pa.RecordBatch], list[Change]]
     fields_of: Callable[[pa.RecordBatch], list[dict[str, Any]]]  #: what is sent of each row
     keys_of: Callable[[pa.RecordBatch], dict[str, list[Any]]]  #: the key fields' values, row by row
+    #: (name, column of `rows`) of what a record must still hold, where the step is conditional
+    guards: Sequence[tuple[str, str]] = ()
 
     @cached_property
     def sent(self) -> list[dict[str, Any]]:

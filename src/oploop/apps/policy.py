@@ -24,6 +24,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     timeout: float = 60.0
+    hidden: tuple[str, ...] = ()  #: parts of the address that nobody else may see
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,9 @@ class HttpTrace:
 
         async def traced(request: Request) -> Answer:
             began, at = runtime.monotonic(), runtime.now()
-            line: dict[str, object] = {"at": at.isoformat(), "method": request.method, "url": clean_url(request.url)}
-            known = secrets_of(request.headers)
+            known = secrets_of(request.headers) | set(request.hidden)
+            url = _without(clean_url(request.url), known)
+            line: dict[str, object] = {"at": at.isoformat(), "method": request.method, "url": url}
             try:
                 answer = await sender(request)
             except BaseException as e:

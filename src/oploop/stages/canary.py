@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeAlias
-
 from oploop.activate import diff as diffing
 from oploop.activate import undo, waiting
 from oploop.activate.deliver import Delivery
 from oploop.activate.plan import SyncPlan
 from oploop.report import SyncReport
+from oploop.stages.again import Send, send_again
 from oploop.stages.looking import target_of, verify
 from oploop.stages.undoing import plan_runs
 from oploop.verify import Unmeant, unmeant
 from oploop.warehouse.base import quote_table
 from oploop.workspace import Tell, Workspace
 
-#: Sends a plan as a run's delivery: `stages.sending.send`.
-Send: TypeAlias = Callable[[Workspace, SyncPlan, str, Tell], Awaitable[Delivery]]
 #: Differences that the message names.
 SHOWN = 5
 
@@ -35,9 +31,11 @@ async def deliver_canary(ws: Workspace, report: SyncReport, run_id: str, tell: T
         return
     looked = await verify(ws, [plan.bound], within_run=True)
     report.read_back = looked[0] if looked else None
-    wrong = _wrong(ws, plan, run_id, report.delivery, first.changes)
+    wrong = _wrong(ws, plan, run_id, report.delivery, first.changes - len(report.delivery.changed))
     if not wrong and rest.changes:
-        report.delivery = _sum(report.delivery, await send(ws, rest, run_id, tell))
+        report.delivery = report.delivery.plus(await send(ws, rest, run_id, tell))
+        if not report.saved:
+            report.delivery = await send_again(ws, plan, report.delivery, run_id, tell, send)
         looked = await verify(ws, [plan.bound], within_run=True)
         report.read_back = looked[0] if looked else None
     report.error = report.delivery.error
@@ -108,14 +106,3 @@ async def _put_back(ws: Workspace, plan: SyncPlan, run_id: str, tell: Tell, send
     done = result.delivered if result is not None else 0
     left = f", {sum(n for _, n in found[1])} could not be" if found[1] else ""
     return f"{done} of {plan.bound.sync.canary} were put back{left} (run {again}); the others were not sent; then: oploop resume {b.name}"
-
-
-def _sum(a: Delivery, b: Delivery) -> Delivery:
-    return Delivery(
-        a.sync,
-        a.outcomes + b.outcomes,
-        a.calls + b.calls,
-        round(a.seconds + b.seconds, 3),
-        a.error or b.error,
-        [*a.errors, *b.errors][:5],
-    )

@@ -156,6 +156,7 @@ async def plan_saved(
     report = await plan_sync(ws, b, replace(options, yes=True, first_run=True), run)
     if report.plan is None:
         return report
+    report.saved = True
     kept, report.not_equal = saved.restrict(report.plan.diff, ws.warehouse, rows)
     report.plan = planning.make_plan(
         kept,

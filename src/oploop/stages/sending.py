@@ -9,6 +9,7 @@ from oploop.activate.journal import Journal
 from oploop.activate.settling import noted, settle
 from oploop.errors import RetryLater
 from oploop.report import SyncReport
+from oploop.stages.again import send_again
 from oploop.stages.canary import deliver_canary
 from oploop.stages.looking import verify
 from oploop.workspace import Event, Tell, Workspace, nobody
@@ -77,6 +78,8 @@ async def _deliver_alone(ws: Workspace, report: SyncReport, plan: planning.SyncP
 
 async def _deliver(ws: Workspace, report: SyncReport, plan: planning.SyncPlan, run_id: str, tell: Tell) -> None:
     report.delivery = await send(ws, plan, run_id, tell)
+    if not report.saved and not plan.undoes:
+        report.delivery = await send_again(ws, plan, report.delivery, run_id, tell, send)
     report.status = "ok" if report.delivery.error is None or report.delivery.deferred else "failed"
     report.error = report.delivery.error
     if report.delivery.interrupted:

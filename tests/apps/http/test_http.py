@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -14,13 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oploop.apps.budget import Quota
 from oploop.apps.columns import Chunk, Columns, plain
 from oploop.apps.http import HttpApp, HttpSandbox
 from oploop.apps.http.config import HttpConfig
 from oploop.apps.http.sandbox import OBJECTS, STREAMS
 from oploop.apps.http.templates import Filling, Missing, maker, path_of, rows_maker
+from oploop.apps.policy import Answer, Request
 from oploop.apps.registry import make_app
 from oploop.apps.sandbox import Fault
+from oploop.apps.tracing import HttpTrace
 from oploop.apps.transport import Refused
 from oploop.errors import FixConfig, FixData
 from oploop.project import load_project
@@ -295,3 +301,68 @@ def test_an_id_is_a_number_where_the_app_has_numbers_and_no_step_of_an_address()
     assert maker({"id": "$id"})(filling) == {"id": 5}
     with pytest.raises(Missing, match="cannot stand in the path"):
         path_of("/a/{id}/x", Filling({}, {}, "..", "s"))
+
+
+# -- the account's key in the address, its limit in headers, records that have changed --------------------------------
+
+
+async def test_a_key_in_the_address_goes_with_each_call_and_is_told_to_nobody(
+    make: Make, sandbox: HttpSandbox, tmp_path: Path
+) -> None:
+    secret = "http_test_oploop"
+    trace = HttpTrace(tmp_path / "trace")
+    block = {**HttpSandbox.default_config(sandbox.url), "auth": {"query": "token", "value": secret}}
+    paged = {**ACCOUNTS, "paging": {"link": "next"}}
+    app = HttpApp("billing", HttpConfig(**{**block, "streams": {"accounts": paged}}), replace(Runtime(), trace=trace))
+    assert len(ids(await read(app))) == 125
+    sandbox.faults.append(Fault("GET /me", "status", status=400, body=f'{{"error": "no {secret}"}}'))
+    with pytest.raises(Refused) as told:
+        await app.api.request("GET", "me")
+    await app.aclose()
+    trace.close()
+    assert secret not in str(told.value)
+    assert secret not in (tmp_path / "trace").read_text()
+    other = HttpApp("b", HttpConfig(**{**block, "auth": {"query": "token", "value": "wrong"}}), Runtime())
+    with pytest.raises(FixConfig, match=r"check auth\.value"):
+        await other.check()
+    assert other.api.account() != app.api.account()
+    await other.aclose()
+
+
+async def test_headers_that_tell_the_limit_set_the_budget(make: Make, sandbox: HttpSandbox) -> None:
+    names = {"limit": "X-RateLimit-Limit", "remaining": "X-RateLimit-Remaining", "reset": "X-RateLimit-Reset"}
+    sandbox.limit = 40
+    app = make(limit={"calls": 1000, "per": 60, "headers": names})
+    await app.check()
+    assert app.api.budget is not None
+    assert app.api.budget.calls == 40
+    policy = app.api.policy
+    for reset, seconds in (("12", 12.0), ("1900000012", 12.0), ("soon", None)):
+        date_ = format_datetime(datetime.fromtimestamp(1900000000, UTC), usegmt=True)
+        headers = {"x-ratelimit-remaining": "3", "x-ratelimit-reset": reset, "date": date_}
+        quota = policy.quota(Answer(200, headers, b"{}", Request("GET", "http://x/")))
+        assert quota == Quota(None, 3, seconds)
+
+
+async def test_a_429_holds_all_calls_as_long_as_it_says_and_nothing_is_lost(make: Make, sandbox: HttpSandbox) -> None:
+    app = make()
+    sandbox.faults.append(Fault("PATCH", "status", status=429, headers={"Retry-After": "0.3"}, times=2))
+    began = time.monotonic()
+    [receipt] = await app.send(step("accounts", Op.UPDATE, ("1", {"name": "New"})))
+    assert (receipt.outcome, sandbox.accounts[1]["name"]) == (Outcome.OK, "New")
+    assert time.monotonic() - began >= 0.6
+
+
+async def test_a_conditional_update_leaves_a_record_that_has_changed(make: Make, sandbox: HttpSandbox) -> None:
+    app = make()
+    held = {n: {"updated_at": sandbox.accounts[n]["updated_at"]} for n in (1, 2)}
+    sandbox.advance(1)
+    sandbox.change(2, {"plan": "team"})
+
+    def update(n: int) -> Step:
+        change = Change(1, Op.UPDATE, {"email": f"a{n}@x"}, {"name": "New"}, str(n), as_read=held[n])
+        return Step("01STEP", "a_sync", "accounts", Op.UPDATE, [change], conditional=True)
+
+    [done], [changed] = await app.send(update(1)), await app.send(update(2))
+    assert (done.outcome, changed.outcome) == (Outcome.OK, Outcome.CHANGED)
+    assert (sandbox.accounts[1]["name"], sandbox.accounts[2]["name"]) == ("New", "A 2")

@@ -18,7 +18,7 @@ from oploop.loop import Options
 from oploop.project import load_project
 from oploop.report import RunReport
 from oploop.runtime import Runtime
-from oploop.workspace import Workspace
+from oploop.workspace import Event, Workspace
 from tests.apps.postgres.conftest import Database
 
 ROOT = Path(__file__).parents[3]
@@ -218,3 +218,26 @@ async def test_a_row_that_a_cursor_cannot_find_is_read_the_next_time(office: Off
         await office.turn()
         seen.append(await office.rows("SELECT count(*), count(since) FROM raw_crm.public__accounts"))
     assert seen == [[(4, 4)], [(5, 5)]]
+
+
+async def test_a_row_that_somebody_changes_meanwhile_is_decided_anew(office: Office) -> None:
+    office.sync(SYNC.replace("score, plan", "{score: {column: score, conflict: hold}}, plan"))
+    await office.model(MODEL.format(n=20))
+    await office.turn()
+    await office.rows("UPDATE mart.accounts SET score = score + 100, name = 'New'")
+
+    def people(event: Event) -> None:
+        if (event.stage, event.kind) == ("deliver", "start"):
+            office.db.sql("UPDATE accounts SET score = 7000 WHERE email = 'u3@acme.example'")
+            office.db.sql("UPDATE accounts SET note = 'seen' WHERE email = 'u4@acme.example'")
+
+    async with office.workspace() as ws:
+        report = await loop.run(ws, Options(yes=True), people)
+    sent = report.syncs[0].delivery
+    assert sent is not None
+    assert (report.status, sent.delivered, sent.calls, sent.left) == ("ok", 20, 2, 0)
+    found = office.db.sql("SELECT email, score, name FROM accounts WHERE score <> 100 + id OR name <> 'New'")
+    assert found == [("u3@acme.example", 7000, "New")]
+    assert await office.rows("SELECT key, field, reason FROM oploop.parked") == [
+        ("u3@acme.example", "score", "conflict")
+    ]

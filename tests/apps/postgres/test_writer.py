@@ -457,3 +457,37 @@ async def test_a_server_that_takes_no_writes(db: Database) -> None:
     with pytest.raises(FixConfig, match=r"takes no writes.*let dsn name the primary"):
         await send(app, "accounts", Op.CREATE, changes(Op.CREATE, "email", [row(1)]))
     await app.aclose()
+
+
+# -- only while a row is as it was read -------------------------------------------------------------------------------
+
+
+async def test_a_row_of_any_type_is_updated_only_while_it_is_as_it_was_read(db: Database, crm: PostgresApp) -> None:
+    db.sql(ALL_TYPES)
+    db.sql(
+        """INSERT INTO types SELECT i, -5, 7, 12345678901234567890.123456789, 1234567890.12, 123.4567, 123456789012345678, 0.1,
+        0.1, true, 'Grüße 👋 ''', 'abcde', 'ab', '2024-02-29 12:00:00.123456', '2024-02-29 12:00:00+05:30', '2024-02-29',
+        '23:59:59.5', '1 mon 2 days', '{"b": 1}', '{"b": 1}', '{1,NULL}', '{a}', 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11',
+        '\\xdeadbeef', 'it''s ok', 'a@b.c', '("Main, St",5)', '[1,5)', '10.0.0.1', '12.34' FROM generate_series(1, 2) i"""
+    )
+    db.sql("INSERT INTO types (id) VALUES (3)")
+    rows = (await read(crm, "public.types")).rows
+    fields = crm.objects["public.types"].fields.items()
+    names = [n for n, f in fields if n != "id" and not f.read_only and f.type is not FieldType.JSON]
+    assert len(names) == 24
+    db.sql("UPDATE types SET t = 'theirs' WHERE id = 2")
+
+    def update(n: int, row: dict[str, Any]) -> Change:
+        held = {name: row[name] for name in names}
+        sent = {**held, "t": "ours"}
+        return Change(n, Op.UPDATE, {"id": row["id"]}, sent, str(row["id"]), as_read=held)
+
+    step = Step("c1", "s", "public.types", Op.UPDATE, [update(n, r) for n, r in enumerate(rows, 1)], conditional=True)
+    for _ in range(2):  # a second try of the step is told the same
+        receipts = {r.number: (r.outcome, r.error) for r in await crm.send(step)}
+        changed = (Outcome.CHANGED, "changed in the table since it was read")
+        assert receipts == {1: (Outcome.OK, None), 2: changed, 3: (Outcome.OK, None)}
+    assert db.sql("SELECT t FROM types ORDER BY id") == [("ours",), ("theirs",), ("ours",)]
+    gone = Change(1, Op.UPDATE, {"id": 9}, {"t": "x"}, "9", as_read={"t": None})
+    (told,) = await crm.send(Step("c2", "s", "public.types", Op.UPDATE, [gone], conditional=True))
+    assert (told.outcome, told.error) == (Outcome.REJECTED, "no such row in public.types")

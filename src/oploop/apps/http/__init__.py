@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ import pyarrow as pa
 from oploop.apps.arrow import empty_table
 from oploop.apps.base import Account, App
 from oploop.apps.http import writer
-from oploop.apps.http.config import Auth, Call, FieldSpec, HttpConfig, ObjectSpec, StreamSpec
+from oploop.apps.budget import Quota
+from oploop.apps.http.config import Auth, Call, FieldSpec, HttpConfig, LimitHeaders, ObjectSpec, StreamSpec
+from oploop.apps.http.query import QueryKey
 from oploop.apps.http.reader import ListReader
 from oploop.apps.http.templates import Filling, at, path_of
 from oploop.apps.transport import Answer, Budget, NotTheApi, Policy, Transport
@@ -21,6 +24,7 @@ from oploop.records import (
     Batch,
     Column,
     ColumnType,
+    Condition,
     Cursor,
     Deletes,
     Field,
@@ -38,14 +42,30 @@ from oploop.runtime import Runtime
 if TYPE_CHECKING:
     from oploop.apps.http.sandbox import HttpSandbox
 
+#: A reset from which on it is a time, in seconds since 1970, and no span.
+SINCE_1970 = 1_000_000_000
 FETCHES = 8  #: calls in flight of a fetch by id
 
 
 class HttpPolicy(Policy):
     """The usual rules, and where the API says why it refuses."""
 
-    def __init__(self, error: str, credential: str) -> None:
-        self._error, self._credential = error, credential
+    def __init__(self, error: str, credential: str, told: LimitHeaders | None = None) -> None:
+        self._error, self._credential, self._told = error, credential, told
+
+    def quota(self, answer: Answer) -> Quota | None:
+        """From the headers that the block names."""
+        if self._told is None:
+            return None
+        limit, remaining, reset = (
+            number(answer.headers.get(name.lower())) if name is not None else None
+            for name in (self._told.limit, self._told.remaining, self._told.reset)
+        )
+        if limit is None and remaining is None:
+            return None
+        if reset is not None and reset >= SINCE_1970:
+            reset = max(0.0, reset - ((answer.date_micros() or 0) / 1_000_000 or reset))
+        return Quota(_whole(limit), _whole(remaining), reset)
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
         try:
@@ -77,7 +97,8 @@ class HttpApp(App):
             config.base_url,
             runtime=runtime,
             headers={**config.headers, **_auth(config.auth)},
-            policy=HttpPolicy(config.error, _credential(config.auth)),
+            auth=_query(config.auth),
+            policy=HttpPolicy(config.error, _credential(config.auth), limit.headers if limit is not None else None),
             budget=Budget(runtime, calls=limit.calls, window=limit.per) if limit is not None else None,
         )
         self.transport = self.api
@@ -155,16 +176,34 @@ def _auth(auth: Auth | None) -> dict[str, str]:
         return {}
     if auth.bearer is not None:
         return {"Authorization": f"Bearer {auth.bearer.get_secret_value()}"}
+    if auth.query is not None:
+        return {}
     if auth.header is not None and auth.value is not None:
         return {auth.header: auth.value.get_secret_value()}
     pair = f"{auth.user}:{auth.password.get_secret_value() if auth.password else ''}"
     return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
+def _query(auth: Auth | None) -> QueryKey | None:
+    return QueryKey(auth.query, auth.value) if auth is not None and auth.query and auth.value else None
+
+
 def _credential(auth: Auth | None) -> str:
     if auth is None:
         return "auth, which is not given"
-    return "auth.bearer" if auth.bearer else "auth.value" if auth.header else "auth.user and auth.password"
+    return "auth.bearer" if auth.bearer else "auth.value" if auth.value else "auth.user and auth.password"
+
+
+def number(text: str | None) -> float | None:
+    """A header's number; its first, of a list ("100, 100;w=60")."""
+    try:
+        return None if text is None else float(re.split(r"[,;]", text)[0])
+    except ValueError:
+        return None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _stream(name: str, spec: StreamSpec) -> Stream:
@@ -218,6 +257,7 @@ def _operation(op: Op, call: Call) -> Operation:
         ttl=call.ttl if replay is Replay.KEY else None,
         settle=call.settle if replay is Replay.LOOKUP else None,
         keys=tuple(call.keys),
+        condition=Condition(call.if_match.field) if call.if_match is not None else None,
     )
 
 

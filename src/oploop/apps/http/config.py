@@ -37,15 +37,36 @@ class Auth(Part):
     user: str | None = None
     password: SecretStr | None = None
     header: str | None = None
+    query: str | None = None  #: parameter of the address
     value: SecretStr | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> Auth:
-        ways = (self.bearer is not None, self.user is not None, self.header is not None)
-        if sum(ways) != 1:
-            raise ValueError("needs one of bearer, user (with password), header (with value)")
-        if (self.user is None) != (self.password is None) or (self.header is None) != (self.value is None):
-            raise ValueError("user goes with password, header with value")
+        named = self.header if self.header is not None else self.query
+        ways = (self.bearer, self.user, self.header, self.query)
+        if sum(w is not None for w in ways) != 1:
+            raise ValueError("needs one of bearer, user (with password), header (with value), query (with value)")
+        if (self.user is None) != (self.password is None) or (named is None) != (self.value is None):
+            raise ValueError("user goes with password, header or query with value")
+        return self
+
+
+class LimitHeaders(Part):
+    """The headers of answers that tell the limit: calls in a window, how many are left of them, and for how long.
+
+    `reset` holds seconds, or the time of its end in seconds since 1970.
+    """
+
+    limit: str | None = None
+    remaining: str | None = None
+    reset: str | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> LimitHeaders:
+        if self.limit is None and self.remaining is None:
+            raise ValueError("needs limit, or remaining with reset")
+        if (self.remaining is None) != (self.reset is None):
+            raise ValueError("remaining goes with reset")
         return self
 
 
@@ -54,6 +75,24 @@ class Limit(Part):
 
     calls: int = Field(ge=1)
     per: float = Field(default=1.0, gt=0)
+    headers: LimitHeaders | None = None
+
+
+class IfMatch(Part):
+    """What makes an update conditional: a header that carries a field of the record as it was read; `status`: those of a refusal
+    because it has changed."""
+
+    field: str
+    header: str = "If-Match"
+    value: str = "{}"
+    status: Numbers = [409, 412]
+
+    @field_validator("value")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if value.count("{}") != 1 or value.replace("{}", "").strip("{}") != value.replace("{}", ""):
+            raise ValueError(f"{value!r} needs one {{}}, where the field's value goes")
+        return value
 
 
 class Paging(Part):
@@ -138,6 +177,10 @@ class FieldSpec(Part):
     canonical: Canonical = Canonical.EXACT
 
 
+def _named(value: Any) -> Any:
+    return {"field": value} if isinstance(value, str) else value
+
+
 class Call(Part):
     """One operation. Paths and bodies are templates; nothing in them is evaluated.
 
@@ -163,6 +206,7 @@ class Call(Part):
     ttl: float = Field(default=86400.0, gt=0)
     settle: float = Field(default=60.0, ge=0)
     keys: Texts = []
+    if_match: Annotated[IfMatch | None, BeforeValidator(_named)] = None
 
     @field_validator("path")
     @classmethod
@@ -195,6 +239,8 @@ class Call(Part):
             raise ValueError("the path of a batch cannot name one record")
         if self.replay is Replay.KEY and self.idempotency is None:
             raise ValueError("replay: key needs idempotency: the header that carries the key")
+        if self.batch > 1 and self.if_match is not None:
+            raise ValueError("if_match is for single calls: a header tells of one record")
         return self
 
 
@@ -220,6 +266,11 @@ class ObjectSpec(Part):
     def _something(self) -> ObjectSpec:
         if not any((self.create, self.update, self.upsert, self.archive, self.remove)):
             raise ValueError("takes nothing: add create, update, upsert, archive or remove")
+        others = (self.create, self.upsert, self.archive, self.remove)
+        if any(call is not None and call.if_match is not None for call in others):
+            raise ValueError("if_match is for update alone")
+        if self.update is not None and self.update.if_match is not None and self.stream is None:
+            raise ValueError("if_match needs a stream, in which the record is read")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,15 +15,18 @@ from oploop.apps.sandbox import Sandbox, json_response
 TOKEN = "http_test_oploop"
 PLANS = ("free", "pro", "team")
 PAGE = 50
+WINDOW = 60  #: seconds for which the limit counts
 
 
 class HttpSandbox(Sandbox):
-    """Accounts with a name, an e-mail that is unique, a plan and tags. `POST /accounts` heeds `Idempotency-Key`."""
+    """Accounts with a name, an e-mail that is unique, a plan and tags. `POST /accounts` heeds `Idempotency-Key`,
+    `PATCH` `If-Match` (with `updated_at`)."""
 
     title = "A JSON API"
 
-    def __init__(self, **more: Any) -> None:
+    def __init__(self, *, limit: int = 1_000_000, **more: Any) -> None:
         super().__init__(**more)
+        self.limit = limit  #: calls in WINDOW seconds
         self.reset()
 
     @classmethod
@@ -34,6 +38,7 @@ class HttpSandbox(Sandbox):
         self.accounts: dict[int, dict[str, Any]] = {}
         self._numbers = itertools.count(1)
         self._answered: dict[str, tuple[int, Any]] = {}
+        self._window: tuple[float, int] | None = None  #: (when it began, calls in it)
 
     def load(self, kind: str, records: list[dict[str, Any]]) -> None:
         if kind != "accounts":
@@ -60,6 +65,7 @@ class HttpSandbox(Sandbox):
             web.get("/accounts", self._guarded(self._list)),
             web.post("/accounts", self._guarded(self._create)),
             web.post("/accounts/batch", self._guarded(self._batch)),
+            web.post("/accounts/all", self._guarded(self._all)),
             web.get("/accounts/{id}", self._guarded(self._show)),
             web.patch("/accounts/{id}", self._guarded(self._update)),
             web.delete("/accounts/{id}", self._guarded(self._remove)),
@@ -71,11 +77,27 @@ class HttpSandbox(Sandbox):
     def _now(self) -> str:
         return self.now().isoformat(timespec="milliseconds")
 
+    def _counted(self) -> dict[str, str]:
+        """Count a call against the limit of its window; what the headers say of it, -1 remaining for one too many."""
+        now, at = self.now().timestamp(), self._window
+        if at is None or now >= at[0] + WINDOW:
+            at = (now, 0)
+        self._window = (at[0], at[1] + 1)
+        left = max(-1, self.limit - self._window[1])
+        reset = math.ceil(at[0] + WINDOW - now)
+        names = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+        return dict(zip(names, map(str, (self.limit, left, reset)), strict=True))
+
     def _guarded(self, handler: Any) -> Any:
         async def guarded(request: web.Request) -> web.StreamResponse:
-            if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if request.headers.get("Authorization") != f"Bearer {TOKEN}" and request.query.get("token") != TOKEN:
                 return json_response({"error": {"message": "the token is not known"}}, 401)
+            told = self._counted()
+            if told["X-RateLimit-Remaining"] == "-1":
+                more = {"Retry-After": told["X-RateLimit-Reset"], **told, "X-RateLimit-Remaining": "0"}
+                return json_response({"error": {"message": "too many calls"}}, 429, more)
             answer: web.StreamResponse = await handler(request)
+            answer.headers.update(told)
             return answer
 
         return guarded
@@ -140,11 +162,23 @@ class HttpSandbox(Sandbox):
         account = self._live(request)
         if account is None:
             return json_response({"error": "no such account"}, 404)
+        held = request.headers.get("If-Match")
+        if held is not None and held.strip('"') != account["updated_at"]:
+            return json_response({"error": {"message": "the account has changed"}}, 412)
         fields = orjson.loads(await request.read())
         wrong = self._wrong(fields, account["id"])
         if wrong is not None:
             return json_response({"error": {"message": wrong}}, 422)
         return json_response(self.change(account["id"], fields))
+
+    async def _all(self, request: web.Request) -> web.Response:
+        """As `_batch`, but all of them or none."""
+        records = orjson.loads(await request.read())["records"]
+        for record in records:
+            known = next((a for a in self.dump("accounts") if a["email"] == record.get("email")), None)
+            if wrong := self._wrong(record, known["id"] if known else None):
+                return json_response({"error": {"message": wrong}}, 422)
+        return await self._batch(request)
 
     async def _batch(self, request: web.Request) -> web.Response:
         """Up to 100 accounts, made or changed by e-mail; refused whole only for what is no batch."""
@@ -205,7 +239,7 @@ OBJECTS: dict[str, Any] = {
             "tags": "list",
         },
         "create": {"path": "/accounts", "idempotency": "Idempotency-Key"},
-        "update": {"method": "PATCH", "path": "/accounts/{id}"},
+        "update": {"method": "PATCH", "path": "/accounts/{id}", "if_match": {"field": "updated_at", "value": '"{}"'}},
         "remove": {"method": "DELETE", "path": "/accounts/{id}"},
         "fetch": "/accounts/{id}",
     },

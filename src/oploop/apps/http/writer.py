@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from oploop.apps.columns import Columns, Taken, plain, span
@@ -26,9 +27,16 @@ async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, 
     except Missing as e:
         return [Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))]
     name = f"{step.id}:{change.number}"
+    header = _condition(call, step, change)
     try:
-        answer = await _call(transport, call, replay, path, call.make_body(filling), name)
+        # a conditional call that was done would be refused the second time: it is for the caller to send it again
+        answer = await _call(
+            transport, call, Replay.NEVER if header else replay, path, call.make_body(filling), name, header
+        )
     except Refused as e:
+        if header and call.if_match is not None and e.status in call.if_match.status:
+            why = f"changed in the app since it was read ({e})"
+            return [Receipt(change.number, Outcome.CHANGED, change.remote_id, why)]
         if step.op in (Op.REMOVE, Op.ARCHIVE) and e.status in GONE:
             return [Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())]
         raise
@@ -39,8 +47,25 @@ def filling_of(step: Step, change: Change, whole_id: bool) -> Filling:
     return Filling(change.fields, change.key, change.remote_id, f"{step.id}:{change.number}", whole_id)
 
 
-async def _call(transport: Transport, call: Call, replay: Replay, path: str, body: Any, name: str) -> Answer:
-    headers = {call.idempotency: name} if call.idempotency is not None else None
+def _condition(call: Call, step: Step, change: Change) -> dict[str, str]:
+    """The header that makes a call conditional, where it is to be and the record's stamp is known."""
+    stamp = change.as_read.get(call.if_match.field) if step.conditional and call.if_match is not None else None
+    if stamp is None or call.if_match is None:
+        return {}
+    return {call.if_match.header: call.if_match.value.replace("{}", str(stamp))}
+
+
+async def _call(
+    transport: Transport,
+    call: Call,
+    replay: Replay,
+    path: str,
+    body: Any,
+    name: str,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> Answer:
+    if call.idempotency is not None:
+        headers = {**headers, call.idempotency: name}
     again = replay in (Replay.SAFE, Replay.KEY)
     sent = None if call.method == "DELETE" and call.body == "$record" else body
     return await transport.request(

@@ -6,7 +6,7 @@ A table is named with its schema (`public.accounts`); without one it is of the c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from oploop.records import (
     Canonical,
     Column,
     ColumnType,
+    Condition,
     Deletes,
     Field,
     Object,
@@ -300,7 +301,7 @@ def object_of(table: Table) -> Object:
     arbiters = sorted({name for names, usable in table.unique.items() if usable for name in names})
     upsert = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE, keys=tuple(arbiters))
     create = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=replay, ttl=ttl, settle=SETTLES)
-    operations = {Op.CREATE: create, Op.UPDATE: again}
+    operations = {Op.CREATE: create, Op.UPDATE: replace(again, condition=Condition())}
     if arbiters:
         operations[Op.UPSERT] = upsert
     if table.removable:

@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from oploop.apps.columns import Columns
 from oploop.apps.postgres.catalog import PgColumn, Table
-from oploop.apps.postgres.staging import Group
+from oploop.apps.postgres.staging import Group, comparable
 from oploop.apps.postgres.statements import Shape
 from oploop.records import Op
 
@@ -29,7 +29,7 @@ _AS_IS = {
 }
 
 
-def group_of(table: Table, op: Op, changes: Columns) -> Group | None:
+def group_of(table: Table, op: Op, changes: Columns, *, conditional: bool = False) -> Group | None:
     """The changes as one group; None where they must be looked at one by one."""
     rows, remote = changes.rows, changes.rows.column("__remote")
     if op is Op.REMOVE:
@@ -50,9 +50,12 @@ def group_of(table: Table, op: Op, changes: Columns) -> Group | None:
     if values is None or not values:
         return None
     partial = frozenset(v.name for v, _, mask in values if mask is not None)
-    shape = Shape(table, op, find, tuple(v for v, _, _ in values), *_ways(op, partial))
+    read = dict(changes.chunk.guards) if conditional else {}
+    guards = comparable(table, (v.name for v, _, _ in values if v.name in read))
+    shape = Shape(table, op, find, tuple(v for v, _, _ in values), *_ways(op, partial), guards)
     staged |= {f"c{i}": column for i, (_, column, _) in enumerate(values)}
     staged |= {f"m{i}": mask for i, (v, _, mask) in enumerate(values) if v.name in shape.partial and mask is not None}
+    staged |= {f"g{i}": rows.column(read[g.name]) for i, g in enumerate(guards)}
     return _written(shape, changes, {"n": rows.column("__number"), **staged})
 
 

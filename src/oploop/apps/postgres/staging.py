@@ -36,11 +36,11 @@ class Group:
         return sorted(c.number for c in self.changes)
 
 
-def groups_of(table: Table, op: Op, changes: Sequence[Change]) -> list[Group]:
+def groups_of(table: Table, op: Op, changes: Sequence[Change], *, conditional: bool = False) -> list[Group]:
     """A step's changes in as few groups as their fields allow, mostly one."""
     if op in (Op.UPDATE, Op.REMOVE):
         parts = _by(changes, lambda c: (c.remote_id is not None, *(() if c.remote_id is not None else sorted(c.key))))
-        return [_stage(_changing(table, op, part), part) for part in parts]
+        return [_stage(_changing(table, op, part, conditional), part) for part in parts]
     grouped: list[Group] = []
     for part in _by(changes, lambda c: tuple(sorted(c.key))):
         grouped += [_stage(_making(table, op, same), same) for same in _alike(table, part)]
@@ -82,14 +82,21 @@ def _column(table: Table, name: str) -> PgColumn:
     return column
 
 
-def _changing(table: Table, op: Op, changes: Sequence[Change]) -> Shape:
+def comparable(table: Table, names: Iterable[str]) -> tuple[PgColumn, ...]:
+    """Of columns those whose value, as it was read, can be held against what stands there: no arrays, no JSON."""
+    columns = (table.by_name[n] for n in dict.fromkeys(names) if n in table.by_name)
+    return tuple(c for c in columns if not c.kind.array and c.kind.column is not ColumnType.JSON)
+
+
+def _changing(table: Table, op: Op, changes: Sequence[Change], conditional: bool) -> Shape:
     """Updates and removals: rows found by id, or by the sync's key where no id is known."""
     find = table.key if changes[0].remote_id is not None else tuple(changes[0].key)
     columns = tuple(table.by_name[n] for n in find)
     if op is Op.REMOVE:
         return Shape(table, op, columns)
     names, partial = _names(changes)
-    return Shape(table, op, columns, tuple(_column(table, n) for n in names), partial)
+    guards = comparable(table, (n for c in changes for n in c.as_read)) if conditional else ()
+    return Shape(table, op, columns, tuple(_column(table, n) for n in names), partial, guards=guards)
 
 
 def _making(table: Table, op: Op, changes: Sequence[Change]) -> Shape:
@@ -117,6 +124,7 @@ def _stage(shape: Shape, changes: Sequence[Change]) -> Group:
         name = v.name
         columns.append(_staged(v, [c.fields.get(name) for c in changes]))
     columns += [[v.name in c.fields for c in changes] for v in shape.values if v.name in shape.partial]
+    columns += [_staged(g, [c.as_read.get(g.name) for c in changes]) for g in shape.guards]
     bad = dict.fromkeys(sorted(set().union(*map(_with_zero, columns))), ZERO)
     rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True)
     if not bad:

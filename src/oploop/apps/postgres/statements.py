@@ -1,8 +1,9 @@
 """One set-based statement for a batch: staged rows into a table, and which of them it took.
 
 Rows are staged in a temporary table: `n` the change's number, `k0..` the texts that find its row, `c0..` the values,
-`m0..` whether a value is sent (only where not all rows send it). A statement's answer has a row (n, id, taken) for
-each change that is not simply done: its id where the database made it, and whether the table took it.
+`m0..` whether a value is sent (only where not all rows send it), `g0..` what columns must still hold. A statement's answer has a row (n, id, taken) for
+each change that is not simply done: its id where the database made it (THERE for a row that is there, and was left alone as it is
+no longer as it was read), and whether the table took it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ STAGE = "pg_temp.oploop_stage"
 DONE = "pg_temp.oploop_done"
 BAD = "pg_temp.oploop_bad"
 
+THERE = "there"
+
 #: Rows that are tried at once where some of a batch are bad, before each is tried alone.
 CHUNK = 100
 
@@ -24,7 +27,8 @@ CHUNK = 100
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a batch stages. `find`: the columns by which rows are found; `values`: those that are written; `partial`:
-    of them those that not every row sends; `keep_null`: of them those whose NULL, in an upsert, means "not sent"."""
+    of them those that not every row sends; `keep_null`: of them those whose NULL, in an upsert, means "not sent"; `guards`: of
+    them those that must still hold what they were read with, for the row to be updated."""
 
     table: Table
     op: Op
@@ -32,6 +36,7 @@ class Shape:
     values: tuple[PgColumn, ...] = ()
     partial: frozenset[str] = field(default_factory=frozenset)
     keep_null: frozenset[str] = field(default_factory=frozenset)
+    guards: tuple[PgColumn, ...] = ()
 
     @property
     def id_known(self) -> bool:
@@ -44,7 +49,17 @@ class Shape:
         """(name, type) of the staging table's columns in order."""
         columns = [("n", "int8")] + [(f"k{i}", "text") for i in range(len(self.find))]
         columns += [(f"c{i}", v.kind.staged) for i, v in enumerate(self.values)]
-        return columns + [(f"m{i}", "bool") for i, v in enumerate(self.values) if v.name in self.partial]
+        columns += [(f"m{i}", "bool") for i, v in enumerate(self.values) if v.name in self.partial]
+        return columns + [(f"g{i}", g.kind.staged) for i, g in enumerate(self.guards)]
+
+    def unchanged(self) -> str:
+        """The condition that the row still holds what was read of the columns that are to be set."""
+        at = {v.name: i for i, v in enumerate(self.values)}
+        tests = []
+        for i, g in enumerate(self.guards):
+            test = f"{g.kind.read.format(f't.{g.sql}')} IS NOT DISTINCT FROM s.g{i}"
+            tests.append(f"(NOT s.m{at[g.name]} OR {test})" if g.name in self.partial else test)
+        return " AND ".join(tests) or "true"
 
     def same(self, other: str = "t") -> str:
         """The condition that a row of the table is the one that a staged row is about."""
@@ -100,11 +115,14 @@ def _update(shape: Shape, rows: str) -> Statement:
         )
     do = (
         f"WITH done AS (UPDATE {shape.table.sql} AS t SET {', '.join(sets)} FROM {STAGE} AS s "
-        f"WHERE {shape.same()} AND {rows} RETURNING s.n)"
+        f"WHERE {shape.same()} AND {shape.unchanged()} AND {rows} RETURNING s.n)"
     )
+    there = "NULL::text"
+    if shape.guards:
+        there = f"CASE WHEN EXISTS (SELECT 1 FROM {shape.table.sql} AS t WHERE {shape.same()}) THEN '{THERE}' END"
     return Statement(
         do,
-        f"SELECT s.n, NULL::text AS id, false AS taken FROM {STAGE} AS s WHERE {rows} AND s.n NOT IN (SELECT n FROM done)",
+        f"SELECT s.n, {there} AS id, false AS taken FROM {STAGE} AS s WHERE {rows} AND s.n NOT IN (SELECT n FROM done)",
     )
 
 
@@ -203,6 +221,7 @@ __all__ = [
     "BAD",
     "DONE",
     "STAGE",
+    "THERE",
     "Shape",
     "Statement",
     "careful",

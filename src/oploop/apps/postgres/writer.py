@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import psycopg
 
 TRIES = 4
+CHANGED = "changed in the table since it was read"  #: why a conditional update was not made
 KEEP_DAYS = 30  #: how long the ids of steps are kept
 LOCK_SECONDS = 60
 ANALYZE_FROM = 1_000  #: staged rows from which on the planner is told how many there are
@@ -256,7 +257,7 @@ async def _make_steps(connection: psycopg.AsyncConnection[Any]) -> bool:
 async def _plain(connection: psycopg.AsyncConnection[Any], group: Group) -> dict[int, tuple[str | None, str | None]]:
     """All rows in one statement."""
     cursor = await connection.execute(str(sql.statement(group.shape)))
-    return {n: (made, None if taken else _untaken(group)) for n, made, taken in await cursor.fetchall()}
+    return _answers(group, await cursor.fetchall())
 
 
 async def _careful(connection: psycopg.AsyncConnection[Any], group: Group) -> dict[int, tuple[str | None, str | None]]:
@@ -266,10 +267,7 @@ async def _careful(connection: psycopg.AsyncConnection[Any], group: Group) -> di
     done = await (await connection.execute(f"SELECT n, id, taken FROM {sql.DONE}")).fetchall()
     bad = await (await connection.execute(f"SELECT n, message, detail FROM {sql.BAD}")).fetchall()
     await connection.execute(f"DROP TABLE {sql.DONE}, {sql.BAD}")
-    answers: dict[int, tuple[str | None, str | None]] = {
-        n: (made, None if taken else _untaken(group)) for n, made, taken in done
-    }
-    return answers | {n: (None, says(message, detail)) for n, message, detail in bad}
+    return _answers(group, done) | {n: (None, says(message, detail)) for n, message, detail in bad}
 
 
 async def _looked_up(
@@ -280,6 +278,14 @@ async def _looked_up(
         return {}
     cursor = await connection.execute(sql.look_up(group.shape))
     return {n: (made, None) for n, made in await cursor.fetchall()}
+
+
+def _answers(group: Group, rows: Sequence[tuple[int, str | None, bool]]) -> dict[int, tuple[str | None, str | None]]:
+    """{number: (id that the database made, why the row was not taken)} from a statement's answer."""
+    return {
+        n: (made, None) if taken else (None, CHANGED if made == sql.THERE else _untaken(group))
+        for n, made, taken in rows
+    }
 
 
 def _untaken(group: Group) -> str:
@@ -295,10 +301,10 @@ def _name(step: Step) -> tuple[str, int, int]:
 def _groups(table: Table, step: Step) -> list[Group]:
     """A step's changes as they are staged: from columns where that says the same."""
     if isinstance(step.changes, Columns):
-        group = group_of(table, step.op, step.changes)
+        group = group_of(table, step.op, step.changes, conditional=step.conditional)
         if group is not None:
             return [group]
-    return groups_of(table, step.op, list(step.changes))
+    return groups_of(table, step.op, list(step.changes), conditional=step.conditional)
 
 
 def _names_new(step: Step, groups: Sequence[Group], given: str) -> bool:
@@ -314,7 +320,8 @@ def _receipt(change: Change, answer: tuple[str | None, str | None] | None, given
     if answer is not None:
         made, why = answer
         if why is not None:
-            return Receipt(change.number, Outcome.REJECTED, remote, why)
+            outcome = Outcome.CHANGED if why == CHANGED else Outcome.REJECTED
+            return Receipt(change.number, outcome, remote, why)
         remote = remote or made
     if remote is None and given is not None:
         remote = text_of(change.fields.get(given))

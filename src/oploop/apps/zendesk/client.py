@@ -80,6 +80,10 @@ class ZendeskConfig(AppConfig):
         return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
+#: The code of a refusal to update a ticket that is no longer as it was read.
+OUTDATED = "UpdateConflict"
+
+
 class ZendeskPolicy(Policy):
     """What Zendesk's statuses, headers and error bodies mean."""
 
@@ -87,7 +91,10 @@ class ZendeskPolicy(Policy):
         self._credential = credential
 
     def verdict(self, answer: Answer) -> Verdict:
-        """409 is a lock or a concurrent change: nothing was done. The rest is as elsewhere."""
+        """409 is a lock or a concurrent change: nothing was done; but a safe update of a ticket that was changed since would
+        be refused again. The rest is as elsewhere."""
+        if answer.status == 409 and self.error(answer)[1] == OUTDATED:
+            return Verdict(False)
         if answer.status == 409:
             return Verdict(True, retry_after(answer.headers), done=False)
         return super().verdict(answer)

@@ -14,6 +14,7 @@ from typing import Any
 from oploop.records import (
     Canonical,
     Column,
+    Condition,
     Field,
     FieldType,
     JsonEntry,
@@ -48,6 +49,10 @@ CREATE_SETTLES = 300.0
 
 #: Up to 100 records a job; a job costs two calls (submit, ask), so two records go as two single calls.
 MANY_SAFE = Operation(batch=100, single_up_to=2, calls=2, in_flight=10, replay=Replay.SAFE)
+#: A ticket's update can be made only while nobody has changed it since; in a job it cannot. Protecting against ticket update
+#: collisions: developer.zendesk.com, managing tickets, creating and updating tickets.
+SAFE_UPDATE = Condition("updated_at", Operation(batch=1, in_flight=10, replay=Replay.SAFE))
+UPDATE_TICKETS = replace(MANY_SAFE, condition=SAFE_UPDATE)
 MANY_LOOKUP = replace(MANY_SAFE, replay=Replay.LOOKUP, settle=CREATE_SETTLES)
 UPSERT_USERS = replace(MANY_SAFE, keys=("email", "external_id"))
 UPSERT_ORGANIZATION = Operation(batch=1, replay=Replay.SAFE, keys=("external_id",))  # Zendesk has no bulk call for it
@@ -171,7 +176,7 @@ ORGANIZATION_FIELDS = _by_name(
 OBJECTS: Mapping[str, Object] = {
     "tickets": Object(
         "tickets",
-        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.REMOVE: MANY_SAFE},
+        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: UPDATE_TICKETS, Op.REMOVE: MANY_SAFE},
         stream="tickets",
         fields=TICKET_FIELDS,
         description="support tickets",

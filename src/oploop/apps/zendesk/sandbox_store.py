@@ -20,6 +20,9 @@ from oploop.apps.zendesk.sandbox_shapes import (
 KINDS = ("tickets", "users", "organizations")
 SINGULAR = {"tickets": "ticket", "users": "user", "organizations": "organization"}
 WITHHELD = 60  #: seconds: the exports do not show what changed within the last minute
+SAFE_UPDATE = (
+    "Safe Update prevented the update due to outdated ticket data. Please fetch the latest ticket data and try again."
+)
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 ENUMS: Mapping[str, tuple[str, ...]] = {
     "status": STATUSES,
@@ -206,7 +209,7 @@ class Store:
         """Change a record. A change that changes nothing moves no time."""
         old = self.get(kind, number)
         if kind == "tickets" and body.get("safe_update") and body.get("updated_stamp") != old["updated_at"]:
-            raise Refusal(409, "UpdateConflict", "Safe Update prevented: the ticket has changed since updated_stamp")
+            raise Refusal(409, "UpdateConflict", SAFE_UPDATE)
         if kind == "tickets" and old["status"] == "closed":
             raise invalid({"status": ["Status: closed prevents ticket update"]})
         record = {**old, "custom_fields": dict(old["custom_fields"])} if kind == "tickets" else dict(old)

@@ -33,6 +33,8 @@ CREATE_ONLY: Mapping[str, Mapping[str, str]] = {
     },
     "organizations": {},
 }
+#: Why a conditional update was not made.
+CHANGED = "changed in Zendesk since it was read"
 #: Kinds of failure inside a job that say nothing against the record itself.
 PASSING = re.compile(r"conflict|lock|timeout|too.?many|rate.?limit|unavailable|internal", re.IGNORECASE)
 
@@ -62,6 +64,9 @@ class Writer:
     async def _single(self, step: Step, change: Change, body: dict[str, Any]) -> Receipt:
         name, one = step.object, SINGULAR[step.object]
         body = {k: v for k, v in body.items() if k != "id"}  # the address has it
+        stamp = change.as_read.get("updated_at") if step.conditional else None
+        if stamp is not None:
+            body |= {"safe_update": True, "updated_stamp": stamp}
         try:
             match change.op:
                 case Op.REMOVE:
@@ -73,6 +78,8 @@ class Writer:
                 case Op.CREATE:
                     answer = await self._client.write("POST", name, json={one: body})
         except Refused as e:
+            if stamp is not None and e.status == 409:
+                return Receipt(change.number, Outcome.CHANGED, change.remote_id, CHANGED)
             if change.op is Op.REMOVE and e.status == 404:  # it is gone, as was wanted
                 return Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())
             return Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))

@@ -1,0 +1,40 @@
+"""A credential that goes as a parameter of the address: put on each request on its way out, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from urllib.parse import quote, quote_plus, urlencode
+
+from pydantic import SecretStr
+
+from oploop.apps.policy import Answer, Request
+from oploop.apps.sender import Sender
+
+
+class QueryKey:
+    """See `transport.Auth`. The transport has seen to it that the address is the account's own."""
+
+    def __init__(self, name: str, value: SecretStr) -> None:
+        self._name, self._value = name, value.get_secret_value()
+
+    def over(self, sender: Sender) -> Sender:
+        """A sender that adds the parameter; an address that has it already (a paging link) keeps one."""
+        pair = urlencode([(self._name, self._value)])
+        hidden = tuple(self.secrets())
+
+        async def sent(request: Request) -> Answer:
+            url = request.url
+            if pair not in url.partition("?")[2].split("&"):
+                url += ("&" if "?" in url else "?") + pair
+            return await sender(replace(request, url=url, hidden=hidden))
+
+        return sent
+
+    def account(self) -> str:
+        """What the account is known by within this process; the transport makes a hash of it."""
+        return f"{self._name}={self._value}"
+
+    def secrets(self) -> Iterable[str]:
+        """The value, also as it stands in an address."""
+        return dict.fromkeys((self._value, quote_plus(self._value), quote(self._value, safe="")))
