@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+
 from oploop.activate import diff as diffing
 from oploop.activate import undo, waiting
 from oploop.activate.deliver import Delivery

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from oploop.apps.arrow import empty_table
 from oploop.apps.base import Account, App
-from oploop.apps.http import writer
 from oploop.apps.budget import Quota
+from oploop.apps.http import writer
 from oploop.apps.http.config import Auth, Call, FieldSpec, HttpConfig, LimitHeaders, ObjectSpec, StreamSpec
 from oploop.apps.http.query import QueryKey
 from oploop.apps.http.reader import ListReader
