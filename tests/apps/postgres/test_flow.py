@@ -236,7 +236,8 @@ async def test_a_row_that_somebody_changes_meanwhile_is_decided_anew(office: Off
     sent = report.syncs[0].delivery
     assert sent is not None
     assert (report.status, sent.delivered, sent.calls, sent.left) == ("ok", 20, 2, 0)
-    found = office.db.sql("SELECT email, score, name FROM accounts WHERE score <> 100 + id OR name <> 'New'")
+    unlike = "name <> 'New' OR email <> 'u' || score - 100 || '@acme.example'"
+    found = office.db.sql(f"SELECT email, score, name FROM accounts WHERE {unlike}")
     assert found == [("u3@acme.example", 7000, "New")]
     assert await office.rows("SELECT key, field, reason FROM oploop.parked") == [
         ("u3@acme.example", "score", "conflict")
