@@ -16,7 +16,7 @@ from itertools import chain, pairwise
 import orjson
 import pyarrow as pa
 
-from oploop.activate import appending, conflicts, rekeying, states, waiting
+from oploop.activate import appending, conflicts, rekeying, states, volumes, waiting
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
 from oploop.activate.jsontext import quick_after, quick_before
@@ -65,6 +65,7 @@ class FoldSpec:
 
 def ensure(warehouse: Warehouse) -> None:
     """Make oploop's own tables and views where they are missing."""
+    volumes.ensure(warehouse)
     for statement in resources.files("oploop.activate").joinpath("schema.sql").read_text().split(";\n"):
         if statement.strip():
             warehouse.execute(statement)
@@ -133,12 +134,23 @@ def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, 
 
 
 def _kept(plan: SyncPlan, warehouse: Warehouse) -> str:
-    """The columns of a plan table that delivery and ledger need: not those that only say why something is not sent."""
+    """The columns of a plan table that delivery and ledger need: not those that only say why something is not sent.
+
+    What no record holds before, as in a first load, is kept as a column that takes no room.
+    """
     idle = {"__bad", "__value", "__left", "__rank"} | {
         f"{p}{i}" for i in range(len(plan.bound.fields)) for p in ("o", "__q")
     }
     idle |= {f"d{i}" for i in range(len(plan.bound.fields))} - {f"d{i}" for i, *_ in conflicts.ours_of(plan.bound)}
-    return ", ".join(quote(c) for c in warehouse.columns(plan.diff.table) if c not in idle)
+    befores = [f"b{i}" for i in range(len(plan.bound.fields))]
+    empty: set[str] = set()
+    if warehouse.columnar and befores:
+        counts = ", ".join(f"count({b})" for b in befores)
+        [held] = warehouse.rows(f"SELECT {counts} FROM {quote_table(plan.diff.table)} WHERE __number IS NOT NULL")
+        empty = {b for b, n in zip(befores, held, strict=True) if not n}
+    return ", ".join(
+        f"NULL::INTEGER AS {c}" if c in empty else quote(c) for c in warehouse.columns(plan.diff.table) if c not in idle
+    )
 
 
 def unfolded(warehouse: Warehouse) -> list[tuple[str, FoldSpec, str, datetime]]:
@@ -164,14 +176,16 @@ def fold(
     steps: Sequence[JournalStep],
     now: datetime,
 ) -> None:
-    """Take a delivery's journal into the ledger, all or nothing, and drop its plan table.
+    """Take a delivery's journal into the ledger, all or nothing, and let go of its plan table.
 
-    Steps without a receipt are unknown. A change that was tried several times counts by its last try.
+    Steps without a receipt are unknown. A change that was tried several times counts by its last try. The plan table of a
+    large delivery becomes a volume of the ledger.
     """
     spread(warehouse, steps)
     _name_new(warehouse, spec, plan_table, steps)
-    with warehouse.bulk(lasting=True), warehouse.transaction():
-        _append(warehouse, run_id, spec, plan_table, planned_at, now)
+    large = _is_large(warehouse)
+    with warehouse.bulk(lasting=not large), warehouse.transaction():
+        _append(warehouse, run_id, spec, plan_table, planned_at, now, large=large)
         if spec.append:
             _remember(warehouse, run_id, spec, plan_table, now)
         else:
@@ -184,7 +198,8 @@ def fold(
         target = (spec.sync, spec.app, spec.object)
         conflicts.park_tugs(warehouse, run_id, target, spec.ours, _joined(plan_table), now)
         warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (run_id, spec.sync))
-        warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
+        if not large:
+            warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
 
 
 _STEPS = pa.schema(
@@ -280,14 +295,31 @@ def _joined(plan_table: str) -> str:
     return f"{quote_table(plan_table)} p JOIN oploop_outcomes o ON o.number = p.__number"
 
 
+def _is_large(warehouse: Warehouse) -> bool:
+    """Whether the delivery whose outcomes are `oploop_outcomes` becomes a volume of the ledger."""
+    [(begun,)] = warehouse.rows("SELECT count(*) FROM oploop_outcomes")
+    return warehouse.columnar and begun >= volumes.FROM
+
+
 def _append(
-    warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, planned_at: datetime, now: datetime
+    warehouse: Warehouse,
+    run_id: str,
+    spec: FoldSpec,
+    plan_table: str,
+    planned_at: datetime,
+    now: datetime,
+    *,
+    large: bool,
 ) -> None:
-    warehouse.execute(
-        f"INSERT INTO oploop.change_log SELECT ?, ?, p.__number, ?, ?, p.__key, p.__status, {spec.before}, {spec.after}, "
-        f"p.__why, ?, ? FROM {_joined(plan_table)}",
-        (run_id, spec.sync, spec.app, spec.object, planned_at, spec.release),
+    """The changes and what became of them, into the ledger."""
+    volume = volumes.Volume(
+        run_id, spec.sync, spec.app, spec.object, plan_table, spec.before, spec.after, planned_at, spec.release
     )
+    if large:
+        volumes.add(warehouse, volume)
+    else:
+        begun = "__number IN (SELECT number FROM oploop_outcomes)"
+        warehouse.execute(f"INSERT INTO oploop.change_rows {volume.select()} WHERE {begun}")
     warehouse.execute(
         "INSERT INTO oploop.change_outcomes SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
         f"COALESCE(o.new_id, p.__remote), o.sent_at, NULL, ? FROM {_joined(plan_table)}",

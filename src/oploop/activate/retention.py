@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from oploop.activate import volumes
 from oploop.project import Retention
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
@@ -50,7 +51,8 @@ def _changes(warehouse: Warehouse, before: str) -> None:
             f"WHERE l.planned_at < {before}{known} "
             "AND NOT EXISTS (SELECT 1 FROM oploop.parked p WHERE p.run_id = l.run_id AND p.key = l.key)"
         )
-        for table in ("change_outcomes", "change_log"):
+        volumes.forget(warehouse, "oploop_old")
+        for table in ("change_outcomes", "change_rows"):
             warehouse.execute(
                 f"DELETE FROM oploop.{table} WHERE EXISTS (SELECT 1 FROM oploop_old x WHERE x.run_id = {table}.run_id "
                 f"AND x.sync = {table}.sync AND x.number = {table}.number)"

@@ -1,13 +1,7 @@
--- oploop's own tables in the warehouse. The views are an open contract: query them, build on them.
+-- oploop's own tables in the warehouse, beside those of `volumes.py`. The views are an open contract: query them, build on them.
 CREATE SCHEMA IF NOT EXISTS oploop;
 CREATE SCHEMA IF NOT EXISTS oploop_state;
 
--- One row for each change whose delivery began; append-only.
-CREATE TABLE IF NOT EXISTS oploop.change_log (
-    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, number BIGINT NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL,
-    key VARCHAR NOT NULL, op VARCHAR NOT NULL, before VARCHAR, after VARCHAR, why VARCHAR, planned_at TIMESTAMPTZ NOT NULL,
-    release VARCHAR
-);
 -- What became of it: delivery's outcome first, then what each look at the app showed; append-only, the latest counts.
 CREATE TABLE IF NOT EXISTS oploop.change_outcomes (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, number BIGINT NOT NULL, seq BIGINT NOT NULL, status VARCHAR NOT NULL,

@@ -38,6 +38,7 @@ class Warehouse(Protocol):
     dialect: str  #: sqlglot's name
     read_only: bool
     label: str  #: how messages call it: the file's name, or database and host
+    columnar: bool  #: a table is read column by column, and takes hardly more room than what stands in it
 
     @property
     def connection(self) -> Any:

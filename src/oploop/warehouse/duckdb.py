@@ -24,6 +24,7 @@ class DuckDBWarehouse:
     """An open DuckDB file. Made by `open_duckdb`."""
 
     dialect = "duckdb"
+    columnar = True
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
         self._connection = connection

@@ -53,7 +53,7 @@ def test_a_first_append_marks_what_exists_and_later_rows_are_sent_once(engine: E
     deliver(engine, b, found, Outcome.OK)
     engine.warehouse.execute("UPDATE mart.people SET text = 'changed'")
     assert statuses(engine, engine.diff(b)) == {}, "a changed row is no new row"
-    engine.warehouse.execute("DELETE FROM oploop.change_log")
+    engine.warehouse.execute("DELETE FROM oploop.change_rows")
     assert statuses(engine, engine.diff(b)) == {}, "the keys outlive the ledger"
 
 

@@ -1,0 +1,130 @@
+"""The plan table of a large delivery stands in the ledger as if its rows had been written there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oploop.activate import ledger, volumes
+from oploop.activate.retention import retain
+from oploop.errors import FixData
+from oploop.project import Retention
+from tests.unit.activate.engine import Engine, at
+from tests.unit.activate.test_ledger import CREATES, fold, kept, step, world
+
+LOG = "SELECT * FROM oploop.change_log ORDER BY run_id, number"
+CHANGES = "SELECT * EXCLUDE (run_id, planned_at, event_at) FROM oploop.changes ORDER BY run_id, key"
+
+
+@pytest.fixture
+def duck(engine: Engine) -> Engine:
+    if not engine.warehouse.columnar:
+        pytest.skip("volumes stand where tables are read column by column")
+    return engine
+
+
+def delivered(engine: Engine, run_id: str = "r1") -> tuple[Any, str]:
+    """Six of eight changes are begun, one of them refused."""
+    bound = world(engine)
+    _, table = kept(engine, bound, run_id)
+    steps = [step(1, CREATES, exceptions=[(2, "rejected", "no")], ids=[(1, "n1")]), step(5, 6)]
+    fold(engine, bound, table, steps, run_id)
+    return bound, table
+
+
+def tables(engine: Engine) -> list[str]:
+    return [t for t in engine.warehouse.tables() if t.startswith("oploop_state.plan_")]
+
+
+def test_a_volume_says_what_rows_would_say(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivered(duck)
+    rows, changes = duck.warehouse.rows(LOG), duck.warehouse.rows(CHANGES)
+    assert len(rows) == 6 and len(changes) == 6
+    assert tables(duck) == []
+    duck.reset()
+    monkeypatch.setattr(volumes, "FROM", 6)
+    _, table = delivered(duck)
+    assert duck.warehouse.rows(LOG) == rows
+    assert duck.warehouse.rows(CHANGES) == changes
+    assert tables(duck) == [table]
+    assert duck.warehouse.rows("SELECT count(*) FROM oploop.change_rows") == [(0,)]
+    ledger.ensure(duck.warehouse)  # as the next process does
+    assert duck.warehouse.rows(LOG) == rows
+
+
+def test_of_a_first_load_nothing_is_kept_for_what_was_not_there(
+    duck: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volumes, "FROM", 1)
+    bound = world(duck)
+    duck.records({"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT"}, [])
+    _, table = kept(duck, bound)
+    assert [k for c, k in duck.warehouse.columns(table).items() if c in ("b0", "b1")] == ["INTEGER", "INTEGER"]
+    fold(duck, bound, table, [step(1, CREATES)])
+    first = "SELECT before::VARCHAR, after::VARCHAR FROM oploop.changes ORDER BY key LIMIT 1"
+    assert duck.warehouse.rows(first) == [('{"we\'ird \\"f.x\\"":null,"n":null}', '{"we\'ird \\"f.x\\"":"it\'s 0","n":0}')]
+
+
+def test_the_oldest_volume_becomes_rows_when_there_are_many(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volumes, "FROM", 1)
+    monkeypatch.setattr(volumes, "MOST", 1)
+    delivered(duck, "r1")
+    one = duck.warehouse.rows(LOG)
+    _, table = delivered(duck, "r2")
+    assert tables(duck) == [table]
+    assert duck.warehouse.rows("SELECT DISTINCT run_id FROM oploop.change_rows") == [("r1",)]
+    assert duck.warehouse.rows(LOG.replace(" ORDER", " WHERE run_id = 'r1' ORDER")) == one
+    assert duck.warehouse.rows("SELECT run_id, count(*) FROM oploop.changes GROUP BY 1 ORDER BY 1") == [
+        ("r1", 6),
+        ("r2", len(duck.warehouse.rows(LOG)) - 6),
+    ]
+
+
+def test_a_fold_that_fails_leaves_no_volume(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volumes, "FROM", 1)
+    bound = world(duck)
+    _, table = kept(duck, bound)
+    monkeypatch.setattr(ledger, "_park", lambda *_: duck.warehouse.execute("SELECT nothing"))
+    with pytest.raises(FixData):
+        fold(duck, bound, table, [step(1, CREATES)])
+    assert duck.warehouse.rows(LOG) == []
+    assert volumes.standing(duck.warehouse) == []
+    assert [d[2] for d in ledger.unfolded(duck.warehouse)] == [table]
+    monkeypatch.undo()
+    fold(duck, bound, table, [step(1, CREATES)])
+    assert len(duck.warehouse.rows(LOG)) == CREATES
+
+
+def test_what_its_time_is_over_leaves_a_volume_too(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volumes, "FROM", 1)
+    bound, table = delivered(duck)
+    retain(duck.warehouse, Retention(changes=1.0), at(100_000))
+    held = [r[2] for r in duck.warehouse.rows(LOG)]
+    assert held == [1, 2, 5, 6]  # the last of their records, or parked; the other two told no id
+    assert duck.warehouse.rows("SELECT count(*) FROM oploop.change_outcomes") == [(4,)]
+    duck.warehouse.execute("DELETE FROM oploop.parked")
+    duck.warehouse.execute('DELETE FROM oploop_state."crm__people"')
+    retain(duck.warehouse, Retention(changes=1.0), at(100_000))
+    assert duck.warehouse.rows(LOG) == [] and tables(duck) == [] and volumes.standing(duck.warehouse) == []
+
+
+def test_a_ledger_of_an_earlier_release_is_opened(engine: Engine) -> None:
+    delivered(engine)
+    w = engine.warehouse
+    before = w.rows(LOG)
+    with w.transaction():  # where the view stands now, a table stood
+        w.execute("DROP VIEW oploop.changes")
+        w.execute("DROP VIEW oploop.change_log")
+        w.execute("DROP TABLE oploop.volumes")
+        w.execute("ALTER TABLE oploop.change_rows RENAME TO change_log")
+        w.execute(
+            "CREATE VIEW oploop.changes AS SELECT l.run_id, l.sync, l.app, l.object, l.key, l.op, CAST(l.before AS JSON) AS before, "
+            "CAST(l.after AS JSON) AS after, CAST(l.why AS JSON) AS why, o.status, o.error, o.attempts, o.remote_id, l.planned_at, "
+            "o.sent_at, o.confirmed_at, o.event_at, l.release FROM oploop.change_log l JOIN oploop.change_outcomes o ON o.number = l.number"
+        )
+    ledger.ensure(w)
+    ledger.ensure(w)
+    assert w.rows(LOG) == before
+    assert w.rows("SELECT count(*) FROM oploop.changes") == [(len(before),)]
+    assert w.rows("SELECT count(*) FROM oploop.change_rows") == [(len(before),)]
