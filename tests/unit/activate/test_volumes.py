@@ -53,9 +53,7 @@ def test_a_volume_says_what_rows_would_say(duck: Engine, monkeypatch: pytest.Mon
     assert duck.warehouse.rows(LOG) == rows
 
 
-def test_of_a_first_load_nothing_is_kept_for_what_was_not_there(
-    duck: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_first_load_nothing_is_kept_for_what_was_not_there(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "FROM", 1)
     bound = world(duck)
     duck.records({"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT"}, [])
@@ -63,7 +61,9 @@ def test_of_a_first_load_nothing_is_kept_for_what_was_not_there(
     assert [k for c, k in duck.warehouse.columns(table).items() if c in ("b0", "b1")] == ["INTEGER", "INTEGER"]
     fold(duck, bound, table, [step(1, CREATES)])
     first = "SELECT before::VARCHAR, after::VARCHAR FROM oploop.changes ORDER BY key LIMIT 1"
-    assert duck.warehouse.rows(first) == [('{"we\'ird \\"f.x\\"":null,"n":null}', '{"we\'ird \\"f.x\\"":"it\'s 0","n":0}')]
+    assert duck.warehouse.rows(first) == [
+        ('{"we\'ird \\"f.x\\"":null,"n":null}', '{"we\'ird \\"f.x\\"":"it\'s 0","n":0}')
+    ]
 
 
 def test_the_oldest_volume_becomes_rows_when_there_are_many(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
