@@ -40,7 +40,7 @@ def tables(engine: Engine) -> list[str]:
 def test_a_volume_says_what_rows_would_say(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     delivered(duck)
     rows, changes = duck.warehouse.rows(LOG), duck.warehouse.rows(CHANGES)
-    assert len(rows) == 6 and len(changes) == 6
+    assert (len(rows), len(changes)) == (6, 6)
     assert tables(duck) == []
     duck.reset()
     monkeypatch.setattr(volumes, "FROM", 6)
@@ -98,7 +98,7 @@ def test_a_fold_that_fails_leaves_no_volume(duck: Engine, monkeypatch: pytest.Mo
 
 def test_what_its_time_is_over_leaves_a_volume_too(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "FROM", 1)
-    bound, table = delivered(duck)
+    delivered(duck)
     retain(duck.warehouse, Retention(changes=1.0), at(100_000))
     held = [r[2] for r in duck.warehouse.rows(LOG)]
     assert held == [1, 2, 5, 6]  # the last of their records, or parked; the other two told no id
@@ -106,7 +106,7 @@ def test_what_its_time_is_over_leaves_a_volume_too(duck: Engine, monkeypatch: py
     duck.warehouse.execute("DELETE FROM oploop.parked")
     duck.warehouse.execute('DELETE FROM oploop_state."crm__people"')
     retain(duck.warehouse, Retention(changes=1.0), at(100_000))
-    assert duck.warehouse.rows(LOG) == [] and tables(duck) == [] and volumes.standing(duck.warehouse) == []
+    assert (duck.warehouse.rows(LOG), tables(duck), volumes.standing(duck.warehouse)) == ([], [], [])
 
 
 def test_a_ledger_of_an_earlier_release_is_opened(engine: Engine) -> None:
