@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib import resources
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import orjson
 import pyarrow as pa
@@ -439,59 +439,6 @@ def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, no
         f"FROM {_joined(plan_table)} WHERE o.status = 'rejected' OR ({untold}) OR (o.status = 'unknown' AND p.__status IN ({careful}))",
         (spec.sync, spec.app, spec.object, run_id, now),
     )
-
-
-def note_sync_run(
-    warehouse: Warehouse, plan: SyncPlan, run_id: str, status: str, delivery: dict[str, float], now: datetime
-) -> None:
-    """A row of `oploop.sync_runs`, and the rows that were held in this run."""
-    with warehouse.transaction():
-        warehouse.execute(
-            f"INSERT INTO oploop.sync_runs VALUES ({', '.join('?' * 16)})",
-            (
-                run_id,
-                plan.bound.name,
-                plan.bound.app_object,
-                status,
-                plan.diff.rows if plan.diff.whole else None,
-                plan.create,
-                plan.update,
-                plan.held,
-                int(delivery.get("delivered", 0)),
-                int(delivery.get("rejected", 0)),
-                int(delivery.get("unknown", 0)),
-                int(delivery.get("calls", 0)),
-                delivery.get("seconds", 0.0),
-                now,
-                plan.archive,
-                plan.remove,
-            ),
-        )
-        _note_held(warehouse, plan, run_id, now)
-        if plan.diff.whole and status in ("ok", "nothing"):
-            rows = [(run_id, plan.bound.name, f, plan.diff.rows, n, now) for f, n in plan.diff.nulls.items()]
-            if rows:
-                marks = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(rows))
-                warehouse.execute(f"INSERT INTO oploop.field_nulls VALUES {marks}", list(chain.from_iterable(rows)))
-
-
-def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime) -> None:
-    if not plan.held:
-        return
-    rows = d.held_rows(plan.diff, warehouse)
-    names = ("key", "reason", "field", "why")
-    table = pa.table(
-        {n: [getattr(r, n) for r in rows] for n in names}, schema=pa.schema([(n, pa.string()) for n in names])
-    )
-    warehouse.register("oploop_held_rows", table)
-    try:
-        warehouse.execute(
-            "INSERT INTO oploop.held_log (run_id, sync, key, reason, field, noted_at, why) "
-            "SELECT ?, ?, key, reason, field, ?, why FROM oploop_held_rows",
-            (run_id, plan.bound.name, now),
-        )
-    finally:
-        warehouse.unregister("oploop_held_rows")
 
 
 def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oploop.activate import appending, conflicts, ledger, rekeying
+from oploop.activate import appending, conflicts, ledger, rekeying, sync_runs
 from oploop.activate import deliver as delivering
 from oploop.activate import plan as planning
 from oploop.activate.journal import Journal
@@ -40,7 +40,7 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
         return
     if plan is None or report.status == "stopped":
         if plan is not None:
-            ledger.note_sync_run(ws.warehouse, plan, run_id, "stopped", {}, ws.runtime.now())
+            sync_runs.note_sync_run(ws.warehouse, plan, run_id, "stopped", {}, ws.runtime.now())
         return
     b = plan.bound
     if not ws.delivers(b.sync.app):
@@ -56,7 +56,7 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
     else:
         await _deliver_alone(ws, report, plan, run_id, tell)
     counts = report.as_json()
-    ledger.note_sync_run(ws.warehouse, plan, run_id, report.status, counts, ws.runtime.now())
+    sync_runs.note_sync_run(ws.warehouse, plan, run_id, report.status, counts, ws.runtime.now())
 
 
 async def _deliver_alone(ws: Workspace, report: SyncReport, plan: planning.SyncPlan, run_id: str, tell: Tell) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from oploop.activate import ledger
+from oploop.activate import sync_runs
 from oploop.activate.guardrails import pass_word
 from oploop.activate.plan import SyncPlan, make_plan
 from oploop.cli.options import parse_allow
@@ -32,7 +32,7 @@ def planned(engine: Engine, b: Any, *allow: str, **more: Any) -> SyncPlan:
 
 
 def note(engine: Engine, plan: SyncPlan, run: str, status: str = "nothing") -> None:
-    ledger.note_sync_run(engine.warehouse, plan, run, status, {}, at(0))
+    sync_runs.note_sync_run(engine.warehouse, plan, run, status, {}, at(0))
 
 
 @pytest.mark.parametrize(

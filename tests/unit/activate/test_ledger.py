@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from oploop.activate import ledger, states
+from oploop.activate import ledger, states, sync_runs
 from oploop.activate.plan import SyncPlan, delivered_before, make_plan
 from oploop.errors import FixData
 from oploop.project import FieldMapping
@@ -204,7 +204,7 @@ def test_a_delivery_that_came_to_its_end_is_no_diff_even_before_a_read_shows_it(
     plan, table = kept(engine, bound)
     assert not delivered_before(bound, engine.warehouse)
     fold(engine, bound, table, [step(1, 4, ids=[(n, f"new{n}") for n in range(1, 5)]), step(5, 8)])
-    ledger.note_sync_run(engine.warehouse, plan, "r1", "ok", {"delivered": 8}, at(9))
+    sync_runs.note_sync_run(engine.warehouse, plan, "r1", "ok", {"delivered": 8}, at(9))
     assert engine.diff(bound).counts == {}
     assert delivered_before(bound, engine.warehouse)
 
@@ -295,7 +295,7 @@ def test_held_rows_are_noted_with_each_run(engine: Engine) -> None:
     bound = engine.bind(a_sync("a"), an_object(a_field("a", max_length=3)))
     for run_id in ("r1", "r2"):
         plan = make_plan(engine.diff(bound), engine.warehouse, budget=None, call_seconds=None)
-        ledger.note_sync_run(engine.warehouse, plan, run_id, "stopped", {}, at(9))
+        sync_runs.note_sync_run(engine.warehouse, plan, run_id, "stopped", {}, at(9))
     assert engine.warehouse.rows("SELECT run_id, key, field FROM oploop.held ORDER BY 2 NULLS FIRST") == [
         ("r2", None, "email"),
         ("r2", "a", "a"),
