@@ -21,7 +21,7 @@ from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
-from oploop.activate.unknowns import IS_CREATE, waits_for_person
+from oploop.activate.unknowns import waits_for_person, was
 from oploop.activate.waiting import SAID_SENT
 from oploop.apps.arrow import TIMESTAMP
 from oploop.records import Op, Outcome, Replay
@@ -442,19 +442,26 @@ def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, no
 
 
 def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | None) -> None:
-    """Unknown creates that a complete read must have shown by now are unknown no more: the diff finds them, or not.
+    """Unknown changes that a complete read must have shown by now are unknown no more: the diff finds what they did, or sends
+    them anew.
 
-    `vouched`: see `sql.Known`. What an object declares to settle later than its stream's lag waits for that; what no read
+    `vouched`: see `sql.Known`. What an operation declares to settle later than the stream's lag waits for that; what no read
     can decide stays unknown until a person does; then the next such read tells who it is.
     """
-    operation = bound.object.operations[bound.create_op] if bound.create_op is not None else None
-    if vouched is None or operation is None:
+    if vouched is None:
         return
-    done = f"(message LIKE '{SAID_SENT}%' OR message = {literal(UNTOLD)})"  # it was made, and a read shows which it is
-    said = f" AND {done}" if operation.replay is Replay.NEVER else ""
-    if not said and waits_for_person(bound):  # its updates can be judged as ever
-        said = f" AND ({done} OR NOT {IS_CREATE})"
-    settled = vouched - timedelta(seconds=operation.settle or 0.0)
-    warehouse.execute(
-        f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ?{said}", (bound.name, settled)
-    )
+    operations = bound.object.operations
+    kinds = {"create": bound.create_op, "update": bound.update_op, "archive": Op.ARCHIVE, "remove": Op.REMOVE}
+    for kind, op in kinds.items():
+        if op is None or op not in operations:
+            continue
+        said = ""
+        if kind == "create" and waits_for_person(bound):  # it was made, and a read shows which it is
+            said = f" AND (message LIKE '{SAID_SENT}%' OR message = {literal(UNTOLD)})"
+        elif operations[op].replay is Replay.NEVER and kind != "create":
+            continue
+        settled = vouched - timedelta(seconds=operations[op].settle or 0.0)
+        warehouse.execute(
+            f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ? AND {was(kind)}{said}",
+            (bound.name, settled),
+        )

@@ -76,7 +76,7 @@ def refuse(warehouse: Warehouse, bound: BoundSync) -> None:
         says = f"it has delivered by key {was.key_fields}; by {bound.key_names} it would not know its records again"
     raise FixConfig(
         says,
-        mend=f"change it back, or if it is meant: oploop run --rekey {bound.name}",
+        mend=f"change it back, or if it is meant: oploop run --rekey {bound.name} (plan --rekey {bound.name} shows it first)",
         place=bound.sync.place_of("to" if moved else "key"),
     )
 

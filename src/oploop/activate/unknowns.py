@@ -18,11 +18,14 @@ from oploop.warehouse.base import Warehouse, literal, quote_table, raw_table
 if TYPE_CHECKING:
     from oploop.activate.bind import BoundSync
 
-#: The condition on `oploop.parked` that a change made a record.
-IS_CREATE = (
-    "EXISTS (SELECT 1 FROM oploop.change_log l WHERE l.run_id = parked.run_id AND l.key = parked.key "
-    "AND l.app = parked.app AND l.object = parked.object AND l.op = 'create')"
-)
+
+def was(kind: str) -> str:
+    """The condition on `oploop.parked` that a change was of this kind; one that the ledger has forgotten counts as an update."""
+    log = (
+        "EXISTS (SELECT 1 FROM oploop.change_log l WHERE l.run_id = parked.run_id AND l.key = parked.key "
+        "AND l.app = parked.app AND l.object = parked.object AND l.op "
+    )
+    return f"NOT {log}<> 'update')" if kind == "update" else f"{log}= {literal(kind)})"
 
 
 def findable(bound: BoundSync) -> bool:
@@ -77,4 +80,4 @@ def created(bound: BoundSync, warehouse: Warehouse) -> str | None:
     shown = _shown(bound, warehouse)
     if shown is None:
         return None
-    return f"sync = {literal(bound.name)} AND reason = 'unknown' AND key IN ({shown}) AND {IS_CREATE}"
+    return f"sync = {literal(bound.name)} AND reason = 'unknown' AND key IN ({shown}) AND {was('create')}"

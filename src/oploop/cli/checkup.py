@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oploop.activate import rekeying
 from oploop.activate.bind import AnyColumns, bind
 from oploop.cli import show
 from oploop.errors import FixConfig, OploopError
@@ -143,6 +144,8 @@ async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> 
         table, columns, note = _model(ws, sync, real)
         refs = await ws.references(sync)
         bound = bind(sync, obj, stream, held.fields, warehouse, table, columns, referenced=refs, lost=held.lost)
+        if real:
+            rekeying.refuse(warehouse, bound)
     except OploopError as e:
         return Finding(sync.name, False, str(e), e.at(sync.place))
     blind = ", blind: its records cannot be read" if bound.blind else ""

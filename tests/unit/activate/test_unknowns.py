@@ -141,3 +141,26 @@ def test_a_canary_whose_id_was_not_told_could_not_be_read_back(engine: Engine) -
         None,
         "the app did not tell its id, so it cannot be read back",
     )
+
+
+@pytest.mark.parametrize("mode", [Mode.UPDATE, Mode.UPSERT])
+@pytest.mark.parametrize("create", [LOOKUP, Operation(replay=Replay.NEVER)])
+@pytest.mark.parametrize("update", [LOOKUP, Operation(replay=Replay.NEVER)])
+def test_an_unknown_update_is_judged_by_what_an_update_declares(
+    engine: Engine, mode: Mode, create: Operation, update: Operation
+) -> None:
+    engine.model(COLUMNS, [("a@x", "7", "gold")])
+    engine.records(COLUMNS, [("id1", "a@x", None, "free", 0, at(1), False)])
+    obj = an_object(TIER, operations={Op.CREATE: create, Op.UPDATE: update})
+    b = engine.bind(a_sync("tier", mode=mode), obj, STREAM)
+    found = engine.diff(b)
+    assert found.counts == {"update": 1}
+    plan = make_plan(found, engine.warehouse, budget=None, call_seconds=None, allow={"first"})
+    table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
+    step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.UPDATE, at(4), at(5), outcome=Outcome.UNKNOWN)
+    ledger.fold(engine.warehouse, "r1", ledger.spec_of(b, engine.warehouse, None), table, at(3), [step], at(9))
+    assert engine.diff(b).counts == {"parked": 1}
+    ledger.forget_unknown(engine.warehouse, b, at(50))
+    assert engine.diff(b).counts == {"parked": 1}, "a read of before it must have settled"
+    ledger.forget_unknown(engine.warehouse, b, at(200))
+    assert engine.diff(b).counts == ({"update": 1} if update is LOOKUP else {"parked": 1})

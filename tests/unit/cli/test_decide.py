@@ -183,6 +183,13 @@ def test_another_key_is_refused_until_it_is_asked_for(read: Path, zendesk: Zende
         assert done.code == 2
         assert f"syncs/{SYNC}.yml:4: it has delivered by key id; by external_id" in (done.words + done.err)
         assert f"oploop run --rekey {SYNC}" in done.words + done.err
+    done = run("doctor", "--env", "prod", folder=read)
+    assert done.code != 0
+    assert f"syncs/{SYNC}.yml:4: it has delivered by key id; by external_id" in done.words
+    done = run("plan", "--env", "prod", "--rekey", SYNC, folder=read)
+    assert (done.code, f"oploop run --env prod --rekey {SYNC}" in done.words) == (0, "send:" in done.words), done.words
+    assert run("plan", "--env", "prod", folder=read).code == 2, "nothing was taken over"
+    assert run("plan", "--rekey", SYNC, "--save", "x.plan", folder=read).code == 2
     calls = len(zendesk.log)
     done = run("run", "--env", "prod", "--rekey", SYNC, folder=read)
     assert (done.code, len(zendesk.log) > calls) == (0, True), done.words

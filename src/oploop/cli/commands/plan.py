@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,17 +32,27 @@ if TYPE_CHECKING:
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 when there is something to send.")
 @options.allow
 @options.first_run
+@options.rekey
 @options.yes("Count a first delivery as allowed.")
 @options.wait
 def command(cli: Cli, environment: str, **given: Any) -> int:
     """Show what a run would send; send nothing.
 
     Compares the models as they stand with what the apps held when they were last read. The warehouse is opened for
-    reading only (unless --build). Exit 1 when a run would be stopped by a limit, a check or a failed model; a first
+    reading only (unless --build or --rekey; what --rekey would take over is taken back at the end). Exit 1 when a run would be stopped by a limit, a check or a failed model; a first
     delivery that waits for permission is no failure.
     """
 
+    if given["rekey"] and given["save"] is not None:
+        raise click.UsageError("--rekey does not go with --save: oploop run --rekey takes the key over")
+
     async def work(ws: Workspace) -> int:
+        with ExitStack() as stack:
+            if given["rekey"]:
+                stack.enter_context(_trial(ws))
+            return await look(ws)
+
+    async def look(ws: Workspace) -> int:
         from oploop.cli.progress import Progress
 
         with Progress(cli.out, ws.runtime.monotonic, "planning") as progress:
@@ -57,7 +69,20 @@ def command(cli: Cli, environment: str, **given: Any) -> int:
             return 1
         return 3 if given["detailed_exitcode"] and changes else 0
 
-    return with_workspace(cli, work, environment=environment, read_only=not given["build"], wait=given["wait"])
+    writes = bool(given["build"] or given["rekey"])
+    return with_workspace(cli, work, environment=environment, read_only=not writes, wait=given["wait"])
+
+
+@contextmanager
+def _trial(ws: Workspace) -> Iterator[None]:
+    """Whatever is written to the warehouse meanwhile is taken back."""
+
+    class TakeBackError(Exception):
+        pass
+
+    with suppress(TakeBackError), ws.warehouse.transaction():
+        yield
+        raise TakeBackError
 
 
 async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -> tuple[list[SyncReport], bool]:
@@ -76,6 +101,7 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
         yes=given["yes"],
         backfill=given["backfill"],
         first_run=given["first_run"],
+        rekey=options.parse_rekey(given["rekey"], ws.project.syncs),
     )
     syncs = chosen.selection.pick(ws.project)
     run = RunReport("", ws.environment)
@@ -86,7 +112,7 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
         lines = build_lines(cli.out, run.models, ws.runtime.monotonic() - began, 9, run.unit_tests)
         with progress.paused():
             cli.out.lines(lines)
-    bound = await loop.bind_all(ws, syncs, run)
+    bound = await loop.bind_all(ws, syncs, run, chosen.rekey)
     reports: list[SyncReport] = []
     for b in (b for wave in loop.waves(bound) for b in wave):
         progress.say(f"planning {b.name}")
@@ -140,6 +166,7 @@ def _last(ws: Workspace, reports: list[SyncReport], given: dict[str, Any]) -> st
     from oploop.cli.show_plan import EXAMPLES
 
     words = options.selecting(given["select"], given["exclude"])
+    words += "".join(f" --rekey {shlex.quote(name)}" for name in given["rekey"])
     parts = ["Nothing sent."]
     if not given["every"] and any(r.plan.changes > EXAMPLES for r in reports if r.plan is not None):
         parts.append("all: --all")
