@@ -16,6 +16,7 @@ from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig
 from oploop.loop import Options
 from oploop.report import RunReport, SyncReport
+from oploop.warehouse.base import SqlError
 from tests.flow.conftest import SYNC, Desk, ticket
 
 RANKED = "SELECT i AS ticket_id, CASE WHEN i % 10 = 0 THEN 'urgent' ELSE 'low' END AS priority FROM range(1, 251) t(i)"
@@ -503,3 +504,22 @@ async def test_a_target_that_cannot_be_read_stops_what_depends_on_it(desk: Desk)
     # the last complete read is younger than max_read_age, so what it showed is still planned on
     assert only(report).status == "ok"
     assert len(desk.writes()) > writes
+
+
+async def test_a_warehouse_that_is_full_at_the_read_back_fails_the_run_and_loses_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await desk.model("SELECT 1 AS ticket_id, 'high' AS priority")
+
+    def full(*_: object) -> None:
+        raise SqlError("IO Error: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("oploop.stages.looking.load_fetched", full)
+        report = await desk.turn()
+    assert (report.status, report.exit_code, report.syncs[0].status) == ("failed", 1, "failed")
+    assert "make room on its disk" in str(report.syncs[0].error)
+    desk.sandbox.advance(120)
+    report = await desk.turn()
+    assert (report.status, len([e for e in desk.writes() if e.method == "PUT"])) == ("ok", 1)
+    assert report.verified[0].counts == {"confirmed": 1}

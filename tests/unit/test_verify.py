@@ -18,6 +18,7 @@ from oploop.records import Canonical, Field, FieldType, JsonPath, Op, Outcome
 from oploop.state import JournalStep
 from oploop.verify import ReadBack, Target, Watched, read_back, to_fetch
 from oploop.warehouse import Warehouse
+from oploop.warehouse.base import SqlError
 from tests.unit.activate.engine import Engine, a_field, a_stream, a_sync, an_object, at, micros
 from tests.warehouses import warehouse
 
@@ -423,6 +424,18 @@ async def test_an_app_that_cannot_be_asked_is_said_and_asked_again_later(warehou
 
     found = await read_back(office.target, warehouse, fetch=fetch, now=at(99), within_run=True)
     assert (found.counts, found.waiting, str(found.error)) == ({}, 1, "busy")
+
+
+async def test_a_warehouse_that_takes_no_more_is_no_app_that_cannot_be_asked(warehouse: Warehouse) -> None:
+    office = Office(warehouse, "tier")
+    office.wants(tier="gold")
+    office.sends()
+
+    async def fetch(ids: Sequence[str]) -> Any:
+        raise SqlError("IO Error: No space left on device")
+
+    with pytest.raises(SqlError, match="make room on its disk"):
+        await read_back(office.target, warehouse, fetch=fetch, now=at(99), within_run=True)
 
 
 async def test_nothing_delivered_is_nothing_to_look_at(warehouse: Warehouse) -> None:

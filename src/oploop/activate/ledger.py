@@ -19,6 +19,7 @@ import pyarrow as pa
 from oploop.activate import appending, conflicts, rekeying, states, volumes, waiting
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
+from oploop.activate.deliver import ON_ITS_WAY
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
 from oploop.activate.unknowns import waits_for_person, was
@@ -432,12 +433,16 @@ def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, no
     untold = "o.status = 'sent' AND o.new_id IS NULL AND p.__status = 'create'"
     if spec.blind or "create" not in spec.careful:
         untold = "FALSE"
+    # of a run that died long ago a read of today tells what became of it: not when we noted it, but when it was done by then
+    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
+    done_by = f"LEAST(o.acked_at + INTERVAL '{ON_ITS_WAY:f} seconds', {at})"
     warehouse.execute(
         "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) "
         f"SELECT ?, ?, ?, p.__key, CASE WHEN {untold} THEN 'unknown' ELSE o.status END, "
-        f"CASE WHEN o.status = 'rejected' THEN {spec.after} END, CASE WHEN {untold} THEN {literal(UNTOLD)} ELSE o.error END, ?, ? "
+        f"CASE WHEN o.status = 'rejected' THEN {spec.after} END, CASE WHEN {untold} THEN {literal(UNTOLD)} ELSE o.error END, ?, "
+        f"CASE WHEN o.status = 'unknown' THEN {done_by} ELSE {at} END "
         f"FROM {_joined(plan_table)} WHERE o.status = 'rejected' OR ({untold}) OR (o.status = 'unknown' AND p.__status IN ({careful}))",
-        (spec.sync, spec.app, spec.object, run_id, now),
+        (spec.sync, spec.app, spec.object, run_id),
     )
 
 

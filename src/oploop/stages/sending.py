@@ -12,6 +12,7 @@ from oploop.report import SyncReport
 from oploop.stages.again import send_again
 from oploop.stages.canary import deliver_canary
 from oploop.stages.looking import verify
+from oploop.warehouse.base import SqlError
 from oploop.workspace import Event, Tell, Workspace, nobody
 
 
@@ -85,8 +86,11 @@ async def _deliver(ws: Workspace, report: SyncReport, plan: planning.SyncPlan, r
     if report.delivery.interrupted:
         report.status = "interrupted"
     elif report.delivery.delivered:
-        looked = await verify(ws, [plan.bound], within_run=True)
-        report.read_back = looked[0] if looked else None
+        try:
+            looked = await verify(ws, [plan.bound], within_run=True)
+            report.read_back = looked[0] if looked else None
+        except SqlError as e:  # all was sent, and stands in the ledger; the next run looks at it
+            report.status, report.error = "failed", e
 
 
 async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) -> delivering.Delivery:

@@ -13,7 +13,7 @@ from oploop.errors import OploopError
 from oploop.verify.late import acknowledge, acknowledge_removed, settle_removed
 from oploop.verify.nouns import STATUSES, Fetch, ReadBack, Target, Unmeant, Watched
 from oploop.verify.settling import settle, unmeant
-from oploop.warehouse.base import Warehouse, literal
+from oploop.warehouse.base import SqlError, Warehouse, literal
 
 
 def last_run(target: Target, warehouse: Warehouse) -> str | None:
@@ -47,7 +47,7 @@ async def read_back(
 
     `within_run`: right after the delivery, so that a difference is the app's own doing and no person's. `fetch`
     brings at most `limit` records that the reads cannot vouch for yet. An app that cannot be asked is no failure
-    of the run: it is said, and the next read looks again.
+    of the run: it is said, and the next read looks again; a warehouse that fails meanwhile is one (SqlError).
     """
     unknown = bool(warehouse.rows("SELECT 1 FROM oploop.change_outcomes WHERE status = 'unknown' LIMIT 1"))
     if unknown:
@@ -61,6 +61,8 @@ async def read_back(
             if ids:
                 result.fetched = len(ids)
                 await fetch(ids)
+        except SqlError:  # it is our own warehouse that fails, and what was sent stays unseen
+            raise
         except OploopError as e:
             result.error = e
     if unknown and not within_run:

@@ -164,3 +164,15 @@ def test_an_unknown_update_is_judged_by_what_an_update_declares(
     assert engine.diff(b).counts == {"parked": 1}, "a read of before it must have settled"
     ledger.forget_unknown(engine.warehouse, b, at(200))
     assert engine.diff(b).counts == ({"update": 1} if update is LOOKUP else {"parked": 1})
+
+
+def test_what_died_long_ago_is_told_by_the_first_read_after_it_was_found(engine: Engine) -> None:
+    b = bound(engine)
+    plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
+    table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
+    step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4))  # no answer: the run died
+    ledger.fold(engine.warehouse, "r1", ledger.spec_of(b, engine.warehouse, None), table, at(3), [step], at(5000))
+    read(engine, b, 4 + 60 + 100)  # in time, but of before: the call may have been on its way
+    assert engine.diff(b).counts == {"parked": 1}
+    read(engine, b, 4 + 60 + 101)
+    assert engine.diff(b).counts == {"create": 1}

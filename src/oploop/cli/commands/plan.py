@@ -39,8 +39,8 @@ def command(cli: Cli, environment: str, **given: Any) -> int:
     """Show what a run would send; send nothing.
 
     Compares the models as they stand with what the apps held when they were last read. The warehouse is opened for
-    reading only (unless --build or --rekey; what --rekey would take over is taken back at the end). Exit 1 when a run would be stopped by a limit, a check or a failed model; a first
-    delivery that waits for permission is no failure.
+    reading only (unless --build or --rekey; what --rekey would take over is taken back at the end). Exit 1 when a run
+    would be stopped by a limit, a check or a failed model; a first delivery that waits for permission is no failure.
     """
 
     if given["rekey"] and given["save"] is not None:
