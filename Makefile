@@ -32,8 +32,8 @@ test: $(READY) lint types layers ## everything CI runs: lint, types, layers, all
 unit: $(READY) ## the quick tests only
 	@$(BIN)/pytest tests/unit
 
-soak: $(READY) ## more seeded schedules of faults than the tests play: make soak SEEDS=100000
-	@$(BIN)/python -W ignore -m tests.fault.soak --seeds $(or $(SEEDS),10000)
+soak: $(READY) ## more seeded schedules of faults than the tests play: make soak SEEDS=100000 WAREHOUSE=postgres
+	@$(BIN)/python -W ignore -m tests.fault.soak --seeds $(or $(SEEDS),10000) --warehouse $(or $(WAREHOUSE),duckdb)
 
 lint: $(READY) ## ruff: style and likely bugs
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -6,8 +6,9 @@ import signal
 
 from tests.mysql import mysql
 from tests.postgres import cluster
+from tests.warehouses import database, dsn
 
-__all__ = ["cluster", "mysql"]
+__all__ = ["cluster", "database", "dsn", "mysql"]
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt a process of their
 # own would wait for ever.

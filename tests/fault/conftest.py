@@ -1,5 +1,5 @@
 """The desk of the flow tests, for faults."""
 
-from tests.flow.conftest import desk, make_desk
+from tests.flow.conftest import desk, desks, make_desk
 
-__all__ = ["desk", "make_desk"]
+__all__ = ["desk", "desks", "make_desk"]

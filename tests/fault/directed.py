@@ -12,8 +12,8 @@ from typing import Any
 from oploop.apps.transport import Request
 from oploop.project import Conflict, FieldMapping, Mode, Sync
 from oploop.records import Column, ColumnType, Deletes, Field, FieldType, Object, Op, Operation, Replay, Stream
-from oploop.warehouse.duckdb import DuckDBWarehouse
 from tests.fault.sim import check
+from tests.fault.sim.ground import Ground
 from tests.fault.sim.schedule import Simulation
 from tests.fault.sim.world import APP, MODEL, OBJECT, PLACE, SYNC, Behaviour, World
 
@@ -62,8 +62,8 @@ def _row(name: str) -> Row:
 class Directed(Simulation):
     """A simulation in which nothing happens by chance."""
 
-    def __init__(self, given: World, warehouse: DuckDBWarehouse, folder: Path) -> None:
-        super().__init__(0, warehouse, folder, given)
+    def __init__(self, given: World, ground: Ground, folder: Path) -> None:
+        super().__init__(0, ground, folder, given)
         self.calls(lambda request: None)
         self.server.behind = 0.0
         self.prepare()
@@ -229,12 +229,12 @@ SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
 }
 
 
-def play(name: str, warehouse: DuckDBWarehouse, folder: Path) -> list[str]:
+def play(name: str, ground: Ground, folder: Path) -> list[str]:
     """Play one of them; the trace of its last simulation. Raises Wrong with what does not hold."""
     made: list[Directed] = []
 
     def make(given: World) -> Directed:
-        made.append(Directed(given, warehouse, folder))
+        made.append(Directed(given, ground, folder))
         return made[-1]
 
     try:

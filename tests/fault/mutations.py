@@ -31,11 +31,11 @@ from oploop.extract.load import Loader
 from oploop.project import Conflict, Mode, OnLeave
 from oploop.records import Outcome, Receipt, Step
 from oploop.state import JournalStep
-from oploop.warehouse.duckdb import DuckDBWarehouse
 from tests.fault import directed
 from tests.fault.sim import check, schedule
 from tests.fault.sim import world as worlds
 from tests.fault.sim.app import SimApp
+from tests.fault.sim.ground import Files, Ground
 from tests.fault.sim.world import World
 from tests.fault.soak import IN_MEMORY
 
@@ -329,25 +329,25 @@ MUTATIONS = [
 def play(mutation: Mutation, seeds: Sequence[int]) -> Found | None:
     """The first of these seeds whose schedule shows that the engine is broken, or its directed schedule if that does."""
     with tempfile.TemporaryDirectory(prefix="oploop-mutant-", dir=IN_MEMORY) as folder, mutation.broken():
-        warehouse = schedule.warehouse()
+        ground = Files(Path(folder))
         try:
             if mutation.directed is not None:
-                return _directed(mutation.directed, warehouse, Path(folder))
+                return _directed(mutation.directed, ground, Path(folder))
             for seed in seeds:
                 if not mutation.bites(worlds.draw(seed)):
                     continue
                 try:
-                    schedule.Simulation(seed, warehouse, Path(folder)).play()
+                    schedule.Simulation(seed, ground, Path(folder)).play()
                 except schedule.Wrong as e:
                     return Found(seed, _check(e), str(e))
         finally:
-            warehouse.close()
+            ground.close()
     return None
 
 
-def _directed(name: str, warehouse: DuckDBWarehouse, folder: Path) -> Found | None:
+def _directed(name: str, ground: Ground, folder: Path) -> Found | None:
     try:
-        directed.play(name, warehouse, folder)
+        directed.play(name, ground, folder)
     except schedule.Wrong as e:
         return Found(name, _check(e), str(e))
     return None

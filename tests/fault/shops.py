@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-import duckdb
 import orjson
 import psycopg
 
@@ -206,29 +205,18 @@ SHOPS: dict[str, Shop] = {
 KINDS = {"postgres": "postgres", "zendesk": "zendesk", "stripe": "stripe", "segment": "segment", "http": "http"}
 
 
-def write_project(shop: Shop, kind: str, folder: Path, url: str) -> None:
+def write_project(shop: Shop, kind: str, folder: Path, url: str, warehouse: Mapping[str, str]) -> None:
     """The project's files."""
     block = {"type": KINDS[kind.split(" ")[0]], **shop.block(url)}
     config = {
         "name": "shop",
-        "warehouse": {"type": "duckdb", "database": "warehouse.duckdb"},
+        "warehouse": warehouse,
         "models": {"engine": "none"},
         "apps": {"app": block},
     }
     (folder / "oploop.yml").write_bytes(orjson.dumps(config))
     (folder / "syncs").mkdir()
     (folder / "syncs" / "people.yml").write_text(shop.sync)
-
-
-def write_model(folder: Path, model: Mapping[str, str]) -> None:
-    """The model's table, as somebody else's tool would write it."""
-    with duckdb.connect(str(folder / "warehouse.duckdb")) as db:
-        db.execute("CREATE SCHEMA IF NOT EXISTS mart")
-        db.execute("CREATE OR REPLACE TABLE mart.people (code VARCHAR, name VARCHAR)")
-        db.execute(
-            "INSERT INTO mart.people SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
-            [list(model), list(model.values())],
-        )
 
 
 # -- a table of a Postgres ---------------------------------------------------------------------------------------------

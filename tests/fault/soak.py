@@ -1,5 +1,7 @@
 """Play many schedules: `python -m tests.fault.soak --seeds 100000 [--from 0] [--jobs 2]`, or one with its trace: `--only SEED`.
 
+With `--warehouse postgres` warehouse, state and leases stand in a real server.
+
 From seed 10,000 on worlds have rows that leave, appends, undos, pauses, canaries (`sim/extras.py`).
 """
 
@@ -13,43 +15,59 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 from oploop.activate import volumes
 from tests.fault.sim import schedule
+from tests.fault.sim.ground import Files, Ground, Server
+from tests.postgres import Cluster, running
 
 CHUNK = 20
+_numbers = itertools.count(1)
 #: Where the state's files stand: each commit is synced, which need not reach a disk, as crashes are simulated.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def play(seeds: range) -> list[tuple[int, str]]:
-    """Seeds played one after the other in this process; what broke, with its trace."""
+def play(seeds: range, cluster: Cluster | None = None) -> list[tuple[int, str]]:
+    """Seeds played one after the other in this process, in a new database of a server if there is one; what broke, with its
+    trace."""
     failed = []
     with tempfile.TemporaryDirectory(prefix="oploop-sim-", dir=IN_MEMORY) as folder:
-        warehouse = schedule.warehouse()
+        ground = _ground(Path(folder), cluster)
         for seed in seeds:
-            sim = schedule.Simulation(seed, warehouse, Path(folder))
+            sim = schedule.Simulation(seed, ground, Path(folder))
             try:
                 with patch.object(volumes, "FROM", 1 if seed % 2 else volumes.FROM):  # as large deliveries are folded
                     sim.play()
             except BaseException as e:
                 failed.append((seed, f"{type(e).__name__}: {e}\n" + "\n".join(sim.trace[-200:])))
-                warehouse.close()
-                warehouse = schedule.warehouse()
-        warehouse.close()
+                ground.close()
+                ground = _ground(Path(folder), cluster)
+        ground.close()
     return failed
 
 
-def soak(first: int, count: int, jobs: int) -> Iterator[tuple[int, str]]:
+def _ground(folder: Path, cluster: Cluster | None) -> Ground:
+    return Files(folder) if cluster is None else Server(cluster.made(f"sim_{os.getpid()}_{next(_numbers)}"))
+
+
+def soak(first: int, count: int, jobs: int, cluster: Cluster | None = None) -> Iterator[tuple[int, str]]:
     """All seeds over some processes; failures as they come."""
     chunks = [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
+    one = partial(play, cluster=cluster)
     if jobs == 1:
-        yield from itertools.chain.from_iterable(map(play, chunks))
+        yield from itertools.chain.from_iterable(map(one, chunks))
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from itertools.chain.from_iterable(pool.map(play, chunks))
+        yield from itertools.chain.from_iterable(pool.map(one, chunks))
+
+
+def replay(seed: int, cluster: Cluster | None = None) -> str:
+    """The command that plays a seed again."""
+    return f"python -m tests.fault.soak --only {seed}" + ("" if cluster is None else " --warehouse postgres")
 
 
 def main() -> None:
@@ -58,21 +76,25 @@ def main() -> None:
     parser.add_argument("--from", type=int, default=0, dest="first")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", type=int)
+    parser.add_argument("--warehouse", choices=("duckdb", "postgres"), default="duckdb")
     given = parser.parse_args()
+    with running() if given.warehouse == "postgres" else nullcontext() as cluster:
+        sys.exit(_played(given, cluster))
+
+
+def _played(given: argparse.Namespace, cluster: Cluster | None) -> bool:
+    """Whether anything failed; says what."""
     began = time.monotonic()
     if given.only is not None:
-        failed = play(range(given.only, given.only + 1))
+        failed = play(range(given.only, given.only + 1), cluster)
         print(failed[0][1] if failed else f"seed {given.only} holds")
-        sys.exit(bool(failed))
+        return bool(failed)
     found = []
-    for seed, why in soak(given.first, given.seeds, given.jobs):
+    for seed, why in soak(given.first, given.seeds, given.jobs, cluster):
         found.append(seed)
-        print(
-            f"seed {seed} FAILS: {why.splitlines()[0][:300]}\n  replay: python -m tests.fault.soak --only {seed}",
-            flush=True,
-        )
+        print(f"seed {seed} FAILS: {why.splitlines()[0][:300]}\n  replay: {replay(seed, cluster)}", flush=True)
     print(f"{given.seeds - len(found):,} of {given.seeds:,} schedules hold, {time.monotonic() - began:.0f} s")
-    sys.exit(bool(found))
+    return bool(found)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.fault import directed
-from tests.fault.sim import schedule
+from tests.fault.sim.ground import Files, Server
 
 
 @pytest.mark.parametrize("name", directed.SCHEDULES)
-def test_a_directed_schedule_ends_as_the_model_says(name: str, tmp_path: Path) -> None:
-    warehouse = schedule.warehouse()
+def test_a_directed_schedule_ends_as_the_model_says(name: str, tmp_path: Path, dsn: str) -> None:
+    ground = Server(dsn) if dsn else Files(tmp_path)
     try:
-        directed.play(name, warehouse, tmp_path)
+        directed.play(name, ground, tmp_path)
     finally:
-        warehouse.close()
+        ground.close()

@@ -7,7 +7,6 @@ times; then it runs until quiet, its clock and the app's moved on between runs.
 from __future__ import annotations
 
 import random
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,12 +14,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from oploop.apps.sandbox import Fault, Sandbox
+from tests.fault.houses import Files, House, Server
 from tests.fault.program import Ended, Program, started
-from tests.fault.shops import SHOPS, WRITES, Shop, table_shop, write_model, write_project
+from tests.fault.shops import SHOPS, WRITES, Shop, table_shop, write_project
 from tests.postgres import Cluster
 
 #: Cases of each shop, and how often each is killed: 56 kills.
@@ -41,10 +40,17 @@ class Case:
     """One shop, killed and killed again."""
 
     def __init__(
-        self, kind: str, seed: int, folder: Path, program: Program, sandbox: Sandbox, shop: Shop | None = None
+        self,
+        kind: str,
+        seed: int,
+        folder: Path,
+        program: Program,
+        sandbox: Sandbox,
+        shop: Shop | None = None,
+        house: House | None = None,
     ) -> None:
         self.kind, self.folder, self.program, self.sandbox = kind, folder, program, sandbox
-        self.shop = shop or SHOPS[kind]
+        self.shop, self.house = shop or SHOPS[kind], house or Files(folder)
         self.rng = random.Random(f"{kind} {seed}")
         self.version, self.ahead, self.kills = 0, 0.0, 0
         self.model: dict[str, str] = {}
@@ -58,7 +64,7 @@ class Case:
         if self.shop.leaves:
             for i in self.rng.sample(range(count), 2):
                 self.model.pop(f"c{i}@x")
-        write_model(self.folder, self.model)
+        self.house.write_model(self.model)
 
     def wait(self) -> None:
         self.ahead += WAIT
@@ -69,7 +75,7 @@ class Case:
             self.folder / f"budgets{len(self.story)}"
         )  # the account's quota is counted by a clock that is not moved
         budgets.mkdir()
-        env = {**self.shop.env, "XDG_RUNTIME_DIR": str(budgets)}
+        env = {**self.shop.env, **self.house.env, "XDG_RUNTIME_DIR": str(budgets)}
         words = ("run", "--env", "prod", "--yes", "--first-run", "--backfill")
         ended = self.program.run(self.folder, env, *words, ahead=self.ahead, die=die)
         self.story.append(f"+{self.ahead:.0f} s: {ended.code}\n{ended.output}")
@@ -93,12 +99,12 @@ class Case:
         """When it is to die: some time after so many calls, or writing calls, or steps in the journal."""
         rng = self.rng
         what = rng.choice(
-            (self.sandbox.log.__len__, lambda: len(self.writes()), lambda: len(self.writes()), self.steps)
+            (self.sandbox.log.__len__, lambda: len(self.writes()), lambda: len(self.writes()), self.house.steps)
         )
         wanted = what() + rng.randint(1, most)
         delay = rng.choice((0.0, 0.0, 0.002, 0.01, 0.03))
         if self.shop.at_once:
-            what, wanted = self.steps, self.steps() + 1
+            what, wanted = self.house.steps, self.house.steps() + 1
 
         def die() -> bool:
             if what() < wanted:
@@ -108,17 +114,6 @@ class Case:
 
         self.story.append(f"to be killed when {wanted} are seen, and {delay} s more")
         return die
-
-    def steps(self) -> int:
-        """Steps in the journal with or without a receipt."""
-        path = self.folder / ".oploop" / "state.sqlite"
-        if not path.exists():
-            return 0
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-            try:
-                return int(db.execute("SELECT count(*) FROM steps").fetchone()[0])
-            except sqlite3.Error:
-                return 0
 
     def writes(self) -> list[Any]:
         return [e for e in self.sandbox.log if e.method in WRITES and not self.shop.is_question(e)]
@@ -150,20 +145,17 @@ class Case:
 
     # -- what must hold ------------------------------------------------------------------------------------------------
 
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        with duckdb.connect(str(self.folder / "warehouse.duckdb"), read_only=True) as db:
-            return db.execute(sql).fetchall()
-
     def check(self) -> None:
-        unknown = {k for (k,) in self.rows("SELECT key FROM oploop.parked WHERE reason = 'unknown'")}
+        rows = self.house.rows
+        unknown = {k for (k,) in rows("SELECT key FROM oploop.parked WHERE reason = 'unknown'")}
         assert not unknown or self.shop.may_stay_unknown, f"nobody should have to decide about {sorted(unknown)[:5]}"
-        others = self.rows("SELECT key, reason FROM oploop.parked WHERE reason NOT IN ('unknown')")
+        others = rows("SELECT key, reason FROM oploop.parked WHERE reason NOT IN ('unknown')")
         assert not others, f"parked without a reason: {others[:5]}"
         held = self.shop.held(self.sandbox)
         wrong = {k: held.get(k) for k, v in self.model.items() if k not in unknown and held.get(k) != self.shown(v, k)}
         assert not wrong, f"the app is not as the model: {dict(list(wrong.items())[:5])}"
         if self.shop.leaves:
-            ours = {k for (k,) in self.rows(f"SELECT key FROM oploop.changes WHERE op = 'create' AND status IN {DONE}")}
+            ours = {k for (k,) in rows(f"SELECT key FROM oploop.changes WHERE op = 'create' AND status IN {DONE}")}
             left = (set(held) - set(self.model)) & ours  # what was made without an answer is not known to be ours
             assert not left, f"left, and still there: {sorted(left)[:5]}"
         self.check_ledger(held, unknown)
@@ -174,7 +166,7 @@ class Case:
 
     def check_ledger(self, held: dict[str, Any], unknown: set[str]) -> None:
         """Made as often as the ledger says, and what it says was done was done."""
-        log = self.rows("SELECT key, op, status FROM oploop.changes")
+        log = self.house.rows("SELECT key, op, status FROM oploop.changes")
         listed = Counter(k for k, op, s in log if op == "create" and s in DONE)
         perhaps = Counter(k for k, op, s in log if op == "create" and s == "unknown")
         taken = Counter(k for k, op, s in log if op == "remove" and s in (*DONE, "unknown"))
@@ -190,10 +182,11 @@ class Case:
         assert unknown <= set(perhaps), "what is parked as unknown is listed so"
 
     def check_nothing_left_over(self) -> None:
-        assert self.rows("SELECT run_id FROM oploop.deliveries") == []
-        assert self.rows("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'plan%' AND NOT temporary") == []
-        with closing(sqlite3.connect(self.folder / ".oploop" / "state.sqlite")) as db:
-            assert db.execute("SELECT * FROM steps").fetchall() == []
+        rows = self.house.rows
+        assert rows("SELECT run_id FROM oploop.deliveries") == []
+        tables = "SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'"
+        assert rows(f"{tables} AND table_name LIKE 'plan%'") == []
+        assert self.house.steps() == 0
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
@@ -202,15 +195,26 @@ def test_killed_anywhere(kind: str, seed: int, tmp_path: Path, program: Program)
     shop = SHOPS[kind]
     sandbox = shop.sandbox()
     with sandbox.running() as url:
-        write_project(shop, kind, tmp_path, url)
+        write_project(shop, kind, tmp_path, url, Files.block)
         play(Case(kind, seed, tmp_path, program, sandbox))
+
+
+@pytest.mark.parametrize("kind", ["zendesk users", "http never"])
+def test_killed_anywhere_with_all_that_is_kept_in_a_server(
+    kind: str, tmp_path: Path, program: Program, cluster: Cluster
+) -> None:
+    shop, house = SHOPS[kind], Server(cluster.made(f"house_{kind.replace(' ', '_')}"))
+    sandbox = shop.sandbox()
+    with closing(house), sandbox.running() as url:
+        write_project(shop, kind, tmp_path, url, house.block)
+        play(Case(kind, 0, tmp_path, program, sandbox, house=house))
 
 
 def test_killed_anywhere_over_a_table_of_postgres(tmp_path: Path, program: Program, cluster: Cluster) -> None:
     shop = table_shop(cluster.made("killed"))
     table = shop.sandbox()
     try:
-        write_project(shop, "postgres", tmp_path, "")
+        write_project(shop, "postgres", tmp_path, "", Files.block)
         play(Case("postgres", 0, tmp_path, program, table, shop))
     finally:
         table.close()  # type: ignore[attr-defined]

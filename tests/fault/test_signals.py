@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -18,8 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 async def signalled(desk: Desk, writes: int, *numbers: signal.Signals) -> int | None:
     """The exit code of a turn that gets signals, one after the other, once the app has seen so many writing calls."""
-    command = [sys.executable, "-m", "tests.fault.turn", str(desk.folder), desk.url]
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.DEVNULL)
+    command = [sys.executable, "-m", "tests.fault.turn", str(desk.folder)]
+    env = os.environ | desk.variables
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=env, stderr=asyncio.subprocess.DEVNULL)
     while process.returncode is None and len(desk.writes()) < writes:  # noqa: ASYNC110  the app's log has no event
         await asyncio.sleep(0.002)
     for number in numbers:

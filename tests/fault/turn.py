@@ -1,4 +1,4 @@
-"""One turn of the loop in a process of its own, to be killed: `python -m tests.fault.turn FOLDER URL`."""
+"""One turn of the loop in a process of its own, to be killed: `python -m tests.fault.turn FOLDER`; its variables are in the environment."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from oploop.runtime import Runtime
 from oploop.workspace import Workspace
 
 
-async def main(folder: str, url: str) -> int:
-    project = load_project(Path(folder), {"ZENDESK_API_TOKEN": "zd_test_oploop", "ZENDESK_URL": url})
+async def main(folder: str) -> int:
+    project = load_project(Path(folder))
     async with Workspace(project, "prod", Runtime(), "killed") as ws:
         return (await loop.run(ws, loop.Options(yes=True, first_run=True))).exit_code
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from oploop.project import load_project
 from oploop.report import RunReport, SyncReport
 from oploop.runtime import Runtime
 from oploop.workspace import Selection, Workspace
+from tests.warehouses import contents
 
 TOKEN = "zd_test_oploop"
 
@@ -53,6 +55,10 @@ class Desk:
     runtime: Runtime = field(default_factory=Runtime)
     dsn: str = ""  #: of the warehouse, where it is a server
 
+    def project(self, text: str = PROJECT) -> None:
+        """Write the project's file, on the warehouse that this test runs on."""
+        (self.folder / "oploop.yml").write_text(text.replace(DUCKDB, SERVER) if self.dsn else text)
+
     def sync(self, text: str, name: str = "tickets") -> None:
         """Write a sync's file."""
         (self.folder / "syncs").mkdir(exist_ok=True)
@@ -63,9 +69,13 @@ class Desk:
         self.sandbox.load(kind, records)
         self.sandbox.advance(120)
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the project's file takes from the environment."""
+        return {"ZENDESK_API_TOKEN": TOKEN, "ZENDESK_URL": self.url, "WAREHOUSE_DSN": self.dsn}
+
     def workspace(self, *, env: str = "prod", read_only: bool = False) -> Workspace:
-        variables = {"ZENDESK_API_TOKEN": TOKEN, "ZENDESK_URL": self.url, "WAREHOUSE_DSN": self.dsn}
-        project = load_project(self.folder, variables)
+        project = load_project(self.folder, self.variables)
         return Workspace(project, env, self.runtime, "test", read_only=read_only)
 
     async def model(self, select: str, table: str = "mart.tickets") -> None:
@@ -90,6 +100,10 @@ class Desk:
         async with self.workspace() as ws:
             return ws.warehouse.rows(sql)
 
+    def stored(self) -> object:
+        """All that stands in the warehouse, to be compared with what stands there later."""
+        return contents(self.dsn) if self.dsn else (self.folder / "warehouse.duckdb").read_bytes()
+
     def tickets(self, *fields: str) -> dict[int, Any]:
         """The sandbox's tickets: one field by id, or several as tuples."""
         found = {t["id"]: tuple(t[f] for f in fields) for t in self.sandbox.dump("tickets")}
@@ -110,14 +124,15 @@ def ticket(number: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def make_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
+def desks(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
+    """Makes a desk on a file, or on the server at `dsn`."""
     sandboxes: list[ZendeskSandbox] = []
 
     def make(tickets: int = 250, *, dsn: str = "", **settings: Any) -> Desk:
         sandbox = ZendeskSandbox(**settings)
         sandboxes.append(sandbox)
         desk = Desk(tmp_path, sandbox, sandbox.start(), dsn=dsn)
-        (tmp_path / "oploop.yml").write_text(PROJECT.replace(DUCKDB, SERVER) if dsn else PROJECT)
+        desk.project()
         desk.sync(SYNC)
         desk.load("tickets", [ticket(n) for n in range(1, tickets + 1)])
         return desk
@@ -125,6 +140,12 @@ def make_desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
     yield make
     for sandbox in sandboxes:
         sandbox.stop()
+
+
+@pytest.fixture
+def make_desk(desks: Callable[..., Desk], dsn: str) -> Callable[..., Desk]:
+    """Makes desks on each kind of warehouse, one kind after the other."""
+    return partial(desks, dsn=dsn)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from oploop.errors import FixConfig, OploopError
 from oploop.project import load_project
 from tests.flow.conftest import PROJECT, SYNC, Desk
 
-MODEL = "SELECT range AS ticket_id, 'urgent' AS priority, 'number ' || range AS reason FROM range(1, 11)"
+MODEL = "SELECT i AS ticket_id, 'urgent' AS priority, 'number ' || i AS reason FROM range(1, 11) t(i)"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ async def test_sql_that_fails_on_a_row_stops_its_own_sync_by_file_and_line(desk:
     ],
 )
 async def test_an_address_that_is_none_names_its_line(desk: Desk, address: str, says: str) -> None:
-    (desk.folder / "oploop.yml").write_text(PROJECT.replace("${ZENDESK_URL}", address))
+    desk.project(PROJECT.replace("${ZENDESK_URL}", address))
     await desk.model(MODEL)
     with pytest.raises(FixConfig, match=says) as e:
         await desk.turn()
@@ -146,7 +146,7 @@ def test_a_plan_that_was_tampered_with_is_no_plan(tmp_path: Path, changes: str) 
 async def test_what_would_quietly_read_nothing_or_everything_is_refused(
     desk: Desk, read: str, says: str | None
 ) -> None:
-    (desk.folder / "oploop.yml").write_text(f"{PROJECT}    read: {{tickets: {read}}}\n")
+    desk.project(f"{PROJECT}    read: {{tickets: {read}}}\n")
     await desk.model(MODEL)
     if says is None:
         assert (await desk.turn()).status == "ok"

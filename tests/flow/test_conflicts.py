@@ -12,7 +12,7 @@ BOTH = SYNC.replace("[priority]", "[priority, subject]")
 
 
 async def parked(desk: Desk) -> list[tuple[object, ...]]:
-    return await desk.rows("SELECT key, field, reason, wanted FROM oploop.parked ORDER BY ALL")
+    return await desk.rows("SELECT key, field, reason, wanted FROM oploop.parked ORDER BY 1, 2, 3, 4")
 
 
 async def turn(desk: Desk) -> dict[str, int]:

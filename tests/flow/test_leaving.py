@@ -41,7 +41,7 @@ async def test_an_append_sends_each_row_once(make_desk: Callable[..., Desk]) -> 
     segment = SegmentSandbox()
     block = f"  segment: {{write_key: wk_test_oploop, base_url: '{segment.start()}'}}\n"
     try:
-        (desk.folder / "oploop.yml").write_text(PROJECT + block)
+        desk.project(PROJECT + block)
         desk.sync(
             "model: mart.tickets\nto: segment.track\nmode: append\nkey: {id: id}\n"
             "fields: {event: {value: Paid}, userId: who}\n"

@@ -11,14 +11,14 @@ TABLES = """\
     tables:
       tickets: {table: fivetran.ticket, key: ticket_key, version: _fivetran_synced, deleted: _fivetran_deleted, lag: 1s}
 """
-MODEL = "SELECT range AS ticket_id, 'urgent' AS priority FROM range(1, 4)"
+MODEL = "SELECT i AS ticket_id, 'urgent' AS priority FROM range(1, 4) t(i)"
 COLUMNS = "ticket_key, subject, priority, Updated_At, _fivetran_synced, _fivetran_deleted"
 
 
 @pytest.fixture
 def loaded(desk: Desk) -> Desk:
     """Tickets are loaded by another tool."""
-    (desk.folder / "oploop.yml").write_text(PROJECT + TABLES)
+    desk.project(PROJECT + TABLES)
     return desk
 
 
@@ -83,7 +83,7 @@ async def test_what_is_wrong_with_the_table_names_its_line(loaded: Desk, old: st
     desk = loaded
     await desk.model(MODEL)
     await load(desk)
-    (desk.folder / "oploop.yml").write_text(PROJECT + TABLES.replace(old, new))
+    desk.project(PROJECT + TABLES.replace(old, new))
     with pytest.raises(FixConfig, match=says) as e:
         await desk.turn()
     assert str(e.value.place) == "oploop.yml:11"

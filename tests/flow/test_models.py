@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,7 @@ import pytest
 from oploop.errors import FixConfig
 from oploop.model.base import ModelStatus
 from oploop.report import RunReport, SyncReport
-from tests.flow.conftest import DUCKDB, PROJECT, SERVER, Desk, ticket
-
-_numbers = itertools.count(1)
+from tests.flow.conftest import PROJECT, Desk, ticket
 
 RANKED = """\
 MODEL (name mart.ranked, kind {kind}, audits (accepted_values(column := priority, is_in := ('low', 'urgent'))));
@@ -28,17 +25,12 @@ TICKETS = "model: mart.ranked\nto: zendesk.tickets\nmode: update\nkey: {id: tick
 USERS = "model: mart.greeted\nto: zendesk.users\nmode: update\nkey: {id: user_id}\nfields: [notes]\n"
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
-def modelled(make_desk: Callable[..., Desk], request: pytest.FixtureRequest) -> Desk:
-    server = request.param == "postgres"
-    dsn = request.getfixturevalue("cluster").made(f"models{next(_numbers)}") if server else ""
-    desk = make_desk(tickets=0, dsn=dsn)
+@pytest.fixture
+def modelled(make_desk: Callable[..., Desk]) -> Desk:
+    desk = make_desk(tickets=0)
     desk.load("users", [{"id": 500 + i, "name": f"Zoë {i}", "role": "end-user"} for i in range(5)])
     desk.load("tickets", [ticket(i, subject="now!" if i % 2 else "later") for i in range(1, 11)])
-    (desk.folder / "oploop.yml").write_text(
-        (PROJECT.replace(DUCKDB, SERVER) if server else PROJECT).replace("models: {engine: none}\n", "")
-        + "    read: [tickets, users]\n"
-    )
+    desk.project(PROJECT.replace("models: {engine: none}\n", "") + "    read: [tickets, users]\n")
     write(desk.folder, RANKED.format(kind="FULL"))
     (desk.folder / "models" / "greeted.sql").write_text(GREETED)
     desk.sync(TICKETS)

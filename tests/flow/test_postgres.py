@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -13,24 +12,23 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.flow.conftest import SYNC, TOKEN, Desk
+from tests.flow.conftest import SYNC, Desk
 from tests.flow.test_turns import RANKED, only, planned
-from tests.postgres import PASSWORD, Cluster
-
-_numbers = itertools.count(1)
+from tests.postgres import PASSWORD
+from tests.warehouses import empty
 
 
 @pytest.fixture
-def desk(make_desk: Callable[..., Desk], cluster: Cluster) -> Desk:
-    return make_desk(dsn=cluster.made(f"flow{next(_numbers)}"))
+def desk(desks: Callable[..., Desk], database: str) -> Desk:
+    empty(database)
+    return desks(dsn=database)
 
 
 def oploop(desk: Desk, *words: str) -> subprocess.CompletedProcess[str]:
-    variables = {"ZENDESK_API_TOKEN": TOKEN, "ZENDESK_URL": desk.url, "WAREHOUSE_DSN": desk.dsn}
     return subprocess.run(
         [sys.executable, "-m", "oploop", *words],
         cwd=desk.folder,
-        env=os.environ | variables,
+        env=os.environ | desk.variables,
         capture_output=True,
         text=True,
     )
@@ -69,10 +67,9 @@ async def test_turns_send_what_is_missing_see_what_people_change_and_leave_it(de
     assert not (desk.folder / ".oploop" / "state.sqlite").exists()  # a runner that is thrown away loses nothing
 
 
-async def test_new_records_are_made_once_and_deleted_ones_stay_gone(
-    make_desk: Callable[..., Desk], cluster: Cluster
-) -> None:
-    desk = make_desk(tickets=3, dsn=cluster.made(f"flow{next(_numbers)}"))
+async def test_new_records_are_made_once_and_deleted_ones_stay_gone(desks: Callable[..., Desk], database: str) -> None:
+    empty(database)
+    desk = desks(tickets=3, dsn=database)
     desk.sync(
         SYNC.replace("mode: update", "mode: upsert").replace("{id: ticket_id}", "{external_id: ticket_id}") + "  # it\n"
     )
@@ -133,9 +130,8 @@ async def test_a_run_that_died_is_taken_into_the_ledger_by_another_machine(desk:
     await desk.model(RANKED)
     desk.sandbox.faults.append(Fault("PUT /api/v2/tickets/update_many", "timeout", times=9))
     words = [sys.executable, "-m", "oploop", "run", "--env", "prod", "--yes"]
-    variables = {"ZENDESK_API_TOKEN": TOKEN, "ZENDESK_URL": desk.url, "WAREHOUSE_DSN": desk.dsn}
     dying = subprocess.Popen(  # noqa: ASYNC220
-        words, cwd=desk.folder, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        words, cwd=desk.folder, env=os.environ | desk.variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     for _ in range(600):
         if _begun(desk):

@@ -299,13 +299,12 @@ async def test_a_deleted_record_is_gone_and_not_made_again(desk: Desk) -> None:
 async def test_plan_is_read_only_and_sends_nothing(desk: Desk) -> None:
     await desk.model(RANKED)
     await desk.turn()
-    before = (desk.folder / "warehouse.duckdb").read_bytes()
     writes = len(desk.writes())
     await desk.model(RANKED.replace("'urgent'", "'high'"))
-    before = (desk.folder / "warehouse.duckdb").read_bytes()
+    before = desk.stored()
     plans = await desk.plan()
     assert planned(plans[0]) == (0, 25)
-    assert (desk.folder / "warehouse.duckdb").read_bytes() == before
+    assert desk.stored() == before
     assert len(desk.writes()) == writes
 
 
@@ -406,7 +405,7 @@ async def test_wrong_credentials_stop_before_anything_changes(desk: Desk) -> Non
         await desk.turn()
     assert e.value.place is not None
     assert e.value.place.file.endswith("oploop.yml")
-    assert not await desk.rows("SELECT * FROM duckdb_tables() WHERE schema_name LIKE 'raw%'")
+    assert not await desk.rows("SELECT * FROM information_schema.tables WHERE table_schema LIKE 'raw%'")
 
 
 @pytest.mark.parametrize("action", ["html", "truncate", "empty"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 
@@ -11,10 +12,11 @@ from tests.flow.conftest import Desk
 HOLD = """\
 import sys
 from pathlib import Path
+from oploop.project import load_project
 from oploop.runtime import Runtime
-from oploop.state import StateStore
-store = StateStore(Path(sys.argv[1]), Runtime())
-store.take_lease(sys.argv[2], "oploop run")
+from oploop.workspace import Workspace
+ws = Workspace(load_project(Path(sys.argv[1])), "prod", Runtime())
+ws.store.take_lease(sys.argv[2], "oploop run")
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -25,14 +27,14 @@ async def test_a_sync_that_another_process_delivers_waits_and_goes_once_that_is_
 ) -> None:
     desk = make_desk(tickets=3)
     await desk.model("SELECT i AS ticket_id, 'high' AS priority FROM range(1, 4) t(i)")
-    async with desk.workspace() as ws:
-        state, [sync] = ws.project.state_dir, list(ws.project.syncs)
+    sync = "tickets"
     other = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         HOLD,
-        str(state),
+        str(desk.folder),
         f"deliver:{sync}",
+        env=os.environ | desk.variables,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

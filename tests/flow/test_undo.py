@@ -150,7 +150,7 @@ async def test_records_that_a_run_made_are_removed_and_come_again_when_that_is_u
     assert left(only(undone)) == {("A-2", None): "changed since by somebody"}
     assert [t["external_id"] for t in alive(desk)] == ["A-2"]
     ops = await desk.rows(
-        "SELECT op, after, count(*) FROM oploop.changes WHERE run_id > (SELECT min(run_id) FROM oploop.changes) GROUP BY ALL"
+        "SELECT op, after, count(*) FROM oploop.changes WHERE run_id > (SELECT min(run_id) FROM oploop.changes) GROUP BY 1, 2"
     )
     assert ops == [("remove", "{}", 4)]
     desk.sandbox.advance(120)

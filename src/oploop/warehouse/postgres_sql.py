@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from sqlglot import exp
 from sqlglot.dialects.duckdb import DuckDB
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ErrorLevel, SqlglotError, UnsupportedError
 from sqlglot.tokens import TokenType
 
 from oploop.warehouse.base import SqlError
@@ -78,7 +78,11 @@ def translate(sql: str, columns: Columns) -> Translated:
 
 
 def _written(node: exp.Expression) -> str:
-    text: str = node.sql("postgres", normalize_functions=False)
+    """As Postgres takes it; SqlError for what would mean something else there."""
+    try:
+        text: str = node.sql("postgres", normalize_functions=False, unsupported_level=ErrorLevel.RAISE)
+    except UnsupportedError as e:
+        raise SqlError(" ".join(str(e).split())[:300]) from None
     return text
 
 
@@ -433,8 +437,9 @@ def _parameter(node: exp.Placeholder) -> exp.Expression:
     return exp.Var(this=f"${node.name}")
 
 
-def _finite(node: Any) -> exp.Expression:
-    return ours("isfinite", node.this.transform(_change, copy=False))
+def _ignore_nulls(node: exp.IgnoreNulls) -> exp.Expression:
+    """Of any_value, which on both engines is of the values that are not NULL."""
+    return node.this.transform(_change, copy=False) if isinstance(node.this, exp.AnyValue) else node
 
 
 _CHANGES: Mapping[type, Callable[[Any], exp.Expression]] = {
@@ -455,4 +460,5 @@ _CHANGES: Mapping[type, Callable[[Any], exp.Expression]] = {
     exp.SortArray: _list_sort,
     exp.Placeholder: _parameter,
     exp.Struct: _struct,
+    exp.IgnoreNulls: _ignore_nulls,
 }

@@ -11,7 +11,6 @@ import orjson
 
 from oploop.project import Conflict, FieldMapping, Mode, OnDeleted
 from oploop.records import Canonical, Replay
-from oploop.state import StateReader
 from tests.fault.sim import check_extras as extras
 from tests.fault.sim.schedule import Simulation, Wrong
 from tests.fault.sim.server import US, Record, Written
@@ -91,9 +90,10 @@ def nothing_left_over(sim: Simulation) -> None:
     if left := sim.rows_of("SELECT run_id, sync FROM oploop.deliveries"):
         raise Wrong(f"never folded: {left}")
     stands = "table_name LIKE 'plan%' AND 'oploop_state.' || table_name NOT IN (SELECT plan_table FROM oploop.volumes)"
-    if left := sim.rows_of(f"SELECT table_name FROM duckdb_tables() WHERE NOT temporary AND {stands}"):
+    tables = "SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'"
+    if left := sim.rows_of(f"{tables} AND {stands}"):
         raise Wrong(f"plan tables stand: {left}")
-    state = StateReader(sim.folder / ".oploop")
+    state = sim.ground.state()
     try:
         if left := [d.run_id for d in state.open_deliveries()]:
             raise Wrong(f"the state still lists deliveries as under way: {left}")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import duckdb
 
 from oploop import loop
 from oploop.activate import ledger, waiting
@@ -21,18 +18,17 @@ from oploop.records import Replay
 from oploop.report import RunReport
 from oploop.stages.undoing import Wish, plan_undo
 from oploop.warehouse.base import literal
-from oploop.warehouse.duckdb import DuckDBWarehouse
 from oploop.workspace import Workspace
 from tests.fault.sim import world as worlds
 from tests.fault.sim.app import SimApp
 from tests.fault.sim.clock import Clock, NothingLeft, SimLoop
+from tests.fault.sim.ground import Ground
 from tests.fault.sim.server import CALM, Server, Weather
-from tests.fault.sim.storage import Crash, Points, SimStore, SimWarehouse
+from tests.fault.sim.storage import Crash, Points
 from tests.fault.sim.world import SQL_TYPES, World, draw_row, draw_value
 
 #: Turns that the engine gets, without mishaps, to become quiet.
 PATIENCE = 8
-SCHEMAS = ("mart", "raw_crm", "oploop", "oploop_state")
 
 #: What a turn's calls may meet; "" is nothing at all.
 WEATHERS: dict[str, Weather] = {
@@ -76,10 +72,10 @@ class Turn:
 
 
 class Simulation:
-    """One seed, played. The warehouse is shared by many seeds, one after the other, in a process."""
+    """One seed, played. Its ground is shared by many seeds, one after the other, in a process."""
 
-    def __init__(self, seed: int, warehouse: DuckDBWarehouse, folder: Path, world: World | None = None) -> None:
-        self.seed, self.inner, self.folder = seed, warehouse, folder
+    def __init__(self, seed: int, ground: Ground, folder: Path, world: World | None = None) -> None:
+        self.seed, self.ground, self.inner, self.folder = seed, ground, ground.warehouse, folder
         self.world = world or worlds.draw(seed)
         self.rng = random.Random(f"schedule {seed}")
         self.clock = Clock()
@@ -116,13 +112,10 @@ class Simulation:
 
     def prepare(self) -> None:
         """An empty warehouse and an empty state."""
-        w = self.inner
-        for schema in SCHEMAS:
-            w.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
-        w.execute("CREATE SCHEMA mart")
-        ledger.ensure(w)
-        ensure_table(w)
-        shutil.rmtree(self.folder / ".oploop", ignore_errors=True)
+        self.ground.empty()
+        self.inner.execute("CREATE SCHEMA IF NOT EXISTS mart")
+        ledger.ensure(self.inner)
+        ensure_table(self.inner)
         self.write_model()
 
     def write_model(self) -> None:
@@ -151,8 +144,7 @@ class Simulation:
             self.jumped = self.jumped or self.clock.offset != 0.0
             self.note(f"our clock jumps: it is {self.clock.offset} s off")
         if rng.random() < 0.06 and self.turns:
-            shutil.rmtree(self.folder / ".oploop", ignore_errors=True)
-            self.lost_state = True
+            self.lost_state = self.ground.lose_folder() or self.lost_state
             self.note(".oploop/ is lost")
 
     def model_changes(self) -> None:
@@ -277,18 +269,14 @@ class Simulation:
             with contextlib.suppress(BaseException):
                 event_loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         event_loop.close()
-        if self.points.dead:
-            for (name,) in self.inner.rows("SELECT table_name FROM duckdb_tables() WHERE temporary"):
-                self.inner.execute(f'DROP TABLE temp."{name}"')
-        self.inner._depth = 0
+        self.ground.bury(crashed=self.points.dead)
 
     async def _run(self, turn: Turn) -> None:
-        warehouse = SimWarehouse(self.inner, self.points)
         runtime = self.clock.runtime(self.rng)
         app = SimApp(self.world, runtime, self.server)
         project = worlds.project(self.world, self.folder)
         try:
-            store = SimStore(project.state_dir, runtime, self.points, self._begins)
+            warehouse, store = self.ground.opened(runtime, self.points, self._begins)
             ws = Workspace(project, "prod", runtime, "sim", _warehouse=warehouse, _state=store, _apps={worlds.APP: app})
             async with ws:
                 if turn.undoes:
@@ -360,11 +348,3 @@ def _sql(value: Any, kind: str) -> str:
     if isinstance(value, list):
         return f"[{', '.join(literal(v) for v in value)}]::VARCHAR[]"
     return literal(value) if isinstance(value, str) else str(value)
-
-
-def warehouse() -> DuckDBWarehouse:
-    """The database of a process that plays schedules."""
-    connection = duckdb.connect(":memory:")
-    connection.execute("SET threads = 1")
-    connection.execute("PRAGMA disable_optimizer")  # of a few rows it takes longer than it saves
-    return DuckDBWarehouse(connection, read_only=False, label="simulated")

@@ -1,4 +1,4 @@
-"""Storage that can die at any write: the real DuckDB and SQLite behind doors that count, refuse and take back.
+"""Storage that can die at any write: the real engines and stores behind doors that count, refuse and take back.
 
 A crash comes at a numbered point. From that moment on nothing is written any more, whoever asks, so that no `finally:` can help; the
 open transaction is rolled back, and what had not reached the disk is gone.
@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow as pa
 
 from oploop.runtime import Runtime
 from oploop.state import StateStore
+from oploop.state.postgres import Connect, PostgresStore
 from oploop.warehouse.base import SqlError
 from oploop.warehouse.duckdb import DuckDBWarehouse
+from oploop.warehouse.postgres import PostgresWarehouse
 
 _READS = re.compile(
     r"\s*(SELECT|WITH|DESCRIBE|CREATE (OR REPLACE )?TEMP|RESET|SET|DROP TABLE IF EXISTS temp)", re.IGNORECASE
@@ -76,9 +79,9 @@ class Points:
 
 
 class SimWarehouse:
-    """A DuckDB whose writes are points. All but writing is left to the real one."""
+    """A warehouse whose writes are points. All but writing is left to the real one."""
 
-    def __init__(self, inner: DuckDBWarehouse, points: Points) -> None:
+    def __init__(self, inner: DuckDBWarehouse | PostgresWarehouse, points: Points) -> None:
         self.inner, self.points = inner, points
         self.dialect, self.read_only, self.label = inner.dialect, False, "simulated"
         self._open = 0
@@ -89,7 +92,7 @@ class SimWarehouse:
         """What stands in no committed transaction never was."""
         if self.inner._depth:
             with contextlib.suppress(Exception):
-                self.inner._connection.execute("ROLLBACK")
+                self.inner.connection.rollback()
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         self.points.alive()
@@ -97,8 +100,7 @@ class SimWarehouse:
         if _READS.match(sql):
             return self.inner.execute(sql, params)
         self.points.reach(f"before {sql[:60]}")
-        if self.points.refuses("warehouse"):
-            raise SqlError("could not write to the file: no space left on device")
+        self._ask_the_disk()
         done = self.inner.execute(sql, params)
         if not self._open:
             self.points.reach(f"after {sql[:60]}")
@@ -116,12 +118,19 @@ class SimWarehouse:
             with self.inner.transaction():
                 yield
                 self.points.reach("before a commit")
-                if self.points.refuses("warehouse"):
-                    raise SqlError("could not write to the file: no space left on device")
+                self._ask_the_disk()
         finally:
             self._open = 0
             self._known.clear()
         self.points.reach("after a commit")
+
+    def _ask_the_disk(self) -> None:
+        if not self.points.refuses("warehouse"):
+            return
+        if self._open and self.dialect == "postgres":  # where a transaction is of no use after any error
+            with contextlib.suppress(SqlError):
+                self.inner.execute("SELECT CAST('a full disk' AS BIGINT)")
+        raise SqlError("could not write to the file: no space left on device")
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> pa.Table:
         self.points.alive()
@@ -177,6 +186,44 @@ class SimStore(StateStore):
         with super()._writing() as db:
             if self._points.refuses("state"):
                 raise sqlite3.OperationalError("disk I/O error")
+            yield db
+            self._points.reach("before a commit of the state")
+        self._points.reach("after a commit of the state")
+
+
+class SimServerStore(PostgresStore):
+    """A state in a server whose commits are points; a crash takes them back unless they are synchronous. No thread says that it lives: simulated time passes in no time."""
+
+    def __init__(
+        self, connect: Connect, runtime: Runtime, points: Points, begins: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._points, self._begins = points, begins
+        super().__init__(connect, runtime, "the simulated server", beat=1e6)
+        self.owner = runtime.new_id()  # each turn is a process of its own
+        if self._session.execute("SHOW synchronous_commit").fetchone() != ("on",):
+            kept = {t: self._session.execute(f"SELECT * FROM {t}").fetchall() for t in ("runs", "deliveries", "steps")}
+            points.on_death.append(lambda: self._as_synced(kept))
+
+    def _as_synced(self, kept: dict[str, list[tuple[Any, ...]]]) -> None:
+        """What was committed and had not reached the disk is gone."""
+        if self._session.info.transaction_status:
+            self._session.rollback()
+        for table, rows in kept.items():
+            self._session.execute(f"DELETE FROM {table}")
+            for row in rows:
+                marks = ", ".join(["%s"] * len(row))
+                self._session.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE VALUES ({marks})", row)
+
+    def begin_run(self, run_id: str, environment: str, command: str) -> None:
+        self._begins(run_id)
+        super().begin_run(run_id, environment, command)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Any]:
+        self._points.reach("before a write of the state")
+        with super()._writing() as db:
+            if self._points.refuses("state"):
+                raise psycopg.errors.DiskFull("could not extend file: No space left on device")
             yield db
             self._points.reach("before a commit of the state")
         self._points.reach("after a commit of the state")

@@ -209,6 +209,12 @@ def test_what_sqlglot_does_not_know_better_is_translated_here(sql: str, translat
     assert translate(sql, lambda _: []).sql == translated
 
 
+def test_what_would_mean_something_else_there_is_refused_and_not_sent(w: PostgresWarehouse) -> None:
+    with pytest.raises(SqlError, match="IGNORE NULLS"):
+        w.rows("SELECT first_value(a IGNORE NULLS) OVER (ORDER BY b) FROM (VALUES (1, 2)) t(a, b)")
+    assert w.rows("SELECT any_value(a) FILTER (WHERE b > 1) FROM (VALUES (NULL, 2), (7, 3), (8, 1)) t(a, b)") == [(7,)]
+
+
 def test_what_is_no_statement_is_said_in_one_line(w: PostgresWarehouse) -> None:
     for wrong in ("SELECT (", "CHECKPOINT", "SELECT nothing FROM nowhere"):
         with pytest.raises(SqlError) as e:
