@@ -129,7 +129,7 @@ def _of_the_fold(sim: Directed) -> list[int]:
     sim.wants("Cod", "kCid")
     sim.go()
     names = sim.points.names
-    first = next(n for n, name in enumerate(names) if "oploop.change_log" in name)
+    first = next(n for n, name in enumerate(names) if "oploop.change_rows" in name)
     last = next(n for n, name in enumerate(names) if n > first and name == "after a commit")
     return list(range(first, last + 2))
 
