@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from oploop.activate import rekeying
 from oploop.activate.bind import AnyColumns, bind
 from oploop.cli import show
 from oploop.errors import FixConfig, OploopError
-from oploop.project import LOCK
+from oploop.project import LOCK, written_secrets
 from oploop.warehouse import open_warehouse
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
     names = list(ws.project.apps)
     apps = await asyncio.gather(*(_app(ws, n) for n in names))
     findings += apps
+    findings += _written(ws, [n for n, f in zip(names, apps, strict=True) if f.ok])
     if not names:
         findings.append(Finding("apps", None, "none yet: name one in oploop.yml; oploop apps lists them"))
     findings += [_warehouse(ws), _state(ws)]
@@ -76,6 +77,13 @@ async def _app(ws: Workspace, name: str) -> Finding:
         if e.place is None or e.place == block.place:
             e.place = block.place_named(str(e))
         return Finding(name, False, str(e), e)
+
+
+def _written(ws: Workspace, names: Sequence[str]) -> list[Finding]:
+    """Secrets that stand in the file, as the apps declare them; those that look like one were told already."""
+    found = [w for n in names for w in written_secrets(type(ws.app(n)).Config, ws.project.apps[n])]
+    told = {w.partition(" looks like")[0] for w in ws.project.warnings}
+    return [Finding("secrets", None, w) for w in found if w.partition(" is a secret")[0] not in told]
 
 
 def _warehouse(ws: Workspace) -> Finding:

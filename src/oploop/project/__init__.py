@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oploop.project.block import validate_block, written_secrets
+from oploop.project.block import secret_paths, validate_block, value_at, written_secrets
 from oploop.project.config import (
     AppBlock,
     Budget,
@@ -71,7 +71,9 @@ __all__ = [
     "load_project",
     "read_fields_lock",
     "read_manifest",
+    "secret_paths",
     "validate_block",
+    "value_at",
     "write_fields_lock",
     "written_secrets",
 ]

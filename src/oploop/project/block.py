@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from oploop.errors import FixConfig, Place, did_you_mean
 from oploop.project.config import APP_KEYS, AppBlock
@@ -35,8 +36,7 @@ def validate_block(model: type[M], block: AppBlock) -> M:
         extra = info.json_schema_extra
         if isinstance(extra, dict) and extra.get("path") and key in values:
             values[key] = _absolute(values[key], block.root)
-        if is_secret(info) and isinstance(values.get(key), str):
-            used.add(values[key])
+    used |= {value_at(values, path) for path in secret_paths(model, values)}
     try:
         return model.model_validate(values)
     except ValidationError as e:
@@ -130,11 +130,41 @@ def _hidden(text: str, used: set[str]) -> str:
     return text
 
 
+def secret_paths(model: type[BaseModel], values: Mapping[str, Any]) -> Iterator[tuple[str | int, ...]]:
+    """Where in a block's values secrets stand that `model`, or a model within it, declares."""
+    for key in sorted(_keys(model) & values.keys()):
+        yield from _secrets_at(_info(model, key).annotation, values[key], (key,))
+
+
+def _secrets_at(annotation: Any, value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+    args = get_args(annotation)
+    if hasattr(annotation, "model_fields"):
+        if isinstance(value, Mapping):
+            yield from ((*path, *rest) for rest in secret_paths(annotation, value))
+    elif get_origin(annotation) is dict:
+        for key, inner in value.items() if isinstance(value, Mapping) else ():
+            yield from _secrets_at(args[1], inner, (*path, key))
+    elif get_origin(annotation) in (list, tuple):
+        for n, inner in enumerate(value) if isinstance(value, list) else ():
+            yield from _secrets_at(args[0], inner, (*path, n))
+    elif args:  # of what it may be, or may be besides
+        yield from dict.fromkeys(p for arg in args for p in _secrets_at(arg, value, path))
+    elif isinstance(value, str) and "Secret" in str(annotation):
+        yield path
+
+
+def value_at(values: Any, path: tuple[str | int, ...]) -> Any:
+    """What stands at a path of `secret_paths`."""
+    for step in path:
+        values = values[step]
+    return values
+
+
 def written_secrets(model: type[BaseModel], block: AppBlock) -> list[str]:
-    """Warnings for the keys that `model` declares as secrets and the file holds as they are. Never shows a value."""
+    """Warnings for what `model` declares as secrets and the file holds as they are. Never shows a value."""
     return [
-        f"{block.options.places[key]}: {block.name}.{key} is a secret written into the file"
-        f" — put it into ${{{variable_name(block.name, key)}}}"
-        for key in sorted(_keys(model) & block.options.keys())
-        if is_secret(_info(model, key)) and "${" not in str(block.options[key])
+        f"{locate(block.options, path)}: {'.'.join(map(str, (block.name, *path)))} is a secret written into the file"
+        f" — put it into ${{{variable_name(block.name, '_'.join(map(str, path)))}}}"
+        for path in secret_paths(model, block.options)
+        if "${" not in value_at(block.options, path)
     ]

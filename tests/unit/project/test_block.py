@@ -164,3 +164,26 @@ def test_secrets_by_the_apps_own_declaration(write: Write) -> None:
     block = load_project(write("name: acme\napps:\n  app: {pin: hunter2, other: ${O}, name: x}\n"), {}).apps["app"]
     (warning,) = written_secrets(Odd, block)
     assert warning == "oploop.yml:3: app.pin is a secret written into the file — put it into ${APP_PIN}"
+
+
+def test_secrets_within_a_secret_less_key_are_found_and_hidden(write: Write) -> None:
+    class Login(BaseModel):
+        user: str
+        pin: SecretStr | None = None
+
+    class Nested(BaseModel):
+        login: Login | None = None
+        hosts: dict[str, Login] = {}
+        pins: list[SecretStr] = []
+        label: dict[str, str] = {}
+
+    text = (
+        "name: acme\napps:\n  app:\n    login: {user: me, pin: hunter2hunter2}\n    hosts:\n      a: {user: me, pin: '${P}'}\n"
+        "      b: {user: me, pin: hunter3hunter3}\n    pins: [hunter4hunter4]\n    label: {pin: x}\n"
+    )
+    block = load_project(write(text), {"P": "swordfish"}).apps["app"]
+    assert written_secrets(Nested, block) == [
+        "oploop.yml:7: app.hosts.b.pin is a secret written into the file — put it into ${APP_HOSTS_B_PIN}",
+        "oploop.yml:4: app.login.pin is a secret written into the file — put it into ${APP_LOGIN_PIN}",
+        "oploop.yml:8: app.pins.0 is a secret written into the file — put it into ${APP_PINS_0}",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,11 +71,7 @@ async def _serve(cli: Cli, made: list[tuple[str, Sandbox, dict[str, Any]]], port
 def _say(cli: Cli, type_name: str, sandbox: Sandbox, url: str, more: dict[str, Any]) -> None:
     """The address, and the app's block for it."""
     config = _config(sandbox, url, more)
-    secrets = _secrets(type_name)
-    from oploop.project.secrets import variable_name
-
-    variables = {variable_name(type_name, k): v for k, v in config.items() if k in secrets}
-    block = {k: f"${{{variable_name(type_name, k)}}}" if k in secrets else v for k, v in config.items()}
+    block, variables = _without_secrets(type_name, config)
     cli.out.data({"type": type_name, "url": url, "block": {type_name: block}, "env": variables})
     cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(sandbox.title)} at {url}")
     cli.out.line("    in oploop.yml, under apps:")
@@ -99,9 +96,17 @@ def _config(sandbox: Sandbox, url: str, more: dict[str, Any]) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in found.items()}
 
 
-def _secrets(type_name: str) -> set[str]:
+def _without_secrets(type_name: str, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The block with variables in place of its secrets, nested ones too; and what these variables hold."""
     from oploop.apps.registry import app_class, known_types
+    from oploop.project import secret_paths, value_at
+    from oploop.project.secrets import variable_name
 
+    block, variables = copy.deepcopy(config), dict[str, str]()
     if type_name not in known_types():
-        return set()
-    return {n for n, f in app_class(type_name).Config.model_fields.items() if "Secret" in str(f.annotation)}
+        return block, variables
+    for path in secret_paths(app_class(type_name).Config, config):
+        name = variable_name(type_name, "_".join(map(str, path)))
+        variables[name] = value_at(config, path)
+        value_at(block, path[:-1])[path[-1]] = f"${{{name}}}"
+    return block, variables
