@@ -6,7 +6,7 @@ later value can disagree with a type that was guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from operator import itemgetter
 from typing import Any
@@ -14,7 +14,10 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Raw
 
+from oploop.apps.jsonrows import Columns, Records, offsets
+from oploop.errors import FixData
 from oploop.lean import arrow_alone
 from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
 
@@ -54,22 +57,24 @@ def table_from_records(
     texts: bool = False,
     raw: Sequence[bytes] | None = None,
 ) -> pa.Table:
-    """A Batch's table from parsed records. `texts`: the API writes all values as text, and an empty one for none; `raw`:
-    the records as the app sent them (JSON, less excluded fields), where they are not of the columns' form.
+    """A Batch's table from records, parsed ones or (quicker) as they stand in answers (`jsonrows.Records`). `texts`: the API
+    writes all values as text, and an empty one for none; `raw`: the records as the app sent them (JSON, less excluded
+    fields), where they are not of the columns' form.
 
     `versions`: microseconds since 1970, one for all or one a record. `deleted`: which records are gone (none by default).
     Values that do not fit their declared type become NULL in the column and stay whole in `_raw`.
     """
     hidden = set(exclude)
-    if hidden:
-        records = [{k: v for k, v in r.items() if k not in hidden} for r in records]
     n = len(records)
+    if isinstance(records, Records) and raw is None and not hidden:
+        raw = records.texts
     kinds = {c: k for c, k in stream.columns.items() if c not in hidden}
+    shown, names, column = _by_name(stream, records, hidden, texts)
     # fields that the stream does not declare; those that are called like our own columns stand in _raw only
-    for name in sorted(set().union(*records) - kinds.keys() - set(META_COLUMNS)):
+    for name in sorted(names - kinds.keys() - set(META_COLUMNS)):
         kinds[name] = ColumnType.JSON
     fields = [column_field(name, kind) for name, kind in kinds.items()]
-    columns = [convert(_values(records, name), kind, texts=texts) for name, kind in kinds.items()]
+    columns = [column(name, kind) for name, kind in kinds.items()]
     fields += [
         pa.field(RAW, pa.string(), metadata=JSON_MARK),
         pa.field(EXTRACTED_AT, TIMESTAMP),
@@ -77,12 +82,28 @@ def table_from_records(
         pa.field(DELETED, pa.bool_()),
     ]
     columns += [
-        pa.array(list(map(orjson.dumps, records)) if raw is None else raw, pa.string()),
-        pa.array([extracted_at] * n, TIMESTAMP),
-        pa.array([versions] * n if isinstance(versions, int) else versions, pa.int64()),
-        pa.array([False] * n if deleted is None else deleted, pa.bool_()),
+        _joined(raw if raw is not None else list(map(orjson.dumps, shown))),
+        pa.repeat(pa.scalar(extracted_at, TIMESTAMP), n),
+        pa.repeat(pa.scalar(versions, pa.int64()), n) if isinstance(versions, int) else pa.array(versions, pa.int64()),
+        pa.repeat(pa.scalar(False), n) if deleted is None else pa.array(deleted, pa.bool_()),
     ]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _by_name(
+    stream: Stream, records: Sequence[dict[str, Any]], hidden: set[str], texts: bool
+) -> tuple[Sequence[dict[str, Any]], Set[str], Callable[[str, ColumnType], pa.Array]]:
+    """Records without what is hidden, the names of their fields, and what makes the column of one."""
+    if isinstance(records, Records) and not hidden and not texts:
+        columns = Columns.cached(tuple(stream.columns.items())).of(records)
+        if columns is not None:
+            return (
+                records,
+                columns.keys(),
+                lambda n, k: _json_texts(columns[n]) if k is ColumnType.JSON else convert(columns[n], k),
+            )
+    shown = [{k: v for k, v in r.items() if k not in hidden} for r in records] if hidden else list(records)
+    return shown, set[str]().union(*shown), lambda n, k: convert(_values(shown, n), k, texts=texts)
 
 
 def empty_table(stream: Stream, exclude: Iterable[str] = ()) -> pa.Table:
@@ -100,8 +121,37 @@ def _values(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
         return [r.get(name) for r in records]
 
 
-def convert(values: list[Any], kind: ColumnType, *, texts: bool = False) -> pa.Array:
+def _joined(texts: Sequence[Any], data: bytes | None = None) -> pa.Array:
+    """Texts in UTF-8, as bytes or what has them, as a column: copied once, checked once. `data`: all of them joined."""
+    data = b"".join(texts) if data is None else data
+    found = pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets(texts)), pa.py_buffer(data))
+    try:
+        found.validate(full=True)
+    except pa.ArrowInvalid:
+        raise FixData(
+            "an answer holds text that is not UTF-8", mend="check base_url, and any proxy in between"
+        ) from None
+    return found
+
+
+def _json_texts(values: Sequence[Any]) -> pa.Array:
+    """A JSON column from texts (`msgspec.Raw`; None or UNSET where it is missing), as `orjson.dumps` would write them."""
+    try:
+        data: bytes | None = b"".join(values)
+    except TypeError:  # some are missing
+        values = [v if isinstance(v, Raw) else b"null" for v in values]
+        data = b"".join(values)
+    if b"\\" in data and (b"\\u" in data or b"\\/" in data):
+        values, data = [orjson.dumps(orjson.loads(bytes(v))) for v in values], None
+    found = _joined(values, data)
+    there = pc.not_equal(found, "null")
+    return found if pc.all(there).as_py() else pc.if_else(there, found, None)
+
+
+def convert(values: Sequence[Any], kind: ColumnType, *, texts: bool = False) -> pa.Array:
     """One column from parsed JSON values; what does not fit becomes NULL. `texts`: texts are read as what they write."""
+    if values and values[0] is None and values.count(None) == len(values):
+        return pa.nulls(len(values), ARROW_TYPES[kind])
     how = _read if texts and kind is not ColumnType.JSON else _convert
     try:
         return how(values, kind)
@@ -109,7 +159,7 @@ def convert(values: list[Any], kind: ColumnType, *, texts: bool = False) -> pa.A
         return pa.chunked_array([_convert_one(how, v, kind) for v in values]).combine_chunks()
 
 
-def _convert_one(how: Callable[[list[Any], ColumnType], pa.Array], value: Any, kind: ColumnType) -> pa.Array:
+def _convert_one(how: Callable[[Sequence[Any], ColumnType], pa.Array], value: Any, kind: ColumnType) -> pa.Array:
     """The slow way, for a column in which some value does not fit: each value alone."""
     try:
         return how([value], kind)
@@ -117,7 +167,7 @@ def _convert_one(how: Callable[[list[Any], ColumnType], pa.Array], value: Any, k
         return pa.nulls(1, ARROW_TYPES[kind])
 
 
-def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
+def _convert(values: Sequence[Any], kind: ColumnType) -> pa.Array:
     match kind:
         case ColumnType.JSON:
             return pa.array([None if v is None else orjson.dumps(v) for v in values], pa.string())
@@ -139,7 +189,7 @@ def _convert(values: list[Any], kind: ColumnType) -> pa.Array:
             return pa.array(values, ARROW_TYPES[kind])
 
 
-def _read(values: list[Any], kind: ColumnType) -> pa.Array:
+def _read(values: Sequence[Any], kind: ColumnType) -> pa.Array:
     """One column from texts; an empty one is none. Values that are no texts are taken as they are."""
     if "" in values:
         values = [None if v == "" else v for v in values]
@@ -149,7 +199,7 @@ def _read(values: list[Any], kind: ColumnType) -> pa.Array:
     return pc.cast(found, ARROW_TYPES[kind]) if pa.types.is_string(found.type) else _convert(values, kind)
 
 
-def _numbers(values: list[Any]) -> pa.Array:
+def _numbers(values: Sequence[Any]) -> pa.Array:
     """Numbers as they are: asked for integers, Arrow would cut off fractions, and take truth values for numbers."""
     found = pa.array(values)
     if not (pa.types.is_integer(found.type) or pa.types.is_floating(found.type) or pa.types.is_null(found.type)):
@@ -157,7 +207,7 @@ def _numbers(values: list[Any]) -> pa.Array:
     return found
 
 
-def _instants(values: list[Any], unit: str, micros: float) -> pa.Array:
+def _instants(values: Sequence[Any], unit: str, micros: float) -> pa.Array:
     """Counts of `unit` since 1970, each of so many microseconds, as timestamps; fractions are kept."""
     found = _numbers(values)
     if pa.types.is_floating(found.type):
@@ -165,7 +215,7 @@ def _instants(values: list[Any], unit: str, micros: float) -> pa.Array:
     return pc.cast(pc.cast(pc.cast(found, pa.int64()), pa.timestamp(unit, tz="UTC")), TIMESTAMP)
 
 
-def _timestamps(values: list[Any]) -> pa.Array:
+def _timestamps(values: Sequence[Any]) -> pa.Array:
     try:  # all with a zone, as APIs write them: one cast
         return pc.cast(pa.array(values, pa.string()), TIMESTAMP)
     except pa.ArrowInvalid:  # an empty text, or none of the zones that Arrow reads
@@ -178,7 +228,7 @@ def instants(texts: Sequence[str | None]) -> list[int]:
     return found
 
 
-def _texts(values: list[Any]) -> pa.Array:
+def _texts(values: Sequence[Any]) -> pa.Array:
     try:
         return pa.array(values, pa.string())
     except (pa.ArrowInvalid, pa.ArrowTypeError):  # numbers or objects among them

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
+from oploop.apps.jsonrows import Records, listed
 from oploop.apps.stripe.streams import API_VERSION
 from oploop.apps.transport import (
     MAX_BACKOFF,
@@ -102,7 +103,7 @@ def form_text(value: Any) -> str:
 class Page:
     """One page of a list. `as_of`: seconds since 1970 by the server's clock, at or before the moment that it shows."""
 
-    records: list[dict[str, Any]]
+    records: Records
     has_more: bool
     as_of: int
     began: datetime
@@ -148,12 +149,12 @@ class StripeClient:
         began, start = self.runtime.now(), self.runtime.monotonic()
         answer = await self.get(path, {"limit": PAGE, **params})
         took = self.runtime.monotonic() - start
-        body = answer.json()
-        if not isinstance(body, dict) or not isinstance(body.get("data"), list):
+        told, records = listed(answer, "data", "has_more")
+        if records is None:
             raise NotTheApi(answer)
         date = _seconds(answer) or int(began.timestamp())
         # The Date is that of the answer's end and in whole seconds; what it shows may be of the second before.
-        return Page(body["data"], bool(body.get("has_more")), date - max(1, math.ceil(took)), began)
+        return Page(records, bool(told.get("has_more")), date - max(1, math.ceil(took)), began)
 
     async def one(self, path: str) -> Known:
         """One record by its address; see `Known`."""

@@ -18,13 +18,16 @@ The cursor, in words of JSON:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.jsonrows import Records
+from oploop.apps.paging import ahead
 from oploop.apps.stripe.client import Page, StripeClient
 from oploop.apps.stripe.streams import API_VERSION, Resource
 from oploop.apps.transport import Refused
@@ -122,37 +125,47 @@ class Reader:
                 return
             except GapError:
                 at = ListPosition(since=self.since, relist=True)
-        async for batch, after in self._list(at):
-            yield batch
-            if isinstance(after, EventPosition):
-                at = after
+        async with aclosing(self._list(at)) as listed:
+            async for batch, after in listed:
+                yield batch
+                if isinstance(after, EventPosition):
+                    at = after
         assert isinstance(at, EventPosition), "a list ends where its events begin"
         async for batch in self._events(at):
             yield batch
 
     # -- by list -------------------------------------------------------------------------------------------------------
 
-    async def _list(self, at: ListPosition) -> AsyncIterator[tuple[Batch, ListPosition | EventPosition]]:
-        pages: list[Page] = []
-        while True:
+    async def _list(self, at: ListPosition) -> AsyncGenerator[tuple[Batch, ListPosition | EventPosition]]:
+        held: list[Page] = []
+        as_of = at.as_of
+        async with ahead(self._listing(at)) as listing:
+            async for page, at, more in listing:
+                if at.as_of != as_of:  # the list begins, or begins anew: what was read of an old one comes again
+                    held, as_of = [], at.as_of
+                held.append(page)
+                if more and len(held) < PAGES_A_BATCH:
+                    continue
+                after = at if more else self._listed(at)
+                cursor = after.cursor() if isinstance(after, ListPosition) else after.cursor(complete=False)
+                yield self._list_batch(held, at.as_of or 0, cursor), after
+                held = []
+
+    async def _listing(self, at: ListPosition) -> AsyncGenerator[tuple[Page, ListPosition, bool]]:
+        """The pages of the list, where it stands after each, and whether there are more."""
+        more = True
+        while more:
             page = await self._page(at)
             if at.as_of is None:
                 at = replace(at, as_of=page.as_of)
             elif page.as_of - at.as_of > EVENTS_KEPT:  # resumed too late: events since its beginning are gone
-                at, pages = ListPosition(since=self.since, relist=True), []
+                at = ListPosition(since=self.since, relist=True)
                 continue
-            pages.append(page)
             if page.records:
-                at = replace(at, after=page.records[-1]["id"], created=page.records[-1]["created"])
+                last = page.records[-1]
+                at = replace(at, after=last["id"], created=last["created"])
             more = page.has_more and bool(page.records)
-            if more and len(pages) < PAGES_A_BATCH:
-                continue
-            after = at if more else self._listed(at)
-            cursor = after.cursor() if isinstance(after, ListPosition) else after.cursor(complete=False)
-            yield self._list_batch(pages, at.as_of or 0, cursor), after
-            pages = []
-            if not more:
-                return
+            yield page, at, more
 
     def _listed(self, at: ListPosition) -> EventPosition:
         """After the list: events since it began. Those before are in it."""
@@ -173,10 +186,9 @@ class Reader:
         return await self.client.page(self.resource.path, {**params, "created": {**created, "lte": at.created}})
 
     def _list_batch(self, pages: Sequence[Page], as_of: int, cursor: Cursor) -> Batch:
-        records = [record for page in pages for record in page.records]
         table = table_from_records(
             self.stream,
-            records,
+            sum((page.records for page in pages), Records([])),
             versions=as_of * MICRO,
             extracted_at=pages[0].began,
             exclude=self.options.exclude,

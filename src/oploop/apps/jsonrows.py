@@ -1,0 +1,185 @@
+"""Records of an answer as JSON texts that become columns without a Python object for each of their values.
+
+    body ─listed─▶ the other members, Records ─Columns.of─▶ a list of values for each field
+
+A page is first only cut into its records, which is all that its cursor takes (see `paging.ahead`); what a stream
+declares of them is decoded later, in the declared types, nested values as the texts they are. Where a record does not
+fit (a type, a name that is not declared), the decoder learns that once and goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, overload
+
+import msgspec
+import orjson
+
+from oploop.apps.policy import Answer
+from oploop.errors import FixData
+from oploop.records import META_COLUMNS, ColumnType
+
+#: An app that gives more undeclared fields than that has names made of values; then dicts serve better.
+MOST_UNDECLARED = 300
+#: Bytes of an answer that tell whether it is written with blanks.
+HEAD = 4_096
+
+_TYPES: Mapping[ColumnType, Any] = {
+    ColumnType.TEXT: str | None,
+    ColumnType.INTEGER: int | None,
+    ColumnType.NUMBER: float | None,
+    ColumnType.BOOLEAN: bool | None,
+    ColumnType.TIMESTAMP: str | None,
+    ColumnType.UNIX: int | float | None,
+    ColumnType.UNIX_MS: int | float | None,
+    ColumnType.DATE: str | None,
+    ColumnType.JSON: msgspec.Raw,
+}
+#: What orjson makes of values that fit a type.
+_FITS: Mapping[Any, frozenset[type]] = {
+    str | None: frozenset({str, type(None)}),
+    int | None: frozenset({int, type(None)}),
+    float | None: frozenset({int, float, type(None)}),
+    bool | None: frozenset({bool, type(None)}),
+    int | float | None: frozenset({int, float, type(None)}),
+}
+
+
+class Records(Sequence[dict[str, Any]]):
+    """Records by their JSON texts, without blanks; one is parsed when it is asked for."""
+
+    __slots__ = ("texts",)
+
+    def __init__(self, texts: Sequence[Any]) -> None:
+        self.texts = texts  #: bytes, or what has them (`msgspec.Raw`)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, at: slice) -> Records: ...
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | Records:
+        return Records(self.texts[at]) if isinstance(at, slice) else _parsed(self.texts[at])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(_parsed, self.texts)
+
+    def __add__(self, other: Records) -> Records:
+        return Records([*self.texts, *other.texts])
+
+
+def listed(answer: Answer, name: str, *others: str) -> tuple[dict[str, Any], Records | None]:
+    """The records of the list called `name`, and the `others` of the answer's members; None where there is no such list.
+
+    Raises NotTheApi when the answer is no JSON.
+    """
+    try:
+        page = _envelope(name, others).decode(_compact(answer.body))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        body = answer.json()
+        found = body.get(name) if isinstance(body, dict) else None
+        fits = isinstance(found, list) and all(isinstance(r, dict) for r in found)
+        return (body if isinstance(body, dict) else {}), Records(list(map(orjson.dumps, found))) if fits else None
+    values = msgspec.structs.astuple(page)
+    return {n: v for n, v in zip(others, values[1:], strict=True) if v is not msgspec.UNSET}, Records(values[0])
+
+
+@lru_cache(256)
+def _envelope(name: str, others: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
+    members = [("f0", list[msgspec.Raw]), *((f"f{i}", Any, msgspec.UNSET) for i in range(1, len(others) + 1))]
+    names = {f"f{i}": n for i, n in enumerate((name, *others))}
+    return msgspec.json.Decoder(msgspec.defstruct("Envelope", members, rename=names))
+
+
+def _compact(body: bytes) -> bytes:
+    """The same JSON without blanks, so that a value has one text however the app lays it out."""
+    head = body[:HEAD]
+    spaced = b"\n" in head or b'": ' in head or b', "' in head or b'" :' in head
+    return msgspec.json.format(body, indent=-1) if spaced else body
+
+
+def _parsed(text: Any) -> dict[str, Any]:
+    try:
+        record = orjson.loads(text if isinstance(text, bytes) else bytes(text))
+    except orjson.JSONDecodeError as e:
+        raise FixData(f"an answer holds a record that is no JSON: {e}", mend="check base_url") from None
+    if not isinstance(record, dict):
+        raise FixData("an answer's list holds something that is no record", mend="check base_url")
+    return record
+
+
+class Columns:
+    """Decodes records to columns: those that are declared, and what else comes up."""
+
+    def __init__(self, declared: Mapping[str, ColumnType]) -> None:
+        self._types = {n: _TYPES[k] for n, k in declared.items()}
+        self._declared = frozenset(declared)
+        self._hopeless = False
+        self._make()
+
+    @staticmethod
+    @lru_cache(256)
+    def cached(declared: tuple[tuple[str, ColumnType], ...]) -> Columns:
+        """The one for these columns, which knows already what it has learned."""
+        return Columns(dict(declared))
+
+    def _make(self) -> None:
+        fields: list[tuple[str, Any, Any]] = []
+        for i, (name, kind) in enumerate(self._types.items()):
+            fields.append((f"f{i}", kind, None if name in self._declared else msgspec.UNSET))
+        names = {f"f{i}": n for i, n in enumerate(self._types)}
+        try:
+            record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)
+        except ValueError:  # a name that it does not take: with quotes, or control characters
+            self._hopeless = True
+            return
+        self._decode = msgspec.json.Decoder(record).decode
+
+    def of(self, records: Records) -> dict[str, Sequence[Any]] | None:
+        """Values by field: nested ones as `msgspec.Raw`, of a field that is not declared all of them so, UNSET where it is
+        missing. None: these records must be parsed.
+        """
+        for _ in range(2):
+            if self._hopeless or not records:
+                return None
+            try:
+                rows = list(map(msgspec.structs.astuple, map(self._decode, records.texts)))
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                self._learn(records)
+                continue
+            columns = dict(zip(self._types, zip(*rows, strict=True), strict=True))
+            return {n: v for n, v in columns.items() if n in self._declared or _any_set(v)}
+        return None
+
+    def _learn(self, records: Records) -> None:
+        """Look at records, one of which does not fit: at their names, and at values of other types than are declared."""
+        parsed = list(records)
+        known = len(self._types)
+        for name in sorted(set().union(*parsed) - self._types.keys()):
+            self._types[name] = msgspec.Raw
+        self._hopeless = len(self._types) - len(self._declared) > MOST_UNDECLARED
+        for name, kind in self._types.items():
+            fitting = _FITS.get(kind)
+            if fitting is not None and not {type(r.get(name)) for r in parsed} <= fitting:
+                self._types[name] = Any
+                known = -1
+        if not self._hopeless and known != len(self._types):
+            self._make()
+
+
+def _any_set(values: Sequence[Any]) -> bool:
+    return any(v is not msgspec.UNSET for v in values)
+
+
+def offsets(texts: Sequence[Any]) -> Any:
+    """Where each of some texts begins when they stand one behind the other, and where the last one ends (32 bits each)."""
+    from array import array
+
+    return array("i", accumulate(map(len, texts), initial=0))
+
+
+__all__ = ["META_COLUMNS", "Columns", "Records", "listed", "offsets"]
