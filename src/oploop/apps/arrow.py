@@ -136,10 +136,12 @@ def _joined(texts: Sequence[Any], data: bytes | None = None) -> pa.Array:
 
 def _json_texts(values: Sequence[Any]) -> pa.Array:
     """A JSON column from texts (`msgspec.Raw`; None or UNSET where it is missing), as `orjson.dumps` would write them."""
+    if values[0] is None and values.count(None) == len(values):
+        return pa.nulls(len(values), pa.string())
     try:
         data: bytes | None = b"".join(values)
     except TypeError:  # some are missing
-        values = [v if isinstance(v, Raw) else b"null" for v in values]
+        values = [v if type(v) is Raw else b"null" for v in values]
         data = b"".join(values)
     if b"\\" in data and (b"\\u" in data or b"\\/" in data):
         values, data = [orjson.dumps(orjson.loads(bytes(v))) for v in values], None

@@ -9,7 +9,7 @@ fit (a type, a name that is not declared), the decoder learns that once and goes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any, overload
@@ -68,8 +68,10 @@ class Records(Sequence[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return map(_parsed, self.texts)
 
-    def __add__(self, other: Records) -> Records:
-        return Records([*self.texts, *other.texts])
+    @classmethod
+    def of(cls, parts: Iterable[Records]) -> Records:
+        """Several pages' records, one behind the other."""
+        return cls([text for part in parts for text in part.texts])
 
 
 def listed(answer: Answer, name: str, *others: str) -> tuple[dict[str, Any], Records | None]:

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -62,7 +63,7 @@ class Purse:
         if now < self.not_before:
             return 0, self.not_before - now
         allowed = max(1, int(calls * self.grown(now, window)))
-        free = min(want, allowed - sum(n for _, n in self.sent))
+        free = min(want, allowed - sum(map(itemgetter(1), self.sent)))
         if free <= 0:
             return 0, self.sent[0][0] - gone + 0.001
         stamp, slices = now + (life if free > 1 else 0.0), SLICES / window

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast
 
 from oploop.apps.conformance.cases import Bench, Raw, StreamCase, Suite, run
+from oploop.apps.paging import MOST
 from oploop.apps.sandbox import Fault
-from oploop.records import EXTRACTED_AT, RAW, VERSION, Deletes, Stream
+from oploop.records import EXTRACTED_AT, RAW, VERSION, Batch, Deletes, ReadOptions, Stream
+
+#: Seconds in which a reader that reads on would do so.
+PAUSE = 0.05
 
 
 class Reading(Suite):
@@ -54,6 +61,29 @@ class Reading(Suite):
                         await part.read(bench.app)
                         lost = set(whole.live()) - set(part.live())
                         assert not lost, f"{case.stream}: broken off after batch {stop}, {len(lost)} records are lost"
+
+        run(work)
+
+    def test_a_read_asks_for_few_pages_ahead_and_for_none_once_it_is_broken_off(self) -> None:
+        async def work() -> None:
+            for case in [c for c in self.streams if c.calls is not None][:1]:
+                async with self.bench() as bench:
+                    raw, wire = await _filled(bench, case), bench.app.transport
+                    assert wire is not None
+                    before = asyncio.all_tasks()
+                    reading = cast("AsyncGenerator[Batch]", bench.app.read(raw.stream.name, None, ReadOptions()))
+                    async with aclosing(reading):
+                        await anext(reading)
+                        calls = wire.calls
+                        await asyncio.sleep(PAUSE)  # nobody takes what comes
+                        assert wire.calls <= calls + MOST, (
+                            f"{case.stream}: {wire.calls - calls} calls ahead of a reader"
+                        )
+                    calls = wire.calls
+                    left = asyncio.all_tasks() - before
+                    assert not left, f"{case.stream}: broken off, and it goes on: {left}"
+                    await asyncio.sleep(PAUSE)
+                    assert wire.calls == calls, f"{case.stream}: broken off, and it goes on asking"
 
         run(work)
 

@@ -188,7 +188,7 @@ class Reader:
     def _list_batch(self, pages: Sequence[Page], as_of: int, cursor: Cursor) -> Batch:
         table = table_from_records(
             self.stream,
-            sum((page.records for page in pages), Records([])),
+            Records.of(page.records for page in pages),
             versions=as_of * MICRO,
             extracted_at=pages[0].began,
             exclude=self.options.exclude,

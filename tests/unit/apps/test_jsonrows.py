@@ -1,0 +1,145 @@
+"""Records as texts become the same columns as parsed ones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oploop.apps.arrow import table_from_records
+from oploop.apps.jsonrows import MOST_UNDECLARED, Records, listed
+from oploop.apps.policy import Answer, NotTheApi, Request
+from oploop.errors import FixData
+from oploop.records import ColumnType, Stream
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+STREAM = Stream(
+    "things",
+    primary_key=("id",),
+    columns={
+        "id": ColumnType.INTEGER,
+        "name": ColumnType.TEXT,
+        "price": ColumnType.NUMBER,
+        "live": ColumnType.BOOLEAN,
+        "at": ColumnType.TIMESTAMP,
+        "made": ColumnType.UNIX,
+        "seen": ColumnType.UNIX_MS,
+        "day": ColumnType.DATE,
+        "more": ColumnType.JSON,
+    },
+)
+WHOLE: dict[str, Any] = {
+    "id": 1, "name": "Büch 📖", "price": 1.5, "live": True, "at": "2026-03-01T12:00:00Z", "made": 1_700_000_000,
+    "seen": 1_700_000_000_123, "day": "2026-03-01", "more": {"a": [1, "x\"y", None]},
+}  # fmt: skip
+
+
+def answer(body: bytes) -> Answer:
+    return Answer(200, {}, body, Request("GET", "https://api.example/things"))
+
+
+def both(records: list[dict[str, Any]], exclude: tuple[str, ...] = ()) -> tuple[Any, Any]:
+    """The tables of records as texts, and of the same ones parsed."""
+    texts = Records(list(map(orjson.dumps, records)))
+    more: dict[str, Any] = {"versions": 7, "extracted_at": NOON, "exclude": exclude}
+    return table_from_records(STREAM, texts, **more), table_from_records(STREAM, records, **more)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [WHOLE],
+        [WHOLE, dict.fromkeys(WHOLE), {"id": 2}],
+        [{"id": "12"}, {"id": 1.0}, {"id": 1.5}, {"id": True}, {"id": 3}],
+        [{"name": 12}, {"name": {"a": 1}}, {"name": True}, {"name": "x"}],
+        [{"at": "yesterday"}, {"at": 12}, {"at": "2026-03-01T12:00:00+02:00"}, {"at": ""}],
+        [{"made": 1.25}, {"made": "1"}, {"made": None}, {"made": 7}],
+        [{"price": 3}, {"price": "3"}, {"price": 2.5}],
+        [{"live": 1}, {"live": "true"}, {"live": False}],
+        [{"id": 1, "new": {"z": 1}}, {"id": 2}, {"id": 3, "new": None, "_raw": 5, "also": "text"}],
+        [{"id": 1, 'quo"ted': 1}, {"id": 2, "back\\slash": [1]}],
+        [{"id": 1, **{f"n{i}": i for i in range(MOST_UNDECLARED + 1)}}],
+        [],
+    ],
+)
+def test_texts_become_what_parsed_records_become(records: list[dict[str, Any]]) -> None:
+    quick, slow = both(records)
+    assert quick.schema.equals(slow.schema, check_metadata=True)
+    assert quick.to_pylist() == slow.to_pylist()
+
+
+def test_what_a_decoder_has_learned_shows_in_no_later_table() -> None:
+    both([{"id": 1, "once": 1, "name": 5}])
+    quick, slow = both([WHOLE])
+    assert quick.column_names == slow.column_names
+    assert quick.to_pylist() == slow.to_pylist()
+
+
+def test_excluded_fields_are_in_no_text() -> None:
+    quick, slow = both([WHOLE, {"id": 2}], exclude=("name", "more"))
+    assert quick.to_pylist() == slow.to_pylist()
+    assert "Büch" not in str(quick.to_pylist())
+
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text())
+VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=2), st.dictionaries(st.text(max_size=3), SCALARS, max_size=2))
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([*STREAM.columns, "x", "y"]), VALUES, max_size=6), max_size=4))
+def test_whatever_the_records_hold(records: list[dict[str, Any]]) -> None:
+    import json
+
+    texts = [json.dumps(r, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") for r in records]
+    more: dict[str, Any] = {"versions": 7, "extracted_at": NOON}
+    try:
+        parsed = list(Records(texts))
+    except FixData:
+        return  # orjson takes no such number
+    quick = table_from_records(STREAM, Records(texts), **more).drop_columns("_raw")
+    assert quick.to_pylist() == table_from_records(STREAM, parsed, **more).drop_columns("_raw").to_pylist()
+
+
+def test_a_list_is_cut_out_of_an_answer() -> None:
+    told, records = listed(answer(b'{"data":[{"id":1},{"id":2,"a":[{}]}],"more":true,"x":1}'), "data", "more", "none")
+    assert told == {"more": True}
+    assert records is not None
+    assert list(records) == [{"id": 1}, {"id": 2, "a": [{}]}]
+    assert (records[-1], list(records[:1]), len(records)) == ({"id": 2, "a": [{}]}, [{"id": 1}], 2)
+
+
+def test_blanks_and_escapes_leave_one_form() -> None:
+    body = b'{\n  "data": [\n    {"id": 1, "name": "a\\u00e9", "more": {"u": "http:\\/\\/x", "e": "\\u00e9"}}\n  ]\n}'
+    _, records = listed(answer(body), "data")
+    assert records is not None
+    [row] = table_from_records(STREAM, records, versions=7, extracted_at=NOON).to_pylist()
+    assert row["name"] == "aé"
+    assert row["more"] == '{"u":"http://x","e":"é"}'
+    assert b"\n" not in row["_raw"].encode()
+    assert orjson.loads(row["_raw"])["more"]["e"] == "é"
+
+
+@pytest.mark.parametrize("body", [b'{"other":[]}', b'{"data":{"a":1}}', b'{"data":[1]}', b"[]", b'{"data":null}'])
+def test_an_answer_without_the_list(body: bytes) -> None:
+    told, records = listed(answer(body), "data", "other")
+    if body == b'{"data":[1]}':
+        with pytest.raises(FixData, match="no record"):
+            table_from_records(STREAM, records or [], versions=7, extracted_at=NOON)
+    else:
+        assert records is None
+    assert told == ({"other": []} if b"other" in body else told)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"", b'{"data":[{"id":1}'])
+def test_an_answer_that_is_no_json(body: bytes) -> None:
+    with pytest.raises(NotTheApi):
+        listed(answer(body), "data")
+
+
+def test_text_that_is_not_utf_8_is_refused() -> None:
+    _, records = listed(answer(b'{"data":[{"id":1,"zzz":{"a":"\xff"}}]}'), "data")
+    with pytest.raises(FixData):
+        table_from_records(STREAM, records or [], versions=7, extracted_at=NOON)

@@ -1,0 +1,127 @@
+"""Reading ahead: in order, bounded, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from oploop.apps.paging import ahead
+
+
+class Source:
+    """Pages 0, 1, ... as an API gives them; `bad`: the page in whose place an error comes."""
+
+    def __init__(self, count: int, bad: int | None = None) -> None:
+        self.count, self.bad = count, bad
+        self.asked = self.given_up = 0
+        self.closed = False
+
+    async def pages(self) -> AsyncGenerator[int]:
+        try:
+            for page in range(self.count):
+                self.asked += 1
+                await asyncio.sleep(0)
+                if page == self.bad:
+                    raise ValueError(page)
+                yield page
+        except asyncio.CancelledError:
+            self.given_up += 1
+            raise
+        finally:
+            self.closed = True
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def others() -> set[asyncio.Task[object]]:
+    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+
+async def test_all_pages_come_in_order() -> None:
+    source = Source(7)
+    async with ahead(source.pages()) as pages:
+        assert [page async for page in pages] == list(range(7))
+    assert source.closed
+    assert not others()
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+async def test_no_more_pages_are_asked_for_than_may_wait(most: int) -> None:
+    source = Source(20)
+    async with ahead(source.pages(), most) as pages:
+        await settle()
+        assert source.asked == most, "asked for before anybody takes one"
+        assert await anext(pages) == 0
+        await settle()
+        assert source.asked == 1 + most
+    assert not others()
+
+
+async def test_the_next_page_is_asked_for_while_one_is_used() -> None:
+    source = Source(3)
+    async with ahead(source.pages()) as pages:
+        async for page in pages:
+            await settle()
+            assert source.asked >= min(3, page + 2)
+
+
+async def test_an_error_comes_after_the_pages_before_it() -> None:
+    source, seen = Source(5, bad=3), []
+
+    async def read() -> None:
+        async with ahead(source.pages()) as pages:
+            async for page in pages:
+                await settle()  # the error is long there
+                seen.append(page)
+
+    with pytest.raises(ValueError, match="3"):
+        await read()
+    assert seen == [0, 1, 2]
+    assert source.asked == 4
+    assert not others()
+
+
+async def test_whoever_leaves_early_leaves_nothing_behind() -> None:
+    source = Source(50)
+
+    async def read() -> AsyncGenerator[int]:
+        async with ahead(source.pages()) as pages:
+            async for page in pages:
+                yield page
+
+    reading = read()
+    assert await anext(reading) == 0
+    asked = source.asked
+    await reading.aclose()
+    assert source.closed
+    assert not others()
+    await settle()
+    assert source.asked == asked <= 3
+
+
+async def test_a_reader_that_is_cancelled_gives_up_what_is_under_way() -> None:
+    class Hanging(Source):
+        async def pages(self) -> AsyncGenerator[int]:
+            async for page in super().pages():
+                yield page
+                await asyncio.Event().wait()
+
+    source = Hanging(5)
+
+    async def read() -> None:
+        async with ahead(source.pages()) as pages:
+            async for _ in pages:
+                pass
+
+    reading = asyncio.create_task(read())
+    await settle()
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    assert reading.cancelled()
+    await settle()
+    assert not others()
