@@ -85,7 +85,7 @@ def test_excluded_fields_are_in_no_text() -> None:
     assert "Büch" not in str(quick.to_pylist())
 
 
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text())
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), st.text())
 VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=2), st.dictionaries(st.text(max_size=3), SCALARS, max_size=2))
 
 
@@ -100,7 +100,7 @@ def test_whatever_the_records_hold(records: list[dict[str, Any]]) -> None:
     except FixData:
         return  # orjson takes no such number
     quick = table_from_records(STREAM, Records(texts), **more).drop_columns("_raw")
-    assert quick.to_pylist() == table_from_records(STREAM, parsed, **more).drop_columns("_raw").to_pylist()
+    assert quick.equals(table_from_records(STREAM, parsed, **more).drop_columns("_raw"))
 
 
 def test_a_list_is_cut_out_of_an_answer() -> None:
