@@ -139,12 +139,13 @@ def _json_texts(values: Sequence[Any]) -> pa.Array:
     if values[0] is None and values.count(None) == len(values):
         return pa.nulls(len(values), pa.string())
     try:
-        data: bytes | None = b"".join(values)
+        data = b"".join(values)
     except TypeError:  # some are missing
         values = [v if type(v) is Raw else b"null" for v in values]
         data = b"".join(values)
     if b"\\" in data and (b"\\u" in data or b"\\/" in data):
-        values, data = [orjson.dumps(orjson.loads(bytes(v))) for v in values], None
+        values = [orjson.dumps(orjson.loads(bytes(v))) for v in values]
+        data = b"".join(values)
     found = _joined(values, data)
     there = pc.not_equal(found, "null")
     return found if pc.all(there).as_py() else pc.if_else(there, found, None)

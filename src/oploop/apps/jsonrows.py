@@ -1,6 +1,6 @@
 """Records of an answer as JSON texts that become columns without a Python object for each of their values.
 
-    body ─listed─▶ the other members, Records ─Columns.of─▶ a list of values for each field
+    body ─records_in─▶ the other members, Records ─Columns.of─▶ a list of values for each field
 
 A page is first only cut into its records, which is all that its cursor takes (see `paging.ahead`); what a stream
 declares of them is decoded later, in the declared types, nested values as the texts they are. Where a record does not
@@ -74,7 +74,7 @@ class Records(Sequence[dict[str, Any]]):
         return cls([text for part in parts for text in part.texts])
 
 
-def listed(answer: Answer, name: str, *others: str) -> tuple[dict[str, Any], Records | None]:
+def records_in(answer: Answer, name: str, *others: str) -> tuple[dict[str, Any], Records | None]:
     """The records of the list called `name`, and the `others` of the answer's members; None where there is no such list.
 
     Raises NotTheApi when the answer is no JSON.
@@ -84,15 +84,18 @@ def listed(answer: Answer, name: str, *others: str) -> tuple[dict[str, Any], Rec
     except (msgspec.MsgspecError, UnicodeDecodeError):
         body = answer.json()
         found = body.get(name) if isinstance(body, dict) else None
-        fits = isinstance(found, list) and all(isinstance(r, dict) for r in found)
-        return (body if isinstance(body, dict) else {}), Records(list(map(orjson.dumps, found))) if fits else None
+        told = body if isinstance(body, dict) else {}
+        if not isinstance(found, list) or not all(isinstance(r, dict) for r in found):
+            return told, None
+        return told, Records(list(map(orjson.dumps, found)))
     values = msgspec.structs.astuple(page)
     return {n: v for n, v in zip(others, values[1:], strict=True) if v is not msgspec.UNSET}, Records(values[0])
 
 
 @lru_cache(256)
 def _envelope(name: str, others: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
-    members = [("f0", list[msgspec.Raw]), *((f"f{i}", Any, msgspec.UNSET) for i in range(1, len(others) + 1))]
+    members: list[tuple[str, Any] | tuple[str, Any, Any]] = [("f0", list[msgspec.Raw])]
+    members += [(f"f{i}", Any, msgspec.UNSET) for i in range(1, len(others) + 1)]
     names = {f"f{i}": n for i, n in enumerate((name, *others))}
     return msgspec.json.Decoder(msgspec.defstruct("Envelope", members, rename=names))
 
@@ -184,4 +187,4 @@ def offsets(texts: Sequence[Any]) -> Any:
     return array("i", accumulate(map(len, texts), initial=0))
 
 
-__all__ = ["META_COLUMNS", "Columns", "Records", "listed", "offsets"]
+__all__ = ["META_COLUMNS", "Columns", "Records", "offsets", "records_in"]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oploop.apps.arrow import table_from_records
-from oploop.apps.jsonrows import MOST_UNDECLARED, Records, listed
+from oploop.apps.jsonrows import MOST_UNDECLARED, Records, records_in
 from oploop.apps.policy import Answer, NotTheApi, Request
 from oploop.errors import FixData
 from oploop.records import ColumnType, Stream
@@ -104,7 +104,9 @@ def test_whatever_the_records_hold(records: list[dict[str, Any]]) -> None:
 
 
 def test_a_list_is_cut_out_of_an_answer() -> None:
-    told, records = listed(answer(b'{"data":[{"id":1},{"id":2,"a":[{}]}],"more":true,"x":1}'), "data", "more", "none")
+    told, records = records_in(
+        answer(b'{"data":[{"id":1},{"id":2,"a":[{}]}],"more":true,"x":1}'), "data", "more", "none"
+    )
     assert told == {"more": True}
     assert records is not None
     assert list(records) == [{"id": 1}, {"id": 2, "a": [{}]}]
@@ -113,7 +115,7 @@ def test_a_list_is_cut_out_of_an_answer() -> None:
 
 def test_blanks_and_escapes_leave_one_form() -> None:
     body = b'{\n  "data": [\n    {"id": 1, "name": "a\\u00e9", "more": {"u": "http:\\/\\/x", "e": "\\u00e9"}}\n  ]\n}'
-    _, records = listed(answer(body), "data")
+    _, records = records_in(answer(body), "data")
     assert records is not None
     [row] = table_from_records(STREAM, records, versions=7, extracted_at=NOON).to_pylist()
     assert row["name"] == "aé"
@@ -124,7 +126,7 @@ def test_blanks_and_escapes_leave_one_form() -> None:
 
 @pytest.mark.parametrize("body", [b'{"other":[]}', b'{"data":{"a":1}}', b'{"data":[1]}', b"[]", b'{"data":null}'])
 def test_an_answer_without_the_list(body: bytes) -> None:
-    told, records = listed(answer(body), "data", "other")
+    told, records = records_in(answer(body), "data", "other")
     if body == b'{"data":[1]}':
         with pytest.raises(FixData, match="no record"):
             table_from_records(STREAM, records or [], versions=7, extracted_at=NOON)
@@ -136,10 +138,10 @@ def test_an_answer_without_the_list(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"<html>", b"", b'{"data":[{"id":1}'])
 def test_an_answer_that_is_no_json(body: bytes) -> None:
     with pytest.raises(NotTheApi):
-        listed(answer(body), "data")
+        records_in(answer(body), "data")
 
 
 def test_text_that_is_not_utf_8_is_refused() -> None:
-    _, records = listed(answer(b'{"data":[{"id":1,"zzz":{"a":"\xff"}}]}'), "data")
+    _, records = records_in(answer(b'{"data":[{"id":1,"zzz":{"a":"\xff"}}]}'), "data")
     with pytest.raises(FixData):
         table_from_records(STREAM, records or [], versions=7, extracted_at=NOON)

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from oploop.apps.jsonrows import Records, listed
+from oploop.apps.jsonrows import Records, records_in
 from oploop.apps.stripe.streams import API_VERSION
 from oploop.apps.transport import (
     MAX_BACKOFF,
@@ -149,7 +149,7 @@ class StripeClient:
         began, start = self.runtime.now(), self.runtime.monotonic()
         answer = await self.get(path, {"limit": PAGE, **params})
         took = self.runtime.monotonic() - start
-        told, records = listed(answer, "data", "has_more")
+        told, records = records_in(answer, "data", "has_more")
         if records is None:
             raise NotTheApi(answer)
         date = _seconds(answer) or int(began.timestamp())
