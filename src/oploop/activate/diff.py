@@ -183,9 +183,10 @@ def diff(
         select = sql.append_select(bound, known, rules, parts, only)
     else:
         left = leaving.ctes(bound, warehouse, known, only) if leaving_too else []
-        rest = sameness.rest(bound, warehouse, known, rules, rows) if only is None and not left else None
-        select = sql.diff_select(bound, warehouse, known, rules, only, left, None if rest is None else sameness.REST)
-        if rest == 0:
+        few = sameness.rest(bound, warehouse, known, rules, rows) if only is None and not left else None
+        rest, asked = few or (None, known)
+        select = sql.diff_select(bound, warehouse, asked, rules, only, left, rest)
+        if rest is not None and rest.rows == 0:
             select += " LIMIT 0"  # there is nothing to look at
     if limit is not None:
         select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"

@@ -9,6 +9,7 @@ the diff, as are rows that a rule holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from oploop.activate import sql
 from oploop.activate.bind import BoundSync
@@ -20,8 +21,10 @@ REST = "oploop_rest"
 WORTH = 0.5
 
 
-def rest(bound: BoundSync, warehouse: Warehouse, known: sql.Known, rules: Sequence[Rule], rows: int) -> int | None:
-    """Put the model's other rows into the temporary table REST, for `sql.diff_select`; how many they are.
+def rest(
+    bound: BoundSync, warehouse: Warehouse, known: sql.Known, rules: Sequence[Rule], rows: int
+) -> tuple[sql.Rest, sql.Known] | None:
+    """Put the model's other rows beside the app's into the temporary table REST, for `sql.diff_select`; and what it need know.
 
     `rows`: of the model. None where it must be looked at whole: a wanted value depends on more than its row, or the app
     is not known to hold many of them.
@@ -37,27 +40,37 @@ def rest(bound: BoundSync, warehouse: Warehouse, known: sql.Known, rules: Sequen
     if held - news < WORTH * rows:
         return None
     unsure = f"SELECT DISTINCT remote_id FROM {known.state} AS s WHERE {recent}" if news else None
-    found = warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {REST} AS {_select(bound, known, rules, unsure)}")
-    if found < 0:
-        [(found,)] = warehouse.rows(f"SELECT count(*) FROM {REST}")
-    return found
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {REST} AS {_select(bound, known, rules, unsure)}")
+    n = range(len(bound.fields))
+    beside = ", ".join(f"a{c} AS {c}" for c in ("__remote", *(f"n{i}" for i in n)))
+    unlike = "".join(f", bool_or({sql.differs(f, i, 'n')})" for i, f in enumerate(bound.fields))
+    [(found, in_app, fresh, *differ)] = warehouse.rows(
+        f"SELECT count(*), count(__remote), count(*) FILTER (WHERE __fresh){unlike} FROM (SELECT *, {beside} FROM {REST}) AS t"
+    )
+    if found == in_app == fresh:  # what was sent of a field is asked only where a row differs in it
+        names = frozenset(bound.fields[i].field.name for i in n if differ[i])
+        known = replace(known, state_fields=known.state_fields & names)
+    return sql.Rest(REST, found, missing=in_app < found), known
 
 
 def _select(bound: BoundSync, known: sql.Known, rules: Sequence[Rule], unsure: str | None) -> str:
-    """The model's rows that are not simply the same; `__dup`: the row's key is in another one too."""
-    n = range(len(bound.fields))
+    """The model's rows that are not simply the same, with the columns of `sql.live` as a__remote, an0 ..
+
+    `__dup`: the row's key is in another one too; `__fresh`: what was read is news to each acknowledgement.
+    """
     model = f"({sql.model_select(bound)})"
-    nows = "".join(f", a.n{i}" for i in n)
+    app = ["__remote", *sql.held_columns(bound)]
     joins = f"LEFT JOIN ({sql.live(bound, known)}) a ON a.__join = m.__join LEFT JOIN ({sql.repeated(f'{model} AS d')}) r ON r.dkey = m.__join"
     fresh = "TRUE"
     if unsure is not None:
         joins += f" LEFT JOIN ({unsure}) u ON u.remote_id = a.__remote"
         fresh = "u.remote_id IS NULL"
     beside = (
-        f"SELECT m.*, a.__remote, COALESCE(a.__hits, 0) AS __hits, r.dkey IS NOT NULL AS __twice, {fresh} AS __fresh{nows} "
-        f"FROM {model} m {joins}"
+        f"SELECT m.*, {', '.join(f'a.{c}' for c in app)}, COALESCE(a.__hits, 0) AS __hits, r.dkey IS NOT NULL AS __twice, "
+        f"{fresh} AS __fresh FROM {model} m {joins}"
     )
     unlike = [f"NOT ({sql.differs(f, i, 'n')})" for i, f in enumerate(bound.fields)]
     same = " AND ".join(["__remote IS NOT NULL", "__fresh", *unlike, f"{bad_of(rules)} = 0"])
-    hidden = ", ".join(["__remote", "__hits", "__twice", "__fresh", *(f"n{i}" for i in n)])
-    return f"SELECT * EXCLUDE ({hidden}), __twice AS __dup FROM ({beside}) AS t WHERE NOT ({same})"
+    hidden = ", ".join([*app, "__hits", "__twice"])
+    named = ", ".join(f"{c} AS a{c}" for c in [*app, "__hits"])
+    return f"SELECT * EXCLUDE ({hidden}), {named}, __twice AS __dup FROM ({beside}) AS t WHERE NOT ({same})"

@@ -66,6 +66,17 @@ class Known:
     appended: bool = False  #: an append sync has marked or sent its first rows
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The table of rows that are not simply the same, with what the app holds of each (see `sameness`); how many they are.
+
+    `missing`: the app has no record by the key of some of them."""
+
+    table: str
+    rows: int
+    missing: bool
+
+
 def model_select(bound: BoundSync) -> str:
     """The sync's view of its model: keys, wanted values, checks; before anything of the app is known."""
     native = native_key(bound)
@@ -111,6 +122,12 @@ def app_select(bound: BoundSync, *, with_key: bool = False, with_values: bool = 
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.raw_table)} AS {RAWT}"
 
 
+def held_columns(bound: BoundSync) -> list[str]:
+    """What is taken of the app's record: columns of `app_select`."""
+    stamp = ["__stamp"] if bound.stamp is not None else []
+    return ["__version", "__read_at", *(f"n{i}" for i in range(len(bound.fields))), *stamp]
+
+
 def native_key(bound: BoundSync) -> tuple[str, str] | None:
     """What to join on instead of the key's canonical text: a single whole number, over MODEL and over RAWT."""
     return bound.keys[0].native if len(bound.keys) == 1 else None
@@ -152,12 +169,12 @@ def diff_select(
     rules: Sequence[Rule],
     only: str | None,
     left: Sequence[str] = (),
-    rest: str | None = None,
+    rest: Rest | None = None,
 ) -> str:
-    """The statement. `only`: just the row with this canonical key; `left`: CTEs that end in `left_rows`; `rest`: the table
-    of rows to look at, if those that the app holds already are known (see `sameness`)."""
+    """The statement. `only`: just the row with this canonical key; `left`: CTEs that end in `left_rows`; `rest`: the rows to
+    look at, if those that the app holds already are known."""
     keep = f" WHERE __key = {literal(only)}" if only is not None else ""
-    base = _base(bound, warehouse, known)
+    base = _base(bound, warehouse, known, rest)
     if bound.recreates:
         base = _reborn(bound, base)
     parts = [f"base AS ({base}{'' if left else keep})"]
@@ -173,10 +190,10 @@ def append_select(bound: BoundSync, known: Known, rules: Sequence[Rule], parts: 
 
 
 def _finish(
-    bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], *, left: bool, rest: str | None = None
+    bound: BoundSync, known: Known, rules: Sequence[Rule], parts: Sequence[str], *, left: bool, rest: Rest | None = None
 ) -> str:
     """The statement from its CTEs: the model before them, parked changes and the numbers behind."""
-    ctes = [f"model AS ({model_select(bound) if rest is None else f'SELECT * FROM {rest}'})"]
+    ctes = [f"model AS ({model_select(bound) if rest is None else f'SELECT * FROM {rest.table}'})"]
     ctes.append(
         f"twice AS ({repeated('model') if rest is None else 'SELECT DISTINCT __join AS dkey FROM model WHERE __dup'})"
     )
@@ -213,7 +230,7 @@ def _value(rules: Sequence[Rule]) -> str:
     return f"(CASE __bad {' '.join(arms)} END) AS __value" if arms else "NULL::VARCHAR AS __value"
 
 
-def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
+def _base(bound: BoundSync, warehouse: Warehouse, known: Known, rest: Rest | None) -> str:
     """The model's rows beside the app's, and the record's state."""
     n = range(len(bound.fields))
     joins = "FROM model m LEFT JOIN twice ON twice.dkey = m.__join"
@@ -226,36 +243,16 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
             joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound)}"
             remote = f"COALESCE(rec.remote_id, {'s.remote_id' if known.has_state else 'NULL'}) AS __remote"
     else:
-        joins += f" LEFT JOIN ({live(bound, known)}) a ON a.__join = m.__join"
-        ours = " AND " + _not_removed(bound, known, "archived too") if known.has_removed else ""
-        away = app_select(bound, with_values=False)
-        dead = f"SELECT DISTINCT __join FROM ({away}) AS t WHERE __deleted AND __join IS NOT NULL{ours}"
-        joins += f" LEFT JOIN ({dead}) dead ON dead.__join = m.__join"
-        state_key, pick, gone = "a.__remote", "a", "a.__remote IS NULL AND dead.__join IS NOT NULL"
-        if known.has_records:
-            # a record that we made and the read does not show yet, or whose key somebody changed in the app
-            # one equality, as a condition on the left side alone would make engines try each pair of rows
-            nobody = "CASE WHEN a.__remote IS NULL THEN m.__key END"
-            joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound, nobody)}"
-            joins += f" LEFT JOIN ({app_select(bound)}) a2 ON a2.__remote = rec.remote_id"
-            state_key = "COALESCE(a.__remote, rec.remote_id)"
-            absent = "FALSE"
-            if known.has_state and known.vouched is not None:  # a complete read must have shown it, and did not
-                acked = "COALESCE(s.acked_at, rec.known_since)"  # another sync made it, this one never wrote it
-                absent = f"(a2.__remote IS NULL AND {vouched(acked, known.vouched)})"
-            gone = (
-                f"a.__remote IS NULL AND (a2.__deleted IS TRUE OR {absent} "
-                "OR (rec.remote_id IS NULL AND dead.__join IS NOT NULL))"
-            )
-        cols = ["__version", "__read_at", *(f"n{i}" for i in n), *(["__stamp"] if bound.stamp is not None else [])]
-        nows = [f"COALESCE(a.{c}, a2.{c}) AS {c}" if known.has_records else f"{pick}.{c}" for c in cols]
-        if known.has_records:  # a NULL of the live row must not be filled from the other
-            nows = [f"CASE WHEN a.__remote IS NOT NULL THEN a.{c} ELSE a2.{c} END AS {c}" for c in cols]
-        app = f"COALESCE({gone}, FALSE) AS __dead, COALESCE(a.__hits, 0) AS __hits"
-        remote = f"{state_key} AS __remote"
+        held = _held(bound, known, rest)
+        joins += held.joins
+        state_key, nows = held.remote, list(held.nows)
+        app, remote = f"COALESCE({held.gone}, FALSE) AS __dead, {held.hits} AS __hits", f"{held.remote} AS __remote"
     state = "NULL::TIMESTAMPTZ AS __acked, NULL::BIGINT AS __receipt"
     if known.has_state:
-        joins += f" LEFT JOIN {known.state} s ON s.remote_id = {state_key}"
+        its = known.state
+        if rest is not None and not rest.missing:
+            its = f"(SELECT * FROM {its} AS f WHERE remote_id IN (SELECT a__remote FROM {rest.table}))"
+        joins += f" LEFT JOIN {its} s ON s.remote_id = {state_key}"
         state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
     joins += references.joins(bound, known.refs)
     values = references.base_columns(bound, warehouse, known.refs)
@@ -266,6 +263,52 @@ def _base(bound: BoundSync, warehouse: Warehouse, known: Known) -> str:
     return (
         f"SELECT m.*, twice.dkey IS NOT NULL AS __twice, {remote}, {app}, {', '.join([*nows, state, *values])} {joins}"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What the app holds of the model's row `m`, as expressions over `joins`; `remote`: the record's id, also of one that we
+    made and no read shows by this key; `gone`: it was deleted."""
+
+    joins: str
+    remote: str
+    hits: str
+    gone: str
+    nows: Sequence[str]
+
+
+def _held(bound: BoundSync, known: Known, rest: Rest | None) -> _Held:
+    cols = held_columns(bound)
+    a = "a." if rest is None else "m.a"
+    there, hits, plain = f"{a}__remote", f"COALESCE({a}__hits, 0)", [f"{a}{c} AS {c}" for c in cols]
+    joins = f" LEFT JOIN ({live(bound, known)}) a ON a.__join = m.__join" if rest is None else ""
+    if rest is not None and not rest.missing:
+        return _Held(joins, there, hits, "FALSE", plain)
+    ours = " AND " + _not_removed(bound, known, "archived too") if known.has_removed else ""
+    away = app_select(bound, with_values=False)
+    dead = f"SELECT DISTINCT __join FROM ({away}) AS t WHERE __deleted AND __join IS NOT NULL{ours}"
+    joins += f" LEFT JOIN ({dead}) dead ON dead.__join = m.__join"
+    if not known.has_records:
+        return _Held(joins, there, hits, f"{there} IS NULL AND dead.__join IS NOT NULL", plain)
+    # a record that we made and the read does not show yet, or whose key somebody changed in the app
+    # one equality, as a condition on the left side alone would make engines try each pair of rows
+    nobody = f"CASE WHEN {there} IS NULL THEN m.__key END"
+    joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound, nobody)}"
+    its = app_select(bound)
+    if rest is not None:
+        made = f"SELECT remote_id FROM oploop.records WHERE canonical_key IN (SELECT __key FROM {rest.table} WHERE a__remote IS NULL)"
+        its = f"SELECT * FROM ({its}) AS t WHERE __remote IN ({made})"
+    joins += f" LEFT JOIN ({its}) a2 ON a2.__remote = rec.remote_id"
+    absent = "FALSE"
+    if known.has_state and known.vouched is not None:  # a complete read must have shown it, and did not
+        acked = "COALESCE(s.acked_at, rec.known_since)"  # another sync made it, this one never wrote it
+        absent = f"(a2.__remote IS NULL AND {vouched(acked, known.vouched)})"
+    gone = (
+        f"{there} IS NULL AND (a2.__deleted IS TRUE OR {absent} OR (rec.remote_id IS NULL AND dead.__join IS NOT NULL))"
+    )
+    # a NULL of the live row must not be filled from the other
+    nows = [f"CASE WHEN {there} IS NOT NULL THEN {a}{c} ELSE a2.{c} END AS {c}" for c in cols]
+    return _Held(joins, f"COALESCE({there}, rec.remote_id)", hits, gone, nows)
 
 
 def _same_record(bound: BoundSync, key: str = "m.__key") -> str:
