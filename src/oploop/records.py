@@ -315,10 +315,15 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What the user says of one stream: nothing older than `since`; `exclude` these fields (from `_raw` too)."""
+    """What the user says of one stream: nothing older than `since`; `exclude` these fields (from `_raw` too).
+
+    `fetched`: since the last complete read some records came by key that it did not show. A reader that tells what is gone by what
+    it showed before has to list all keys then.
+    """
 
     since: datetime | None = None
     exclude: frozenset[str] = frozenset()
+    fetched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,17 @@ class StreamState:
     reading: bool
     complete_began: datetime | None
     complete_at: datetime | None
+    fetched: bool = False  #: live records came by key since, that no read had shown
 
 
 def stream_states(warehouse: Warehouse) -> dict[tuple[str, str], StreamState]:
     """The state of each (app, stream) that has been read; also of a warehouse that was opened for reading only."""
     if not warehouse.columns(TABLE):
         return {}
-    rows = warehouse.rows(f"SELECT app, stream, cursor, read_began, reading, complete_began, complete_at FROM {TABLE}")
+    fetched = "fetched IS NOT FALSE" if "fetched" in warehouse.columns(TABLE) else "TRUE"  # of an earlier release
+    rows = warehouse.rows(
+        f"SELECT app, stream, cursor, read_began, reading, complete_began, complete_at, {fetched} FROM {TABLE}"
+    )
     return {
         (app, stream): StreamState(None if cursor is None else orjson.loads(cursor), *rest)
         for app, stream, cursor, *rest in rows
@@ -45,8 +49,16 @@ def ensure_table(warehouse: Warehouse) -> None:
     warehouse.execute("CREATE SCHEMA IF NOT EXISTS oploop")
     warehouse.execute(
         f"CREATE TABLE IF NOT EXISTS {TABLE} (app VARCHAR NOT NULL, stream VARCHAR NOT NULL, cursor VARCHAR, "
-        "read_began TIMESTAMPTZ, reading BOOLEAN NOT NULL, complete_began TIMESTAMPTZ, complete_at TIMESTAMPTZ)"
+        "read_began TIMESTAMPTZ, reading BOOLEAN NOT NULL, complete_began TIMESTAMPTZ, complete_at TIMESTAMPTZ, fetched BOOLEAN)"
     )
+    if "fetched" not in warehouse.columns(TABLE):  # of a warehouse that an earlier release made
+        warehouse.execute(f"ALTER TABLE {TABLE} ADD COLUMN fetched BOOLEAN")
+
+
+def note_fetched(warehouse: Warehouse, app: str, stream: str) -> None:
+    """Note that records came by key which no read has shown."""
+    if "fetched" in warehouse.columns(TABLE):
+        warehouse.execute(f"UPDATE {TABLE} SET fetched = TRUE WHERE app = ? AND stream = ?", [app, stream])
 
 
 def forget_future(warehouse: Warehouse, now: datetime) -> list[tuple[str, str]]:
@@ -75,7 +87,7 @@ def store_complete(
     warehouse: Warehouse, app: str, stream: str, cursor: Cursor | None, began: datetime, ended: datetime
 ) -> None:
     """Note that the read that began at `began` came to its end at `ended`."""
-    values = {"cursor": _text(cursor), "read_began": began, "reading": False}
+    values = {"cursor": _text(cursor), "read_began": began, "reading": False, "fetched": False}
     _store(warehouse, app, stream, {**values, "complete_began": began, "complete_at": ended})
 
 

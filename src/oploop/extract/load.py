@@ -12,7 +12,7 @@ import pyarrow as pa
 from oploop.apps.arrow import empty_table
 from oploop.errors import OploopError
 from oploop.extract import cursors
-from oploop.extract.merge import Merge, mark_absent, mark_seen, may_repeat, merge, read_now, refresh, repeated
+from oploop.extract.merge import Merge, any_new, mark_absent, mark_seen, meets, merge, read_now, refresh, repeated
 from oploop.extract.nouns import StreamRequest
 from oploop.extract.raw import ensure_raw_table, evolve
 from oploop.extract.shape import SEQUENCE, Shaped, shape
@@ -55,10 +55,12 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """A part's rows: `fresh` ones to be staged and merged, `known` ones that the raw table holds already."""
+    """A part's rows: `fresh` ones to be staged and merged, `known` ones that the raw table holds already. `new`: it holds no
+    row with the key of any."""
 
     fresh: Shaped
     known: Shaped
+    new: bool = False
 
 
 class Loader:
@@ -114,13 +116,14 @@ class Loader:
         """Merge a part and move its cursor, in one transaction: a crash finds both or neither."""
         app, stream, excluded = part.request.app.name, part.request.stream, part.request.options.exclude
         deleted = 0
-        with self._warehouse.transaction():
+        with self._warehouse.bulk(lasting=True), self._warehouse.transaction():
             if rows.known.table.num_rows:
                 with _shown(self._warehouse, app, stream, rows.known) as job:
                     refresh(self._warehouse, job)
             if source is not None:
                 types = evolve(self._warehouse, app, stream, rows.fresh.columns)
-                job = Merge(app, stream, rows.fresh.columns, types, source, excluded)
+                once = rows.fresh.once(stream)
+                job = Merge(app, stream, rows.fresh.columns, types, source, excluded, once=once, new=rows.new)
                 deleted = merge(self._warehouse, job, deletes=rows.fresh.any_deleted())
             if not self._see(part):
                 self._unknown.add(part.request.name)
@@ -169,6 +172,8 @@ def load_fetched(warehouse: Warehouse, app_name: str, stream: Stream, batch: Bat
     with warehouse.transaction():
         evolve(warehouse, app_name, stream, shaped.columns)
         with _shown(warehouse, app_name, stream, shaped) as job:
+            if any_new(warehouse, job):
+                cursors.note_fetched(warehouse, app_name, stream.name)
             return merge(warehouse, replace(job, fetched=True), deletes=shaped.any_deleted())
 
 
@@ -183,8 +188,11 @@ def _sort(warehouse: Warehouse, part: Part) -> _Sorted:
     if not shaped.table.num_rows or any(types.get(name) != kind for name, kind in shaped.columns):
         return _Sorted(shaped, nothing)
     with _shown(warehouse, app, stream, shaped) as job:
-        held = warehouse.query(repeated(job))[SEQUENCE] if may_repeat(warehouse, job) else None
-    return _Sorted(shaped.without(held), shaped.only(held)) if held is not None else _Sorted(shaped, nothing)
+        known, repeats = meets(warehouse, job)
+        held = warehouse.query(repeated(job))[SEQUENCE] if repeats else None
+    if held is None:
+        return _Sorted(shaped, nothing, new=not known)
+    return _Sorted(shaped.without(held), shaped.only(held))
 
 
 @contextlib.contextmanager

@@ -36,6 +36,8 @@ class Merge:
     source: str
     excluded: frozenset[str] = frozenset()
     fetched: bool = False  #: the rows were asked for by key, not read
+    once: bool = False  #: each key comes once
+    new: bool = False  #: the raw table holds none of the keys
 
     @property
     def table(self) -> str:
@@ -68,6 +70,8 @@ class Merge:
 
     def winners(self) -> str:
         """For each key the row with the highest version, the last of them that came."""
+        if self.once:
+            return self.rows()
         order = f"PARTITION BY {self.keys} ORDER BY {self.r(VERSION)} DESC, {SEQUENCE} DESC"
         return f"SELECT * FROM ({self.rows()}) QUALIFY row_number() OVER ({order}) = 1"
 
@@ -88,7 +92,8 @@ def merge(warehouse: Warehouse, job: Merge, *, deletes: bool) -> int:
     `deletes`: the source has rows that say so (without any, less has to be looked at).
     """
     if not deletes:
-        warehouse.execute(_upsert(job, job.winners()))
+        fresh = job.once and job.new
+        warehouse.execute(_append(job) if fresh else _upsert(job, job.winners()))
         return 0
     gone = f"s.{job.r(DELETED)} AND NOT t.{quote(DELETED)} AND {_not_older(job)}"
     marked = warehouse.rows(
@@ -131,13 +136,22 @@ def mark_seen(warehouse: Warehouse, job: Merge) -> int:
     )
 
 
-def may_repeat(warehouse: Warehouse, job: Merge) -> bool:
-    """Whether any row might be one that the raw table holds; much cheaper to ask than which, as `_raw` is not read."""
+def any_new(warehouse: Warehouse, job: Merge) -> bool:
+    """Whether any row is of a live record that the raw table does not show as one."""
+    rows = job.rows((*job.stream.primary_key, DELETED))
+    live = f"SELECT count(*) FROM ({rows}) AS s WHERE NOT s.{job.r(DELETED)}"
+    known = f"SELECT count(*) FROM ({rows}) AS s JOIN {job.table} AS t ON {job.same_key} WHERE NOT s.{job.r(DELETED)} AND NOT t.{quote(DELETED)}"
+    return bool(warehouse.rows(f"SELECT 1 WHERE ({live}) > ({known})"))
+
+
+def meets(warehouse: Warehouse, job: Merge) -> tuple[bool, bool]:
+    """Whether the raw table holds the key of any row, and whether such a row is not older, so that it might be the same; much
+    cheaper to ask than which are, as `_raw` is not read."""
     rows = job.rows((*job.stream.primary_key, VERSION))
-    found = warehouse.rows(
-        f"SELECT 1 FROM ({rows}) AS s JOIN {job.table} AS t ON {job.same_key} WHERE {_not_older(job)} LIMIT 1"
+    [(known, repeats)] = warehouse.rows(
+        f"SELECT count(*), count(*) FILTER (WHERE {_not_older(job)}) FROM ({rows}) AS s JOIN {job.table} AS t ON {job.same_key}"
     )
-    return bool(found)
+    return known > 0, repeats > 0
 
 
 def repeated(job: Merge) -> str:
@@ -202,6 +216,12 @@ def _mark(job: Merge, selection: str) -> str:
         f"MERGE INTO {job.table} AS t USING ({selection}) AS s ON {job.same_key} "
         f"WHEN MATCHED AND {_not_older(job)} THEN UPDATE SET {marks} WHEN NOT MATCHED THEN {_insert(job)}"
     )
+
+
+def _append(job: Merge) -> str:
+    """Put rows into the raw table whose keys it does not hold."""
+    names = list(map(job.r, job.types))
+    return f"INSERT INTO {job.table} ({', '.join(map(quote, job.types))}) SELECT {', '.join(names)} FROM ({job.rows()}) AS s"
 
 
 def _insert(job: Merge) -> str:

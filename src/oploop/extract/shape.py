@@ -34,6 +34,12 @@ class Shaped:
         position = [name for name, _ in self.columns].index(DELETED)
         return bool(pc.any(self.table[f"c{position}"]).as_py())
 
+    def once(self, stream: Stream) -> bool:
+        """Whether each key comes once."""
+        names = [name for name, _ in self.columns]
+        keys = [f"c{names.index(k)}" for k in stream.primary_key]
+        return bool(self.table.group_by(keys).aggregate([]).num_rows == self.table.num_rows)
+
     def only(self, sequence: pa.Array) -> Shaped:
         """The rows with these sequence numbers."""
         return Shaped(self.table.filter(pc.is_in(self.table[SEQUENCE], sequence)), self.columns)

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from oploop.errors import FixConfig, OploopError, RetryLater
-from oploop.extract import StreamProgress, StreamResult, StreamStatus, extract, stream_states
+from oploop.extract import StreamProgress, StreamResult, StreamStatus, extract, load_fetched, stream_states
 from oploop.extract.inbox import Inbox
 from oploop.records import Batch, Cursor, ReadOptions
 from oploop.runtime import Runtime
 from oploop.warehouse import Warehouse, open_warehouse
-from tests.unit.extract.listed import LISTED, START, Clock, ListedApp, Page, always
+from tests.unit.extract.listed import CHARGES, LISTED, START, Clock, ListedApp, Page, always
+from tests.unit.extract.listed import batch as batched
 from tests.warehouses import warehouse
 
 __all__ = ["warehouse"]
@@ -296,3 +297,34 @@ async def test_the_inbox_holds_no_more_than_two_chunks_and_gives_up_old_ones() -
     assert await inbox.take() == [5]
     assert await inbox.take() == []
     assert clock.now > START
+
+
+async def test_the_inbox_counts_bytes_too() -> None:
+    inbox: Inbox[int] = Inbox(Clock().runtime(), chunk_rows=10, chunk_bytes=100)
+    await inbox.put(1, 1, 60)
+    taker = asyncio.create_task(inbox.take())
+    await asyncio.sleep(0)
+    assert not taker.done()
+    await inbox.put(2, 1, 60)
+    assert await taker == [1, 2]
+
+
+async def test_a_reader_is_told_that_records_came_by_key_which_no_read_has_shown(do: Setup) -> None:
+    asked: list[bool] = []
+
+    class Told(ListedApp):
+        async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+            asked.append(options.fetched)
+            async for batch in super().read(stream, cursor, options):
+                yield batch
+
+    app = Told(do.clock, {"charges": always(page("a", cursor={"at": 1}, complete=True))})
+    await do(app.request())
+    await do(app.request())
+    stream = CHARGES
+    for ids in (["a"], ["b", "a"]):
+        do.clock.tick()
+        load_fetched(do.warehouse, "shop", stream, batched(stream, Page([{"id": i} for i in ids]), do.clock.now))
+        await do(app.request())
+    await do(app.request())
+    assert asked == [False, False, False, True, False]

@@ -6,8 +6,8 @@ A read is one REPEATABLE READ transaction, so that what it shows was all true at
   read's snapshot, so nothing that was committed later is lost; or
 - by a cursor column, with an overlap for what was committed late.
 
-Rows that were deleted leave no trace. A digest of all keys tells whether any can be gone; only then, and after a
-delivery of our own, all keys are listed. The cursor:
+Rows that were deleted leave no trace. A digest of all keys tells whether any can be gone; only then, and when rows came by
+key that no read had shown (those that a delivery of ours made), all keys are listed. The cursor:
 
     {"fingerprint": text, "xmin": int, "digest": [rows, low, high], "value": text|null, "relisted": bool}
 
@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from oploop.apps.arrow import ARROW_TYPES, TIMESTAMP, column_field, empty_table
 from oploop.apps.base import micros
-from oploop.apps.postgres.catalog import STEPS, PgColumn, Table, stream_of
+from oploop.apps.postgres.catalog import PgColumn, Table, stream_of
 from oploop.apps.postgres.kinds import literal, quote
 from oploop.apps.postgres.server import SETTINGS, Server
 from oploop.errors import FixConfig, OploopError
@@ -274,21 +274,11 @@ class _Reading:
         return Digest(*n[:3]), Digest(*n[3:])
 
     def _may_be_gone(self, total: Digest, new: Digest) -> bool:
-        """Whether a row that the last read showed may be there no more: the keys are neither the same as then, nor
-        the same and those of rows that are all new."""
+        """Whether a row that is known may be there no more: the keys are neither the same as at the last read, nor the
+        same and those of rows that are all new; or it is known without that any read showed it."""
         assert self._cursor is not None
         before = Digest(*self._cursor["digest"])
-        return total not in (before, before + new) or self._wrote(self._cursor["xmin"])
-
-    def _wrote(self, since: int) -> bool:
-        """Whether we may have delivered something since: what was fetched back then is known, though no read showed it."""
-        if not any(c.writable for c in self._table.columns):
-            return False
-        if not self._table.keeps_steps or not 0 <= self._snapshot.xmax - since < XID_HORIZON:
-            return True
-        if not self._row(f"SELECT COALESCE(has_table_privilege(to_regclass('{STEPS}'), 'SELECT'), false)")[0]:
-            return False  # the table of steps is made with the first delivery
-        return bool(self._row(f"SELECT EXISTS (SELECT 1 FROM {STEPS} AS t WHERE {_written_since(since)})")[0])
+        return total not in (before, before + new) or self._options.fetched
 
     # -- rows as Arrow -------------------------------------------------------------------------------------------------
 
