@@ -10,7 +10,8 @@ import pyarrow as pa
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundSync
 from oploop.apps.columns import Chunk, Columns
-from oploop.records import Op
+from oploop.apps.rowtexts import Member
+from oploop.records import Field, FieldType, Op
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
 #: Changes of a plan table that are sorted at once: what the warehouse holds in memory for a delivery.
@@ -25,9 +26,36 @@ def read_chunks(
     fields = [(f.field.name, f"w{i}", f"c{i}") for i, f in enumerate(bound.fields)]
     guards = d.guards(bound)
     make, fields_of, keys_of = partial(d.changes_of, bound), partial(d.fields_of, bound), partial(d.keys_of, bound)
+    members = partial(key_members, bound), partial(sent_members, bound)
     for op, first, last in spans(bound, warehouse, table):
         for rows in _gathered(_paged(bound, warehouse, table, first, last), rows_of(op, last - first + 1)):
-            yield op, Columns(Chunk(rows, keys, fields, make, fields_of, keys_of, guards), 0, rows.num_rows)
+            yield op, Columns(Chunk(rows, keys, fields, make, fields_of, keys_of, guards, *members), 0, rows.num_rows)
+
+
+def key_members(bound: BoundSync, rows: pa.RecordBatch) -> list[Member]:
+    """The key's fields as members of each row's object."""
+    return [Member(k.field.name, rows.column(f"k{i}"), None, _json(k.field)) for i, k in enumerate(bound.keys)]
+
+
+def sent_members(bound: BoundSync, rows: pa.RecordBatch) -> list[Member] | None:
+    """What `diff.fields_of` sends of each row, as members; None where some rows are new and others are not."""
+    new = rows.column("__status").to_pylist().count("create")
+    if new and new < rows.num_rows:
+        return None
+    made = zip(key_members(bound, rows), bound.keys, strict=True) if new else ()
+    found = {member.name: member for member, key in made if not key.field.read_only}
+    for i, f in enumerate(bound.fields):
+        mask, name = rows.column(f"c{i}"), f.field.name
+        whole = mask.true_count == rows.num_rows
+        if name in found and not whole:
+            return None
+        if mask.true_count:
+            found[name] = Member(name, rows.column(f"w{i}"), None if whole else mask, _json(f.field))
+    return list(found.values())
+
+
+def _json(field: Field) -> bool:
+    return field.type in (FieldType.LIST, FieldType.JSON)
 
 
 def spans(bound: BoundSync, warehouse: Warehouse, table: str) -> list[tuple[Op, int, int]]:

@@ -90,6 +90,18 @@ class Delivery:
         return isinstance(self.error, Interrupted)
 
 
+class Lane:
+    """How many calls of an operation are made at once, and how many steps are begun for them.
+
+    Of steps that can be sent again as many as are under way wait with their intents on disk already, so that no call waits
+    for the disk. Of others no intent is written before its call can be made: after a crash each is unknown.
+    """
+
+    def __init__(self, operation: Operation) -> None:
+        self.calls = asyncio.Semaphore(operation.in_flight)
+        self.begun = asyncio.Semaphore(operation.in_flight * (2 if _harmless(operation) else 1))
+
+
 class Deliverer:
     """Sends one sync's kept plan table."""
 
@@ -108,42 +120,55 @@ class Deliverer:
         self._plan, self._app, self._run_id, self._table = plan, app, run_id, table
         self._warehouse, self._journal, self._runtime, self._progress = warehouse, journal, runtime, progress
         self._stop: OploopError | None = None
+        self._spent: QuotaSpent | None = None  #: what is begun is within the day's quota; nothing more is
         self._operations: dict[Op, Operation] = {}
         self._conditional: set[Op] = set()
-        self._slots: dict[str, asyncio.Semaphore] = {}  #: of each step whose call may still be made, or made again
+        self._under_way: dict[str, Lane] = {}  #: of each step whose call may still be made, or made again
+        self._calling: set[str] = set()  #: those of them whose calls are being made
         self._tried_again: set[str] = set()  #: steps of which a part is sent again, in a call of its own
         self.result = Delivery(plan.bound.name)
 
     async def run(self) -> Delivery:
         """Send all steps; returns when nothing is in flight any more, also when it had to stop."""
         began, before = self._runtime.monotonic(), self._calls()
-        slots: dict[Op, asyncio.Semaphore] = {}
+        lanes: dict[Op, Lane] = {}
         under_way: set[asyncio.Task[None]] = set()
         hurry = asyncio.create_task(self._hurry(under_way))
         async with asyncio.TaskGroup() as group:
             for step in self.steps():
                 operation = self._operations[step.op]
-                slot = slots.setdefault(step.op, asyncio.Semaphore(operation.in_flight))
-                await slot.acquire()
-                if self._ends() or self._day_is_spent(operation, len(self._slots)):
-                    slot.release()
+                lane = lanes.setdefault(step.op, Lane(operation))
+                await lane.begun.acquire()
+                if self._ends() or self._day_is_spent(operation, len(self._under_way)):
                     break
-                self._slots[step.id] = slot
+                self._under_way[step.id] = lane
                 task = group.create_task(self._deliver(step, operation, 1))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
                 task.add_done_callback(lambda _, id=step.id: self._leave(id))  # type: ignore[misc]
         hurry.cancel()
-        self.result.error = self._stop
+        self.result.error = self._stop or self._spent
         self.result.calls = self._calls() - before
         self.result.seconds = round(self._runtime.monotonic() - began, 3)
         return self.result
 
     def _leave(self, step_id: str) -> None:
         """Let another call go where a step's was; safe to call twice."""
-        slot = self._slots.pop(step_id, None)
-        if slot is not None:
-            slot.release()
+        lane = self._under_way.pop(step_id, None)
+        if lane is not None:
+            lane.begun.release()
+            if step_id in self._calling:
+                self._calling.discard(step_id)
+                lane.calls.release()
+
+    async def _may_call(self, step_id: str) -> bool:
+        """Wait until a step's call may be made; False if the delivery ends before it was."""
+        lane = self._under_way.get(step_id)
+        if lane is None or step_id in self._calling:  # it is a later try
+            return True
+        await lane.calls.acquire()
+        self._calling.add(step_id)
+        return not self._ends()
 
     def _ends(self) -> bool:
         """Whether nothing new may begin: something stopped the delivery, or the run is to end."""
@@ -158,8 +183,8 @@ class Deliverer:
             if budget is not None:
                 budget.refuse_beyond_day((under_way + 1) * operation.calls)
         except QuotaSpent as e:
-            self._stop = self._stop or e
-        return self._stop is not None
+            self._spent = e
+        return self._spent is not None
 
     async def _hurry(self, under_way: set[asyncio.Task[None]]) -> None:
         """Once the run is to end, give what is under way its time; what it does not use stays without a receipt."""
@@ -202,7 +227,8 @@ class Deliverer:
         now = self._runtime.monotonic()
         if stands is not Outcome.UNKNOWN:
             until = now + _remembered(operation)
-        if self._ends() or now > until:  # what was never journalled simply stays to be sent
+        ends = self._ends() or (self._spent is not None and stands is not None)
+        if ends or now > until:  # what was never journalled simply stays to be sent
             if stands is not None:
                 self._count(Counter({stands: len(step.changes)}))
             return
@@ -224,6 +250,9 @@ class Deliverer:
             self._count(Counter({stands: len(step.changes)} if stands is not None else ()))
             return
         undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
+        if not await self._may_call(step.id):
+            await self._withdraw(entry)
+            return
         try:
             receipts = await self._send(replace(step, note=partial(self._note, entry)), until, undone)
         except (Refused, SkipRecord) as e:
@@ -345,6 +374,15 @@ class Deliverer:
         )
         self.result.errors += said[: max(0, 5 - len(self.result.errors))]
         self._count(counts)
+
+    async def _withdraw(self, entry: JournalStep) -> None:
+        """Take an intent back whose call was not made: its changes stay to be sent, as those that were never begun."""
+        self._leave(entry.step_id)
+        entry.ended_at, entry.withdrawn = self._runtime.now(), True
+        try:
+            await self._journal.record(entry)
+        except OploopError:  # the intent stands, so that nobody will know
+            self._count(Counter({Outcome.UNKNOWN: entry.last - entry.first + 1}))
 
     def _count(self, final: Counter[Outcome]) -> None:
         self.result.outcomes.update(final)

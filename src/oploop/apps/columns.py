@@ -14,6 +14,8 @@ from oploop.records import Change, Outcome, Receipt
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from oploop.apps.rowtexts import Member, Rows
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -31,6 +33,10 @@ class Chunk:
     keys_of: Callable[[pa.RecordBatch], dict[str, list[Any]]]  #: the key fields' values, row by row
     #: (name, column of `rows`) of what a record must still hold, where the step is conditional
     guards: Sequence[tuple[str, str]] = ()
+    #: The same of each row's key, and of what is sent, as columns; of the latter None where rows are unlike.
+    key_members: Callable[[pa.RecordBatch], list[Member]] | None = None
+    sent_members: Callable[[pa.RecordBatch], list[Member] | None] | None = None
+    texts: dict[object, Rows | None] = field(default_factory=dict)  #: what was made of it, by what made it
 
     @cached_property
     def sent(self) -> list[dict[str, Any]]:
@@ -66,6 +72,16 @@ class Columns(Sequence[Change]):
     def span(self) -> tuple[int, int]:
         """The first and the last number."""
         return self.chunk.first + self._start, self.chunk.first + self._stop - 1
+
+    def text(self, by: object, make: Callable[[Chunk], Rows | None]) -> bytes | None:
+        """The JSON text of the list of what `make`, which `by` stands for, makes of each; None where it makes nothing.
+
+        It is called once for the whole chunk.
+        """
+        if by not in self.chunk.texts:
+            self.chunk.texts[by] = make(self.chunk)
+        rows = self.chunk.texts[by]
+        return None if rows is None else rows.text(self._start, self._stop)
 
     @property
     def rows(self) -> pa.RecordBatch:

@@ -21,6 +21,8 @@ from oploop.runtime import Runtime
 
 #: Rows of the journal that one statement writes (SQLite takes 32,766 values).
 ROWS_AT_ONCE = 500
+#: The outcome, in the journal, of an intent whose call was never made.
+WITHDRAWN = "withdrawn"
 STATE_FILE = "state.sqlite"
 MEND = "restore it, or move it away"
 ROOM = "make room on its disk, then run again"
@@ -69,6 +71,7 @@ class JournalStep:
     exceptions: list[tuple[int, str, str | None]] = field(default_factory=list)
     ids: list[tuple[int, str]] = field(default_factory=list)
     note: str | None = None  #: what the app keeps with it, to ask by after a crash
+    withdrawn: bool = False  #: the delivery ended before the call was made
     ids_from: str | None = None  #: instead of `ids`: the key field whose value is the id of each new record
 
 
@@ -131,11 +134,11 @@ class StateReader:
         return [Delivery(r[0], r[1], r[2], datetime.fromisoformat(r[3])) for r in rows]
 
     def steps(self, run_id: str, sync: str) -> list[JournalStep]:
-        """A delivery's journal, in the order in which the steps began."""
+        """A delivery's journal, in the order in which the steps began; without those that were withdrawn."""
         return self._steps("SELECT * FROM steps WHERE run_id = ? AND sync = ? ORDER BY rowid", (run_id, sync))
 
     def _steps(self, sql: str, params: Sequence[Any]) -> list[JournalStep]:
-        return [_step(r) for r in self._all(sql, params)]
+        return [_step(r) for r in self._all(sql, params) if r[9] != WITHDRAWN]
 
     def lease(self, name: str) -> Lease | None:
         """Who holds `name`; None when nobody, or a process that is no more."""
@@ -358,7 +361,7 @@ def step_row(s: JournalStep) -> tuple[Any, ...]:
         s.op.value,
         s.began_at.isoformat(),
         s.ended_at.isoformat() if s.ended_at else None,
-        s.outcome.value if s.outcome else None,
+        WITHDRAWN if s.withdrawn else s.outcome.value if s.outcome else None,
         s.error,
         s.version,
         orjson.dumps(s.exceptions).decode() if s.exceptions else None,

@@ -339,7 +339,7 @@ async def test_a_defect_of_an_app_leaves_its_call_unknown(post: Any) -> None:
 
 async def test_what_the_journal_cannot_take_is_not_sent_and_an_answer_that_it_cannot_take_is_unknown(post: Any) -> None:
     for room, sent, unknown in ((0, 0, 0), (1, 1, 4), (2, 1, 0), (3, 2, 4)):  # writes that the disk has room for
-        office: Post = post(operation(in_flight=1), creates=8, updates=0)
+        office: Post = post(operation(Replay.NEVER, in_flight=1), creates=8, updates=0)
         left = room
 
         def write(steps: Sequence[JournalStep], office: Post = office) -> None:
@@ -353,6 +353,32 @@ async def test_what_the_journal_cannot_take_is_not_sent_and_an_answer_that_it_ca
         result = await office.deliver(app, journal=Journal(write))
         assert (len(app.steps), result.unknown, str(result.error)) == (sent, unknown, "the disk is full"), room
         assert Counter(office.statuses().values()) == Counter(sent=4 * sent - unknown, unknown=unknown)
+
+
+@pytest.mark.parametrize(("replay", "most"), [(Replay.SAFE, 3), (Replay.KEY, 3), (Replay.NEVER, 1), (Replay.LOOKUP, 1)])
+async def test_intents_go_ahead_of_calls_only_where_they_do_no_harm(post: Any, replay: Replay, most: int) -> None:
+    """How many a crash would leave unknown whose calls were not made."""
+    office: Post = post(operation(replay, batch=1, in_flight=2), creates=12, updates=0)
+    app, ahead = ScriptedApp(["ok"], office.runtime), []
+    app.look = lambda step: ahead.append(len({s.step_id for s in office.journal()} - {s.id for s in app.steps}))
+    await office.deliver(app)
+    assert max(ahead) in (most, most - 1)
+    assert max(app.most_in_flight.values()) <= 2
+
+
+async def test_an_intent_whose_call_is_not_made_is_withdrawn(post: Any) -> None:
+    office: Post = post(operation(in_flight=1), creates=8, updates=0)
+    app, written = ScriptedApp(["fix"], office.runtime), []
+
+    def write(steps: Sequence[JournalStep]) -> None:
+        written.extend((s.first, s.withdrawn) for s in steps)
+        office.store.write_steps(steps)
+
+    result = await office.deliver(app, journal=Journal(write))
+    assert (len(app.steps), result.failed, result.outcomes.total()) == (1, 4, 4)
+    assert (5, True) in written
+    assert office.statuses() == dict.fromkeys(range(1, 5), "failed")
+    assert [s.first for s in office.journal()] == [1]
 
 
 async def test_nothing_is_sent_when_the_journal_cannot_be_written(post: Any) -> None:

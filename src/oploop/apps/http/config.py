@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from oploop.apps.base import AppConfig
 from oploop.apps.columns import Columns
-from oploop.apps.http.templates import Maker, check_body, check_path, maker, rows_maker
+from oploop.apps.http.templates import Maker, check_body, check_path, maker, rows_maker, texts_maker
 from oploop.records import Canonical, ColumnType, FieldType, Replay
 
 METHODS = Literal["POST", "PUT", "PATCH", "DELETE"]
@@ -230,6 +231,11 @@ class Call(Part):
     def make_records(self) -> Callable[[Columns, bool], list[Any]] | None:
         """Of a batch, all records at once; None where its template is too unusual for that."""
         return rows_maker(self.record)
+
+    @cached_property
+    def make_text(self) -> Callable[[Columns, bool], orjson.Fragment | None]:
+        """The same as JSON text, without an object for each record."""
+        return texts_maker(self.record)
 
     @model_validator(mode="after")
     def _fits(self) -> Call:

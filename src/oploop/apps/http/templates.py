@@ -16,7 +16,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from oploop.apps.columns import Columns, plain, rows_of
+import orjson
+
+from oploop.apps.columns import Chunk, Columns, plain, rows_of
+from oploop.apps.rowtexts import Member, Rows
+from oploop.apps.rowtexts import rows_of as rows_text
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
 _BODY = re.compile(r"\$(record|records|id|step|key\.[^\s]+|field\.[^\s]+)")
@@ -31,7 +35,7 @@ class Filling:
     remote_id: str | None
     step: str
     whole_id: bool = False  #: the app's ids are whole numbers
-    records: Sequence[Any] = ()  #: of a batch: what `$records` stands for
+    records: Sequence[Any] | orjson.Fragment = ()  #: of a batch: what `$records` stands for
 
 
 class Missing(ValueError):
@@ -128,6 +132,18 @@ def _object_maker(members: Mapping[str, Maker]) -> Maker:
     return make
 
 
+def rows_places(template: Any) -> dict[str, str] | None:
+    """The members of an object of plain places, of which `...` is the last if there is one; None for any other template."""
+    if template == "$record":
+        return {"...": "$record"}
+    if not isinstance(template, dict) or "..." in list(template)[:-1] or template.get("...", "$record") != "$record":
+        return None
+    plain_places = (v for n, v in template.items() if n != "...")
+    if not all(isinstance(v, str) and (v == "$id" or v.startswith("$key.")) for v in plain_places):
+        return None
+    return dict(template)
+
+
 def rows_maker(template: Any) -> Callable[[Columns, bool], list[Any]] | None:
     """What makes the bodies of many changes at once, where a template is an object of plain places: {id: $id, "...": $record}.
 
@@ -135,21 +151,55 @@ def rows_maker(template: Any) -> Callable[[Columns, bool], list[Any]] | None:
     """
     if template == "$record":
         return lambda changes, _: changes.sent
-    if not isinstance(template, dict) or "..." in list(template)[:-1] or template.get("...", "$record") != "$record":
+    places = rows_places(template)
+    if places is None:
         return None
-    places = {n: v for n, v in template.items() if n != "..."}
-    if not all(isinstance(v, str) and (v == "$id" or v.startswith("$key.")) for v in places.values()):
-        return None
+    plain_places = {n: place for n, place in places.items() if n != "..."}
 
     def make(changes: Columns, whole_id: bool) -> list[Any]:
-        columns = [(n, _column(place, changes, whole_id)) for n, place in places.items()]
+        columns = [(n, _column(place, changes, whole_id)) for n, place in plain_places.items()]
         made = rows_of(columns, len(changes))
-        if "..." in template:
+        if "..." in places:
             for body, record in zip(made, changes.sent, strict=True):
                 body.update(record)
         return made
 
     return make
+
+
+def texts_maker(template: Any) -> Callable[[Columns, bool], orjson.Fragment | None]:
+    """The same bodies, of changes that are alike, as the text of one JSON list; None where that cannot be made at once."""
+    places = rows_places(template)
+
+    def make(changes: Columns, whole_id: bool) -> orjson.Fragment | None:
+        if places is None:
+            return None
+        by = (id(make), whole_id)
+        text = changes.text(by, lambda chunk: _texts(chunk, places, whole_id))
+        return None if text is None else orjson.Fragment(text)
+
+    return make
+
+
+def _texts(chunk: Chunk, places: Mapping[str, str], whole_id: bool) -> Rows | None:
+    """What `places` makes of each change of a chunk."""
+    if chunk.key_members is None or chunk.sent_members is None:
+        return None
+    found: dict[str, Member] = {}
+    keys = {m.name: m for m in chunk.key_members(chunk.rows)}
+    for name, place in places.items():
+        if place == "$record":
+            sent = chunk.sent_members(chunk.rows)
+            if sent is None or any(m.name in found and m.sent is not None for m in sent):
+                return None
+            found |= {m.name: m for m in sent}
+        elif place == "$id" and not whole_id:
+            found[name] = Member(name, chunk.rows.column("__remote"))
+        elif place.removeprefix("$key.") in keys:
+            found[name] = keys[place.removeprefix("$key.")]._replace(name=name)
+        else:
+            return None
+    return rows_text(sorted(found.values(), key=lambda m: m.sent is not None))  # those of all rows first
 
 
 def _column(place: str, changes: Columns, whole_id: bool) -> list[Any]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import orjson
+
 from oploop.apps.columns import Columns, Taken, plain, span
 from oploop.apps.http.config import Call
 from oploop.apps.http.templates import Filling, Missing, at, path_of
@@ -74,14 +76,12 @@ async def _call(
 
 
 async def _batch(transport: Transport, call: Call, replay: Replay, step: Step, whole_id: bool) -> Sequence[Receipt]:
-    changes, many = step.changes, call.make_records
-    if isinstance(changes, Columns) and many is not None:
-        records = many(changes, whole_id)
-    else:
-        records = [call.make_record(filling_of(step, c, whole_id)) for c in changes]
-    first, last = span(changes)
+    named = call.results is not None and call.by != "index"  # each result is found by a field of the record
+    text = None if named else _text(call, step.changes, whole_id)
+    listed = _records(call, step, whole_id) if text is None else []
+    first, last = span(step.changes)
     name = f"{step.id}:{first}-{last}"
-    body = call.make_body(Filling({}, {}, None, step.id, records=records))
+    body = call.make_body(Filling({}, {}, None, step.id, records=text or listed))
     answer = await _call(transport, call, replay, call.path, body, name)
     said = _json(answer)
     if call.results is None:
@@ -92,13 +92,23 @@ async def _batch(transport: Transport, call: Call, replay: Replay, step: Step, w
     results = at(said, call.results)
     if not isinstance(results, list):
         raise LostAnswer(f"{call.method} {call.path}: there are no results at {call.results!r} in the answer")
-    return _matched(call, step.changes, records, results, answer)
+    return _matched(call, step.changes, listed, results, answer)
+
+
+def _text(call: Call, changes: Sequence[Change], whole_id: bool) -> orjson.Fragment | None:
+    return call.make_text(changes, whole_id) if isinstance(changes, Columns) else None
+
+
+def _records(call: Call, step: Step, whole_id: bool) -> list[Any]:
+    if isinstance(step.changes, Columns) and call.make_records is not None:
+        return call.make_records(step.changes, whole_id)
+    return [call.make_record(filling_of(step, c, whole_id)) for c in step.changes]
 
 
 def _matched(
     call: Call, changes: Sequence[Change], records: Sequence[Any], results: Sequence[Any], answer: Answer
 ) -> list[Receipt]:
-    """Each change's receipt by its result; one that has none is unknown."""
+    """Each change's receipt by its result; one that has none is unknown. `records`: what was sent, if results name it."""
     if call.by == "index":
         numbered = dict(enumerate(results))
         if results and all(isinstance(r, dict) and isinstance(r.get("index"), int) for r in results):
