@@ -233,3 +233,24 @@ async def test_rows_that_leave_are_archived_and_a_run_is_undone(desk: Desk) -> N
         "a@x.example": "archived",
         "c@x.example": "made by the app's own upsert",
     }
+
+
+async def test_pairs_have_their_first_delivery_and_their_limit_too(desk: Desk) -> None:
+    """A sync without fields is known by its own deliveries: it asks the first time, and is held to its limits afterwards."""
+    numbers = range(1, 201)
+    desk.box.load("deals", [{"id": str(n), "properties": {}} for n in numbers])
+    desk.box.load("contacts", [{"id": "7", "properties": {"email": "a@acme.example"}}])
+    desk.sync("pairs", "model: mart.pairs\nto: hubspot.deals_to_contacts\nmode: mirror\nkey: {from_id: a, to_id: b}\n")
+    pairs = "SELECT CAST(i AS VARCHAR) AS a, '7' AS b FROM range(1, {}) AS t(i)"
+    await desk.model("pairs", pairs.format(101))
+
+    unasked = await desk.turn(yes=False)
+    assert unasked.syncs[0].stopped == ["first delivery of this sync: 100 changes"]
+    assert desk.box.dump("deals_to_contacts") == []
+    assert sent(await desk.turn(), "pairs") == 100
+
+    await desk.model("pairs", pairs.format(201))
+    many = await desk.turn(yes=False)
+    assert many.syncs[0].stopped == ["changes 50% > 20%"]
+    await desk.model("pairs", pairs.format(111))
+    assert sent(await desk.turn(yes=False), "pairs") == 10

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -110,9 +110,11 @@ def make_plan(
     counts = {status: diff_.count(status) for status in d.SENT}
     known = diff_.known or d.look(bound, warehouse)
     first = tuple(f.label for f in bound.fields if f.field.name not in known.state_fields)
-    if not delivered_before(bound, warehouse):
+    before = delivered_before(bound, warehouse, known.names)
+    if not before:
         first = tuple(f.label for f in bound.fields)
-    findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, allow)]
+    whole = not before or 0 < len(first) == len(bound.fields)
+    findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, whole, allow)]
     findings += of_the_model(diff_, warehouse, known.names, allow)
     return SyncPlan(
         diff=diff_,
@@ -149,12 +151,18 @@ def undo_plan(diff_: d.Diff, warehouse: Warehouse, *, budget: Budget | None, und
     )
 
 
-def delivered_before(bound: BoundSync, warehouse: Warehouse) -> bool:
-    """Whether a delivery to the sync's object ever came to its end; one that died half-way is still the first."""
+def delivered_before(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> bool:
+    """Whether a delivery to the sync's object ever came to its end; one that died half-way is still the first.
+
+    Fields tell by themselves whether they were delivered; of a sync without any (pairs, members) its own deliveries count,
+    under each of its `names`.
+    """
     if not warehouse.columns("oploop.sync_runs"):
         return False
-    sql = f"SELECT 1 FROM oploop.sync_runs WHERE object = {literal(bound.app_object)} AND status = 'ok' LIMIT 1"
-    return bool(warehouse.rows(sql))
+    sql = f"SELECT 1 FROM oploop.sync_runs WHERE object = {literal(bound.app_object)} AND status = 'ok'"
+    if not bound.fields:
+        sql += f" AND sync IN ({', '.join(map(literal, names))})"
+    return bool(warehouse.rows(sql + " LIMIT 1"))
 
 
 def batches(operation: Operation, records: int) -> list[int]:
@@ -197,14 +205,14 @@ def _stopping_checks(diff_: d.Diff, warehouse: Warehouse) -> list[Finding]:
     ]
 
 
-def _guardrails(diff_: d.Diff, first: tuple[str, ...], allow: Collection[str]) -> list[Finding]:
-    """Findings of the guardrails. What a first delivery may change is for the person to judge who allows it."""
+def _guardrails(diff_: d.Diff, first: tuple[str, ...], whole: bool, allow: Collection[str]) -> list[Finding]:
+    """Findings of the guardrails. What a first delivery (of the `whole` sync, or of the fields that are `first`) may change is
+    for the person to judge who allows it."""
     name, limits, found = diff_.bound.name, diff_.bound.sync.limits, []
     changes = diff_.changes
-    whole = len(first) == len(diff_.bound.fields)
     if whole and diff_.bound.sync.mode in FORGETFUL and (changes or diff_.count("seen")):
         found.append(_first_run(diff_, allow))
-    elif first and changes:
+    elif (whole or first) and changes:
         what = "first delivery of this sync" if whole else f"first delivery of {', '.join(first)}"
         found.append(Finding(name, "first", f"{what}: {changes:,} changes", changes, stop="first" not in allow))
     if not whole:

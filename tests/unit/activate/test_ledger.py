@@ -202,11 +202,11 @@ def test_only_fields_that_were_sent_get_a_state_and_the_others_keep_theirs(engin
 def test_a_delivery_that_came_to_its_end_is_no_diff_even_before_a_read_shows_it(engine: Engine) -> None:
     bound = world(engine)
     plan, table = kept(engine, bound)
-    assert not delivered_before(bound, engine.warehouse)
+    assert not delivered_before(bound, engine.warehouse, [bound.name])
     fold(engine, bound, table, [step(1, 4, ids=[(n, f"new{n}") for n in range(1, 5)]), step(5, 8)])
     sync_runs.note_sync_run(engine.warehouse, plan, "r1", "ok", {"delivered": 8}, at(9))
     assert engine.diff(bound).counts == {}
-    assert delivered_before(bound, engine.warehouse)
+    assert delivered_before(bound, engine.warehouse, [bound.name])
 
 
 def test_two_creates_that_the_app_took_for_one_record_leave_one_state(engine: Engine) -> None:
@@ -303,7 +303,7 @@ def test_held_rows_are_noted_with_each_run(engine: Engine) -> None:
     assert engine.warehouse.rows("SELECT rows, created, held, delivered FROM oploop.sync_runs WHERE run_id = 'r1'") == [
         (3, 1, 2, 0)
     ]
-    assert not delivered_before(bound, engine.warehouse)
+    assert not delivered_before(bound, engine.warehouse, [bound.name])
 
 
 def test_a_crash_before_the_journal_begins_leaves_nothing(engine: Engine) -> None:
