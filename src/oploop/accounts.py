@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from oploop.activate import locked
-from oploop.apps.base import App
+from oploop.apps.base import Account, App
+from oploop.apps.transport import Refused, bare
 from oploop.errors import FixConfig, OploopError, did_you_mean
-from oploop.project import FieldsLock, Project, Sync, write_fields_lock
+from oploop.project import AppBlock, FieldsLock, Project, Sync, write_fields_lock
 from oploop.records import Field
 from oploop.warehouse.base import Warehouse
 
 #: Stands in for the raw table where an expression is to name a column alone.
 _RAW = "__raw"
+
+
+@contextlib.contextmanager
+def asking(block: AppBlock) -> Iterator[None]:
+    """What goes wrong while an app is asked is to be mended in its block, at the key that the message names."""
+    try:
+        yield
+    except OploopError as e:
+        e.place = e.place or block.place_named(str(e))
+        raise
+
+
+async def whose(app: App, block: AppBlock) -> Account:
+    """Whose account answers; FixConfig, with its place, when the app refuses the question itself."""
+    with asking(block):
+        try:
+            return await app.check()
+        except Refused as e:
+            asked = e.answer.request
+            said = f"{asked.method} {bare(asked.url)} was refused: {e.message}"
+            raise FixConfig(said, mend="check base_url, and what these credentials may do") from e
 
 
 class AccountFields:

@@ -85,6 +85,10 @@ class StopRun(OploopError):
     """Going on would do harm; nothing more is sent until a person has looked."""
 
 
+#: How many right words are listed where none is like the wrong one.
+LISTED = 30
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most like `word`, for "did you mean ..."; None when none is near."""
     choices = list(known)
@@ -94,12 +98,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A mend for an unknown word: the nearest right one, or the list of all."""
+    """A mend for an unknown word: the nearest right one, or the list of all, as far as it fits on a screen."""
     choices = sorted(known)
     near = nearest(word, choices)
     if near is not None:
         return f"did you mean {near!r}?"
     if not choices:
         return "there are none"
-    shown = ", ".join(choices[:12]) + (", …" if len(choices) > 12 else "")
-    return f"known: {shown}"
+    shown, more = ", ".join(choices[:LISTED]), len(choices) - LISTED
+    return f"known: {shown}" + (f", … and {more} more" if more > 0 else "")

@@ -21,7 +21,7 @@ from oploop.stages.alerting import alerted
 from oploop.stages.looking import verify
 from oploop.stages.ordering import waves
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
-from oploop.stages.reading import bind_all, build, extract, preflight, unit_tests
+from oploop.stages.reading import bind_all, build, extract, preflight, unit_tests, whose_all
 from oploop.stages.sending import deliver, recover
 from oploop.workspace import Event, Selection, Tell, Workspace, nobody
 
@@ -170,4 +170,5 @@ __all__ = [
     "unit_tests",
     "verify",
     "waves",
+    "whose_all",
 ]

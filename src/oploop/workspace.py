@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from oploop.accounts import AccountFields
+from oploop.accounts import AccountFields, asking
 from oploop.activate import ledger
 from oploop.activate.bind import AnyColumns, BoundSync, bind
 from oploop.activate.proving import prove, sql_of
@@ -322,10 +322,11 @@ class Workspace:
         for block in self.project.apps.values():
             app = self.app(block.name)
             places = {n: b.place for n, b in block.read.items()} | {n: b.place for n, b in block.tables.items()}
-            for name, place in places.items():
-                if name not in app.streams:
-                    mend = did_you_mean(name, app.streams)
-                    raise FixConfig(f"{block.name} has no stream {name!r}", mend=mend, place=place)
+            with asking(block):
+                for name, place in places.items():
+                    if name not in app.streams:
+                        mend = did_you_mean(name, app.streams)
+                        raise FixConfig(f"{block.name} has no stream {name!r}", mend=mend, place=place)
             for name, options in block.read.items():
                 since, exclude = options.since, frozenset(options.exclude)
                 check_reading(f"{block.name}.{name}", options, app.streams[name], self.runtime.now())

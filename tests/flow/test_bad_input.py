@@ -103,6 +103,13 @@ def test_a_sync_that_cannot_be_read_is_not_passed_over(desk: Desk, make: Callabl
         load_project(desk.folder, {})
 
 
+@pytest.mark.parametrize("name", ["fields.lock", "syncs/gone.yml"])
+def test_a_pipe_is_no_file_and_not_waited_for(desk: Desk, name: str) -> None:
+    os.mkfifo(desk.folder / name)
+    with pytest.raises(FixConfig, match=f"{name}: is no regular file"):
+        load_project(desk.folder, {})
+
+
 def test_syncs_must_be_a_folder(desk: Desk) -> None:
     (desk.folder / "syncs" / "tickets.yml").unlink()
     (desk.folder / "syncs").rmdir()

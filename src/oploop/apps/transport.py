@@ -61,6 +61,8 @@ MADE_BEFORE: ContextVar[bool] = ContextVar("made_before", default=False)
 #: Headers that hold a credential; words of them so long are never repeated.
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie|password", re.IGNORECASE)
 SECRET_FROM = 6
+#: What no header may hold.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 #: A path below `base_url` of which nothing needs to be resolved.
 _USUAL_PATH = re.compile(r"/?[\w%~-][\w.%~-]*(?:/[\w%~-][\w.%~-]*)*", re.ASCII)
 
@@ -98,6 +100,11 @@ class Transport:
         self._base = urljoin(self.base_url, "./")
         self._headers = dict(headers or {})
         self.policy = policy or Policy()
+        if any(_CONTROL.search(value) for value in self._headers.values()):
+            raise FixConfig(
+                "a credential has a line break, or another control character, in it",
+                mend=f"check {self.policy.credential()}",
+            )
         self.budget = budget
         self.runtime = runtime
         self._own: AiohttpSender | None = None

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oploop.accounts import whose
 from oploop.activate import rekeying
 from oploop.activate.bind import AnyColumns, bind
 from oploop.cli import show
 from oploop.errors import FixConfig, OploopError
+from oploop.extract.tables import columns_of
 from oploop.project import LOCK, written_secrets
 from oploop.warehouse import open_warehouse
 
@@ -46,6 +48,7 @@ async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
     findings += [_warehouse(ws), _state(ws)]
     well = {n for n, f in zip(names, apps, strict=True) if f.ok}
     with _some_warehouse(ws) as (warehouse, real):
+        findings += [f for n in names if n in well for f in _tables(ws, n, warehouse, real)]
         for sync in selection.pick(ws.project):
             if sync.app in well:
                 findings.append(await _sync(ws, sync, warehouse, real))
@@ -65,17 +68,17 @@ async def _app(ws: Workspace, name: str) -> Finding:
     block = ws.project.apps[name]
     try:
         app = ws.app(name)
-        for stream, options in block.read.items():
+        for stream, said in [*block.read.items(), *block.tables.items()]:
             if stream not in app.streams:
                 from oploop.errors import did_you_mean
 
                 raise FixConfig(
-                    f"{name} has no stream {stream!r}", mend=did_you_mean(stream, app.streams), place=options.place
+                    f"{name} has no stream {stream!r}", mend=did_you_mean(stream, app.streams), place=said.place
                 )
-        return Finding(name, True, show.clean((await app.check()).line))
+        return Finding(name, True, show.clean((await whose(app, block)).line))
     except OploopError as e:
         if e.place is None or e.place == block.place:
-            e.place = block.place_named(str(e))
+            e.place = block.place_named(e.message)
         return Finding(name, False, str(e), e)
 
 
@@ -84,6 +87,21 @@ def _written(ws: Workspace, names: Sequence[str]) -> list[Finding]:
     found = [w for n in names for w in written_secrets(type(ws.app(n)).Config, ws.project.apps[n])]
     told = {w.partition(" looks like")[0] for w in ws.project.warnings}
     return [Finding("secrets", None, w) for w in found if w.partition(" is a secret")[0] not in told]
+
+
+def _tables(ws: Workspace, name: str, warehouse: Warehouse, real: bool) -> Iterator[Finding]:
+    """The tables that other tools load for an app, and their columns."""
+    for stream, block in ws.project.apps[name].tables.items():
+        title = f"{name}.{stream}"
+        if not real:
+            yield Finding(title, None, f"{block.table} was not looked at, as the warehouse is not there")
+            continue
+        try:
+            columns_of(ws.app(name).streams[stream], block, warehouse)
+            yield Finding(title, True, f"from {block.table}")
+        except OploopError as e:
+            e = e.at(block.place)
+            yield Finding(title, False, str(e), e)
 
 
 def _warehouse(ws: Workspace) -> Finding:
@@ -97,7 +115,8 @@ def _warehouse(ws: Workspace) -> Finding:
     except OploopError as e:
         if e.message.startswith("no warehouse yet"):
             return Finding("warehouse", None, f"{e.message}; oploop extract makes it")
-        return Finding("warehouse", False, str(e), e.at(ws.project.warehouse.place))
+        e = e.at(ws.project.warehouse.place)
+        return Finding("warehouse", False, str(e), e)
 
 
 def _state(ws: Workspace) -> Finding:
@@ -155,7 +174,8 @@ async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> 
         if real:
             rekeying.refuse(warehouse, bound)
     except OploopError as e:
-        return Finding(sync.name, False, str(e), e.at(sync.place))
+        e = e.at(sync.place)
+        return Finding(sync.name, False, str(e), e)
     blind = ", blind: its records cannot be read" if bound.blind else ""
     text = f"{sync.model} → {bound.app_object}, {show.count(len(bound.fields), 'field')}{blind}"
     off = "" if sync.enabled else " · not enabled"

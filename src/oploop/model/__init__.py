@@ -35,7 +35,7 @@ def named_fields(root: Path) -> set[tuple[str, str]]:
 def model_names(root: Path) -> dict[str, Path]:
     """Models by the names that their files in `models/` declare, without starting an engine; unreadable files are left out."""
     found = {}
-    for path in sorted((root / "models").rglob("*.sql")):
+    for path in sorted(p for p in (root / "models").rglob("*.sql") if p.is_file()):
         try:
             match = _NAME.search(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError):

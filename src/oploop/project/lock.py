@@ -60,10 +60,12 @@ def _locked(value: object, place: Place, name: str) -> Locked:
 
 def _meaningful(path: Path) -> bool:
     """Whether anything but comments stands in the file."""
+    if not path.is_file():
+        return True  # read_yaml says what is wrong
     try:
         lines = path.read_bytes().splitlines()
     except OSError:
-        return True  # read_yaml says what is wrong
+        return True
     return any(s and not s.startswith(b"#") for s in (line.strip() for line in lines))
 
 

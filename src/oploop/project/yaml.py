@@ -92,6 +92,8 @@ def read_yaml(path: Path, shown: str) -> Block:
 
     Raises FixConfig, with file, line and mend, when it cannot be read, is not UTF-8, does not parse or is no map.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would never end
+        raise FixConfig("is no regular file", mend="put a file in its place, or remove it", place=Place(shown))
     try:
         data = path.read_bytes()
     except OSError as e:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from oploop.accounts import whose
 from oploop.activate import rekeying, states
 from oploop.activate.bind import BoundSync
-from oploop.errors import FixConfig, OploopError
+from oploop.errors import FixConfig
 from oploop.extract import StreamRequest, StreamResult
 from oploop.extract import extract as extract_streams
 from oploop.model.base import ModelResult, ModelStatus
@@ -30,12 +31,7 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str]
     used = {s.app for s in syncs} | {app for s in syncs for app, *_ in referenced(ws, s)}
     names = [b.name for b in ws.project.apps.values() if b.read or b.name in used]
     ws.stream_requests(syncs)  # unknown streams and objects are named before any call
-    answers = await asyncio.gather(*(ws.app(n).check() for n in names), return_exceptions=True)
-    for name, answer in zip(names, answers, strict=True):
-        if isinstance(answer, OploopError):
-            raise answer.at(ws.project.apps[name].place_named(str(answer)))
-        if isinstance(answer, BaseException):
-            raise answer
+    await whose_all(ws, names)
     targets = {(s.app, s.object) for s in syncs}
     neighbours = [s for s in ws.project.syncs.values() if s.enabled and (s.app, s.object) in targets and s not in syncs]
     bound = [await ws.precheck(s) for s in [*neighbours, *syncs]]
@@ -43,6 +39,14 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str]
     for b in bound[len(neighbours) :]:
         if b.name not in rekey:
             rekeying.refuse(ws.warehouse, b)
+
+
+async def whose_all(ws: Workspace, names: Collection[str]) -> None:
+    """Call each of these apps once; the first that does not answer is raised when all have been asked."""
+    asked = (whose(ws.app(n), ws.project.apps[n]) for n in names)
+    for answer in await asyncio.gather(*asked, return_exceptions=True):
+        if isinstance(answer, BaseException):
+            raise answer
 
 
 async def extract(

@@ -10,7 +10,7 @@ import pytest
 
 from oploop import loop
 from oploop.apps.dlt import DltApp, DltConfig
-from oploop.errors import FixConfig
+from oploop.errors import FixConfig, FixData
 from oploop.loop import Options
 from oploop.project import load_project
 from oploop.records import ReadOptions
@@ -191,3 +191,65 @@ async def test_a_resource_that_is_none_and_since_without_a_cursor_are_refused(tm
     assert all("note" not in r and "note" not in (r["_raw"] or "") for r in rows)
     one = DltApp("shop", DltConfig(source=shop.config.source.replace(":shop", ":log")), Runtime())
     assert list(one.streams) == ["log"], "a resource alone will do"
+
+
+ODD = """\
+import sys
+import dlt
+
+@dlt.resource(primary_key="id", write_disposition="merge")
+def broken():
+    yield [{"id": 1}]
+    raise RuntimeError("the shop is shut")
+
+@dlt.resource(primary_key="id", write_disposition="merge")
+def leaves():
+    yield [{"id": 1}]
+    sys.exit(3)
+
+@dlt.resource(primary_key="id", write_disposition="merge", columns={"id": {"data_type": "bigint"}})
+def odd():
+    yield {"id": 1, "big": 10**40, "torn": "a\\ud800", "numbered": {1: float("nan")}}
+
+@dlt.resource(primary_key="id", write_disposition="merge")
+def knot():
+    record = {"id": 1}
+    record["itself"] = record
+    yield record
+
+@dlt.source
+def shop():
+    return broken, leaves, odd, knot
+"""
+
+
+async def read_odd(folder: Path, resource: str) -> list[dict[str, Any]]:
+    path = folder / f"src_{next(_numbers)}.py"
+    path.write_text(ODD)
+    shop = DltApp("shop", DltConfig(source=f"{path}:shop"), Runtime())
+    return [r async for b in shop.read(resource, None, ReadOptions()) for r in b.table.to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("resource", "says"),
+    [
+        ("broken", r"failed at its resource 'broken' \(src_\d+\.py:7\): RuntimeError: the shop is shut"),
+        ("leaves", r"failed at its resource 'leaves' \(src_\d+\.py:12\): SystemExit: 3"),
+        ("knot", "a record cannot be written as JSON"),
+    ],
+)
+async def test_what_a_resource_raises_is_said_with_its_line(tmp_path: Path, resource: str, says: str) -> None:
+    with pytest.raises(FixData, match=says):
+        await read_odd(tmp_path, resource)
+
+
+async def test_values_that_no_json_has_are_texts(tmp_path: Path) -> None:
+    [row] = await read_odd(tmp_path, "odd")
+    assert (row["id"], row["big"], row["torn"], row["numbered"]) == (1, "1" + "0" * 40, "a?", '{"1":null}')
+
+
+async def test_a_module_that_ends_the_process_ends_a_read_only(tmp_path: Path) -> None:
+    path = tmp_path / f"src_{next(_numbers)}.py"
+    path.write_text("raise SystemExit(0)")
+    with pytest.raises(FixData, match="cannot be made: SystemExit: 0"):
+        await DltApp("shop", DltConfig(source=f"{path}:shop"), Runtime()).check()

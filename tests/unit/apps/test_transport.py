@@ -635,3 +635,15 @@ def test_large_bodies_are_zipped_where_the_app_takes_that() -> None:
     assert gzip.decompress(large.body or b"") == b"x" * 5000
     assert (large.headers["Content-Encoding"], large.headers["A"]) == ("gzip", "b")
     assert is_loopback("::1")
+
+
+def test_a_credential_with_a_line_break_is_named() -> None:
+    class Named(Policy):
+        def credential(self) -> str:
+            return "token"
+
+    with pytest.raises(FixConfig, match=r"a credential has a line break.* — check token") as e:
+        Transport(
+            "https://api.example", runtime=Runtime(), policy=Named(), headers={"Authorization": "Bearer s3cr\net"}
+        )
+    assert "s3cr" not in str(e.value)

@@ -269,3 +269,78 @@ def test_apps_asks_an_org_for_what_it_has(tmp_path: Path, monkeypatch: pytest.Mo
         one = run("apps", "salesforce", "Account", folder=tmp_path / "acme")
         assert "Billing_Id__c" in one.out
         assert "Contact" not in one.out
+
+
+def test_apps_tells_of_limits_and_of_the_tables_beside_one_that_is_out_of_order(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "shop.db") as db:
+        db.execute("CREATE TABLE customers (id INTEGER PRIMARY KEY)")
+        db.execute("CREATE TABLE log (text TEXT)")
+    db.close()
+    (tmp_path / "oploop.yml").write_text(
+        "name: a\nmodels: {engine: none}\napps: {s: {type: sqlite, database: shop.db}}\n"
+    )
+    done = run("apps", "s", folder=tmp_path)
+    assert done.code == 0
+    assert "read customers key id" in done.words
+    assert "log has no primary key" in done.words
+    told = run("apps", "s", "-o", "json", folder=tmp_path).json
+    assert (list(told["streams"]), list(told["untold"])) == (["customers"], ["log"])
+    for app in ("zendesk", "stripe"):
+        assert "\nlimit   " in run("apps", app).out
+
+
+def test_an_address_that_is_another_api_is_named_with_its_line(tmp_path: Path) -> None:
+    from oploop.apps.zendesk.sandbox import ZendeskSandbox
+
+    with ZendeskSandbox().running() as url:
+        (tmp_path / "oploop.yml").write_text(
+            "name: a\nmodels: {engine: none}\napps:\n  hubspot:\n    access_token: x\n"
+            f"    base_url: {url}\n    read: [contacts]\n"
+        )
+        for command in ("doctor", "extract"):
+            done = run(command, folder=tmp_path)
+            assert done.code == 2
+            assert "oploop.yml:6: GET " in done.out + done.err
+            assert "was refused: HTTP 404 — check base_url" in done.out + done.err
+
+
+def test_doctor_looks_at_the_tables_that_others_load(tmp_path: Path) -> None:
+    import duckdb
+
+    from oploop.apps.zendesk.sandbox import ZendeskSandbox
+
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as db:
+        db.execute("CREATE SCHEMA lake; CREATE TABLE lake.ticket AS SELECT 1 AS id, now() AS loaded_at")
+    with ZendeskSandbox().running() as url:
+        said = ZendeskSandbox.default_config(url)
+        block = "".join(f"    {k}: {v}\n" for k, v in said.items())
+        for table, code, says in (
+            ("{tickets: {table: lake.ticket, key: id, version: loaded_at}}", 0, "zendesk.tickets from lake.ticket"),
+            ("{tickets: {table: lake.tikets_of_us, key: id, version: loaded_at}}", 2, "did you mean 'lake.ticket'?"),
+            ("{tickets: {table: lake.ticket, key: nr, version: loaded_at}}", 2, "lake.ticket has no column 'nr'"),
+            ("{tikets: {table: lake.ticket, key: id, version: loaded_at}}", 2, "no stream 'tikets' — did you mean"),
+        ):
+            (tmp_path / "oploop.yml").write_text(
+                f"name: a\nmodels: {{engine: none}}\napps:\n  zendesk:\n{block}    tables: {table}\n"
+            )
+            done = run("doctor", folder=tmp_path)
+            assert (done.code, says in done.words) == (code, True), done.out
+
+
+def test_a_draft_of_a_sync_that_would_map_nothing_is_not_written(tmp_path: Path) -> None:
+    import duckdb
+
+    from oploop.apps.zendesk.sandbox import ZendeskSandbox
+
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as db:
+        db.execute("CREATE SCHEMA mart; CREATE TABLE mart.t AS SELECT 1 AS id, 2 AS odd")
+    with ZendeskSandbox().running() as url:
+        block = "".join(f"    {k}: {v}\n" for k, v in ZendeskSandbox.default_config(url).items())
+        (tmp_path / "oploop.yml").write_text(f"name: a\nmodels: {{engine: none}}\napps:\n  zendesk:\n{block}")
+        done = run("new", "sync", "mart.t", "zendesk.tickets", folder=tmp_path)
+        assert (done.code, "so nothing was written" in done.err) == (2, True)
+        assert run("new", "sync", "mart.t", "zendesk.tickets", "--name", "tö", folder=tmp_path).code == 2
+        assert run("doctor", folder=tmp_path).code == 0
+        assert "fields: {}" in run("new", "sync", "mart.t", "zendesk.tickets", "--dry-run", folder=tmp_path).out

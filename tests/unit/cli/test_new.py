@@ -44,17 +44,17 @@ def test_a_title_that_a_column_is_named_after_is_matched(read: Path, zendesk: Ze
 
 
 def test_the_key_and_the_mode_may_be_said(read: Path) -> None:
-    args = ("new", "sync", "mart.ticket_priority", "zendesk.users")
-    wrong = run(*args, folder=read)
+    wrong = run("new", "sync", "mart.ticket_priority", "zendesk.users", folder=read)
     assert wrong.code == 2
     assert "no column looks like a key of zendesk.users" in wrong.err
-    done = run(*args, "--key", "external_id=ticket_id", "--mode", "upsert", "--name", "people", folder=read)
+    args = ("new", "sync", "mart.ticket_priority", "zendesk.tickets", "--key", "external_id=ticket_id")
+    done = run(*args, "--mode", "create", "--name", "made", folder=read)
     assert done.code == 0, done.err
-    text = (read / "syncs" / "people.yml").read_text()
+    text = (read / "syncs" / "made.yml").read_text()
     assert "key: {external_id: ticket_id}" in text
-    assert "mode: upsert   # also: update" in text
-    again = run(*args, "--key", "external_id=ticket_id", "--name", "people", folder=read)
-    assert (again.code, (read / "syncs" / "people.yml").read_text()) == (2, text)
+    assert "mode: create   # also: update" in text
+    again = run(*args, "--name", "made", folder=read)
+    assert (again.code, (read / "syncs" / "made.yml").read_text()) == (2, text)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from oploop.apps.kinds import Kinds
 from oploop.errors import FixData
 from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, Stream
 
+_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_NAIVE_UTC
+
 
 class Rows:
     """Items of one read, on their way into tables."""
@@ -122,7 +124,27 @@ def _plain(item: Any) -> Any:
 def _dumped(record: Mapping[str, Any], times: set[str]) -> bytes:
     """A record as JSON. Names of its fields that are instants are added to `times`."""
     times.update(k for k, v in record.items() if isinstance(v, datetime))
-    return orjson.dumps(record, default=_other, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_NAIVE_UTC)
+    try:
+        return orjson.dumps(record, default=_other, option=_OPTIONS)
+    except orjson.JSONEncodeError:
+        pass
+    try:
+        return orjson.dumps(_sayable(record), default=_other, option=_OPTIONS)
+    except (orjson.JSONEncodeError, RecursionError) as e:
+        raise FixData(f"a record cannot be written as JSON: {e}", mend="let the resource yield plain values") from None
+
+
+def _sayable(value: Any) -> Any:
+    """A value with what JSON does not carry as text: whole numbers beyond 64 bits, and lone surrogates (as "?")."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_sayable(k): _sayable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_sayable(v) for v in value]
+    return value
 
 
 def _other(value: Any) -> Any:

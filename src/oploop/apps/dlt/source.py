@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -48,6 +49,7 @@ class Source:
         self._secrets = sorted(_secrets(self._args), key=len, reverse=True)
         self._made: Any = None
         self._function: Any = None
+        self._file: str | None = None  # where the function stands
 
     @property
     def shown(self) -> str:
@@ -143,6 +145,7 @@ class Source:
     def _load(self) -> Any:
         path, _, name = self._name.rpartition(":" if ":" in self._name else ".")
         module = _from_file(path) if path.endswith(".py") else self._imported(path)
+        self._file = getattr(module, "__file__", None)
         if not hasattr(module, name):
             raise FixConfig(f"source: {path} has no {name!r}", mend=did_you_mean(name, _callables(module)))
         return getattr(module, name)
@@ -168,15 +171,15 @@ class Source:
             return work()
         except OploopError:
             raise
-        except Exception as e:  # a source may raise anything
+        except (Exception, SystemExit) as e:  # a source may raise anything
             raise self._explain(e, doing) from None
 
-    def _explain(self, e: Exception, doing: str) -> OploopError:
+    def _explain(self, e: BaseException, doing: str) -> OploopError:
         from dlt.common.configuration.exceptions import ConfigFieldMissingException
 
         cause = _cause(e)
         said = self._without_secrets(f"{type(cause).__name__}: {' '.join(str(cause).split())}")[:300]
-        where = f"source: {self.shown} {doing}"
+        where = f"source: {self.shown} {doing}{self._line(cause)}"
         if isinstance(cause, ConfigFieldMissingException):
             missing = ", ".join(cause.fields)
             return FixConfig(f"source: {self.shown} is not told {missing}", mend=f"add it to args of {self._app}")
@@ -188,6 +191,11 @@ class Source:
         if status is not None or isinstance(cause, (TypeError, ValueError, LookupError)):
             return FixConfig(f"{where}: {said}", mend=f"check args of {self._app}, or mend the source")
         return FixData(f"{where}: {said}", mend="mend the source")
+
+    def _line(self, cause: BaseException) -> str:
+        """Where in the source's own file it was raised, where that can be told."""
+        frames = [f for f in traceback.extract_tb(cause.__traceback__) if f.filename == self._file]
+        return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:

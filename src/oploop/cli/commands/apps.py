@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from oploop.apps.base import App
     from oploop.records import Field, Object, Stream
     from oploop.workspace import Workspace
+
+T = TypeVar("T")
 
 #: Of how many streams and objects that the account tells all columns and fields are listed; of more, the names.
 MANY = 25
@@ -32,6 +34,7 @@ class Shown:
     fields: Mapping[str, Mapping[str, Field]]
     named: bool = False
     asked: bool = False  #: whether the account was asked
+    untold: Mapping[str, str] = field(default_factory=dict)  #: streams and objects that can be none, and why
 
 
 @make("apps", example="oploop apps\noploop apps zendesk\noploop apps salesforce Account\noploop apps new my_crm")
@@ -169,14 +172,10 @@ def _described(cli: Cli, cls: type[App], name: str, thing: str | None) -> Shown:
     cli.out.quiet, quiet = True, cli.out.quiet  # the project's warnings have been said
 
     async def work(ws: Workspace) -> Shown:
-        app = ws.app(name)
-        learnt = not cls.streams and not cls.objects
-        if thing is None and learnt and len({*app.streams, *app.objects}) > MANY:
-            return Shown(cls, app.streams, app.objects, {}, named=True, asked=True)
-        named = [n for n in ([thing] if thing is not None else app.objects) if n in app.objects]
-        fields = {n: await app.describe(n) for n in named}
-        streams, objects = _only(app.streams, app.objects, name, thing)
-        return Shown(cls, dict(streams), dict(objects), fields, asked=True)
+        from oploop.accounts import asking
+
+        with asking(ws.project.apps[name]):
+            return await _asked(ws.app(name), cls, name, thing)
 
     try:
         return with_workspace(cli, work, read_only=True)
@@ -184,9 +183,41 @@ def _described(cli: Cli, cls: type[App], name: str, thing: str | None) -> Shown:
         cli.out.quiet = quiet
 
 
+async def _asked(app: App, cls: type[App], name: str, thing: str | None) -> Shown:
+    """What the account has; of many things, their names. One of them that is out of order hides none of the others."""
+    learnt = not cls.streams and not cls.objects
+    if thing is None and learnt and len({*app.streams, *app.objects}) > MANY:
+        return Shown(cls, app.streams, app.objects, {}, named=True, asked=True)
+    untold: dict[str, str] = {}
+    streams, objects, fields = app.streams, app.objects, {}
+    if thing is None:
+        streams, objects = _told(streams, untold), _told(objects, untold)
+    for n in objects if thing is None else [thing] if thing in objects else ():
+        fields[n] = await app.describe(n)
+    streams, objects = _only(streams, objects, name, thing)
+    return Shown(cls, streams, objects, fields, asked=True, untold=untold)
+
+
+def _told(found: Mapping[str, T], untold: dict[str, str]) -> dict[str, T]:
+    """What an account says of each; why not, of those of which it cannot, goes into `untold`."""
+    from oploop.errors import OploopError
+
+    told = {}
+    for n in found:
+        try:
+            told[n] = found[n]
+        except OploopError as e:
+            untold[n] = str(e)
+    return told
+
+
 def _whole(shown: Shown) -> dict[str, Any]:
     c = shown.cls
-    about = {"type": c.type, "title": c.title, "limits": c.limits or None, "learns": c.learns or None}
+    about: dict[str, Any] = {
+        "type": c.type, "title": c.title, "limits": c.limits or None, "learns": c.learns or None
+    }  # fmt: skip
+    if shown.untold:
+        about["untold"] = dict(shown.untold)
     if shown.named:
         return {**about, "streams": {n: {} for n in shown.streams}, "objects": {n: {} for n in shown.objects}}
     streams = {
@@ -239,6 +270,10 @@ def _print(cli: Cli, name: str, shown: Shown) -> None:
         return
     _print_streams(cli, shown)
     _print_objects(cli, shown)
+    if c.limits:
+        out.lines(["", f"limit   {c.limits}"])
+    if shown.untold:
+        out.lines(["", *(f"{out.mark(None)} {n}: {why}" for n, why in shown.untold.items())])
     if c.learns and not shown.asked:
         out.line()
         out.line(f"and {c.learns}: oploop connect {c.type} adds it to a project; then oploop apps {c.type} lists them")

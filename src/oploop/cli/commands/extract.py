@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fnmatch
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ from oploop.cli import options
 from oploop.cli.command import Cli
 from oploop.cli.command import command as make
 from oploop.cli.opening import with_workspace
-from oploop.errors import OploopError
 
 if TYPE_CHECKING:
     from oploop.cli.out import Out
@@ -45,7 +43,8 @@ def command(cli: Cli, select: tuple[str, ...], exclude: tuple[str, ...], full: b
         requests = ws.stream_requests(syncs)
         keep = _filter(requests, select, exclude)
         with Progress(cli.out, ws.runtime.monotonic, "asking the apps") as progress:
-            await _ask(ws, {r.app.name for r in requests if keep(r)})
+            # the syncs' models are not looked at, as they may be waiting for just this read
+            await loop.whose_all(ws, {r.app.name for r in requests if keep(r)})
             progress.say("extract")
             return await loop.extract(ws, syncs, progress.tell, full=full, keep=keep)
 
@@ -57,20 +56,6 @@ def command(cli: Cli, select: tuple[str, ...], exclude: tuple[str, ...], full: b
     cli.out.data({"status": "failed" if failed else "ok", "extracted": extracted})
     _print(cli.out, results)
     return 1 if failed else 0
-
-
-async def _ask(ws: Workspace, apps: set[str]) -> None:
-    """Call each app once, so that a wrong credential or address is found before anything has changed.
-
-    The syncs' models are not looked at, as they may be waiting for just this read.
-    """
-    for name, answer in zip(
-        apps, await asyncio.gather(*(ws.app(n).check() for n in apps), return_exceptions=True), strict=True
-    ):
-        if isinstance(answer, OploopError):
-            raise answer.at(ws.project.apps[name].place)
-        if isinstance(answer, BaseException):
-            raise answer
 
 
 def _filter(

@@ -28,12 +28,13 @@ def command(cli: Cli, folder: Path, name: str | None, manifest: Path | None) -> 
     """
     from oploop.cli.commands.schema import write_schemas
     from oploop.project import init_project, read_manifest
+    from oploop.project.schema import FOLDER as SCHEMAS
 
     target = (cli.folder / folder if cli.folder is not None else folder).absolute()
     dbt = read_manifest(manifest) if manifest is not None else None
     written = init_project(target, name or target.resolve().name, dbt)
-    write_schemas(target)
     files = [p.relative_to(target).as_posix() for p in written if p.name != ".gitkeep"]
+    files += [f"{SCHEMAS}/{name}" for name in write_schemas(target)]
     models = [m.table for m in dbt.models] if dbt is not None else []
     cli.out.data({"folder": str(target), "files": files, "models": models})
     cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(str(folder))}: {', '.join(files)}")

@@ -57,7 +57,7 @@ def command(
     from oploop.errors import FixConfig
 
     label = name or model.rpartition(".")[2]
-    if not re.fullmatch(r"[A-Za-z0-9_][\w-]*", label):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", label):
         raise FixConfig(f"{label!r} is no sync's name", mend="use letters, digits, _ and -")
     given = dict(_pair(k) for k in keys)
 
@@ -67,6 +67,7 @@ def command(
     drafted, root = with_workspace(cli, work, read_only=True, wait=wait)
     text, path = as_yaml(drafted), root / "syncs" / f"{label}.yml"
     if not dry_run:
+        _refuse_empty(drafted)
         _write(path, text)
     cli.out.data(
         {
@@ -85,6 +86,17 @@ def command(
     cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(f'syncs/{path.name}')}: {matched}")
     cli.out.line(f"next: look at it, then oploop plan --select {label}")
     return 0
+
+
+def _refuse_empty(drafted: Draft) -> None:
+    """A sync that must have fields and has none would keep the whole project from being read."""
+    from oploop.errors import FixConfig
+
+    if not drafted.fields and drafted.mode in ("update", "upsert"):
+        raise FixConfig(
+            f"no column of {drafted.model} is named like a field of {drafted.target}, so nothing was written",
+            mend="give columns the fields' names in the model, or write the file yourself: --dry-run shows a beginning",
+        )
 
 
 def _pair(text: str) -> tuple[str, str]:
