@@ -68,13 +68,12 @@ async def _app(ws: Workspace, name: str) -> Finding:
     block = ws.project.apps[name]
     try:
         app = ws.app(name)
-        for stream, said in [*block.read.items(), *block.tables.items()]:
+        named = {n: o.place for n, o in block.read.items()} | {n: t.place for n, t in block.tables.items()}
+        for stream, place in named.items():
             if stream not in app.streams:
                 from oploop.errors import did_you_mean
 
-                raise FixConfig(
-                    f"{name} has no stream {stream!r}", mend=did_you_mean(stream, app.streams), place=said.place
-                )
+                raise FixConfig(f"{name} has no stream {stream!r}", mend=did_you_mean(stream, app.streams), place=place)
         return Finding(name, True, show.clean((await whose(app, block)).line))
     except OploopError as e:
         if e.place is None or e.place == block.place:

@@ -79,8 +79,8 @@ def columns_of(stream: Stream, block: TableBlock, warehouse: Warehouse) -> dict[
     """
     there = warehouse.columns(block.table)
     if not there:
-        own = ("oploop.", "raw_")
-        mend = did_you_mean(block.table, [t for t in warehouse.tables() if not t.startswith(own)])
+        others = [t for t in warehouse.tables() if not t.startswith(("oploop.", "raw_"))]
+        mend = did_you_mean(block.table, others)
         raise FixConfig(f"there is no table {block.table!r} in the warehouse", mend=mend, place=block.place)
     for own in (block.version, block.deleted):
         if own is not None:
