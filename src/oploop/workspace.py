@@ -6,42 +6,32 @@ their own.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import fnmatch
 import functools
 import re
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from oploop.accounts import AccountFields, asking
-from oploop.activate import ledger
+from oploop.accounts import AccountFields
 from oploop.activate.bind import AnyColumns, BoundSync, bind
 from oploop.activate.proving import prove, sql_of
 from oploop.activate.refbind import Referenced
 from oploop.apps.base import App
 from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mean
-from oploop.extract import StreamRequest, stream_states
 from oploop.extract.nouns import Source
 from oploop.extract.tables import LoadedStreams, TableReader, columns_of
 from oploop.model.base import Modeler, environment_table
-from oploop.project import Project, StreamBlock, Sync, check_columns
+from oploop.project import Project, Sync, check_columns
 from oploop.project.release import release_of
-from oploop.project.secrets import Variables
-from oploop.records import Object, Op, ReadOptions, Stream
+from oploop.records import Object, Op, Stream
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
-from oploop.state.vault import KEY_VARIABLE, StateVault
-from oploop.warehouse import open_server, open_session, open_warehouse
+from oploop.storage import Storage
 from oploop.warehouse.base import Warehouse
-
-WAREHOUSE_LEASE = "warehouse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,27 +86,6 @@ def matches(sync: Sync, word: str) -> bool:
     return fnmatch.fnmatchcase(sync.name, word)
 
 
-def check_reading(name: str, options: StreamBlock, stream: Stream, now: datetime) -> None:
-    """Refuse what would quietly read everything, or nothing: a mistyped field to exclude, a date to come.
-
-    Records have fields that are no columns, which may be excluded from `_raw`; so only what looks like a column is one.
-    """
-    if options.since is not None and options.since > now:
-        raise FixConfig(
-            f"{name}: since {options.since:%Y-%m-%d} is still to come, so nothing would be read",
-            mend="write a date that has passed",
-            place=options.place,
-        )
-    for field_name in options.exclude:
-        near = difflib.get_close_matches(field_name, stream.columns, n=1, cutoff=0.8)
-        if field_name not in stream.columns and near:
-            raise FixConfig(
-                f"{name} has no field {field_name!r} to exclude",
-                mend=f"did you mean {near[0]!r}?",
-                place=options.place,
-            )
-
-
 @dataclass
 class Workspace:
     """An open project. Use as a context manager within one event loop; closes what it opened."""
@@ -128,11 +97,9 @@ class Workspace:
     read_only: bool = False
     wait: float | None = None
     on_wait: Callable[[str], None] = lambda _: None
-    _warehouse: Warehouse | None = None
-    _state: StateReader | None = None
+    _storage: Storage | None = None
     _apps: dict[str, App] = field(default_factory=dict)
     _modeler: Modeler | None = None
-    _vault: StateVault | None = None
 
     def __post_init__(self) -> None:
         known = {"dev", "prod", *self.project.environments}
@@ -154,113 +121,30 @@ class Workspace:
         """Close apps, warehouse and state; safe to call twice."""
         for app in self._apps.values():
             await app.aclose()
-        held = self._warehouse is not None or self.project.warehouse.server
-        if self._warehouse is not None:
-            self._warehouse.close()
-            self._warehouse = None
-        if held and not self.read_only and self._state is not None:
-            with contextlib.suppress(RetryLater):  # a server that is away: the lease ends by itself
-                self.store.drop_lease(WAREHOUSE_LEASE)
-        if self._state is not None:
-            self._state.close()
-            self._state = None
-        if self._vault is not None:
-            self._vault.close()
-            self._vault = None
+        self.storage.close()
 
-    # -- state and warehouse -----------------------------------------------------------------------------------------
+    # -- what it keeps -----------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def storage(self) -> Storage:
+        """Warehouse, state and tokens."""
+        made = Storage(self.project, self.runtime, self.command, self.read_only, self.wait, self.on_wait)
+        return self._storage or made
 
     @property
     def state(self) -> StateReader:
         """The state, to read."""
-        if self._state is None:
-            if self.project.warehouse.server:
-                self._state = self._server_state()
-            elif self.read_only:
-                self._state = StateReader(self.project.state_dir)
-            else:
-                self._state = StateStore(self.project.state_dir, self.runtime)
-        return self._state
-
-    def _server_state(self) -> StateReader:
-        """The state in the warehouse, so that a runner that is thrown away leaves nothing behind."""
-        from oploop.state.postgres import PostgresReader, PostgresStore
-        from oploop.state.store import make_private
-
-        block = self.project.warehouse
-        if self.read_only:
-            return PostgresReader(lambda: open_session(block), "the warehouse")
-        make_private(self.project.state_dir)  # for what the loader and the models' engine keep for a while
-        return PostgresStore(lambda: open_session(block), self.runtime, "the warehouse")
+        return self.storage.state
 
     @property
     def store(self) -> StateStore:
         """The state, to write; only in a workspace that is not read-only."""
-        state = self.state
-        assert isinstance(state, StateStore), "a read-only workspace writes no state"
-        return state
-
-    @property
-    def vault(self) -> StateVault:
-        """Where apps keep tokens; opened when one is first kept, also in a workspace that is read-only otherwise."""
-        if self._vault is None:
-            variables = Variables(self.project.root)
-            self._vault = StateVault(self._store_of_tokens, self.project.state_dir, lambda: variables.get(KEY_VARIABLE))
-        return self._vault
-
-    def _store_of_tokens(self) -> StateStore:
-        block = self.project.warehouse
-        if not block.server:
-            return StateStore(self.project.state_dir, self.runtime)
-        from oploop.state.postgres import PostgresStore
-
-        return PostgresStore(lambda: open_session(block), self.runtime, "the warehouse")
+        return self.storage.store
 
     @property
     def warehouse(self) -> Warehouse:
         """The warehouse, opened at the first use; made ready when it may be written."""
-        if self._warehouse is None:
-            if self.project.warehouse.server:
-                self._warehouse = self._server()
-            else:
-                self._warehouse = open_warehouse(
-                    self.project.warehouse.database,
-                    read_only=self.read_only,
-                    runtime=self.runtime,
-                    wait=self.wait,
-                    holder=self._holder,
-                    on_wait=self.on_wait,
-                )
-                if not self.read_only:
-                    self.store.take_lease(WAREHOUSE_LEASE, self.command)
-            if not self.read_only:
-                ledger.ensure(self._warehouse)
-        return self._warehouse
-
-    def _server(self) -> Warehouse:
-        """A warehouse that many may read at once, and one process write: whoever holds the lease."""
-        if not self.read_only:
-            until, told = self.runtime.monotonic() + (self.wait or 0.0), False
-            while True:
-                try:
-                    self.store.take_lease(WAREHOUSE_LEASE, self.command)
-                    break
-                except RetryLater as e:
-                    holder, left = self._holder(), until - self.runtime.monotonic()
-                    if holder is not None and left <= 0:
-                        mend = "let it finish, or wait for it with --wait SECONDS"
-                        raise FixConfig(f"the warehouse is held by {holder}", mend=mend) from None
-                    if holder is None and left <= 0:
-                        raise
-                    if not told:
-                        self.on_wait(f"{e.message}, waiting up to {self.wait:g} s")
-                        told = True
-                    time.sleep(min(0.2, left))
-        return open_server(self.project.warehouse, read_only=self.read_only)
-
-    def _holder(self) -> str | None:
-        lease = self.state.lease(WAREHOUSE_LEASE)
-        return str(lease) if lease is not None else None
+        return self.storage.warehouse
 
     # -- apps and models ---------------------------------------------------------------------------------------------
 
@@ -273,7 +157,7 @@ class Workspace:
         """An app of the project, made at the first use."""
         if name not in self._apps:
             block = self.project.apps[name]
-            app = make_app(block, replace(self.runtime, vault=self.vault))
+            app = make_app(block, replace(self.runtime, vault=self.storage.vault))
             if block.tables:
                 app.streams = LoadedStreams(app.streams, block.tables)
             self._apps[name] = app
@@ -314,44 +198,6 @@ class Workspace:
             field_sql = functools.partial(self.fields.sql, self.warehouse)
             self._modeler = make_modeler(self.project.models, self.warehouse, self.runtime, field_sql=field_sql)
         return self._modeler
-
-    def stream_requests(self, syncs: Sequence[Sync], *, full: bool = False) -> list[StreamRequest]:
-        """The streams to read: those that the project asks for and that are due, and those that show what the syncs write or
-        refer to."""
-        wanted: dict[tuple[str, str], ReadOptions] = {}
-        for block in self.project.apps.values():
-            app = self.app(block.name)
-            places = {n: b.place for n, b in block.read.items()} | {n: b.place for n, b in block.tables.items()}
-            with asking(block):
-                for name, place in places.items():
-                    if name not in app.streams:
-                        mend = did_you_mean(name, app.streams)
-                        raise FixConfig(f"{block.name} has no stream {name!r}", mend=mend, place=place)
-            for name, options in block.read.items():
-                since, exclude = options.since, frozenset(options.exclude)
-                check_reading(f"{block.name}.{name}", options, app.streams[name], self.runtime.now())
-                wanted[block.name, name] = ReadOptions(since=since, exclude=exclude)
-        shown: set[tuple[str, str]] = set()
-        for sync in syncs:
-            stream = self.target(sync)[1]
-            if stream is not None:
-                shown.add((sync.app, stream.name))
-            shown |= {(app_name, of.name) for app_name, _, _, of in referenced(self, sync) if of is not None}
-        shown |= {(block.name, name) for block in self.project.apps.values() for name in block.tables}
-        for target in sorted(shown):
-            wanted.setdefault(target, ReadOptions())
-        due = [name for name in wanted if full or name in shown or self._due(*name)]
-        return [StreamRequest(self.source(a, s), self.app(a).streams[s], wanted[a, s], full) for a, s in due]
-
-    def _due(self, app: str, stream: str) -> bool:
-        """Whether a stream is to be read again: `every` has gone by since the last complete read began."""
-        block = self.project.apps[app].read.get(stream)
-        if block is None or block.every is None:
-            return True
-        state = stream_states(self.warehouse).get((app, stream))
-        if state is None or state.complete_began is None or state.reading:
-            return True
-        return (self.runtime.now() - state.complete_began).total_seconds() >= block.every
 
     def target(self, sync: Sync) -> tuple[Object, Stream | None]:
         """A sync's object and the stream that shows it (None: blind)."""

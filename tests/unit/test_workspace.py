@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from oploop.errors import FixConfig, Place
 from oploop.project import Project, Sync, load_project
 from oploop.runtime import Runtime
+from oploop.stages.streams import stream_requests
 from oploop.state import StateReader
-from oploop.workspace import WAREHOUSE_LEASE, Selection, Workspace, matches
+from oploop.storage import WAREHOUSE_LEASE
+from oploop.workspace import Selection, Workspace, matches
 
 PROJECT = """\
 name: acme
@@ -161,7 +163,7 @@ async def test_apps_are_made_once_and_unknown_streams_and_objects_are_named(proj
     async with Workspace(made, "prod", Runtime()) as ws:
         assert ws.app("zendesk") is ws.app("zendesk")
         with pytest.raises(FixConfig, match="no stream 'tickts' — did you mean 'tickets'") as e:
-            ws.stream_requests([])
+            stream_requests(ws, [])
         assert e.value.place is not None
         with pytest.raises(FixConfig, match="no object 'tikets' — did you mean 'tickets'") as e:
             ws.target(made.syncs["a"])
@@ -171,9 +173,9 @@ async def test_apps_are_made_once_and_unknown_streams_and_objects_are_named(proj
 async def test_a_syncs_target_is_read_without_being_asked_for(project: Callable[..., Project]) -> None:
     made = project(read="{users: {since: 2025-01-01, exclude: [phone]}}", a=SYNC % ("a", "tickets", "priority", ""))
     async with Workspace(made, "prod", Runtime()) as ws:
-        alone = {r.stream.name: r.options for r in ws.stream_requests([])}
+        alone = {r.stream.name: r.options for r in stream_requests(ws, [])}
         assert (set(alone), alone["users"].exclude) == ({"users"}, {"phone"})
         assert alone["users"].since is not None
-        both = {r.stream.name: r for r in ws.stream_requests(list(made.syncs.values()), full=True)}
+        both = {r.stream.name: r for r in stream_requests(ws, list(made.syncs.values()), full=True)}
         assert set(both) == {"users", "tickets"}
         assert both["tickets"].full

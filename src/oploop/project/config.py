@@ -285,7 +285,7 @@ def _warehouse(inner: Block | None, block: Block, root: Path, variables: Variabl
     if inner is None:
         return WarehouseBlock(WarehouseType.DUCKDB, root / "warehouse.duckdb")
     taken = take(inner, WAREHOUSE_KEYS, "warehouse")
-    if taken.get("type") is WarehouseType.POSTGRES:
+    if taken.get("type", WarehouseType.DUCKDB) is not WarehouseType.DUCKDB:
         return _server(taken, inner, block, root, variables)
     if "dsn" in taken:
         raise FixConfig(

@@ -19,6 +19,7 @@ from oploop.model.base import ModelResult, ModelStatus
 from oploop.project import Sync
 from oploop.report import RunReport, SyncReport
 from oploop.stages.ordering import waves
+from oploop.stages.streams import stream_requests
 from oploop.workspace import Event, Tell, Workspace, nobody, referenced
 
 #: Which of the wanted streams to read.
@@ -30,7 +31,7 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str]
     waves(syncs)  # references in a circle
     used = {s.app for s in syncs} | {app for s in syncs for app, *_ in referenced(ws, s)}
     names = [b.name for b in ws.project.apps.values() if b.read or b.name in used]
-    ws.stream_requests(syncs)  # unknown streams and objects are named before any call
+    stream_requests(ws, syncs)  # unknown streams and objects are named before any call
     await whose_all(ws, names)
     targets = {(s.app, s.object) for s in syncs}
     neighbours = [s for s in ws.project.syncs.values() if s.enabled and (s.app, s.object) in targets and s not in syncs]
@@ -53,7 +54,7 @@ async def extract(
     ws: Workspace, syncs: Sequence[Sync], tell: Tell = nobody, *, full: bool = False, keep: Keep = lambda _: True
 ) -> list[StreamResult]:
     """Read all wanted streams into their raw tables."""
-    requests = [r for r in ws.stream_requests(syncs, full=full) if keep(r)]
+    requests = [r for r in stream_requests(ws, syncs, full=full) if keep(r)]
     results = await extract_streams(
         requests,
         ws.warehouse,

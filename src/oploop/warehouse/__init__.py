@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,19 +47,22 @@ def open_server(block: WarehouseBlock, *, read_only: bool) -> Warehouse:
     Raises FixConfig for an address that leads nowhere, RetryLater when the server does not answer.
     """
     from oploop.errors import OploopError
-    from oploop.warehouse.postgres import open_postgres
 
     try:
-        return open_postgres(block.address(), read_only=read_only)
+        opened: Warehouse = _engine(block).open_at(block.address(), read_only=read_only)
+        return opened
     except OploopError as e:
         raise e.at(block.place) from None
 
 
 def open_session(block: WarehouseBlock) -> Any:
     """Another session with the server, for the state that stands in it; a connection of the driver's."""
-    from oploop.warehouse.postgres_server import Address, connect
+    return _engine(block).session_at(block.address())
 
-    return connect(Address.of(block.address()))
+
+def _engine(block: WarehouseBlock) -> Any:
+    """The file of a server's engine, which is called as the engine is in `oploop.yml`."""
+    return import_module(f"{__name__}.{block.type}")
 
 
 __all__ = ["SqlError", "Warehouse", "open_server", "open_session", "open_warehouse"]

@@ -333,4 +333,12 @@ def _first(connection: psycopg.Connection[Any], sql: Any, params: Sequence[Any])
     return row[0] if row else None
 
 
-__all__ = ["Columns", "PostgresWarehouse", "open_postgres"]
+open_at = open_postgres  # by these names every server's engine is opened
+
+
+def session_at(dsn: str) -> psycopg.Connection[Any]:
+    """Another session, for the state that stands in the server."""
+    return connect(Address.of(dsn))
+
+
+__all__ = ["Columns", "PostgresWarehouse", "open_at", "open_postgres", "session_at"]

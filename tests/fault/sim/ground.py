@@ -13,10 +13,10 @@ import psycopg
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
 from oploop.state.postgres import PostgresReader
+from oploop.storage import WAREHOUSE_LEASE
 from oploop.warehouse import Warehouse
 from oploop.warehouse.duckdb import DuckDBWarehouse
 from oploop.warehouse.postgres import PostgresWarehouse, open_postgres
-from oploop.workspace import WAREHOUSE_LEASE
 from tests.fault.sim.storage import Points, SimServerStore, SimStore, SimWarehouse
 
 SCHEMAS = ("mart", "raw_crm", "oploop", "oploop_state")

@@ -17,6 +17,7 @@ from oploop.loop import Options
 from oploop.records import Replay
 from oploop.report import RunReport
 from oploop.stages.undoing import Wish, plan_undo
+from oploop.storage import Storage
 from oploop.warehouse.base import literal
 from oploop.workspace import Workspace
 from tests.fault.sim import world as worlds
@@ -277,7 +278,8 @@ class Simulation:
         project = worlds.project(self.world, self.folder)
         try:
             warehouse, store = self.ground.opened(runtime, self.points, self._begins)
-            ws = Workspace(project, "prod", runtime, "sim", _warehouse=warehouse, _state=store, _apps={worlds.APP: app})
+            storage = Storage(project, runtime, "sim", _warehouse=warehouse, _state=store)
+            ws = Workspace(project, "prod", runtime, "sim", _storage=storage, _apps={worlds.APP: app})
             async with ws:
                 if turn.undoes:
                     await self._undo(ws, turn)

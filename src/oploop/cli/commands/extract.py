@@ -37,10 +37,11 @@ def command(cli: Cli, select: tuple[str, ...], exclude: tuple[str, ...], full: b
     async def work(ws: Workspace) -> list[StreamResult]:
         from oploop import loop
         from oploop.cli.progress import Progress
+        from oploop.stages.streams import stream_requests
         from oploop.workspace import Selection
 
         syncs = Selection().pick(ws.project)
-        requests = ws.stream_requests(syncs)
+        requests = stream_requests(ws, syncs)
         keep = _filter(requests, select, exclude)
         with Progress(cli.out, ws.runtime.monotonic, "asking the apps") as progress:
             # the syncs' models are not looked at, as they may be waiting for just this read
