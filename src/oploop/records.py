@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: A stream's position, as its reader wrote it: a JSON object that only the reader understands.
 Cursor: TypeAlias = dict[str, Any]
 
+#: sqlglot's name of the dialect in which syncs' SQL, and all of ours, is written; a warehouse translates it (decision 0017).
+DIALECT = "duckdb"
+
 #: Columns that oploop adds to each raw table.
 RAW = "_raw"  #: the record as the app sent it (less excluded fields), JSON text
 EXTRACTED_AT = "_extracted_at"  #: our clock: when the request that brought the record began

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oploop.errors import FixConfig, did_you_mean
+from oploop.records import DIALECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +69,7 @@ def _columns(f: FieldMapping) -> list[str]:
         return []
     from sqlglot import exp, parse_one
 
-    return list(dict.fromkeys(c.name for c in parse_one(f.sql, dialect="duckdb").find_all(exp.Column)))
+    return list(dict.fromkeys(c.name for c in parse_one(f.sql, dialect=DIALECT).find_all(exp.Column)))
 
 
 def _model_tree(infos: Mapping[str, ModelInfo], name: str, seen: set[str]) -> dict[str, Any]:

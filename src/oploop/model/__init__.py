@@ -12,6 +12,7 @@ from pathlib import Path
 from oploop.errors import FixConfig
 from oploop.model.base import Modeler
 from oploop.project import ModelsBlock
+from oploop.records import DIALECT
 from oploop.runtime import Runtime
 from oploop.warehouse.base import Warehouse
 
@@ -55,7 +56,7 @@ def declared_columns(path: Path) -> list[str] | None:
     if found is None:
         return None
     try:
-        statements = sqlglot.parse(text[_closing(text, found.end()) :].lstrip(" \n;"), dialect="duckdb")
+        statements = sqlglot.parse(text[_closing(text, found.end()) :].lstrip(" \n;"), dialect=DIALECT)
     except sqlglot.errors.SqlglotError:
         return None
     queries = [s for s in statements if isinstance(s, exp.Query)]

@@ -15,6 +15,7 @@ from oploop.errors import FixConfig, StopRun
 from oploop.model.base import CheckResult, ModelResult, ModelStatus
 from oploop.model.sqlmesh_faults import failure, one_line, rows
 from oploop.model.sqlmesh_setup import STATE_SCHEMA, Ears, Seen
+from oploop.records import DIALECT
 from oploop.runtime import Runtime
 from oploop.warehouse.base import Warehouse
 
@@ -155,7 +156,7 @@ def _audit_key(name: str, args: dict[str, Any]) -> tuple[str, str]:
 
 
 def _arguments(args: dict[str, Any]) -> str:
-    shown = {k: v.sql(dialect="duckdb") if hasattr(v, "sql") else str(v) for k, v in args.items() if k != "blocking"}
+    shown = {k: v.sql(dialect=DIALECT) if hasattr(v, "sql") else str(v) for k, v in args.items() if k != "blocking"}
     return ", ".join(f"{k} := {v}" for k, v in sorted(shown.items()))
 
 

@@ -16,6 +16,7 @@ from sqlmesh.utils.errors import NodeAuditsErrors
 
 from oploop.errors import FixConfig, OploopError, Place, did_you_mean, nearest
 from oploop.model.base import UnitTestResult
+from oploop.records import DIALECT
 from oploop.warehouse.base import Warehouse
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -27,7 +28,7 @@ _QUOTED = re.compile(r"'(@?\w+)'")
 
 def display(fqn: str) -> str:
     """SQLMesh's `"catalog"."schema"."name"` as a user writes it."""
-    table = exp.to_table(fqn, dialect="duckdb")
+    table = exp.to_table(fqn, dialect=DIALECT)
     return f"{table.db}.{table.name}" if table.db else str(table.name)
 
 

@@ -19,6 +19,7 @@ from oploop.model.sqlmesh_build import Build
 from oploop.model.sqlmesh_faults import display
 from oploop.model.sqlmesh_import import quietly
 from oploop.model.sqlmesh_setup import Ears, make_adapter, make_context
+from oploop.records import DIALECT
 from oploop.runtime import Runtime
 from oploop.warehouse.base import Warehouse
 
@@ -137,7 +138,7 @@ class SqlmeshModeler:
             name=model.name,
             kind=model.kind.name.value,
             path=str(path.relative_to(self._root.resolve()) if path is not None and inside else path or ""),
-            columns={name: kind.sql(dialect="duckdb") for name, kind in (model.columns_to_types or {}).items()},
+            columns={name: kind.sql(dialect=DIALECT) for name, kind in (model.columns_to_types or {}).items()},
             depends_on=sorted(display(parent) for parent in model.depends_on),
             description=model.description or "",
         )

@@ -23,7 +23,7 @@ from sqlmesh.core.config import (
 )
 from sqlmesh.core.console import NoopConsole, set_console
 from sqlmesh.core.context import Context
-from sqlmesh.core.engine_adapter import DuckDBEngineAdapter, PostgresEngineAdapter
+from sqlmesh.core.engine_adapter import EngineAdapter, create_engine_adapter
 from sqlmesh.core.loader import SqlMeshLoader
 from sqlmesh.core.model import create_external_model
 from sqlmesh.core.notification_target import BaseNotificationTarget, NotificationEvent
@@ -33,6 +33,7 @@ from oploop.errors import OploopError, Place
 from oploop.model import fields
 from oploop.model.sqlmesh_faults import line_of
 from oploop.model.sqlmesh_import import environment_kept
+from oploop.records import DIALECT
 from oploop.warehouse.base import Warehouse, quote, quote_table
 
 GATEWAY = "oploop"
@@ -102,10 +103,15 @@ class Connection(DuckDBConnectionConfig):  # type: ignore[misc]
         return self._adapter
 
 
-class ServerConnection(Connection):
-    """The same, of a server whose dialect the models are written in."""
+def connection_of(warehouse: Warehouse, adapter: Any) -> Connection:
+    """The connection of a warehouse, in whose dialect the models are written."""
 
-    DIALECT: ClassVar[str] = "postgres"
+    class Own(Connection):
+        DIALECT: ClassVar[str] = warehouse.dialect
+
+    made = Own(database=warehouse.label)
+    made._adapter = adapter
+    return made
 
 
 class RawTables(SqlMeshLoader):  # type: ignore[misc]
@@ -124,11 +130,11 @@ class RawTables(SqlMeshLoader):  # type: ignore[misc]
                 model.python_env["__oploop_fields__"] = Executable.value(sorted(used.items()))
         named = {fqn for model in models.values() for fqn in model.depends_on}
         for fqn in sorted(named - set(models)):
-            table = exp.to_table(fqn, dialect="duckdb")
+            table = exp.to_table(fqn, dialect=DIALECT)
             columns = self.warehouse.columns(f"{table.db}.{table.name}") if table.db else {}
             if columns:
-                if self.warehouse.dialect != "duckdb":  # where a name's case matters unless it is quoted
-                    columns = {quote(n): exp.DataType.build(t, dialect="duckdb") for n, t in columns.items()}
+                if self.warehouse.folds_case:
+                    columns = {quote(n): exp.DataType.build(t, dialect=DIALECT) for n, t in columns.items()}
                 external = self._external(f"{table.db}.{table.name}", columns, audits)
                 models[external.fqn] = external
         return models, index
@@ -148,9 +154,7 @@ class RawTables(SqlMeshLoader):  # type: ignore[misc]
 def make_context(root: Path, warehouse: Warehouse, cache_dir: Path, ears: Ears, adapter: Any) -> Context:
     """A loaded SQLMesh context for the project at `root`. Raises SQLMesh's ConfigError for models that cannot be."""
     set_console(ears)
-    kind = Connection if warehouse.dialect == "duckdb" else ServerConnection
-    connection = kind(database=warehouse.label)
-    connection._adapter = adapter
+    connection = connection_of(warehouse, adapter)
     loader = type("Loader", (RawTables,), {"warehouse": warehouse})
     config = Config(
         gateways={GATEWAY: GatewayConfig(connection=connection, state_schema=STATE_SCHEMA)},
@@ -166,16 +170,13 @@ def make_context(root: Path, warehouse: Warehouse, cache_dir: Path, ears: Ears, 
         return Context(paths=str(root), config=config, loader=loader, notification_targets=[AuditEar(ears=ears)])
 
 
-def make_adapter(warehouse: Warehouse) -> DuckDBEngineAdapter | PostgresEngineAdapter:
+def make_adapter(warehouse: Warehouse) -> EngineAdapter:
     """SQLMesh's adapter: on a cursor of the warehouse's own connection, or on a session of its own with a server. To be
     closed after each use, as an open cursor keeps the file held."""
     [(catalog,)] = warehouse.rows("SELECT current_database()")
-    if warehouse.dialect == "postgres":
-        return PostgresEngineAdapter(
-            lambda *_, **__: warehouse.session(), multithreaded=False, default_catalog=catalog, register_comments=True
-        )
-    return DuckDBEngineAdapter(
+    return create_engine_adapter(
         lambda *_, **__: warehouse.session(),
+        warehouse.dialect,
         multithreaded=False,
         default_catalog=catalog,
         register_comments=True,

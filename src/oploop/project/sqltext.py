@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from oploop.errors import FixConfig, Place, did_you_mean
+from oploop.records import DIALECT
 
 #: Functions that read files, the network, the process or other tables, that have effects, or that make many rows.
 _OUTSIDE = re.compile(
@@ -33,7 +34,7 @@ def check_columns(sql: str, columns: Collection[str], place: Place, name: str) -
     from sqlglot import exp, parse_one
 
     known = {c.lower() for c in columns}
-    for column in parse_one(f"SELECT {sql}", read="duckdb").find_all(exp.Column):
+    for column in parse_one(f"SELECT {sql}", read=DIALECT).find_all(exp.Column):
         if column.name.lower() not in known and not column.table:
             raise FixConfig(
                 f"{name}: there is no column {column.name!r}", mend=did_you_mean(column.name, columns), place=place
@@ -91,9 +92,9 @@ def wrong_with(sql: str) -> tuple[str, str] | None:
     if "\x00" in sql:
         return "holds a NUL character", "remove it"
     try:
-        tokens = tokenize(sql, read="duckdb")
+        tokens = tokenize(sql, read=DIALECT)
         # Without parentheses around it, so that `a) or (b` does not pass.
-        statements = parse(f"SELECT {sql}", read="duckdb")
+        statements = parse(f"SELECT {sql}", read=DIALECT)
     except (SqlglotError, RecursionError, ValueError, IndexError, AttributeError, TypeError, KeyError):
         return f"{_shown(sql)} is no SQL expression", "write one expression, like `score between 0 and 100`"
     if any(t.comments for t in tokens):

@@ -36,6 +36,7 @@ class Warehouse(Protocol):
     """
 
     dialect: str  #: sqlglot's name
+    folds_case: bool  #: a name that is not quoted loses its capitals, or others find it by no other spelling
     read_only: bool
     label: str  #: how messages call it: the file's name, or database and host
     columnar: bool  #: a table is read column by column, and takes hardly more room than what stands in it

@@ -24,6 +24,7 @@ class DuckDBWarehouse:
     """An open DuckDB file. Made by `open_duckdb`."""
 
     dialect = "duckdb"
+    folds_case = False
     columnar = True
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:

@@ -60,6 +60,7 @@ class PostgresWarehouse:
     """A session with a Postgres database. Made by `open_postgres`."""
 
     dialect = "postgres"
+    folds_case = True
     columnar = False
 
     def __init__(self, connection: psycopg.Connection[Any], address: Address, *, read_only: bool) -> None:
