@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from oploop.apps.sandbox import Fault
+from oploop.runtime import Runtime
 from tests.fault.test_kill import sent_ids
 from tests.flow.conftest import Desk
 
@@ -57,3 +59,30 @@ async def test_a_second_signal_ends_it_at_once_and_the_next_run_recovers(make_de
     report = await desk.turn()
     assert report.recovered
     assert set(desk.tickets("priority").values()) == {"high"}
+
+
+async def test_what_does_not_answer_in_its_time_is_unknown_and_said_to_be(
+    make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = make_desk(tickets=20)
+    await desk.model("SELECT i AS ticket_id, 'high' AS priority FROM range(1, 11) t(i)")
+    monkeypatch.setattr("oploop.activate.deliver.GRACE", 0.3)
+    desk.sandbox.faults.append(Fault("PUT .*update_many", "delay", seconds=30))
+
+    async def stop() -> None:
+        while not desk.runtime.stop.asked:
+            await asyncio.sleep(0.01)
+            if desk.writes() or desk.sandbox.faults[0].times == 0:
+                desk.runtime.stop.ask(signal.SIGTERM)
+
+    asking = asyncio.create_task(stop())
+    report = await desk.turn()
+    await asking
+    (done,) = report.syncs
+    assert done.delivery is not None
+    assert (done.status, done.delivery.unknown, report.exit_code) == ("interrupted", 10, 143)
+    assert await desk.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1") == [("unknown", 10)]
+    desk.runtime = Runtime()
+    desk.sandbox.faults.clear()
+    assert (await desk.turn()).status == "ok"
+    assert [p for n, p in desk.tickets("priority").items() if n <= 10] == ["high"] * 10

@@ -255,6 +255,10 @@ class Deliverer:
             return
         try:
             receipts = await self._send(replace(step, note=partial(self._note, entry)), until, undone)
+        except asyncio.CancelledError:  # its time is over: the intent stays without a receipt
+            self._stop = self._stop or Interrupted()
+            self._count(Counter({Outcome.UNKNOWN: len(step.changes)}))
+            raise
         except (Refused, SkipRecord) as e:
             await self._refused(step, operation, entry, e, undone, until)
         except LostAnswer as e:

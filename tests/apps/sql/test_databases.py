@@ -254,3 +254,31 @@ async def test_dates_and_long_numbers_keep_each_digit(box: Box) -> None:
     fields = {"b": row["b"]}
     await send(app, "facts", Op.UPDATE, [Change(1, Op.UPDATE, {"k": "a"}, fields, "a")])
     assert box.sql("SELECT b FROM facts") == [(b"\x00\xff",)]
+
+
+async def test_a_row_is_updated_only_while_it_is_as_it_was_read(box: Box) -> None:
+    box.sql(
+        "CREATE TABLE facts (id INT PRIMARY KEY, day DATE, at DATETIME, n BIGINT, f FLOAT, d DOUBLE, m DECIMAL(10,2), "
+        "ok BOOLEAN, b BLOB, t VARCHAR(40), j JSON)"
+    )
+    row = "'2024-02-29', '2024-02-29 12:00:00', 9007199254740993, 0.1, 0.1, 12.1, 1, X'DEAD', 'it''s 👋 ', '{\"a\":1}'"
+    box.sql(f"INSERT INTO facts VALUES (1, {row}), (2, {row}), (3, {row}), (4, {', '.join(['NULL'] * 10)})")
+    app = box.made()
+    await app.describe("facts")
+    rows, _, _ = await read(app, "facts")
+    names = [n for n, f in app.objects["facts"].fields.items() if n != "id" and f.type is not FieldType.JSON]
+    assert set(names) >= {"day", "at", "n", "f", "d", "m", "ok", "b", "t"}
+    box.sql("UPDATE facts SET t = 'theirs' WHERE id = 2")
+    box.sql("UPDATE facts SET m = 12.2 WHERE id = 3")
+    changes = [
+        Change(n, Op.UPDATE, {"id": r["id"]}, {"t": "ours"}, str(r["id"]), as_read={name: r[name] for name in names})
+        for n, r in enumerate(rows, 1)
+    ]
+    step = Step("c1", "s", "facts", Op.UPDATE, changes, conditional=True)
+    changed = (Outcome.CHANGED, "changed in the table since it was read")
+    for _ in range(2):  # a second try of the step is told the same
+        told = {r.number: (r.outcome, r.error) for r in await app.send(step)}
+        assert told == {1: (Outcome.OK, None), 2: changed, 3: changed, 4: (Outcome.OK, None)}
+    assert box.sql("SELECT t FROM facts ORDER BY id") == [("ours",), ("theirs",), ("it's 👋 ",), ("ours",)]
+    unconditional = Step("c2", "s", "facts", Op.UPDATE, changes)
+    assert {r.outcome for r in await app.send(unconditional)} == {Outcome.OK}

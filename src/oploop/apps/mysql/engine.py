@@ -76,6 +76,7 @@ class MySqlEngine(Engine):
     text = "CHAR"
     batch = 10_000
     in_flight = 2
+    lock = " FOR UPDATE"
     counted_overlap = 10_000  # numbers are given before the commit
 
     def __init__(self, app: str, dsn: str) -> None:

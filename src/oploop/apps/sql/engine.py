@@ -112,6 +112,7 @@ class Engine(Values, Faults):
     stage: ClassVar[str] = "oploop_stage"  #: the temporary table, as statements name it
     batch: ClassVar[int] = 50_000
     in_flight: ClassVar[int] = 1
+    lock: ClassVar[str] = ""  #: what a SELECT says so that its rows stay as they are to the end of the transaction
     counted_overlap: ClassVar[int] = 0  #: overlap of a cursor that counts rather than tells the time
 
     def __init__(self, app: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import orjson
 import pyarrow as pa
 
-from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.arrow import convert, empty_table, table_from_records
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.tables import TIMES, SqlColumn, Table, id_of, parts_of, stream_of
 from oploop.errors import FixConfig
@@ -185,6 +185,17 @@ class _Reading:
             deleted=[deleted] * len(records),
             exclude=self._options.exclude,
         )
+
+
+def as_read(table: Table, rows: Sequence[tuple[Any, ...]], columns: Sequence[SqlColumn]) -> dict[str, list[Any]]:
+    """Values as a read brings them, by the column's name."""
+    kinds = stream_of(table).columns
+    found = {}
+    for i, c in enumerate(columns):
+        values = [row[i] for row in rows]
+        values = list(map(_READ[c.kind.column], values)) if c.kind.column in _READ else values
+        found[c.name] = convert(values, kinds[c.raw]).to_pylist()
+    return found
 
 
 def _boolean(value: Any) -> Any:

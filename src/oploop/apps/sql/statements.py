@@ -6,8 +6,8 @@ a value is sent (only where not all rows send it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from oploop.apps.columns import Columns
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Group:
     """Changes that one statement delivers. `find`: the columns by which rows are found; `values`: those that are written;
-    `partial`: of them those that not every row sends; `rows`: what is staged, in the order of stage_columns."""
+    `partial`: of them those that not every row sends; `rows`: what is staged, in the order of stage_columns; `held`: by
+    number, what columns must still hold for the change to be made."""
 
     table: Table
     op: Op
@@ -30,6 +31,14 @@ class Group:
     values: tuple[SqlColumn, ...]
     partial: frozenset[str]
     rows: list[tuple[Any, ...]]
+    held: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def guards(self) -> list[SqlColumn]:
+        """The columns that are looked at before the update: no JSON, of which there is no one text."""
+        names = dict.fromkeys(n for held in self.held.values() for n in held)
+        columns = (self.table.by_name[n] for n in names if n in self.table.by_name)
+        return [c for c in columns if c.kind.column is not ColumnType.JSON]
 
     def stage_columns(self) -> list[tuple[str, SqlColumn | str]]:
         columns: list[tuple[str, SqlColumn | str]] = [("n", "BIGINT")]
@@ -55,6 +64,15 @@ class Statements:
     def missing(self, rows: str) -> str:
         """The numbers of staged rows that the table does not have."""
         return f"SELECT s.n FROM {self._joined('LEFT JOIN')} WHERE {self._absent} AND {rows}"
+
+    def present(self, columns: Sequence[SqlColumn]) -> str:
+        """(n, the columns as they are read) of staged rows that are in the table, which nobody changes from then on."""
+        values = ", ".join(c.kind.read.format(f"t.{self._engine.quote(c.name)}") for c in columns)
+        return f"SELECT s.n, {values} FROM {self._joined('JOIN')}{self._engine.lock}"
+
+    def forget(self, numbers: Sequence[int]) -> str:
+        """Take staged rows off the stage."""
+        return f"DELETE FROM {self._engine.stage} WHERE n IN ({', '.join(map(str, numbers))})"
 
     def ids(self) -> str:
         """(n, the key's columns) of staged rows that are in the table."""
@@ -87,6 +105,12 @@ class Statements:
 
     def _joined(self, how: str) -> str:
         return f"{self._engine.stage} AS s {how} {self._group.table.sql} AS t ON {self._same}"
+
+
+def conditional(groups: Sequence[Group], changes: Sequence[Change]) -> list[Group]:
+    """The same, with what their rows must still hold."""
+    held = {c.number: c.as_read for c in changes if c.as_read}
+    return [replace(g, held={row[0]: held[row[0]] for row in g.rows if row[0] in held}) for g in groups]
 
 
 def groups_of(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -> list[Group]:

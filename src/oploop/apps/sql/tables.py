@@ -15,6 +15,7 @@ from oploop.records import (
     Canonical,
     Column,
     ColumnType,
+    Condition,
     Deletes,
     Field,
     FieldType,
@@ -234,7 +235,7 @@ def object_of(table: Table, batch: int, in_flight: int) -> Object:
         replay=Replay.SAFE,
         keys=tuple(sorted({name for names in table.unique for name in names})),
     )
-    operations = {Op.CREATE: again, Op.UPDATE: again, Op.REMOVE: again}
+    operations = {Op.CREATE: again, Op.UPDATE: replace(again, condition=Condition()), Op.REMOVE: again}
     if table.unique:
         operations[Op.UPSERT] = by_key
     return Object(

@@ -16,7 +16,8 @@ import orjson
 
 from oploop.apps.columns import Columns, Taken, span
 from oploop.apps.sql.engine import Engine, RowsRefused
-from oploop.apps.sql.statements import Group, Statements, groups_of
+from oploop.apps.sql.reader import as_read
+from oploop.apps.sql.statements import Group, Statements, conditional, groups_of
 from oploop.apps.sql.tables import STEPS, Table, id_of
 from oploop.apps.transport import LostAnswer
 from oploop.errors import RetryLater
@@ -26,6 +27,7 @@ from oploop.runtime import Runtime
 TRIES = 4
 KEEP_DAYS = 30  #: how long the ids of steps are kept
 ALL = "1 = 1"  #: the condition of all staged rows
+CHANGED = "changed in the table since it was read"  #: why a conditional update was not made
 CHUNK = 100  #: rows that are tried at once where some of a batch are bad, before each is tried alone
 
 Answers = dict[int, tuple[str | None, str | None]]  #: number: (its row's id, why it was refused)
@@ -46,6 +48,8 @@ class TableWriter:
     async def send(self, table: Table, step: Step) -> Sequence[Receipt]:
         """See App.send. A step of which some rows are bad is delivered again within the same call, bad rows left out."""
         groups = await asyncio.to_thread(groups_of, self._engine, table, step.op, step.changes)
+        if step.conditional:
+            groups = conditional(groups, step.changes)
         careful = False
         for attempt in range(1, TRIES + 1):
             try:
@@ -118,6 +122,7 @@ class TableWriter:
             bad = work.stage(careful)
             if done is None:
                 answers |= {n: (None, why) for n, why in bad.items()}
+                answers |= work.leave_changed()
                 answers |= work.carefully() if careful else work.at_once()
             else:
                 answers |= work.looked_up()
@@ -179,6 +184,24 @@ class _Work:
             if isinstance(why, str):
                 bad[row[0]] = why
         return bad
+
+    def leave_changed(self) -> Answers:
+        """Take the rows off the stage that are no longer as they were read."""
+        guards = self._group.guards
+        if not guards:
+            return {}
+        self._run(self._sql.present(guards))
+        rows = self._cursor.fetchall()
+        now = as_read(self._group.table, [row[1:] for row in rows], guards)
+        held = self._group.held
+        changed = [
+            n
+            for at, (n, *_) in enumerate(rows)
+            if any(now[c.name][at] != held[n][c.name] for c in guards if c.name in held.get(n, {}))
+        ]
+        if changed:
+            self._run(self._sql.forget(changed))
+        return dict.fromkeys(changed, (None, CHANGED))
 
     def end(self) -> None:
         self._run(self._engine.drop_stage())
@@ -261,7 +284,8 @@ def _receipt(change: Change, answer: tuple[str | None, str | None] | None, given
     if answer is not None:
         made, why = answer
         if why is not None:
-            return Receipt(change.number, Outcome.REJECTED, remote, why)
+            outcome = Outcome.CHANGED if why == CHANGED else Outcome.REJECTED
+            return Receipt(change.number, outcome, remote, why)
         remote = remote or made
     if remote is None and given is not None:
         remote = str(change.fields[given])
