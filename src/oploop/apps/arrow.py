@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import pyarrow as pa
@@ -37,6 +37,9 @@ ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
     ColumnType.JSON: pa.string(),
 }
 
+#: What tells a column from the others.
+Of: TypeAlias = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
+
 #: Arrow field metadata that marks a text column as JSON for the warehouse.
 JSON_MARK = {b"oploop": b"json"}
 
@@ -50,9 +53,9 @@ def table_from_records(
     stream: Stream,
     records: Sequence[dict[str, Any]],
     *,
-    versions: int | Sequence[int],
+    versions: int | Sequence[int] | Of,
     extracted_at: datetime,
-    deleted: Sequence[bool] | None = None,
+    deleted: Sequence[bool] | Of | None = None,
     exclude: Iterable[str] = (),
     texts: bool = False,
     raw: Sequence[bytes] | None = None,
@@ -62,6 +65,7 @@ def table_from_records(
     fields), where they are not of the columns' form.
 
     `versions`: microseconds since 1970, one for all or one a record. `deleted`: which records are gone (none by default).
+    Either may be a function of the table of the stream's columns, where they tell it.
     Values that do not fit their declared type become NULL in the column and stay whole in `_raw`.
     """
     hidden = set(exclude)
@@ -84,10 +88,19 @@ def table_from_records(
     columns += [
         _joined(raw if raw is not None else list(map(orjson.dumps, shown))),
         pa.repeat(pa.scalar(extracted_at, TIMESTAMP), n),
-        pa.repeat(pa.scalar(versions, pa.int64()), n) if isinstance(versions, int) else pa.array(versions, pa.int64()),
-        pa.repeat(pa.scalar(False), n) if deleted is None else pa.array(deleted, pa.bool_()),
+        _told(versions, pa.int64(), n, columns, fields),
+        _told(False if deleted is None else deleted, pa.bool_(), n, columns, fields),
     ]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _told(what: Any, kind: pa.DataType, n: int, columns: list[Any], fields: list[pa.Field]) -> Any:
+    """A column of one value, of a list of them, or of what a function makes of the columns before `_raw`."""
+    if callable(what):
+        return what(pa.Table.from_arrays(columns, schema=pa.schema(fields[: len(columns)])))
+    if isinstance(what, int):
+        return pa.repeat(pa.scalar(what, kind), n)
+    return pa.array(what, kind)
 
 
 def _by_name(
@@ -249,6 +262,7 @@ __all__ = [
     "JSON_MARK",
     "META_COLUMNS",
     "TIMESTAMP",
+    "Of",
     "column_field",
     "convert",
     "empty_table",

@@ -39,7 +39,7 @@ async def settle() -> None:
 
 
 def others() -> set[asyncio.Task[object]]:
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 async def test_all_pages_come_in_order() -> None:

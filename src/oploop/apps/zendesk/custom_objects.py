@@ -70,7 +70,7 @@ class CustomObjects:
     async def definitions(self, name: str) -> list[dict[str, Any]]:
         """The definitions of an object's own fields."""
         path = f"custom_objects/{name.removeprefix(PREFIX)}/fields"
-        return records_of(await self._client.get(path), "custom_object_fields")[1]
+        return list(records_of(await self._client.get(path), "custom_object_fields")[1])
 
     def read(self, name: str, options: ReadOptions) -> AsyncIterator[Batch]:
         path = f"custom_objects/{name.removeprefix(PREFIX)}/records"

@@ -11,14 +11,19 @@ OrganizationObject, TicketFieldObject). Deleted records stay in the exports: tic
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from oploop.apps.arrow import table_from_records
+from oploop.apps.arrow import Of, table_from_records
 from oploop.apps.base import micros
+from oploop.apps.jsonrows import Records, records_in
+from oploop.apps.paging import ahead
 from oploop.apps.transport import Answer, Refused
 from oploop.apps.zendesk.client import Client
 from oploop.errors import FixData, RetryLater
@@ -141,6 +146,23 @@ def version_of(record: Mapping[str, Any]) -> int | None:
     return None
 
 
+def versions_in(table: pa.Table) -> pa.ChunkedArray:
+    """The same of each row of an export."""
+    times = [table[name].cast(pa.int64()) for name in ("updated_at", "created_at")]
+    if "generated_timestamp" in table.column_names:
+        times.insert(0, pc.multiply(table["generated_timestamp"], 1_000_000))
+    return pc.coalesce(*times, pa.scalar(0, pa.int64()))
+
+
+def deleted_in(stream: str, table: pa.Table) -> pa.ChunkedArray:
+    """`is_deleted` of each row of an export."""
+    if stream == "tickets":
+        return pc.fill_null(pc.equal(table["status"], "deleted"), False)
+    if stream == "users":
+        return pc.fill_null(pc.equal(table["active"], False), False)
+    return table["deleted_at"].is_valid() if stream == "organizations" else pa.repeat(False, table.num_rows)
+
+
 def to_table(
     stream: str,
     records: Sequence[dict[str, Any]],
@@ -151,29 +173,39 @@ def to_table(
     gone: Sequence[bool] | None = None,
 ) -> pa.Table:
     """A stream's records as its table. `at_least`: no version is below it. `gone` overrides what the records say."""
+    versions: Of | list[int] = versions_in
+    deleted: Of | Sequence[bool] = partial(deleted_in, stream)
     hidden = exclude.union(*(TWINS.get(name, ()) for name in exclude))
+    if hidden or gone is not None or at_least:  # the columns do not tell it all
+        versions = [max(version_of(r) or 0, at_least) for r in records]
+        deleted = [is_deleted(stream, r) for r in records] if gone is None else gone
     table = table_from_records(
-        STREAMS[stream],
-        records,
-        versions=[max(version_of(r) or 0, at_least) for r in records],
-        extracted_at=extracted_at,
-        deleted=[is_deleted(stream, r) for r in records] if gone is None else gone,
-        exclude=hidden,
+        STREAMS[stream], records, versions=versions, extracted_at=extracted_at, deleted=deleted, exclude=hidden
     )
     # Tickets repeat `custom_fields` as `fields`, which no document mentions: once as a column is enough.
     return table.drop_columns(["fields"]) if stream == "tickets" and "fields" in table.column_names else table
 
 
-def records_of(answer: Answer, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """(the whole body, its list of records); FixData when the list is missing."""
-    body = answer.json()
-    records = body.get(name) if isinstance(body, dict) else None
-    if not isinstance(records, list):
+def records_of(answer: Answer, name: str) -> tuple[dict[str, Any], Records]:
+    """(what else the answer says of its pages, its list of records); FixData when the list is missing."""
+    told, records = records_in(answer, name, "end_of_stream", "after_cursor", "end_time", "meta")
+    if records is None:
         raise FixData(f"Zendesk's answer has no list of {name}", mend="is base_url a Zendesk account?")
-    return body, records
+    return told, records
 
 
 # -- reading -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records as they came, and the place after them. `known`: a list's are known as of then, whenever they changed."""
+
+    records: Records
+    began: datetime
+    cursor: Cursor | None = None
+    complete: bool = False
+    known: int | None = None
 
 
 class Reader:
@@ -185,13 +217,26 @@ class Reader:
 
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """Read a stream from `cursor`, as `App.read` says."""
-        if stream == "organizations":
-            return self._by_time(stream, cursor, options)
         if stream == "ticket_fields":
             return self._whole(stream, options)
         if not STREAMS[stream].incremental:
             return self.listed(STREAMS[stream], stream, stream, options)
-        return self._by_cursor(stream, cursor, options)
+        by = self._by_time if stream == "organizations" else self._by_cursor
+        return self._batches(STREAMS[stream], by(stream, cursor, options), options)
+
+    async def _batches(
+        self, stream: Stream, pages: AsyncGenerator[Page], options: ReadOptions
+    ) -> AsyncGenerator[Batch]:
+        """Pages as rows, while the next ones are on their way."""
+        async with ahead(pages) as found:
+            async for page in found:
+                if page.known is None:
+                    table = to_table(stream.name, page.records, extracted_at=page.began, exclude=options.exclude)
+                else:
+                    table = table_from_records(
+                        stream, page.records, versions=page.known, extracted_at=page.began, exclude=options.exclude
+                    )
+                yield Batch(stream.name, table, page.cursor, complete=page.complete)
 
     def _start(self, options: ReadOptions) -> int:
         """The start time (unix seconds) of a first read; Zendesk refuses one that is less than a minute old."""
@@ -199,7 +244,7 @@ class Reader:
             return 0
         return max(0, int(min(options.since, self._client.runtime.now() - TOO_RECENT).timestamp()))
 
-    async def _by_cursor(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+    async def _by_cursor(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Page]:
         after: str | None = (cursor or {}).get("after")
         start: int = (cursor or {}).get("start_time", self._start(options))
         while True:
@@ -221,12 +266,11 @@ class Reader:
                 raise RetryLater(f"the export of {stream} does not move on from its cursor", mend="run again later")
             after = found or after  # an empty export may have no cursor: then the old one stays good
             here: Cursor = {"start_time": start} if after is None else {"after": after}
-            table = to_table(stream, records, extracted_at=began, exclude=options.exclude)
-            yield Batch(stream, table, here, complete=ended)
+            yield Page(records, began, here, ended)
             if ended:
                 return
 
-    async def _by_time(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+    async def _by_time(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Page]:
         start: int = (cursor or {}).get("start_time", self._start(options))
         while True:
             began = self._client.runtime.now()
@@ -237,26 +281,24 @@ class Reader:
             ended = bool(told) if told is not None else len(records) < self._page
             reached = body.get("end_time")
             reached = start if reached is None else int(reached)
-            table = to_table(stream, records, extracted_at=began, exclude=options.exclude)
             if not ended and reached <= start:
                 # More records than a page holds share this second: the export would give the same page for ever.
-                yield Batch(stream, table)
-                async for batch in self._by_list(stream, options):
-                    yield batch
-                reached = start + 1
-                table = table.slice(0, 0)
+                yield Page(records, began)
+                async for page in self._by_list(stream):
+                    yield page
+                reached, records = start + 1, Records([])
             start = reached
-            yield Batch(stream, table, {"start_time": start}, complete=ended)
+            yield Page(records, began, {"start_time": start}, ended)
             if ended:
                 return
 
-    async def _by_list(self, stream: str, options: ReadOptions) -> AsyncIterator[Batch]:
-        """All live records by the paged list; batches without a cursor."""
+    async def _by_list(self, stream: str) -> AsyncGenerator[Page]:
+        """All live records by the paged list, without a cursor."""
         params: dict[str, Any] = {"page[size]": LIST_PAGE}
         while True:
             began = self._client.runtime.now()
             body, records = records_of(await self._client.get(stream, params), stream)
-            yield Batch(stream, to_table(stream, records, extracted_at=began, exclude=options.exclude))
+            yield Page(records, began)
             meta = body.get("meta") or {}
             if not meta.get("has_more"):
                 return
@@ -271,23 +313,19 @@ class Reader:
         table = to_table(stream, records, extracted_at=began, exclude=options.exclude, at_least=at_least)
         yield Batch(stream, table, {}, complete=True)
 
-    async def listed(self, stream: Stream, path: str, name: str, options: ReadOptions) -> AsyncIterator[Batch]:
+    def listed(self, stream: Stream, path: str, name: str, options: ReadOptions) -> AsyncGenerator[Batch]:
         """A list that is read whole, page by page; each record is known as of the answer that shows it."""
+        return self._batches(stream, self._listing(path, name), options)
+
+    async def _listing(self, path: str, name: str) -> AsyncGenerator[Page]:
         params: dict[str, Any] = {"page[size]": LIST_PAGE}
         while True:
             began = self._client.runtime.now()
             answer = await self._client.get(path, params)
-            body, records = records_of(answer, name)
-            table = table_from_records(
-                stream,
-                records,
-                versions=answer.date_micros() or micros(began),
-                extracted_at=began,
-                exclude=options.exclude,
-            )
-            meta = body.get("meta") or {}
+            told, records = records_of(answer, name)
+            meta = told.get("meta") or {}
             more = bool(meta.get("has_more")) and meta.get("after_cursor") not in (None, params.get("page[after]"))
-            yield Batch(stream.name, table, None if more else {}, complete=not more)
+            yield Page(records, began, None if more else {}, not more, answer.date_micros() or micros(began))
             if not more:
                 return
             params = {"page[size]": LIST_PAGE, "page[after]": meta["after_cursor"]}
@@ -305,7 +343,7 @@ class Reader:
 
     async def _show_many(self, stream: str, ids: Sequence[str], began: datetime) -> pa.Table:
         answer = await self._client.get(f"{stream}/show_many", {"ids": ",".join(ids)})
-        _, records = records_of(answer, stream)
+        records = list(records_of(answer, stream)[1])
         shown = {str(r.get("id")) for r in records}
         missing: list[dict[str, Any]] = [{"id": int(i)} for i in ids if i not in shown and i.isdigit()]
         gone = [is_deleted(stream, r) for r in records] + [True] * len(missing)
