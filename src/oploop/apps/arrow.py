@@ -11,12 +11,13 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Raw
 
-from oploop.apps.jsonrows import Columns, Records, offsets
+from oploop.apps.jsonrows import Columns, Records
 from oploop.errors import FixData
 from oploop.lean import arrow_alone
 from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
@@ -137,7 +138,9 @@ def _values(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
 def _joined(texts: Sequence[Any], data: bytes | None = None) -> pa.Array:
     """Texts in UTF-8, as bytes or what has them, as a column: copied once, checked once. `data`: all of them joined."""
     data = b"".join(texts) if data is None else data
-    found = pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets(texts)), pa.py_buffer(data))
+    ends = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=ends[1:])
+    found = pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(data))
     try:
         found.validate(full=True)
     except pa.ArrowInvalid:

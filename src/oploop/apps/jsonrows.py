@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any, overload
 
 import msgspec
@@ -19,7 +18,7 @@ import orjson
 
 from oploop.apps.policy import Answer
 from oploop.errors import FixData
-from oploop.records import META_COLUMNS, ColumnType
+from oploop.records import ColumnType
 
 #: An app that gives more undeclared fields than that has names made of values; then dicts serve better.
 MOST_UNDECLARED = 300
@@ -180,11 +179,4 @@ def _any_set(values: Sequence[Any]) -> bool:
     return any(v is not msgspec.UNSET for v in values)
 
 
-def offsets(texts: Sequence[Any]) -> Any:
-    """Where each of some texts begins when they stand one behind the other, and where the last one ends (32 bits each)."""
-    from array import array
-
-    return array("i", accumulate(map(len, texts), initial=0))
-
-
-__all__ = ["META_COLUMNS", "Columns", "Records", "offsets", "records_in"]
+__all__ = ["Columns", "Records", "records_in"]

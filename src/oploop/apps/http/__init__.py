@@ -120,10 +120,9 @@ class HttpApp(App):
         answer.json()
         return Account(f"{self.config.base_url} answers")
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """See `reader`."""
-        async for batch in self._reader.read(self.streams[stream], self.specs[stream], cursor, options):
-            yield batch
+        return self._reader.read(self.streams[stream], self.specs[stream], cursor, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """One call a record, by the object's `fetch`. Without one its records are seen by reads alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +10,7 @@ from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.http.config import Paging, StreamSpec
 from oploop.apps.http.templates import at
+from oploop.apps.paging import ahead
 from oploop.apps.transport import Answer, Transport
 from oploop.errors import FixData
 from oploop.records import Batch, ColumnType, Cursor, ReadOptions, Stream
@@ -33,12 +34,14 @@ class ListReader:
         newest = (cursor or {}).get("since")
         start = newest if newest is not None else (options.since.timestamp() if options.since else None)
         asked: float | None = None  # the app's clock when the read began
-        async for records, answer, began in self._pages(spec, start):
-            if asked is None:
-                asked = (answer.date_micros() or 0) / 1_000_000 or began.timestamp()
-            times = [_seconds(r.get(spec.since.column), spec, spec.since.column) for r in records] if spec.since else []
-            newest = max([t for t in times if t is not None] + ([newest] if newest is not None else []), default=newest)
-            yield Batch(stream.name, self.table(stream, spec, records, answer, began, options.exclude))
+        async with ahead(self._pages(spec, start)) as pages:
+            async for records, answer, began in pages:
+                if asked is None:
+                    asked = (answer.date_micros() or 0) / 1_000_000 or began.timestamp()
+                since = spec.since.column if spec.since is not None else None
+                times = [_seconds(r.get(since), spec, since) for r in records] if since is not None else []
+                newest = max([t for t in (*times, newest) if t is not None], default=None)
+                yield Batch(stream.name, self.table(stream, spec, records, answer, began, options.exclude))
         if spec.since is not None and asked is not None:
             # a record that was changed after its page had gone by is of after the begin, whatever a later page shows
             newest = asked if newest is None else min(newest, asked)
@@ -67,7 +70,7 @@ class ListReader:
 
     async def _pages(
         self, spec: StreamSpec, since: float | None
-    ) -> AsyncIterator[tuple[list[dict[str, Any]], Answer, datetime]]:
+    ) -> AsyncGenerator[tuple[list[dict[str, Any]], Answer, datetime]]:
         params: dict[str, Any] = {k: str(v).lower() if isinstance(v, bool) else v for k, v in spec.params.items()}
         if spec.since is not None and since is not None:
             params[spec.since.param] = _asked(since - OVERLAP, spec.since.format)

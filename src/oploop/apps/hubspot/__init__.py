@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -100,8 +100,9 @@ class HubSpotApp(App):
             batches = Associations(self.client, self.streams[stream]).read(options)
         else:
             batches = self._lists.read(stream, options)
-        async for batch in batches:
-            yield batch
+        async with aclosing(batches):
+            async for batch in batches:
+                yield batch
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """The records with these ids as they are now; those that are gone have `_deleted` true."""

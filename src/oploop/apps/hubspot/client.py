@@ -18,6 +18,7 @@ from pydantic import Field as ConfigField
 from pydantic import SecretStr, model_validator
 
 from oploop.apps.base import AppConfig
+from oploop.apps.jsonrows import Records, records_in
 from oploop.apps.oauth import OAuth, RefreshToken
 from oploop.apps.transport import Answer, Budget, DayQuota, Policy, Quota, Sender, Transport, Verdict, retry_after
 from oploop.errors import FixConfig, FixData, did_you_mean
@@ -219,16 +220,15 @@ class Client:
 
 def results_of(answer: Answer, key: str = "results") -> list[dict[str, Any]]:
     """An answer's list of records; FixData when there is none."""
-    records: list[dict[str, Any]] = body_of(answer, key)[key]
-    return records
+    return list(page_of(answer, key)[0])
 
 
-def body_of(answer: Answer, key: str = "results") -> dict[str, Any]:
-    """An answer's body, which has a list of records."""
-    body = answer.json()
-    if not isinstance(body, dict) or not isinstance(body.get(key), list):
+def page_of(answer: Answer, key: str = "results") -> tuple[Records, str | None]:
+    """An answer's records as they stand in it, and where the next page begins."""
+    told, records = records_in(answer, key, "paging")
+    if records is None:
         raise FixData(f"HubSpot's answer has no list of {key}", mend="is base_url HubSpot's address?")
-    return body
+    return records, next_after(told)
 
 
 def next_after(body: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ memberships), owners.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -49,7 +49,7 @@ class Associations:
         assert pair is not None
         return await self._client.type_of(pair[0]), await self._client.type_of(pair[1])
 
-    async def read(self, options: ReadOptions) -> AsyncIterator[Batch]:
+    async def read(self, options: ReadOptions) -> AsyncGenerator[Batch]:
         """All pairs: the list of the left records shows up to 100 of each one's right ones; more are asked for."""
         left, right = await self._types()
         after: str | None = None
@@ -187,7 +187,7 @@ class Lists:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def read(self, name: str, options: ReadOptions) -> AsyncIterator[Batch]:
+    async def read(self, name: str, options: ReadOptions) -> AsyncGenerator[Batch]:
         pages = {LISTS: self._lists, OWNERS: self._owners, MEMBERSHIPS: self._members}[name]
         stream = STREAMS[name]
         async for records, answer in pages():

@@ -12,7 +12,7 @@ Sources: developers.hubspot.com, API reference: objects (list, batch read, archi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
@@ -21,8 +21,10 @@ import pyarrow as pa
 
 from oploop.apps.arrow import instants, table_from_records
 from oploop.apps.base import micros
-from oploop.apps.hubspot.client import Client, body_of, next_after, results_of
+from oploop.apps.hubspot.client import Client, page_of
 from oploop.apps.hubspot.objects import META, changed_property, kind_of, shown
+from oploop.apps.jsonrows import Records
+from oploop.apps.paging import ahead
 from oploop.records import Batch, Cursor, FieldType, ReadOptions, Stream
 
 PAGE = 100
@@ -36,7 +38,7 @@ MOST_GATHERED = 1_000  #: records that are handed on together
 MERGED = "hs_merged_object_ids"
 
 #: Records of a page, when they were shown, and where a read goes on after them.
-Pages: TypeAlias = AsyncIterator[tuple[list[dict[str, Any]], datetime, Cursor]]
+Pages: TypeAlias = AsyncGenerator[tuple[Records, datetime, Cursor]]
 
 
 class RecordReader:
@@ -58,17 +60,19 @@ class RecordReader:
         self._changed = changed_property(name)
         self._path = f"crm/v3/objects/{kind}"
 
-    async def read(self, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+    async def read(self, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """Read on from `cursor`, as `App.read` says. New properties are read of all records."""
         name, of = self._stream.name, hashlib.sha256("\n".join(self._names).encode()).hexdigest()[:16]
         here: Cursor = dict(cursor) if cursor is not None and cursor.get("of") == of else {"of": of}
         if "since" not in here and options.since is not None:
             here = {"of": of, "since": int(options.since.timestamp() * 1000) + OVERLAP * 1000}
         pages = self._changes(here) if "since" in here else self._list(here)
-        async for records, at, here in _gathered(pages):
-            yield Batch(name, self.table(records, extracted_at=at), here)
-        async for records, at, _ in _gathered(self._archived()):
-            yield Batch(name, self.table(records, extracted_at=at))
+        async with ahead(pages) as listed:
+            async for records, at, here in _gathered(listed):
+                yield Batch(name, self.table(records, extracted_at=at), here)
+        async with ahead(self._archived()) as listed:
+            async for records, at, _ in _gathered(listed):
+                yield Batch(name, self.table(records, extracted_at=at))
         yield Batch(name, self.table([], extracted_at=self._client.runtime.now()), here, complete=True)
 
     async def _list(self, here: Cursor) -> Pages:
@@ -82,18 +86,17 @@ class RecordReader:
             if after is None:
                 return
 
-    async def _page(self, where: Mapping[str, Any]) -> tuple[list[dict[str, Any]], str | None, datetime]:
+    async def _page(self, where: Mapping[str, Any]) -> tuple[Records, str | None, datetime]:
         """A page of the list: (records, where the next begins, when)."""
         names = ",".join(self._names)
         asked = names if len(names) <= MOST_NAMES else "hs_object_id"
         at = self._client.runtime.now()
         answer = await self._client.get(self._path, {"limit": PAGE, **where, "properties": asked})
-        body = body_of(answer)
-        records: list[dict[str, Any]] = body["results"]
+        records, after = page_of(answer)
         if asked != names and records:
             archived = bool(where.get("archived"))
             records, _ = await self._by_id([str(r["id"]) for r in records], archived)
-        return records, next_after(body), min(at, self._client.clock(answer))
+        return records, after, min(at, self._client.clock(answer))
 
     async def _changes(self, here: Cursor) -> Pages:
         """Records that changed since; `until` is when this read's search began."""
@@ -101,7 +104,7 @@ class RecordReader:
         until: int | None = here.get("until")
         while True:
             answer = await self._client.search(f"{self._path}/search", self._query(since, last))
-            records, at = results_of(answer), self._client.clock(answer)
+            records, at = page_of(answer)[0], self._client.clock(answer)
             until = until if until is not None else int(at.timestamp() * 1000)
             done = len(records) < SEARCH_PAGE
             last = str(records[-1]["id"]) if records else last
@@ -133,11 +136,11 @@ class RecordReader:
             "limit": SEARCH_PAGE,
         }
 
-    async def _by_id(self, ids: Sequence[str], archived: bool) -> tuple[list[dict[str, Any]], int]:
+    async def _by_id(self, ids: Sequence[str], archived: bool) -> tuple[Records, int]:
         body = {"inputs": [{"id": i} for i in ids], "properties": self._names, "propertiesWithHistory": []}
         path = f"{self._path}/batch/read" + ("?archived=true" if archived else "")
         answer = await self._client.ask(path, body)
-        return results_of(answer), answer.date_micros() or micros(self._client.runtime.now())
+        return page_of(answer)[0], answer.date_micros() or micros(self._client.runtime.now())
 
     async def fetch(self, ids: Sequence[str]) -> Batch:
         """The records with these ids as they are now; those that HubSpot no longer shows are marked deleted."""
@@ -153,10 +156,14 @@ class RecordReader:
 
     def table(self, records: Sequence[Mapping[str, Any]], *, extracted_at: datetime, at_least: int = 0) -> pa.Table:
         """Records as the stream's table, with those that were merged into them marked as deleted."""
+        texts = records.texts if isinstance(records, Records) else None
+        records = list(records)
         rows = [{**r["properties"], **{k: r.get(k) for k in META}} for r in records]
         versions = [max(v, at_least) for v in versions_of(records)]
         hidden = META.keys() & self._exclude
-        raw = [orjson.dumps({k: v for k, v in r.items() if k not in hidden} if hidden else r) for r in records]
+        if hidden or texts is None:
+            texts = [orjson.dumps({k: v for k, v in r.items() if k not in hidden}) for r in records]
+        raw = list(texts)
         for record, version in [(r, v) for r, v in zip(records, versions, strict=True) if r["properties"].get(MERGED)]:
             for lost in record["properties"][MERGED].split(";"):
                 if lost and lost != record["id"]:
@@ -179,16 +186,16 @@ class RecordReader:
         )
 
 
-async def _gathered(pages: Pages) -> Pages:
+async def _gathered(pages: AsyncIterator[tuple[Records, datetime, Cursor]]) -> Pages:
     """Pages put together, more and more of them: a table costs the same for a hundred rows as for some hundreds."""
-    held: list[dict[str, Any]] = []
+    held = Records([])
     began: datetime | None = None
     enough, here = 1, Cursor()
     async for records, at, here in pages:
-        held, began = held + records, began or at
+        held, began = Records.of([held, records]), began or at
         if len(held) >= enough:
             yield held, began, here
-            held, began, enough = [], None, min(MOST_GATHERED, max(PAGE, enough * 2))
+            held, began, enough = Records([]), None, min(MOST_GATHERED, max(PAGE, enough * 2))
     if began is not None:  # also a last page without records: the place has moved
         yield held, began, here
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from oploop.apps.base import Account, App
 from oploop.apps.mixpanel.client import Client, MixpanelConfig
@@ -44,11 +44,9 @@ class MixpanelApp(App):
         unproven = " (token unproven: Mixpanel takes any)" if self.client.config.token is not None else ""
         return Account(f"project {self.client.config.project_id}{unproven}", str(self.client.config.project_id))
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """See App.read."""
-        read = self._reader.events(cursor, options) if stream == "events" else self._reader.profiles(stream, options)
-        async for batch in read:
-            yield batch
+        return self._reader.events(cursor, options) if stream == "events" else self._reader.profiles(stream, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch. What is fetched is known as of a minute before, as writes show late."""

@@ -7,7 +7,7 @@ docs/export-methods (time zones, canonical ids).
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from oploop.apps.arrow import TIMESTAMP, empty_table, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.mixpanel.client import Client
+from oploop.apps.paging import ahead
 from oploop.errors import RetryLater
 from oploop.records import Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
 
@@ -151,8 +152,9 @@ class Reader:
 
     async def profiles(self, stream: str, options: ReadOptions) -> AsyncIterator[Batch]:
         """All profiles of a stream; each read is a whole one, over the pages of one query."""
-        async for table in self._queried(stream, {}, options.exclude):
-            yield Batch(stream, table)
+        async with ahead(self._queried(stream, {})) as pages:
+            async for results, began, at in pages:
+                yield Batch(stream, self._profile_table(stream, results, began, at, options.exclude))
         yield Batch(stream, empty_table(self._streams[stream], options.exclude), {}, complete=True)
 
     async def fetch(self, stream: str, ids: Sequence[str]) -> Batch:
@@ -160,12 +162,13 @@ class Reader:
         tables = [empty_table(self._streams[stream])]
         for start in range(0, len(ids), FETCH_IDS):
             asked = {"distinct_ids": orjson.dumps(list(ids[start : start + FETCH_IDS])).decode()}
-            tables += [table async for table in self._queried(stream, asked)]
+            tables += [self._profile_table(stream, *page, ()) async for page in self._queried(stream, asked)]
         return Batch(stream, pa.concat_tables(tables, promote_options="default"))
 
     async def _queried(
-        self, stream: str, asked: Mapping[str, Any], exclude: Collection[str] = ()
-    ) -> AsyncIterator[pa.Table]:
+        self, stream: str, asked: Mapping[str, Any]
+    ) -> AsyncGenerator[tuple[list[dict[str, Any]], datetime, int | None]]:
+        """Each page's profiles that has any, when it was asked for, and Mixpanel's clock."""
         form = dict(asked)
         if stream in self._group_ids:
             form["data_group_id"] = str(self._group_ids[stream])
@@ -175,7 +178,7 @@ class Reader:
             answer = await self._client.engage(form)
             results = answer["results"]
             if results:
-                yield self._profile_table(stream, results, began, answer["at"], exclude)
+                yield results, began, answer["at"]
             if len(results) < int(answer.get("page_size") or 1000):
                 return
             page += 1

@@ -7,17 +7,21 @@ QueryAll, sObject Collections retrieve), Bulk API 2.0 guide (query jobs, results
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 
 from oploop.apps.arrow import empty_table, instants, table_from_records
+from oploop.apps.jsonrows import Records, records_in
+from oploop.apps.paging import ahead
 from oploop.apps.salesforce.catalog import Table
 from oploop.apps.salesforce.client import Client, in_parts
 from oploop.apps.salesforce.jobs import wait_for
-from oploop.apps.transport import Answer, Refused
+from oploop.apps.transport import Answer, NotTheApi, Refused
 from oploop.errors import FixConfig
 from oploop.records import Batch, ColumnType, Cursor, ReadOptions
 
@@ -26,6 +30,15 @@ FETCH = 2_000
 #: A query that is longer than so many bytes does not fit an address (16 KB); a job takes it in its body.
 MAX_URL = 14_000
 RESULT_ROWS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records of a query, which has `total` in all."""
+
+    records: Records
+    total: int
+    began: datetime
 
 
 class Reader:
@@ -44,38 +57,50 @@ class Reader:
         seen: str | None = cursor["seen"] if cursor and table.clock is not None else None
         while True:  # again from the last page, should a query's place be lost
             try:
-                async for batch in self._read(table, seen, options):
-                    seen = batch.cursor["seen"] if batch.cursor is not None else seen
-                    yield batch
+                async with aclosing(self._read(table, seen, options)) as batches:
+                    async for batch in batches:
+                        seen = batch.cursor["seen"] if batch.cursor is not None else seen
+                        yield batch
                 return
             except Refused as e:
                 if e.code != "INVALID_QUERY_LOCATOR" or seen is None:
                     raise
 
-    async def _read(self, table: Table, seen: str | None, options: ReadOptions) -> AsyncIterator[Batch]:
+    async def _read(self, table: Table, seen: str | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         names = [n for n in table.names if n not in options.exclude]
         soql = f"SELECT {', '.join(names)} FROM {table.name}{self._where(table, seen, options)}"
         ordered = f"{soql} ORDER BY {table.clock}, Id" if table.clock is not None else soql
-        began, kind = self._client.runtime.now(), "queryAll" if "IsDeleted" in table.names else "query"
-        answer = await self._client.get(f"{kind}/", {"q": ordered}) if len(ordered) < MAX_URL else None
-        large = {"totalSize": self._client.config.bulk_read_from + 1}
-        page: dict[str, Any] = answer.json() if answer is not None else large
-        if page["totalSize"] > self._client.config.bulk_read_from:
+        kind = "queryAll" if "IsDeleted" in table.names else "query"
+        pages = self._pages(f"{kind}/", {"q": ordered})
+        page = await anext(pages) if len(ordered) < MAX_URL else None
+        if page is None or page.total > self._client.config.bulk_read_from:
+            await pages.aclose()
             async for rows, newest in self._job(table, soql, kind, options):
                 seen = max(seen or "", newest or "") or None
                 yield Batch(table.name, rows)
         else:
-            while True:
-                records = page["records"]
-                if records:
-                    seen = max(seen or "", *(_stamp(r, table) for r in records)) or None
-                    cursor = {"seen": seen} if table.clock is not None else None
-                    yield Batch(table.name, self._rows(table, records, began, options.exclude), cursor)
-                if page["done"]:
-                    break
-                began = self._client.runtime.now()
-                page = (await self._client.get(page["nextRecordsUrl"])).json()
+            async with ahead(pages) as more:
+                while page is not None:
+                    records = list(page.records)
+                    if records:
+                        seen = max(seen or "", *(_stamp(r, table) for r in records)) or None
+                        cursor = {"seen": seen} if table.clock is not None else None
+                        yield Batch(table.name, self._rows(table, records, page.began, options.exclude), cursor)
+                    page = await anext(more, None)
         yield Batch(table.name, empty_table(table.stream, options.exclude), {"seen": seen}, complete=True)
+
+    async def _pages(self, path: str, params: Mapping[str, Any] | None) -> AsyncGenerator[Page]:
+        """The pages of a query."""
+        while True:
+            began = self._client.runtime.now()
+            answer = await self._client.get(path, params)
+            told, records = records_in(answer, "records", "totalSize", "done", "nextRecordsUrl")
+            if records is None or "totalSize" not in told:
+                raise NotTheApi(answer)
+            yield Page(records, int(told["totalSize"]), began)
+            if told.get("done", True):
+                return
+            path, params = told["nextRecordsUrl"], None
 
     def _where(self, table: Table, seen: str | None, options: ReadOptions) -> str:
         """The records since the newest that was seen, and some before it, for transactions that ended later than they began."""

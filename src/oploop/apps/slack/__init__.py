@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
 from typing import Any
 
 from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import Account, App, micros
+from oploop.apps.paging import ahead
 from oploop.apps.slack.client import Client, SlackConfig
 from oploop.apps.slack.objects import ESCAPE, OBJECTS, STREAMS
 from oploop.records import Batch, Cursor, Notice, Outcome, ReadOptions, Receipt, Step
@@ -50,17 +52,23 @@ class SlackApp(App):
 
     async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read. Slack has no list of changes: each read is a whole one."""
+        async with ahead(self._pages(stream)) as pages:
+            async for records, at, began in pages:
+                yield Batch(stream, self._table(stream, records, at, began, options.exclude))
+        yield Batch(stream, empty_table(STREAMS[stream], options.exclude), {}, complete=True)
+
+    async def _pages(self, stream: str) -> AsyncGenerator[tuple[list[dict[str, Any]], int | None, datetime]]:
+        """Each page's records, Slack's clock, and when it was asked for."""
         method, asked, where, *_ = _LISTS[stream]
         page: dict[str, Any] = {"limit": PAGE, **asked}
         while True:
             began = self.runtime.now()
             answer = await self.client.listed(method, page)
-            yield Batch(stream, self._table(stream, answer[where], answer["at"], began, options.exclude))
+            yield answer[where], answer["at"], began
             following = (answer.get("response_metadata") or {}).get("next_cursor")
             if not following:  # a page may be short, or empty, and not the last
-                break
+                return
             page["cursor"] = following
-        yield Batch(stream, empty_table(STREAMS[stream], options.exclude), {}, complete=True)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch: one call a record."""

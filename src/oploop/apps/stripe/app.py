@@ -77,10 +77,9 @@ class StripeApp(App):
     def _mode(self) -> str:
         return "test mode" if "_test_" in self.config.api_key.get_secret_value() else "live mode"
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """See `reader`: a list first, then events."""
-        async for batch in Reader(self.client, RESOURCES[stream], options).read(cursor):
-            yield batch
+        return Reader(self.client, RESOURCES[stream], options).read(cursor)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """One call a record, several at once. Deleted and unknown ones are rows with `_deleted`.
