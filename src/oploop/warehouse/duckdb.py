@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,23 @@ import orjson
 import pyarrow as pa
 from duckdb.func import PythonUDFType
 
-from oploop.records import FieldSource, FieldType
 from oploop.runtime import Runtime
 from oploop.warehouse import duckdb_file, duckdb_values
-from oploop.warehouse.base import SqlError, literal, quote_table
+from oploop.warehouse.base import SqlError, quote_table
 from oploop.warehouse.duckdb_params import written
+from oploop.warehouse.session import Session
 
 
-class DuckDBWarehouse:
+class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
     """An open DuckDB file. Made by `open_duckdb`."""
 
     dialect = "duckdb"
     folds_case = False
     columnar = True
+    values = duckdb_values
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
-        self._connection = connection
-        self._lock = threading.RLock()
-        self._depth = 0
-        self.read_only = read_only
-        self.label = label
+        super().__init__(connection, read_only=read_only, label=label)
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for the cursors that dlt and SQLMesh open
         connection.execute("SET TimeZone = 'UTC'")
         if not read_only:  # else a run that changes much writes whole tables out time and again, not once at its end
@@ -42,11 +38,6 @@ class DuckDBWarehouse:
         connection.create_function(
             duckdb_values.SORTED_JSON, _sorted_json, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW
         )
-
-    @property
-    def connection(self) -> duckdb.DuckDBPyConnection:
-        """The driver's connection, for dlt and SQLMesh. Whoever uses it must not do so while others use this object."""
-        return self._connection
 
     def session(self) -> duckdb.DuckDBPyConnection:
         return self._connection.cursor()
@@ -76,25 +67,6 @@ class DuckDBWarehouse:
             raise SqlError(one_line(e)) from e
         finally:
             cursor.close()
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing. A transaction inside another is part of it."""
-        with self._lock:
-            if self._depth:
-                yield
-                return
-            self.execute("BEGIN TRANSACTION")
-            self._depth += 1
-            try:
-                yield
-                self._depth -= 1
-                self.execute("COMMIT")
-            except BaseException:
-                self._depth = 0
-                with contextlib.suppress(duckdb.Error, SqlError):  # a failed commit has rolled back already
-                    self.execute("ROLLBACK")
-                raise
 
     @contextlib.contextmanager
     def bulk(self, *, lasting: bool) -> Iterator[None]:
@@ -140,32 +112,17 @@ class DuckDBWarehouse:
         with self._lock:
             self._connection.unregister(name)
 
-    def sql_type(self, kind: FieldType) -> str:
-        return duckdb_values.SQL_TYPES[kind]
-
-    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
-        return duckdb_values.field_value(source, kind, alias)
-
-    def typed_value(self, expression: str, kind: FieldType) -> str:
-        return duckdb_values.typed_value(expression, kind)
-
-    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
-        return duckdb_values.list_merge(expr, add, remove)
-
-    def json_keys(self, expr: str) -> str:
-        return f"unnest(json_keys(CAST({expr} AS JSON)))"
-
-    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
-        if len({name.lower() for name, _ in members}) < len(
-            members
-        ):  # a struct tells its fields apart by more than case
-            return None
-        return f"CAST(to_json({{{', '.join(f'{literal(name)}: {e}' for name, e in members)}}}) AS VARCHAR)"
-
     def close(self) -> None:
         """Write everything into the file and let go of it. Safe to call twice."""
         with self._lock:
             self._connection.close()
+
+    def _send(self, sql: str, params: Sequence[Any] = ()) -> int:
+        return self.execute(sql, params)
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(duckdb.Error, SqlError):  # a failed commit has rolled back already
+            self.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def _run(self, sql: str, params: Sequence[Any]) -> Iterator[duckdb.DuckDBPyConnection]:

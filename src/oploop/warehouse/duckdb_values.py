@@ -93,3 +93,13 @@ def _text(expression: str) -> str:
     """The expression as plain text: a JSON string without its quotes, nested values as JSON text."""
     nested = f"regexp_matches(typeof({expression}), '^(JSON$|STRUCT|MAP|.*\\]$)')"
     return f"CASE WHEN {nested} THEN to_json({expression}) ->> '$' ELSE TRY_CAST({expression} AS VARCHAR) END"
+
+
+def json_keys(expr: str) -> str:
+    return f"unnest(json_keys(CAST({expr} AS JSON)))"
+
+
+def json_of(members: Sequence[tuple[str, str]]) -> str | None:
+    if len({name.lower() for name, _ in members}) < len(members):  # a struct tells its fields apart by more than case
+        return None
+    return f"CAST(to_json({{{', '.join(f'{literal(name)}: {e}' for name, e in members)}}}) AS VARCHAR)"

@@ -15,11 +15,11 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 
 from oploop.errors import FixConfig
-from oploop.records import FieldSource, FieldType
 from oploop.warehouse import postgres_copy, postgres_values
 from oploop.warehouse.base import SqlError, quote
 from oploop.warehouse.postgres_server import Address, connect, one_line, unreachable
 from oploop.warehouse.postgres_sql import FUNCTIONS, Translated, short, translate
+from oploop.warehouse.session import Session
 
 #: What every session begins with. Our joins are over whole tables, by equality: hashing is right even where a temporary
 #: table's size is guessed wrong, and sorting texts is slower. Compiling thousands of expressions (jit) takes seconds.
@@ -56,29 +56,22 @@ def named(table: str, database: str) -> str:
     return ".".join(quote(p) for p in (parts[1:] if len(parts) == 3 and parts[0] == database else parts))
 
 
-class PostgresWarehouse:
+class PostgresWarehouse(Session[psycopg.Connection[Any]]):
     """A session with a Postgres database. Made by `open_postgres`."""
 
     dialect = "postgres"
     folds_case = True
     columnar = False
+    values = postgres_values
 
     def __init__(self, connection: psycopg.Connection[Any], address: Address, *, read_only: bool) -> None:
-        self._connection, self._address = connection, address
-        self._lock = threading.RLock()
-        self._depth = 0
-        self.read_only = read_only
-        self.label = address.place
+        super().__init__(connection, read_only=read_only, label=address.place)
+        self._address = address
         for kind in ("json", "jsonb"):
             connection.adapters.register_loader(kind, TextLoader)
         connection.execute(SETTINGS)
         if read_only:
             connection.execute("SET default_transaction_read_only = on")
-
-    @property
-    def connection(self) -> psycopg.Connection[Any]:
-        """The driver's connection. Whoever uses it must not do so while others use this object."""
-        return self._connection
 
     def session(self) -> psycopg.Connection[Any]:
         """In transactions, with the settings of ours, but that nested loops are allowed."""
@@ -119,24 +112,6 @@ class PostgresWarehouse:
                 yield from postgres_copy.slices(iter(cursor.fetch_record_batch()), batch_rows)
         except Error as e:
             raise SqlError(one_line(e)) from e
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing. A transaction inside another is part of it."""
-        with self._lock:
-            if self._depth:
-                yield
-                return
-            self._send("BEGIN", ())
-            self._depth += 1
-            try:
-                yield
-                self._depth -= 1
-                self._send("COMMIT", ())
-            except BaseException:
-                self._depth = 0
-                _roll_back(self._connection)
-                raise
 
     def bulk(self, *, lasting: bool) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -194,26 +169,6 @@ class PostgresWarehouse:
                 return  # what the transaction made goes with it
             self._temporarily(f"DROP TABLE IF EXISTS pg_temp.{quote(short(name))}", ())
 
-    # -- values ------------------------------------------------------------------------------------------------------
-
-    def sql_type(self, kind: FieldType) -> str:
-        return postgres_values.SQL_TYPES[kind]
-
-    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
-        return postgres_values.field_value(source, kind, alias)
-
-    def typed_value(self, expression: str, kind: FieldType) -> str:
-        return postgres_values.typed_value(expression, kind)
-
-    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
-        return postgres_values.list_merge(expr, add, remove)
-
-    def json_keys(self, expr: str) -> str:
-        return f"oploop_json_keys({expr})"
-
-    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
-        return None
-
     def close(self) -> None:
         """Let go of the session. Safe to call twice."""
         with self._lock:
@@ -242,7 +197,11 @@ class PostgresWarehouse:
                     _translations.popitem(last=False)
         return found
 
-    def _send(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
+    def _roll_back(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._connection.rollback()
+
+    def _send(self, sql: str, params: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
         cursor = psycopg.RawCursor(self._connection)
         try:
             return cursor.execute(sql, [_kept(p) for p in params] or None, prepare=False)
@@ -261,7 +220,7 @@ class PostgresWarehouse:
             self._send("COMMIT", ())
             return done
         except BaseException:
-            _roll_back(self._connection)
+            self._roll_back()
             raise
 
     def _parts(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
@@ -275,11 +234,6 @@ class PostgresWarehouse:
 def _kept(value: Any) -> Any:
     """A parameter without U+0000, which no text of Postgres holds."""
     return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
-
-
-def _roll_back(connection: psycopg.Connection[Any]) -> None:
-    with contextlib.suppress(psycopg.Error):  # a session that broke has rolled back already
-        connection.rollback()
 
 
 def open_postgres(dsn: str, *, read_only: bool) -> PostgresWarehouse:

@@ -57,3 +57,11 @@ def list_merge(expression: str, add: Sequence[str], remove: Sequence[str]) -> st
     """A canonical list text with some texts added and others removed; a NULL list counts as empty."""
     added, removed = (f"[{', '.join(map(literal, texts))}]::VARCHAR[]" for texts in (add, remove))
     return f"oploop_list_merge({expression}, {added}, {removed})"
+
+
+def json_keys(expr: str) -> str:
+    return f"oploop_json_keys({expr})"
+
+
+def json_of(members: Sequence[tuple[str, str]]) -> str | None:
+    return None

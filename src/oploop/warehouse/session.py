@@ -1,0 +1,91 @@
+"""What the engines' warehouses share: one session for all threads, transactions, and the forms of values by a module of the engine's."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+from oploop.records import FieldSource, FieldType
+
+C = TypeVar("C")
+
+
+class Values(Protocol):
+    """Expressions for values, in the dialect in which statements are handed over; see `Warehouse`."""
+
+    SQL_TYPES: Mapping[FieldType, str]
+
+    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str: ...
+
+    def typed_value(self, expression: str, kind: FieldType) -> str: ...
+
+    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str: ...
+
+    def json_keys(self, expr: str) -> str: ...
+
+    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None: ...
+
+
+class Session(Generic[C]):
+    """A session over a driver's connection. Whoever makes one of an engine gives `values`, `_send` and `_roll_back`."""
+
+    values: Values
+
+    def __init__(self, connection: C, *, read_only: bool, label: str) -> None:
+        self._connection = connection
+        self._lock = threading.RLock()
+        self._depth = 0
+        self.read_only = read_only
+        self.label = label
+
+    @property
+    def connection(self) -> C:
+        """The driver's connection. Whoever uses it must not do so while others use this object."""
+        return self._connection
+
+    def _send(self, sql: str, params: Sequence[Any] = ()) -> Any:
+        raise NotImplementedError
+
+    def _roll_back(self) -> None:
+        """End the open transaction, also of a session that broke or has rolled back already."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. A transaction inside another is part of it."""
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            self._send("BEGIN")
+            self._depth += 1
+            try:
+                yield
+                self._depth -= 1
+                self._send("COMMIT")
+            except BaseException:
+                self._depth = 0
+                self._roll_back()
+                raise
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def sql_type(self, kind: FieldType) -> str:
+        return self.values.SQL_TYPES[kind]
+
+    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
+        return self.values.field_value(source, kind, alias)
+
+    def typed_value(self, expression: str, kind: FieldType) -> str:
+        return self.values.typed_value(expression, kind)
+
+    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
+        return self.values.list_merge(expr, add, remove)
+
+    def json_keys(self, expr: str) -> str:
+        return self.values.json_keys(expr)
+
+    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
+        return self.values.json_of(members)
