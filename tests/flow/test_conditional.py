@@ -38,7 +38,10 @@ def puts(desk: Desk) -> list[dict[str, Any]]:
 async def test_with_hold_a_change_of_somebody_is_never_overwritten(desk: Desk) -> None:
     desk.sync(BOTH)
     await desk.model(LOW)
-    assert (await turn(desk)).status == "ok"
+    report = await turn(desk)
+    assert (report.status, report.syncs[0].delivery and report.syncs[0].delivery.calls) == ("ok", 2), (
+        "nothing to hold yet"
+    )
     await desk.model(HIGH)
 
     def people() -> None:

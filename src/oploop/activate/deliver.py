@@ -209,8 +209,9 @@ class Deliverer:
     def _chunk_rows(self, op: Op, records: int) -> int:
         """Changes of which full batches can be cut, READ_ROWS or a few more. The operation's way is chosen here, by how many
         there are in all."""
-        self._operations[op] = operation_of(self._plan.bound, op, records)
-        if conditional(self._plan.bound, op, records):
+        bound, holding = self._plan.bound, self._plan.diff.holding
+        self._operations[op] = operation_of(bound, op, records, holding=holding)
+        if conditional(bound, op, records, holding=holding):
             self._conditional.add(op)
         batch = self._operations[op].batch
         return batch * -(-READ_ROWS // batch)

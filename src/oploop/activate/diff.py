@@ -44,6 +44,9 @@ class Diff:
     whole: bool = True
     nulls: dict[str, int] = field(default_factory=dict)
     known: sql.Known | None = None  #: what the statement was made from
+    holding: bool = (
+        False  #: a field with `conflict: hold` is sent over what was sent before, where updates can be conditional
+    )
 
     @property
     def same(self) -> int:
@@ -203,8 +206,18 @@ def diff(
         whole=only is None,
         nulls=nulls,
         known=known,
+        holding=_holds(bound, warehouse, table),
     )
     return counted(found, warehouse)
+
+
+def _holds(bound: BoundSync, warehouse: Warehouse, table: str) -> bool:
+    """Whether an update sends a field with `conflict: hold` that was sent before: what somebody makes of it is theirs."""
+    held = [f"(c{i} AND NOT o{i})" for i in bound.guarded if bound.fields[i].conflict == "hold"]
+    if not held:
+        return False
+    some = f"SELECT 1 FROM {quote_table(table)} WHERE __status = 'update' AND ({' OR '.join(held)}) LIMIT 1"
+    return bool(warehouse.rows(some))
 
 
 def counted(diff_: Diff, warehouse: Warehouse) -> Diff:

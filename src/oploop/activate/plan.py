@@ -125,7 +125,7 @@ def make_plan(
         fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.changes else (),
         held_reasons=tuple(d.held_reasons(diff_, warehouse)),
         findings=tuple(findings),
-        estimate=estimate(bound, counts, budget, call_seconds),
+        estimate=estimate(bound, counts, budget, call_seconds, holding=diff_.holding),
         first=first,
         read_at=d.read_began(bound, warehouse),
     )
@@ -180,17 +180,22 @@ def calls(operation: Operation, records: int) -> int:
 
 
 def estimate(
-    bound: BoundSync, counts: Mapping[str, int], budget: Budget | None, call_seconds: float | None
+    bound: BoundSync,
+    counts: Mapping[str, int],
+    budget: Budget | None,
+    call_seconds: float | None,
+    *,
+    holding: bool = False,
 ) -> Estimate:
     """Calls, and the longer of two times: what the budget allows, and what the calls last with some in flight at once.
 
-    `counts`: changes by status.
+    `counts`: changes by status; `holding`: see `Diff`.
     """
     total, working = 0, 0.0
     each = call_seconds if call_seconds is not None else CALL_SECONDS
     for status, records in counts.items():
         if records:
-            operation = operation_of(bound, bound.op_of(status), records)
+            operation = operation_of(bound, bound.op_of(status), records, holding=holding)
             n = calls(operation, records)
             total += n
             working += n * each / max(1, min(operation.in_flight, n))
@@ -304,25 +309,23 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
     }
 
 
-def operation_of(bound: BoundSync, op: Op, records: int) -> Operation:
+def operation_of(bound: BoundSync, op: Op, records: int, *, holding: bool = False) -> Operation:
     """How the object takes so many records of an operation."""
     usual = _usual(bound, op, records)
     condition = usual.condition
-    return (condition.operation or usual) if condition is not None and conditional(bound, op, records) else usual
+    if condition is not None and conditional(bound, op, records, holding=holding):
+        return condition.operation or usual
+    return usual
 
 
-def conditional(bound: BoundSync, op: Op, records: int) -> bool:
-    """Whether updates are made only of records that are still as they were read: where that costs no call more, and for
-    `conflict: hold`, by which somebody's change is never to be overwritten, whatever it costs."""
+def conditional(bound: BoundSync, op: Op, records: int, *, holding: bool = False) -> bool:
+    """Whether updates are made only of records that are still as they were read: where that costs no call more, and, whatever
+    it costs, where a field with `conflict: hold` is sent over what we sent before (`holding`)."""
     usual = _usual(bound, op, records)
     if op is not Op.UPDATE or usual.condition is None or not bound.guarded:
         return False
     dearer = usual.condition.operation
-    return (
-        dearer is None
-        or any(bound.fields[i].conflict == "hold" for i in bound.guarded)
-        or calls(dearer, records) <= calls(usual, records)
-    )
+    return dearer is None or holding or calls(dearer, records) <= calls(usual, records)
 
 
 def _usual(bound: BoundSync, op: Op, records: int) -> Operation:

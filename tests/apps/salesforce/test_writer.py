@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -209,3 +210,22 @@ async def test_a_job_that_is_too_large_is_halved(make: Make, monkeypatch: pytest
     monkeypatch.setattr("oploop.apps.salesforce.writer.MAX_JOB_BYTES", 5_000)
     with pytest.raises(SkipRecord, match="Salesforce takes 5,000"):
         await send(make(), step(Op.UPSERT, accounts(300)))
+
+
+async def test_a_record_is_updated_only_while_nobody_has_changed_it(make: Make, box: SalesforceSandbox) -> None:
+    box.load("Account", [{"Name": f"A {i}", "Billing_Id__c": f"b{i}"} for i in range(2)])
+    first, second = ids(box)
+    stamps = {r["Id"]: r["LastModifiedDate"] for r in box.dump("Account")}
+    box.advance(2)
+    box.org.update("Account", second, {"Name": "theirs"})
+    held = [{"id": i, "Name": "ours"} for i in (first, second)]
+    made = step(Op.UPDATE, held)
+    changes = [replace(c, as_read={"LastModifiedDate": stamps[str(c.remote_id)]}) for c in made.changes]
+    bench = make()
+    for change, outcome in zip(changes, (Outcome.OK, Outcome.CHANGED), strict=True):
+        (receipt,) = await bench.app.send(replace(made, changes=[change], conditional=True))
+        assert receipt.outcome is outcome
+    assert {r["Name"] for r in box.dump("Account")} == {"ours", "theirs"}
+    bad = replace(changes[0], fields={"Name": None}, as_read={})
+    (receipt,) = await bench.app.send(replace(made, changes=[bad], conditional=True))
+    assert receipt.outcome is Outcome.REJECTED

@@ -19,6 +19,7 @@ from oploop.records import (
     Canonical,
     Column,
     ColumnType,
+    Condition,
     Deletes,
     Field,
     FieldType,
@@ -39,6 +40,7 @@ LAG = 2.0
 #: Fields of a record that stand for several others, or are files: not read and not written.
 SKIPPED = frozenset({"address", "location", "base64", "complexvalue", "datacategorygroupreference"})
 #: By which time of theirs records are read on, the first that an object has.
+STAMP = "LastModifiedDate"  #: tells whether a record was changed
 CLOCKS = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
 
 _TYPES: Mapping[str, tuple[ColumnType, FieldType]] = {
@@ -118,6 +120,11 @@ class Table:
         )
 
 
+#: A record's update can be made only while nobody has changed it since; of a collection, or in a job, it cannot. REST API
+#: Developer Guide, conditional request headers.
+UNMODIFIED = Condition(STAMP, Operation(batch=1, in_flight=4, replay=Replay.SAFE))
+
+
 def _operations(table: Table) -> dict[Op, Operation]:
     """What this user may do with the object. A create is found again by its key; an upsert by external id may be repeated."""
     told, again = table.told, _operation(Replay.SAFE)
@@ -125,7 +132,7 @@ def _operations(table: Table) -> dict[Op, Operation]:
     if told.get("createable"):
         found[Op.CREATE] = _operation(Replay.LOOKUP, settle=LAG)
     if told.get("updateable"):
-        found[Op.UPDATE] = again
+        found[Op.UPDATE] = _operation(Replay.SAFE, condition=UNMODIFIED)
     if told.get("createable") and told.get("updateable") and table.external_ids:
         found[Op.UPSERT] = _operation(Replay.SAFE, keys=tuple(table.external_ids))
     if told.get("deletable"):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import jwt
@@ -271,6 +273,11 @@ class SalesforceSandbox(Sandbox):
     async def update(self, request: web.Request) -> web.Response:
         name, sent = self._name(request), orjson.loads(await request.read())
         self.org.known(name, sent)
+        since = request.headers.get("If-Unmodified-Since")
+        held = self.org.held(name, request.match_info["id"])
+        if since is not None and datetime.fromisoformat(held["LastModifiedDate"]) > parsedate_to_datetime(since):
+            said = "the record has been modified since"
+            return json_response([{"errorCode": "PRECONDITION_FAILED", "message": said}], 412)
         self.org.update(name, request.match_info["id"], sent)
         return web.Response(status=204)
 

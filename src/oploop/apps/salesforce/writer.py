@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from email.utils import format_datetime
 from typing import Any, TypeAlias
 
-from oploop.apps.salesforce.catalog import BATCH, Table
+from oploop.apps.salesforce.catalog import BATCH, STAMP, Table
 from oploop.apps.salesforce.client import PASSING, Client, before, error_text, read_written
 from oploop.apps.salesforce.jobs import ended
 from oploop.apps.transport import Answer, LostAnswer, Refused
@@ -25,6 +26,8 @@ MAX_JOB_BYTES = 100_000_000
 #: Of a record that is to be removed: it is gone already.
 GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
 OPERATIONS = {Op.CREATE: "insert", Op.UPDATE: "update", Op.UPSERT: "upsert", Op.REMOVE: "delete"}
+#: Why a conditional update was not made.
+CHANGED = "changed in Salesforce since it was read"
 #: A change, and the record that is sent for it.
 Sent: TypeAlias = tuple[Change, dict[str, Any]]
 #: Seconds that a later run waits for a job which a dead one began.
@@ -47,6 +50,8 @@ class Writer:
                 good.append((change, record_of(table, change)))
             except ValueError as e:
                 receipts.append(Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e)))
+        if step.conditional:
+            return receipts + [await self._unmodified(table, change, body) for change, body in good]
         if len(good) > BATCH:
             return receipts + await self._job(table, step, by, good)
         calls = list(_once_each(good, by))
@@ -62,6 +67,22 @@ class Writer:
                 receipts += [Receipt(c.number, Outcome.RETRY, error=e.message) for c in later]
                 break
         return receipts
+
+    async def _unmodified(self, table: Table, change: Change, body: Mapping[str, Any]) -> Receipt:
+        """An update of a record that nobody has changed since it was read, to the second."""
+        stamp, began = change.as_read.get(STAMP), self._client.runtime.monotonic()
+        since = format_datetime(datetime.fromisoformat(stamp).astimezone(UTC), usegmt=True) if stamp else None
+        sent = {k: v for k, v in body.items() if k != "id"}
+        headers = {"If-Unmodified-Since": since} if since is not None else {}
+        path = f"sobjects/{table.name}/{change.remote_id}"
+        try:  # not repeated: the second time it would meet what the first one did
+            answer = await self._client.call("PATCH", path, sent, harmless=False, headers=headers)
+        except Refused as e:
+            if e.status == 412:
+                return Receipt(change.number, Outcome.CHANGED, change.remote_id, CHANGED)
+            return _refusal(change, [e.code or ""], e.message, None)
+        version = before(answer, self._client.runtime.monotonic() - began)
+        return Receipt(change.number, Outcome.OK, change.remote_id, version=version)
 
     # -- up to 200 records -------------------------------------------------------------------------------------------
 
