@@ -56,7 +56,7 @@ async def test_with_hold_a_change_of_somebody_is_never_overwritten(desk: Desk) -
     assert desk.tickets("priority")[2] == "urgent"
     assert await desk.rows("SELECT key, field, reason FROM oploop.parked") == [("2", "priority", "conflict")]
     said = await desk.rows(
-        f"SELECT key, status, error FROM oploop.changes WHERE key IN ('2', '3') AND run_id = '{report.run_id}' ORDER BY ALL"
+        f"SELECT key, status, error FROM oploop.changes WHERE key IN ('2', '3') AND run_id = '{report.run_id}' ORDER BY key, status"
     )
     why = "changed in Zendesk since it was read"
     assert said == [("2", "failed", why), ("3", "confirmed", None), ("3", "failed", why)]
