@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 
 from oploop.apps.base import Account, App, AppConfig
-from oploop.apps.postgres.catalog import STEPS, Catalog, Objects, Streams
+from oploop.apps.postgres.catalog import STEPS, Catalog, objects, streams
 from oploop.apps.postgres.reader import TableReader
 from oploop.apps.postgres.server import Server, parse_dsn
 from oploop.apps.postgres.writer import TableWriter
@@ -56,8 +56,8 @@ class PostgresApp(App):
         super().__init__(name, config.model_copy(update={"base_url": self.server.base_url}), runtime)
         self.transport = self.server
         self.catalog = Catalog(self.server, config.schema_, config.key, config.cursor)
-        self.streams: Mapping[str, Stream] = Streams(self.catalog)
-        self.objects: Mapping[str, Object] = Objects(self.catalog)
+        self.streams: Mapping[str, Stream] = streams(self.catalog)
+        self.objects: Mapping[str, Object] = objects(self.catalog)
         self._reader = TableReader(self.server, runtime, config.overlap)
         self._writer = TableWriter(self.server, runtime)
 

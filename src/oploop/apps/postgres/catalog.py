@@ -10,16 +10,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from oploop.apps.postgres.kinds import FIELD_TYPES, Kind, PgType, as_text, kind_of, quote
+from oploop.apps import tables
+from oploop.apps.postgres.kinds import Kind, PgType, as_text, kind_of, quote
 from oploop.apps.postgres.server import Server
 from oploop.errors import FixConfig, did_you_mean
 from oploop.records import (
-    META_COLUMNS,
     Canonical,
     Column,
-    ColumnType,
     Condition,
-    Deletes,
     Field,
     Object,
     Op,
@@ -138,13 +136,7 @@ class Table:
 
     @cached_property
     def id_column(self) -> str:
-        """The raw column with the row's id: the key's, or one of our own where the key has several columns."""
-        if len(self.key) == 1:
-            return self.by_name[self.key[0]].raw
-        name, taken = "_key", {c.raw.lower() for c in self.columns}
-        while name in taken:
-            name += "_"
-        return name
+        return tables.id_column(self.key, self.columns)
 
     def id_sql(self, alias: str) -> str:
         """The row's id as text, over a table alias."""
@@ -215,8 +207,7 @@ class Catalog:
         """The configured key, else the primary key, else a unique index without NULLs; empty when there is none."""
         if full in self._keys:
             for name in self._keys[full]:
-                if name not in columns:
-                    raise FixConfig(f"key: {full} has no column {name!r}", mend=did_you_mean(name, columns))
+                tables.expect_column("key", full, name, columns)
             return self._keys[full]
         for primary, _, names in indexes:
             if primary or not_null.issuperset(names):
@@ -227,11 +218,8 @@ class Catalog:
         name = self._cursors.get(full)
         if name is None:
             return None
-        found = next((c for c in columns if c.name == name), None)
-        if found is None:
-            raise FixConfig(
-                f"cursor: {full} has no column {name!r}", mend=did_you_mean(name, [c.name for c in columns])
-            )
+        tables.expect_column("cursor", full, name, [c.name for c in columns])
+        found = next(c for c in columns if c.name == name)
         if found.type.name not in ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric"):
             raise FixConfig(
                 f"cursor: {full}.{name} is a {found.type.name}, by which nothing can be read on",
@@ -241,52 +229,21 @@ class Catalog:
 
 
 def _columns(rows: Sequence[Any], key: Sequence[str]) -> Iterator[PgColumn]:
-    taken = set(META_COLUMNS)
-    for (
-        name,
-        typname,
-        typtype,
-        category,
-        modifier,
-        cast,
-        required,
-        filled,
-        made,
-        numbered,
-        enum,
-        comment,
-        see,
-        put,
-    ) in rows:
-        of = PgType(typname, typtype, category, modifier, cast)
+    for raw, row in zip(tables.raw_names(row[0] for row in rows), rows, strict=True):
+        name, *typed, required, filled, made, numbered, enum, comment, see, put = row
+        of = PgType(*typed)
         kind = as_text(kind_of(of), of) if name in key else kind_of(of)
-        raw, number = name, 2
-        while raw.lower() in taken:
-            raw, number = f"{name}__{number}", number + 1
-        taken.add(raw.lower())
         labels = tuple(enum) if enum else None
         yield PgColumn(name, raw, of, kind, required, filled or numbered, made, labels, comment, see, put and not made)
 
 
 def stream_of(table: Table) -> Stream:
     """What is read of a table; FixConfig when nothing identifies its rows."""
-    if not table.key:
-        raise FixConfig(
-            f"{table.label} has no primary key, so its rows cannot be told apart",
-            mend=f"name the columns that identify a row: `key: {{{table.label}: [...]}}`",
-        )
     columns = {c.raw: c.kind.column for c in table.columns if c.readable}
-    if table.id_column not in columns:
-        columns[table.id_column] = ColumnType.TEXT
     goes_on = table.cursor is not None or table.has_xmin
-    return Stream(
-        table.label,
-        tuple(c.raw for c in table.key_columns),
-        columns,
-        incremental=goes_on,
-        deletes=Deletes.MARKED if goes_on else Deletes.ABSENCE,
-        description=table.comment or "",
-    )
+    raws = [c.raw for c in table.key_columns]
+    own = table.id_column if raws else ""
+    return tables.keyed_stream(table.label, raws, columns, own, table.comment or "", goes_on=goes_on)
 
 
 #: The server may still be at a statement whose client is dead, and commit it: so many seconds later it surely is not.
@@ -325,7 +282,7 @@ def field_of(table: Table, column: PgColumn) -> Field:
     kind = column.kind
     return Field(
         column.name,
-        FIELD_TYPES[kind.column],
+        tables.FIELD_TYPES[kind.column],
         source=Column(column.raw) if column.readable and table.key else None,
         key=column.name in keys,
         required=column.required and not column.filled and not column.made,
@@ -338,40 +295,27 @@ def field_of(table: Table, column: PgColumn) -> Field:
     )
 
 
-class _Lazy:
-    """The names of a catalog's tables; a table is described when its entry is asked for."""
-
-    _relkinds = "rpvmf"
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._catalog.has(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, relkind in self._catalog.names().items() if relkind in self._relkinds)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-class Streams(_Lazy, Mapping[str, Stream]):
+def streams(catalog: Catalog) -> Mapping[str, Stream]:
     """All tables and views, as streams."""
-
-    def __getitem__(self, name: str) -> Stream:
-        return stream_of(self._catalog.table(name))
+    return tables.Lazy(catalog.has, catalog.names, lambda name: stream_of(catalog.table(name)))
 
 
-class Objects(_Lazy, Mapping[str, Object]):
-    """All tables, as objects; a view, or a table of another server, is not written to."""
+#: What is written to: no view, and no table of another server.
+WRITTEN = ("r", "p")
 
-    _relkinds = "rp"
 
-    def __getitem__(self, name: str) -> Object:
-        table = self._catalog.table(name)
-        if table.relkind not in self._relkinds:
+def objects(catalog: Catalog) -> Mapping[str, Object]:
+    """All tables, as objects."""
+
+    def make(name: str) -> Object:
+        table = catalog.table(name)
+        if table.relkind not in WRITTEN:
             raise FixConfig(
                 f"{table.label} is no table of this database, so nothing is written to it", mend="write to a table"
             )
         return object_of(table)
+
+    def names() -> Iterator[str]:
+        return (name for name, relkind in catalog.names().items() if relkind in WRITTEN)
+
+    return tables.Lazy(catalog.has, names, make)

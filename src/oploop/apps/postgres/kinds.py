@@ -9,20 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from oploop.records import Canonical, ColumnType, FieldType
+from oploop.records import Canonical, ColumnType
 
 #: Digits that a double keeps apart (as in activate/convert.py), and those that fit 64 bits.
 _DOUBLE_DIGITS, _BIGINT_DIGITS = 15, 18
-
-FIELD_TYPES: Mapping[ColumnType, FieldType] = {
-    ColumnType.TEXT: FieldType.TEXT,
-    ColumnType.INTEGER: FieldType.INTEGER,
-    ColumnType.NUMBER: FieldType.NUMBER,
-    ColumnType.BOOLEAN: FieldType.BOOLEAN,
-    ColumnType.TIMESTAMP: FieldType.TIMESTAMP,
-    ColumnType.DATE: FieldType.DATE,
-    ColumnType.JSON: FieldType.JSON,
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from oploop.apps.base import Account, App, AppConfig
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.reader import TableReader
-from oploop.apps.sql.tables import Catalog, Objects, Streams
+from oploop.apps.sql.tables import Catalog, objects, streams
 from oploop.apps.sql.writer import TableWriter
 from oploop.records import Batch, Cursor, Object, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
@@ -45,8 +45,8 @@ class SqlApp(App):
         super().__init__(name, config.model_copy(update={"base_url": self.engine.base_url}), runtime)
         self.transport = self.engine
         self.catalog = Catalog(self.engine, config.key, config.cursor)
-        self.streams: Mapping[str, Stream] = Streams(self.catalog)
-        self.objects: Mapping[str, Object] = Objects(self.catalog, self.engine.batch, self.engine.in_flight)
+        self.streams: Mapping[str, Stream] = streams(self.catalog)
+        self.objects: Mapping[str, Object] = objects(self.catalog, self.engine.batch, self.engine.in_flight)
         self._reader = TableReader(self.engine, runtime, config.overlap)
         self._writer = TableWriter(self.engine, runtime)
 

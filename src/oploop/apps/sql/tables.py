@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from oploop.apps import tables
 from oploop.errors import FixConfig, did_you_mean
 from oploop.records import (
-    META_COLUMNS,
     Canonical,
     Column,
     ColumnType,
     Condition,
-    Deletes,
     Field,
-    FieldType,
     Object,
     Op,
     Operation,
@@ -31,15 +29,6 @@ if TYPE_CHECKING:
 
 STEPS = "oploop_steps"  #: the table with the ids of delivered steps, in the target database
 
-FIELD_TYPES: Mapping[ColumnType, FieldType] = {
-    ColumnType.TEXT: FieldType.TEXT,
-    ColumnType.INTEGER: FieldType.INTEGER,
-    ColumnType.NUMBER: FieldType.NUMBER,
-    ColumnType.BOOLEAN: FieldType.BOOLEAN,
-    ColumnType.TIMESTAMP: FieldType.TIMESTAMP,
-    ColumnType.DATE: FieldType.DATE,
-    ColumnType.JSON: FieldType.JSON,
-}
 TIMES = (ColumnType.TIMESTAMP, ColumnType.DATE)
 
 
@@ -106,13 +95,7 @@ class Table:
 
     @cached_property
     def id_column(self) -> str:
-        """The raw column with the row's id: the key's, or one of our own where the key has several columns."""
-        if len(self.key) == 1:
-            return self.by_name[self.key[0]].raw
-        name, taken = "_key", {c.raw.lower() for c in self.columns}
-        while name in taken:
-            name += "_"
-        return name
+        return tables.id_column(self.key, self.columns)
 
 
 def id_of(values: Sequence[Any]) -> str:
@@ -166,14 +149,14 @@ class Catalog:
     def _made(self, name: str, said: Described) -> Table:
         names = [c.name for c in said.columns]
         for wanted in self._keys.get(name, ()):
-            if wanted not in names:
-                raise FixConfig(f"key: {name} has no column {wanted!r}", mend=did_you_mean(wanted, names))
+            tables.expect_column("key", name, wanted, names)
         required = {c.name for c in said.columns if c.required}
         sure = next((u for u in said.unique if required.issuperset(u)), ())
         key = self._keys.get(name) or said.primary or sure
         cursor = self._cursor(name, said.columns)
         unique = tuple(dict.fromkeys(frozenset(u) for u in said.unique))
-        columns = tuple(_with_raw_names([self._engine.as_key(c) if c.name in key else c for c in said.columns]))
+        as_read = [self._engine.as_key(c) if c.name in key else c for c in said.columns]
+        columns = tuple(replace(c, raw=raw) for c, raw in zip(as_read, tables.raw_names(names), strict=True))
         sql = self._engine.quote(name)
         return Table(name, sql, columns, key, unique, cursor, said.unwritable, said.comment)
 
@@ -181,11 +164,8 @@ class Catalog:
         wanted = self._cursors.get(name)
         if wanted is None:
             return None
-        found = next((c for c in columns if c.name == wanted), None)
-        if found is None:
-            raise FixConfig(
-                f"cursor: {name} has no column {wanted!r}", mend=did_you_mean(wanted, [c.name for c in columns])
-            )
+        tables.expect_column("cursor", name, wanted, [c.name for c in columns])
+        found = next(c for c in columns if c.name == wanted)
         if found.kind.column not in (*TIMES, ColumnType.INTEGER):
             raise FixConfig(
                 f"cursor: {name}.{wanted} is {found.type or 'no number'}, by which nothing can be read on",
@@ -194,34 +174,12 @@ class Catalog:
         return wanted
 
 
-def _with_raw_names(columns: Sequence[SqlColumn]) -> Iterator[SqlColumn]:
-    taken = set(META_COLUMNS)
-    for column in columns:
-        raw, number = column.name, 2
-        while raw.lower() in taken:
-            raw, number = f"{column.name}__{number}", number + 1
-        taken.add(raw.lower())
-        yield replace(column, raw=raw)
-
-
 def stream_of(table: Table) -> Stream:
     """What is read of a table; FixConfig when nothing identifies its rows."""
-    if not table.key:
-        raise FixConfig(
-            f"{table.name} has no primary key, so its rows cannot be told apart",
-            mend=f"name the columns that identify a row: `key: {{{table.name}: [...]}}`",
-        )
     columns = {c.raw: c.kind.column for c in table.columns}
-    columns.setdefault(table.id_column, ColumnType.TEXT)
-    goes_on = table.cursor is not None
-    return Stream(
-        table.name,
-        tuple(c.raw for c in table.key_columns),
-        columns,
-        incremental=goes_on,
-        deletes=Deletes.MARKED if goes_on else Deletes.ABSENCE,
-        description=table.comment,
-    )
+    raws = [c.raw for c in table.key_columns]
+    own = table.id_column if raws else ""
+    return tables.keyed_stream(table.name, raws, columns, own, table.comment, goes_on=table.cursor is not None)
 
 
 def object_of(table: Table, batch: int, in_flight: int) -> Object:
@@ -256,7 +214,7 @@ def field_of(table: Table, column: SqlColumn) -> Field:
     kind = column.kind
     return Field(
         column.name,
-        FIELD_TYPES[kind.column],
+        tables.FIELD_TYPES[kind.column],
         source=Column(column.raw) if table.key else None,
         key=column.name in keys,
         required=column.required and not column.filled and not column.made,
@@ -269,39 +227,15 @@ def field_of(table: Table, column: SqlColumn) -> Field:
     )
 
 
-class Streams(Mapping[str, Stream]):
-    """All tables and views, as streams; one is described when its entry is asked for."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._catalog.has(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._catalog.names())
-
-    def __len__(self) -> int:
-        return len(self._catalog.names())
-
-    def __getitem__(self, name: str) -> Stream:
-        return stream_of(self._catalog.table(name))
+def streams(catalog: Catalog) -> Mapping[str, Stream]:
+    """All tables and views, as streams."""
+    return tables.Lazy(catalog.has, catalog.names, lambda name: stream_of(catalog.table(name)))
 
 
-class Objects(Mapping[str, Object]):
+def objects(catalog: Catalog, batch: int, in_flight: int) -> Mapping[str, Object]:
     """All tables, as objects."""
 
-    def __init__(self, catalog: Catalog, batch: int, in_flight: int) -> None:
-        self._catalog, self._batch, self._in_flight = catalog, batch, in_flight
+    def names() -> Iterator[str]:
+        return (name for name, real in catalog.names().items() if real)
 
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._catalog.has(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, real in self._catalog.names().items() if real)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __getitem__(self, name: str) -> Object:
-        return object_of(self._catalog.table(name), self._batch, self._in_flight)
+    return tables.Lazy(catalog.has, names, lambda name: object_of(catalog.table(name), batch, in_flight))
