@@ -87,7 +87,7 @@ class Directed(Simulation):
         self.clock.seconds += seconds
         self.write_model()
         self.turn("calm", mishaps=False, crash_at=crash_at)
-        check.always(self)
+        check.always(self.sides[0])
 
     def wants(self, name: str, code: str = "kAnn") -> None:
         """The model moves."""
@@ -100,7 +100,7 @@ class Directed(Simulation):
         self.calls(lambda request: None)
         self.write_model()
         self.quieten()
-        check.at_the_end(self)
+        check.at_the_end(self.sides[0])
 
 
 def _lists(request: Request) -> bool:

@@ -8,9 +8,23 @@ from typing import Any
 from oploop.apps.arrow import table_from_records
 from oploop.apps.base import Account, App, micros
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Policy, Sender, Transport
-from oploop.records import Batch, Cursor, Deletes, Field, Op, Outcome, ReadOptions, Receipt, Replay, Step, Stream
+from oploop.errors import OploopError
+from oploop.records import (
+    Batch,
+    Change,
+    Cursor,
+    Deletes,
+    Field,
+    Op,
+    Outcome,
+    ReadOptions,
+    Receipt,
+    Replay,
+    Step,
+    Stream,
+)
 from oploop.runtime import Runtime
-from tests.fault.sim.world import APP, OBJECT, World
+from tests.fault.sim.world import APP, World
 
 
 class SimPolicy(Policy):
@@ -21,16 +35,16 @@ class SimPolicy(Policy):
 
 
 class SimApp(App):
-    """One object, one stream, batches and singles."""
+    """An object and its stream, perhaps another one, batches, singles and jobs."""
 
     type = "simulated"
     title = "Simulated"
 
     def __init__(self, world: World, runtime: Runtime, sender: Sender) -> None:
         super().__init__(APP, None, runtime)
-        self.world = world
-        self.objects = {OBJECT: world.object}
-        self.streams: Mapping[str, Stream] = {OBJECT: world.stream} if world.stream is not None else {}
+        self.worlds = {w.name: w for w in world.all}
+        self.objects = {w.name: w.object for w in world.all}
+        self.streams: Mapping[str, Stream] = {w.name: w.stream for w in world.all if w.stream is not None}
         self.wire = Transport("http://127.0.0.1:9", runtime=runtime, sender=sender, policy=SimPolicy())
         self.transport = self.wire
 
@@ -38,44 +52,45 @@ class SimApp(App):
         return Account("simulated")
 
     async def describe(self, object_name: str) -> Mapping[str, Field]:
-        return self.world.object.fields
+        return self.objects[object_name].fields
 
     async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """All records page by page, from the cursor on if the last read broke off."""
         after = (cursor or {}).get("after", "")
         while True:
             began = self.runtime.now()
-            answer = await self.wire.request("GET", "records", params={"after": after})
+            answer = await self.wire.request("GET", stream, params={"after": after})
             page = answer.json()
             after, more = page["next"], page["next"] is not None
             resumable = self.streams[stream].deletes is Deletes.MARKED
             position = {"after": after} if more and resumable else None
-            yield self._batch(page["records"], began, cursor=position, complete=not more)
+            yield self._batch(stream, page["records"], began, cursor=position, complete=not more)
             if not more:
                 return
 
     def _batch(
-        self, records: Sequence[dict[str, Any]], began: Any, *, version: int | None = None, **more: Any
+        self, name: str, records: Sequence[dict[str, Any]], began: Any, *, version: int | None = None, **more: Any
     ) -> Batch:
-        assert self.world.stream is not None
-        if self.world.stream.deletes is Deletes.ABSENCE and version is None:
+        stream = self.streams[name]
+        if stream.deletes is Deletes.ABSENCE and version is None:
             records = [r for r in records if not r["deleted"]]
         table = table_from_records(
-            self.world.stream,
+            stream,
             [{k: v for k, v in r.items() if k not in ("version", "deleted")} for r in records],
             versions=[max(r["version"], version or 0) for r in records],
             extracted_at=began,
             deleted=[r["deleted"] for r in records],
         )
-        return Batch(OBJECT, table, **more)
+        return Batch(name, table, **more)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         began = self.runtime.now()
-        answer = await self.wire.request("GET", "records", params={"ids": ",".join(remote_ids)})
-        return self._batch(answer.json()["records"], began, version=answer.date_micros() or 0)
+        answer = await self.wire.request("GET", object_name, params={"ids": ",".join(remote_ids)})
+        return self._batch(object_name, answer.json()["records"], began, version=answer.date_micros() or 0)
 
     async def send(self, step: Step) -> list[Receipt]:
-        operation = self.world.object.operations[step.op]
+        world = self.worlds[step.object]
+        operation = world.object.operations[step.op]
         items = [
             {
                 "n": c.number,
@@ -86,24 +101,50 @@ class SimApp(App):
             }
             for c in step.changes
         ]
-        answer = await self.wire.request(
-            "POST",
-            "records",
-            json={"op": step.op.value, "items": items},
-            idempotent=operation.replay in (Replay.SAFE, Replay.KEY),
-        )
+        body = {"op": step.op.value, "items": items}
+        if world.behaviour.jobs and step.op is Op.CREATE:
+            return await self._send_job(world, step, body)
+        harmless = operation.replay in (Replay.SAFE, Replay.KEY)
+        answer = await self.wire.request("POST", world.name, json=body, idempotent=harmless)
         try:
             results = answer.json()["results"]
         except NotTheApi as e:  # it may have been done
             raise LostAnswer(str(e)) from None
-        return [self._receipt(r, answer) for r in results]
+        return [self._receipt(world, r, answer) for r in results]
 
-    def _receipt(self, r: dict[str, Any], answer: Answer) -> Receipt:
+    async def _send_job(self, world: World, step: Step, body: dict[str, Any]) -> list[Receipt]:
+        """A job does nothing before it is started, and its id is journalled by then."""
+        made = await self.wire.request("POST", world.name, params={"do": "job"}, json=body, idempotent=True)
+        job = made.json()["job"]
+        assert step.note is not None
+        await step.note(job)
+        try:
+            await self.wire.request("POST", world.name, params={"do": "start"}, json={"job": job}, idempotent=True)
+            return await self._results(world, job)
+        except OploopError as e:
+            raise LostAnswer(f"job {job} was begun, but cannot be asked after: {e}") from e
+
+    async def _results(self, world: World, job: str) -> list[Receipt]:
+        while True:
+            answer = await self.wire.request("GET", world.name, params={"job": job})
+            told = answer.json()
+            if told["state"] == "done":
+                return [self._receipt(world, r, answer) for r in told["results"]]
+            await self.runtime.sleep(30.0)
+
+    async def settle(self, object_name: str, op: Op, note: str, changes: Sequence[Change]) -> list[Receipt]:
+        world = self.worlds[object_name]
+        told = (await self.wire.request("GET", world.name, params={"job": note})).json()
+        if told["state"] == "open":
+            await self.wire.request("POST", world.name, params={"do": "drop"}, json={"job": note}, idempotent=True)
+            return [Receipt(c.number, Outcome.RETRY, error="the run died before its job began") for c in changes]
+        return await self._results(world, note)
+
+    def _receipt(self, world: World, r: dict[str, Any], answer: Answer) -> Receipt:
         if "error" in r:
             outcome = Outcome.RETRY if r.get("later") else Outcome.REJECTED
             return Receipt(r["n"], outcome, error=r["error"])
-        clocked = self.world.behaviour.clocked
-        version = {"record": r["version"], "date": answer.date_micros()}.get(clocked)
+        version = {"record": r["version"], "date": answer.date_micros()}.get(world.behaviour.clocked)
         return Receipt(r["n"], Outcome.OK, r.get("id"), version=version)
 
 

@@ -12,7 +12,8 @@ import orjson
 from oploop.project import Conflict, FieldMapping, Mode, OnDeleted
 from oploop.records import Canonical, Replay
 from tests.fault.sim import check_extras as extras
-from tests.fault.sim.schedule import Simulation, Wrong
+from tests.fault.sim import check_refs
+from tests.fault.sim.schedule import Side, Wrong
 from tests.fault.sim.server import US, Record, Written
 from tests.fault.sim.world import BAD, DEAF, STAGES
 
@@ -20,13 +21,13 @@ ACKED = ("sent",)
 SEEN = ("confirmed", "altered", "ignored", "drifted", "gone")
 
 
-def always(sim: Simulation) -> None:
+def always(sim: Side) -> None:
     """After each turn, however it ended."""
     nothing_doubled(sim)
     extras.a_canary_that_stopped_pauses(sim)
 
 
-def at_the_end(sim: Simulation) -> None:
+def at_the_end(sim: Side) -> None:
     """When the engine has become quiet."""
     nothing_doubled(sim)
     ledger = Ledger(sim)
@@ -50,7 +51,7 @@ def at_the_end(sim: Simulation) -> None:
 class Ledger:
     """The ledger's rows, and the first outcome of each: what the delivery said."""
 
-    def __init__(self, sim: Simulation) -> None:
+    def __init__(self, sim: Side) -> None:
         self.turn_of = {t.run_id: t.number for t in sim.turns}
         self.rows = sim.rows_of("SELECT * FROM oploop.change_log ORDER BY run_id, number")
         self.outcomes = sim.rows_of("SELECT * FROM oploop.change_outcomes ORDER BY run_id, number, seq")
@@ -64,7 +65,7 @@ class Ledger:
             self.after[change].append((r["op"], orjson.loads(r["after"] or "{}")))
 
 
-def nothing_doubled(sim: Simulation) -> None:
+def nothing_doubled(sim: Side) -> None:
     """We made each record once."""
     made: dict[str | None, list[Written]] = defaultdict(list)
     for w in sim.server.log:
@@ -75,7 +76,7 @@ def nothing_doubled(sim: Simulation) -> None:
             raise Wrong(f"{key!r} was created {len(creates)} times: {[(c.turn, c.id) for c in creates]}")
 
 
-def _undone_by_people(sim: Simulation, creates: list[Written]) -> bool:
+def _undone_by_people(sim: Side, creates: list[Written]) -> bool:
     """Whether people deleted, or gave another key to, all but the last, before the next was made; or we took them away."""
     gone = ("remove",) if sim.world.extras.shows_archived and sim.world.stream is not None else ("remove", "archive")
     for one, after in pairwise(creates):
@@ -85,7 +86,7 @@ def _undone_by_people(sim: Simulation, creates: list[Written]) -> bool:
     return True
 
 
-def nothing_left_over(sim: Simulation) -> None:
+def nothing_left_over(sim: Side) -> None:
     """No delivery hangs in the air, no plan table stands but as a volume of the ledger, no journal is kept for ever."""
     if left := sim.rows_of("SELECT run_id, sync FROM oploop.deliveries"):
         raise Wrong(f"never folded: {left}")
@@ -103,7 +104,7 @@ def nothing_left_over(sim: Simulation) -> None:
         state.close()
 
 
-def only_what_was_planned(sim: Simulation, ledger: Ledger) -> None:
+def only_what_was_planned(sim: Side, ledger: Ledger) -> None:
     """What reached the app stands in the ledger of its run, with the same values."""
     for turn, op, item in sim.server.received:
         key = sim.world.key(item["key"])
@@ -122,7 +123,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return {k: sorted(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def the_ledger_tells_the_truth(sim: Simulation, ledger: Ledger) -> None:
+def the_ledger_tells_the_truth(sim: Side, ledger: Ledger) -> None:
     """Sent means done, failed and rejected mean not done, and all that was done is listed as sent or unknown."""
     done = Counter((w.turn, w.key or "") for w in sim.server.log if w.who == US)
     for change, status in ledger.status.items():
@@ -135,7 +136,7 @@ def the_ledger_tells_the_truth(sim: Simulation, ledger: Ledger) -> None:
             raise Wrong(f"the app did {change}, which the ledger does not list")
 
 
-def valid_rows(sim: Simulation) -> Iterator[dict[str, Any]]:
+def valid_rows(sim: Side) -> Iterator[dict[str, Any]]:
     """Rows of the model that no rule holds."""
     held = _held(sim)
     for row in sim.rows:
@@ -144,7 +145,7 @@ def valid_rows(sim: Simulation) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _held(sim: Simulation) -> set[str | None]:
+def _held(sim: Side) -> set[str | None]:
     """Keys that a rule must hold; None for rows without one."""
     keys = Counter(sim.world.key(r["code"]) for r in sim.rows)
     there = Counter(sim.world.key((r.now or {}).get("code")) for r in sim.server.live())
@@ -153,7 +154,9 @@ def _held(sim: Simulation) -> set[str | None]:
     held: set[str | None] = set()
     for row in sim.rows:
         key = sim.world.key(row["code"])
-        wrong = any(m.column == "stage" and row["stage"] not in (*STAGES, None) for m in sim.world.sync.fields)
+        wrong = check_refs.holds(sim, row) or any(
+            m.column == "stage" and row["stage"] not in (*STAGES, None) for m in sim.world.sync.fields
+        )
         if key is None or keys[key] > 1 or wrong or (sim.world.stream is not None and there[key] > 1):
             held.add(key)
     if sim.world.sync.mode is Mode.APPEND:  # what is done is done
@@ -161,18 +164,19 @@ def _held(sim: Simulation) -> set[str | None]:
     return held
 
 
-def held_for_a_reason(sim: Simulation) -> None:
+def held_for_a_reason(sim: Side) -> None:
     """Held is what a rule holds, and nothing else."""
     rows = sim.rows_of("SELECT DISTINCT key, reason FROM oploop.held")
     last = next(t for t in reversed(sim.turns) if not t.undoes)
-    if last.report is None or last.report.syncs[0].plan is None or last.report.syncs[0].plan.held == 0:
+    plan = sim.plan_of(last)
+    if plan is None or plan.held == 0:
         rows = []
-    said = {r["key"] for r in rows}
-    if said != _held(sim):
-        raise Wrong(f"held are {said}, must be {_held(sim)}")
+    said, must = {r["key"] for r in rows}, _held(sim)
+    if said != must and not must - check_refs.gone(sim) <= said <= must:
+        raise Wrong(f"held are {said}, must be {must}")
 
 
-def parked_for_a_reason(sim: Simulation) -> None:
+def parked_for_a_reason(sim: Side) -> None:
     """Parked is what the app refused or ignored, what nobody can know, or where people and we do not agree."""
     undos = {t.run_id for t in sim.turns if t.undoes}
     for p in sim.rows_of("SELECT * FROM oploop.parked"):
@@ -197,12 +201,12 @@ def parked_for_a_reason(sim: Simulation) -> None:
             raise Wrong(f"{key!r} is parked as {reason} (wanted {wanted}) without a reason")
 
 
-def _may_stay_unknown(sim: Simulation) -> bool:
+def _may_stay_unknown(sim: Side) -> bool:
     ops = sim.world.object.operations.values()
     return sim.world.stream is None or sim.world.sync.at_most_once or any(o.replay is Replay.NEVER for o in ops)
 
 
-def nothing_sent_twice(sim: Simulation, ledger: Ledger) -> None:
+def nothing_sent_twice(sim: Side, ledger: Ledger) -> None:
     """A value that was acknowledged is not sent again, unless somebody changed it and the sync says `ours`."""
     for m in sim.world.sync.fields:
         ours: dict[str, Written] = {}
@@ -225,15 +229,15 @@ def nothing_sent_twice(sim: Simulation, ledger: Ledger) -> None:
             ours[w.id], theirs[w.id] = w, False
 
 
-def _conflict(sim: Simulation, m: FieldMapping) -> Conflict:
+def _conflict(sim: Side, m: FieldMapping) -> Conflict:
     return m.conflict or sim.world.sync.conflict
 
 
-def _deaf(sim: Simulation, m: FieldMapping, value: Any) -> bool:
+def _deaf(sim: Side, m: FieldMapping, value: Any) -> bool:
     return sim.world.behaviour.quirks.get(m.field) == "deaf" and isinstance(value, str) and DEAF in value
 
 
-def looks_tell_the_truth(sim: Simulation, ledger: Ledger) -> None:
+def looks_tell_the_truth(sim: Side, ledger: Ledger) -> None:
     """Nothing is called drifted that nobody touched, nothing gone that is there; each last change was looked at."""
     people = {w.id for w in sim.server.log if w.who != US and w.op == "update"}
     deleted = {w.id for w in sim.server.log if w.op in ("remove", "archive")}
@@ -252,7 +256,7 @@ def looks_tell_the_truth(sim: Simulation, ledger: Ledger) -> None:
 # -- the app is as the model -------------------------------------------------------------------------------------------
 
 
-def the_app_is_as_the_model(sim: Simulation, ledger: Ledger) -> None:
+def the_app_is_as_the_model(sim: Side, ledger: Ledger) -> None:
     """Each row has arrived, or there is a reason that a person can read."""
     parked = {p["key"] for p in sim.rows_of("SELECT key FROM oploop.parked")}
     known = {r["canonical_key"]: r["remote_id"] for r in sim.rows_of("SELECT * FROM oploop.records")}
@@ -269,7 +273,7 @@ def the_app_is_as_the_model(sim: Simulation, ledger: Ledger) -> None:
                 _arrived(sim, ledger, row, record, m)
 
 
-def _record(sim: Simulation, key: str, known: dict[str, str]) -> Record | None:
+def _record(sim: Side, key: str, known: dict[str, str]) -> Record | None:
     found = [r for r in sim.server.live() if sim.world.key((r.now or {}).get("code")) == key]
     if found and (sim.world.stream is not None or len(found) == 1):
         return found[0]
@@ -280,7 +284,7 @@ def _record(sim: Simulation, key: str, known: dict[str, str]) -> Record | None:
     return record if record is not None and record.now is not None else None
 
 
-def _was_deleted(sim: Simulation, key: str, known: dict[str, str]) -> bool:
+def _was_deleted(sim: Side, key: str, known: dict[str, str]) -> bool:
     """Whether a record with the key was deleted by people, and stays so."""
     if sim.world.sync.on_deleted is OnDeleted.RECREATE:
         return False
@@ -294,11 +298,15 @@ def _was_deleted(sim: Simulation, key: str, known: dict[str, str]) -> bool:
     return False
 
 
-def _arrived(sim: Simulation, ledger: Ledger, row: dict[str, Any], record: Record, m: FieldMapping) -> None:
+def _arrived(sim: Side, ledger: Ledger, row: dict[str, Any], record: Record, m: FieldMapping) -> None:
     assert record.now is not None
     now = record.now[m.field]
-    wanted = sorted({*(now or ()), *m.add}) if m.add else row[m.field]
+    if m.ref is not None and check_refs.may_be_any(sim, row, m):
+        return
+    wanted = sorted({*(now or ()), *m.add}) if m.add else check_refs.wanted(sim, row, m)
     on_null = str(m.on_null or sim.world.sync.on_null)
+    if m.ref is not None and row[m.field] is not None:
+        on_null = "clear"  # a miss that is to be cleared
     if _same(sim, m, now, wanted) or (wanted is None and on_null == "keep") or m.only:
         return
     if m.if_empty and now is not None:
@@ -314,7 +322,7 @@ def _arrived(sim: Simulation, ledger: Ledger, row: dict[str, Any], record: Recor
     )
 
 
-def _same(sim: Simulation, m: FieldMapping, now: Any, wanted: Any) -> bool:
+def _same(sim: Side, m: FieldMapping, now: Any, wanted: Any) -> bool:
     """Whether the app holds what the model wants, as it stores it or as the two count as the same."""
     if now == wanted:
         return True
@@ -326,11 +334,11 @@ def _same(sim: Simulation, m: FieldMapping, now: Any, wanted: Any) -> bool:
     return (quirk == "lower" or form is Canonical.LOWER) and now.strip().lower() == wanted.strip().lower()
 
 
-def _history(sim: Simulation, record: Record, m: FieldMapping) -> list[Written]:
+def _history(sim: Side, record: Record, m: FieldMapping) -> list[Written]:
     return [w for w in sim.server.log if w.id == record.id and m.field in w.sent]
 
 
-def _touched_by_people(sim: Simulation, ledger: Ledger, record: Record, m: FieldMapping, wanted: Any) -> bool:
+def _touched_by_people(sim: Side, ledger: Ledger, record: Record, m: FieldMapping, wanted: Any) -> bool:
     """Whether the field is as it is because people changed it, and the sync's `conflict` leaves that."""
     history = _history(sim, record, m)
     last = max((i for i, w in enumerate(history) if w.who == US), default=None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from oploop.project import Adopt, Mode, OnLeave
-from tests.fault.sim.schedule import Simulation, Turn, Wrong
+from tests.fault.sim.schedule import Side, Turn, Wrong
 from tests.fault.sim.server import US, Record, Written
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 AWAY = ("remove", "archive")
 
 
-def paused_sends_nothing(sim: Simulation) -> None:
+def paused_sends_nothing(sim: Side) -> None:
     """While a sync is paused its runs send nothing; an undo does."""
     for turn, op, item in sim.server.received:
         t = sim.turns[turn - 1]
@@ -25,7 +25,7 @@ def paused_sends_nothing(sim: Simulation) -> None:
             raise Wrong(f"turn {turn} sent {op} {item['key']!r} of a paused sync")
 
 
-def a_canary_that_stopped_pauses(sim: Simulation) -> None:
+def a_canary_that_stopped_pauses(sim: Side) -> None:
     """A sync whose canary was not as meant sends nothing more until it is resumed."""
     report = next(t for t in reversed(sim.turns) if not sim.is_put_back(t)).report
     said = report.syncs[0].stopped if report is not None and report.syncs else []
@@ -36,12 +36,12 @@ def a_canary_that_stopped_pauses(sim: Simulation) -> None:
 # -- rows that leave ---------------------------------------------------------------------------------------------------
 
 
-def _keys(sim: Simulation, turn: Turn) -> set[str | None]:
+def _keys(sim: Side, turn: Turn) -> set[str | None]:
     """Keys of the model's rows of a turn; None where one has none."""
     return {sim.world.key(r["code"]) for r in turn.model}
 
 
-def taken_away_is_what_may_be(sim: Simulation, ledger: Ledger) -> None:
+def taken_away_is_what_may_be(sim: Side, ledger: Ledger) -> None:
     """Only what left, and is ours or adopted, was removed or archived, and nothing as long as a row has no key."""
     for w in sim.server.log:
         turn = sim.turns[w.turn - 1] if w.turn else None
@@ -58,7 +58,7 @@ def taken_away_is_what_may_be(sim: Simulation, ledger: Ledger) -> None:
             raise Wrong(f"turn {w.turn} took {w.key!r} ({w.id}) away, which is not ours")
 
 
-def _shown_keys(sim: Simulation, w: Written, turn: Turn) -> set[str | None]:
+def _shown_keys(sim: Side, w: Written, turn: Turn) -> set[str | None]:
     """The key that the app must have shown of a record when the turn began; none where reads may be behind."""
     at = {(sim.server.records[w.id].as_of(m) or (0, None))[1] is not None for m in (turn.began,)}
     if sim.world.stream is None or not all(at):
@@ -72,7 +72,7 @@ def _shown_keys(sim: Simulation, w: Written, turn: Turn) -> set[str | None]:
     return seen if len(seen) == 1 else set()
 
 
-def _is_ours(sim: Simulation, ledger: Ledger, id: str, until: float) -> bool:
+def _is_ours(sim: Side, ledger: Ledger, id: str, until: float) -> bool:
     """Whether we may take a record away: we made it, as the app acknowledged, or we wrote it and adopt all."""
     sync = sim.world.sync
     if sync.adopt is Adopt.ALL and sync.mode is Mode.MIRROR:
@@ -89,7 +89,7 @@ def made(ledger: Ledger, w: Written) -> bool:
     return any(op == "create" for op, _ in ledger.after.get((w.turn, w.key or ""), []))
 
 
-def what_left_is_gone(sim: Simulation, ledger: Ledger) -> None:
+def what_left_is_gone(sim: Side, ledger: Ledger) -> None:
     """When all is quiet nothing is left of rows that left, but what is not ours, parked, or kept by a row without a key."""
     leaves = sim.world.sync.on_leave
     last = Turn(0, "", model=sim.rows)
@@ -112,7 +112,7 @@ def what_left_is_gone(sim: Simulation, ledger: Ledger) -> None:
             raise Wrong(f"{sorted(map(str, names))} left the model, and {record.id} is still in the app")
 
 
-def _must_go(sim: Simulation, ledger: Ledger, record: Record) -> bool:
+def _must_go(sim: Side, ledger: Ledger, record: Record) -> bool:
     """Whether we know enough of a record that left to take it away."""
     sync = sim.world.sync
     if sync.adopt is Adopt.ALL and sync.mode is Mode.MIRROR:
@@ -128,7 +128,7 @@ def _must_go(sim: Simulation, ledger: Ledger, record: Record) -> bool:
     return told and any(made(ledger, w) and ledger.status.get((w.turn, w.key or "")) == "sent" for w in ours)
 
 
-def _is_cleared(sim: Simulation, ledger: Ledger, record: Record) -> None:
+def _is_cleared(sim: Side, ledger: Ledger, record: Record) -> None:
     """What we set, and nobody changed since, is empty; what people changed is theirs."""
     assert record.now is not None
     for m in sim.world.sync.fields:
@@ -151,7 +151,7 @@ def _is_cleared(sim: Simulation, ledger: Ledger, record: Record) -> None:
 # -- append ------------------------------------------------------------------------------------------------------------
 
 
-def each_row_is_appended_once(sim: Simulation, ledger: Ledger) -> None:
+def each_row_is_appended_once(sim: Side, ledger: Ledger) -> None:
     """Each row is sent once, but those that were there when the sync began; absent is only what is held or parked."""
     made: dict[str | None, list[Written]] = defaultdict(list)
     for w in sim.server.log:
@@ -182,7 +182,7 @@ def each_row_is_appended_once(sim: Simulation, ledger: Ledger) -> None:
 # -- undo --------------------------------------------------------------------------------------------------------------
 
 
-def undone_is_put_back(sim: Simulation, ledger: Ledger) -> None:
+def undone_is_put_back(sim: Side, ledger: Ledger) -> None:
     """An undo puts back what its runs left, never what somebody changed since, and what it took back does not return."""
     before = {
         (r["run_id"], r["key"]): (orjson.loads(r["before"] or "{}"), orjson.loads(r["after"] or "{}"))
@@ -203,7 +203,7 @@ def undone_is_put_back(sim: Simulation, ledger: Ledger) -> None:
             _stays_back(sim, ledger, w, name)
 
 
-def _stays_back(sim: Simulation, ledger: Ledger, w: Written, name: str) -> None:
+def _stays_back(sim: Side, ledger: Ledger, w: Written, name: str) -> None:
     """Until the model wants another value, or a person undoes the undo, the value that was taken back is not sent."""
     history = [x for x in sim.server.log if x.id == w.id and name in x.sent and x.who == US]
     at = history.index(w)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from oploop import loop
 from oploop.activate import ledger, waiting
+from oploop.activate.plan import SyncPlan
+from oploop.apps.transport import Answer, Request
 from oploop.errors import OploopError
 from oploop.extract.cursors import ensure_table
 from oploop.loop import Options
@@ -20,6 +24,7 @@ from oploop.stages.undoing import Wish, plan_undo
 from oploop.storage import Storage
 from oploop.warehouse.base import literal
 from oploop.workspace import Workspace
+from tests.fault.sim import wide
 from tests.fault.sim import world as worlds
 from tests.fault.sim.app import SimApp
 from tests.fault.sim.clock import Clock, NothingLeft, SimLoop
@@ -44,11 +49,14 @@ WEATHERS: dict[str, Weather] = {
         item_lock=0.1,
         unnamed=0.05,
     ),
+    "unread": Weather({"lost": 0.1}, unread=0.5),
 }
 
 
 #: A schedule's worlds are small and move a lot: the guardrails on the model's size are not what is tried here.
-ALLOWED = {worlds.SYNC: frozenset({"rows", "nulls"})}
+ALLOWED = {name: frozenset({"rows", "nulls"}) for name in (worlds.SYNC, wide.FIRMS)}
+#: Our tables that tell whose a row is, and by which column.
+OF_SYNC = re.compile(r"FROM oploop\.(change_log|change_outcomes|held|parked|appended)\b")
 
 
 class Wrong(AssertionError):
@@ -84,6 +92,10 @@ class Simulation:
         self.points = Points(self.note)
         self.server = Server(self.world, self.clock, self.points, self.note)
         self.rows = [dict(r) for r in self.world.rows]
+        self.sides: list[Side] = [Side(self, self.world, self.server, self.rows)]
+        if self.world.firms is not None:
+            firms = Server(self.world.firms, self.clock, self.points, self.note)
+            self.sides.insert(0, Side(self, self.world.firms, firms, [dict(r) for r in self.world.firms.rows]))
         self.gone: list[dict[str, Any]] = []  #: rows that left the model
         self.turns: list[Turn] = []
         self.lost_state = False
@@ -98,6 +110,7 @@ class Simulation:
 
     def play(self) -> None:
         """All of it; raises Wrong with what does not hold."""
+        weathers = tuple(w for w in WEATHERS if w != "unread" or self.seed >= worlds.WIDE)
         from tests.fault.sim import check
 
         self.prepare()
@@ -106,10 +119,12 @@ class Simulation:
                 self.rows_leave()
             self.happenings()
             self.decisions()
-            self.turn(self.rng.choice(tuple(WEATHERS)), mishaps=True)
-            check.always(self)
+            self.turn(self.rng.choice(weathers), mishaps=True)
+            for side in self.sides:
+                check.always(side)
         self.quieten()
-        check.at_the_end(self)
+        for side in self.sides:
+            check.at_the_end(side)
 
     def prepare(self) -> None:
         """An empty warehouse and an empty state."""
@@ -120,15 +135,17 @@ class Simulation:
         self.write_model()
 
     def write_model(self) -> None:
-        """The model's table as it is now."""
-        names = ("code", *self.world.fields)
-        rows = ", ".join("(" + ", ".join(_sql(r[n], SQL_TYPES[n]) for n in names) + ")" for r in self.rows)
-        columns = ", ".join(f"CAST({n} AS {SQL_TYPES[n]}) AS {n}" for n in names)
-        empty = "" if self.rows else " LIMIT 0"
-        rows = rows or "(" + ", ".join("NULL" for _ in names) + ")"
-        self.inner.execute(
-            f"CREATE OR REPLACE TABLE {worlds.MODEL} AS SELECT {columns} FROM (VALUES {rows}) t({', '.join(names)}){empty}"
-        )
+        """The models' tables as they are now."""
+        for side in self.sides:
+            names, given = ("code", *side.world.fields), side.rows
+            rows = ", ".join("(" + ", ".join(_sql(r[n], SQL_TYPES[n]) for n in names) + ")" for r in given)
+            columns = ", ".join(f"CAST({n} AS {SQL_TYPES[n]}) AS {n}" for n in names)
+            empty = "" if given else " LIMIT 0"
+            rows = rows or "(" + ", ".join("NULL" for _ in names) + ")"
+            self.inner.execute(
+                f"CREATE OR REPLACE TABLE {side.world.sync.model} AS SELECT {columns} "
+                f"FROM (VALUES {rows}) t({', '.join(names)}){empty}"
+            )
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
@@ -137,7 +154,8 @@ class Simulation:
         rng = self.rng
         for _ in range(rng.randint(0, 4)):
             self.clock.seconds += rng.choice((0.0, 1.0, 30.0, 700.0))
-            rng.choice((self.model_changes, self.model_changes, self.people_work))()
+            side = rng.choice(self.sides) if len(self.sides) > 1 else self.sides[0]
+            rng.choice((self.model_changes, self.model_changes, self.people_work))(side)
         self.write_model()
         self.clock.seconds += rng.choice((0.1, 1.0, 20.0, 100.0, 900.0, 4000.0))
         if rng.random() < 0.1:
@@ -148,17 +166,17 @@ class Simulation:
             self.lost_state = self.ground.lose_folder() or self.lost_state
             self.note(".oploop/ is lost")
 
-    def model_changes(self) -> None:
-        rng, fields = self.rng, self.world.fields
-        if not self.rows or rng.random() < 0.25:
+    def model_changes(self, side: Side) -> None:
+        rng, fields, rows = self.rng, side.world.fields, side.rows
+        if not rows or rng.random() < 0.25:
             code = rng.choice((f"k{rng.randint(0, 9)}", f"K{rng.randint(0, 9)}", f"n{len(self.trace)}", None, ""))
-            self.rows.append(draw_row(rng, fields, code))
+            rows.append(draw_row(rng, fields, code))
         elif rng.random() < 0.15:
-            self.rows.pop(rng.randrange(len(self.rows)))
+            rows.pop(rng.randrange(len(rows)))
         else:
             name = rng.choice(fields)
-            rng.choice(self.rows)[name] = draw_value(rng, name)
-        self.note(f"model: {self.rows}")
+            rng.choice(rows)[name] = draw_value(rng, name)
+        self.note(f"model{'' if side.world is self.world else ' of firms'}: {rows}")
 
     def rows_leave(self) -> None:
         """Rows leave the model, and some that left come back."""
@@ -169,21 +187,23 @@ class Simulation:
             elif self.gone:
                 self.rows.append(self.gone.pop(rng.randrange(len(self.gone))))
         if self.rows and rng.random() < 0.7:  # a row without a key keeps all
-            self.rows = [r for r in self.rows if self.world.key(r["code"]) is not None]
+            self.rows[:] = [r for r in self.rows if self.world.key(r["code"]) is not None]
 
-    def people_work(self) -> None:
-        rng, live = self.rng, self.server.live()
+    def people_work(self, side: Side) -> None:
+        rng, server, fields = self.rng, side.server, side.world.fields
+        live = server.live()
         dice = rng.random()
         if not live or dice < 0.1:
-            if self.world.stream is not None:
-                self.server.person_creates(draw_row(rng, self.world.fields, f"k{rng.randint(0, 9)}"))
+            if side.world.stream is not None:
+                server.person_creates(draw_row(rng, fields, f"k{rng.randint(0, 9)}"))
         elif dice < 0.25:
-            self.server.person_deletes(rng.choice(live).id)
+            server.person_deletes(rng.choice(live).id)
         elif dice < 0.3:
-            self.server.person_edits(rng.choice(live).id, {"code": f"p{rng.randint(0, 9)}"})
+            server.person_edits(rng.choice(live).id, {"code": f"p{rng.randint(0, 9)}"})
         else:
-            name = rng.choice(self.world.fields)
-            self.server.person_edits(rng.choice(live).id, {name: draw_value(rng, name)})
+            name = rng.choice(fields)
+            value = wide.draw_id(rng) if name in wide.REFS else draw_value(rng, name)
+            server.person_edits(rng.choice(live).id, {name: value})
 
     def decisions(self) -> None:
         """What people decide of the sync: it is paused, resumed, a run is undone."""
@@ -191,7 +211,11 @@ class Simulation:
         done = [t for t in self.turns if t.run_id]
         if extras.undo and done and rng.random() < 0.4:
             undone = done[-1] if rng.random() < 0.6 else rng.choice(done)
-            self.turn(rng.choice(("calm", *WEATHERS)), mishaps=rng.random() < 0.5, undoes=(undone.run_id,))
+            self.turn(
+                rng.choice(("calm", *(w for w in WEATHERS if w != "unread"))),
+                mishaps=rng.random() < 0.5,
+                undoes=(undone.run_id,),
+            )
             self.clock.seconds += rng.choice((0.1, 30.0, 4000.0))
         if extras.pause and rng.random() < 0.4:
             waiting.pause(self.inner, worlds.SYNC, None, None, self.clock.now())
@@ -225,10 +249,12 @@ class Simulation:
             start = rng.randint(1, self.points_seen)
             self.points.refuse = range(start, start + rng.choice((1, 5, 1000)))
             self.points.refuse_what = rng.choice(("warehouse", "state"))
-        self.server.weather = WEATHERS[weather]
-        self.server.turn = len(self.turns) + 1
+        number = len(self.turns) + 1
+        for side in self.sides:
+            side.server.weather = WEATHERS[weather]
+            side.server.turn = number
         model = [dict(r) for r in self.rows]
-        turn = Turn(self.server.turn, "", self.clock.seconds, model=model, undoes=undoes, paused=self.paused())
+        turn = Turn(number, "", self.clock.seconds, model=model, undoes=undoes, paused=self.paused())
         self.turns.append(turn)
         what = f" undoes {', '.join(undoes)}" if undoes else ""
         self.note(f"turn {turn.number}:{what} {weather}, crash at {self.points.crash_at}, refuse {self.points.refuse}")
@@ -260,7 +286,8 @@ class Simulation:
     def _bury(self, event_loop: SimLoop) -> None:
         """Whatever the dead process still tries is refused; what it had sent is on its way."""
         if self.points.dead:
-            self.server.after_death()
+            for side in self.sides:
+                side.server.after_death()
         for _ in range(20):
             tasks = asyncio.all_tasks(event_loop)
             if not tasks:
@@ -274,7 +301,7 @@ class Simulation:
 
     async def _run(self, turn: Turn) -> None:
         runtime = self.clock.runtime(self.rng)
-        app = SimApp(self.world, runtime, self.server)
+        app = SimApp(self.world, runtime, self._send)
         project = worlds.project(self.world, self.folder)
         try:
             warehouse, store = self.ground.opened(runtime, self.points, self._begins)
@@ -296,6 +323,11 @@ class Simulation:
                 raise Wrong(f"a run raised {type(e).__name__}: {e!r}") from e
             raise
 
+    async def _send(self, request: Request) -> Answer:
+        """To the server of the object that is asked for."""
+        name = urlsplit(request.url).path.strip("/")
+        return await next(side for side in self.sides if side.world.name == name).server(request)
+
     async def _undo(self, ws: Workspace, turn: Turn) -> None:
         """What `oploop undo` does."""
         await loop.recover(ws)
@@ -312,7 +344,8 @@ class Simulation:
             return
         back = Turn(len(self.turns) + 1, run_id, self.clock.seconds, model=turn.model, undoes=(turn.run_id,))
         self.turns.append(back)
-        self.server.turn = back.number
+        for side in self.sides:
+            side.server.turn = back.number
         self.note(f"turn {back.number}: puts back the canary of {turn.run_id}")
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -321,17 +354,23 @@ class Simulation:
         """No more mishaps: the engine runs until it has nothing left to do."""
         self.clock.offset = max(self.clock.offset, 0.0)
         quiet = 0
-        for _ in range(PATIENCE * (4 if self.world.sync.canary else 1)):  # each canary may stop it once
+        more = 4 if self.world.sync.canary else 2 if any(m.ref for m in self.world.sync.fields) else 1
+        for _ in range(PATIENCE * more):  # each canary may stop it once, each turn makes one level of what refers to it
             self.clock.seconds += 2000.0
             self.resume()
-            sent = len(self.server.received)
+            sent = self.received
             turn = self.turn("calm", mishaps=False)
             if turn.report is None:
                 raise Wrong(f"a run without mishaps fails: {turn.error}")
-            quiet = quiet + 1 if len(self.server.received) == sent and not self.paused() else 0
+            quiet = quiet + 1 if self.received == sent and not self.paused() else 0
             if quiet == 2:
                 return
         raise Wrong(f"after {PATIENCE} turns without mishaps it still sends")
+
+    @property
+    def received(self) -> int:
+        """How many changes have reached the app."""
+        return sum(len(side.server.received) for side in self.sides)
 
     def rows_of(self, sql: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.inner.query(sql).to_pylist()
@@ -342,6 +381,28 @@ class Simulation:
         operations = self.world.object.operations
         operation = next((o for name, o in operations.items() if name.value == op), None)
         return operation is not None and operation.replay in (Replay.LOOKUP, Replay.NEVER)
+
+
+class Side:
+    """A simulation as it looks from one object: its world, its server, its model's rows, its sync's part of our tables."""
+
+    def __init__(self, sim: Simulation, world: World, server: Server, rows: list[dict[str, Any]]) -> None:
+        self.sim, self.world, self.server, self.rows = sim, world, server, rows
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sim, name)
+
+    def rows_of(self, sql: str) -> list[dict[str, Any]]:
+        if self.sim.world.firms is not None:
+            sync, obj = literal(self.world.sync.name), literal(self.world.name)
+            sql = OF_SYNC.sub(rf"FROM (SELECT * FROM oploop.\1 WHERE sync = {sync}) AS own", sql)
+            sql = sql.replace("FROM oploop.records", f"FROM (SELECT * FROM oploop.records WHERE object = {obj}) AS own")
+        return self.sim.rows_of(sql)
+
+    def plan_of(self, turn: Turn) -> SyncPlan | None:
+        """What a turn planned for this object."""
+        found = turn.report.syncs if turn.report is not None else []
+        return next((s.plan for s in found if s.sync == self.world.sync.name), None)
 
 
 def _sql(value: Any, kind: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import format_datetime
@@ -65,6 +66,19 @@ class Weather:
     slow: float = 0.0
     item_lock: float = 0.0  #: one record of a batch is locked just now
     unnamed: float = 0.0  #: the answer leaves a record out
+    unread: float = 0.0  #: pages of listings that do not come, while all else does
+
+
+@dataclass(slots=True)
+class Job:
+    """Records that are made together, some time after the job was started."""
+
+    op: str
+    items: list[dict[str, Any]]
+    turn: int = 0
+    ready: float | None = None  #: when it is done; None: it was not started
+    results: list[dict[str, Any]] | None = None
+    dropped: bool = False
 
 
 CALM = Weather()
@@ -85,9 +99,11 @@ class Server:
         self.turn = 0
         self.weather = CALM
         self.burst = 0
+        self.happened: Counter[str] = Counter()  #: what calls met, and what the app did of its own
         self.meets: Callable[[Request], str | None] | None = None  #: what calls meet in a directed schedule
         self.hint: int | None = None  #: the seconds of its hints there
         self.behind: float | None = None  #: how far behind its listings are there, as a share of the lag
+        self.jobs: dict[str, Job] = {}
         self._arriving: list[Callable[[], Any]] = []
         for row in world.existing:
             self.person_creates(row)
@@ -150,8 +166,12 @@ class Server:
     async def __call__(self, request: Request) -> Answer:
         self.points.reach(f"before {request.method} {urlsplit(request.url).path}")
         mishap = self._mishap() if self.meets is None else self.meets(request)
+        listing = request.method == "GET" and "after" in request.url
+        if self.weather.unread and listing and self.rng.random() < self.weather.unread:
+            mishap = "refused"
         slow = self.rng.uniform(2, 59) if self.rng.random() < self.weather.slow else self.rng.uniform(0.01, 0.4)
         if mishap:
+            self.happened[mishap] += 1
             self.note(f"call {request.method} {urlsplit(request.url).path} meets {mishap}")
         if mishap == "unreachable":
             await asyncio.sleep(slow)
@@ -235,13 +255,42 @@ class Server:
     # -- what it can do ----------------------------------------------------------------------------------------------
 
     def _do(self, request: Request) -> Answer:
-        parts = urlsplit(request.url)
+        asked = {k: v[0] for k, v in parse_qs(urlsplit(request.url).query).items()}
+        self._work()
+        if "do" in asked:
+            return self._answer(request, 200, self._job(asked["do"], orjson.loads(request.body or b"{}")))
+        if "job" in asked:
+            job = self.jobs[asked["job"]]
+            state = "done" if job.results is not None else "open" if job.ready is None else "works"
+            return self._answer(request, 200, {"state": state, "results": job.results})
         if request.method == "POST":
             return self._write(request, orjson.loads(request.body or b"{}"))
-        asked = {k: v[0] for k, v in parse_qs(parts.query).items()}
         if "ids" in asked:
             return self._answer(request, 200, {"records": self._shown(asked["ids"].split(","), 0.0)})
         return self._answer(request, 200, self._page(asked))
+
+    def _job(self, do: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A job is made, started, or dropped before it was started."""
+        if do == "job":
+            name = f"j{len(self.jobs) + 1}"
+            self.jobs[name] = Job(body["op"], body["items"])
+            return {"job": name}
+        job = self.jobs[body["job"]]
+        job.dropped = job.dropped or do == "drop"
+        if do == "start" and job.ready is None and not job.dropped:
+            job.ready, job.turn = self.clock.seconds + self.rng.choice((0.0, 20.0, 100.0, 700.0)), self.turn
+            self.received += [(self.turn, job.op, item) for item in job.items]
+            self.happened["slow job"] += job.ready > self.clock.seconds
+        return {"job": body["job"]}
+
+    def _work(self) -> None:
+        """Do the jobs whose time has come; they were sent by the turn that started them."""
+        for job in self.jobs.values():
+            if job.ready is not None and job.results is None and job.ready <= self.clock.seconds:
+                now, self.turn = self.turn, job.turn
+                job.results = [self._one(job.op, item) for item in job.items]
+                self.rng.shuffle(job.results)
+                self.turn = now
 
     def _page(self, asked: dict[str, str]) -> dict[str, Any]:
         """A page of the listing by id; each record as it was at some moment within the lag."""

@@ -38,10 +38,13 @@ from oploop.records import (
     Replay,
     Stream,
 )
+from tests.fault.sim import wide
 from tests.fault.sim.extras import Extras, widen
 
 #: From this seed on worlds have the extras.
 EXTRAS = 10_000
+#: From this one on they have references, jobs, listings of changes instead.
+WIDE = 20_000
 APP, OBJECT, MODEL, SYNC = "crm", "people", "mart.people", "people"
 PLACE = Place("syncs/people.yml", 1)
 STAGES = ("new", "open", "won")
@@ -49,6 +52,7 @@ STAGES = ("new", "open", "won")
 BAD, DEAF = "bad", "!"
 KINDS = {"name": FieldType.TEXT, "score": FieldType.INTEGER, "stage": FieldType.TEXT, "tags": FieldType.LIST}
 SQL_TYPES = {"code": "VARCHAR", "name": "VARCHAR", "score": "BIGINT", "stage": "VARCHAR", "tags": "VARCHAR[]"}
+SQL_TYPES |= dict.fromkeys(wide.REFS, "VARCHAR")
 
 
 @dataclass(slots=True)
@@ -63,6 +67,7 @@ class Behaviour:
     page: int = 3
     quirks: dict[str, str] = field(default_factory=dict)  #: field -> trim | lower | deaf
     history: bool = False  #: its listing is of changes, the newest first
+    jobs: bool = False  #: records are made by jobs, which take their time
 
 
 @dataclass(slots=True)
@@ -78,6 +83,13 @@ class World:
     rows: list[dict[str, Any]]
     existing: list[dict[str, Any]]  #: records that the app holds before we came
     extras: Extras = field(default_factory=Extras)
+    name: str = OBJECT
+    firms: World | None = None  #: what the records refer to, with a sync of its own
+
+    @property
+    def all(self) -> tuple[World, ...]:
+        """This one and the one that it refers to, in the order of their syncs."""
+        return (self,) if self.firms is None else (self.firms, self)
 
     @property
     def fold_case(self) -> bool:
@@ -96,6 +108,13 @@ class World:
 
 def draw(seed: int) -> World:
     """The world of a seed."""
+    world = _draw(seed)
+    if seed >= WIDE:
+        return wide.widen(world, _draw)
+    return widen(world) if seed >= EXTRAS else world
+
+
+def _draw(seed: int) -> World:
     rng = random.Random(f"world {seed}")
     fields = tuple(sorted(rng.sample(sorted(KINDS), rng.choice((1, 1, 2, 2, 3)))))
     behaviour = _behaviour(rng, fields)
@@ -111,8 +130,7 @@ def draw(seed: int) -> World:
     made = obj.operations.get(Op.CREATE)
     if made is not None and made.replay is Replay.LOOKUP and (blind or rng.random() < 0.2):
         sync = replace(sync, at_most_once=True)  # what cannot be looked up is refused otherwise
-    world = World(seed, obj, stream, behaviour, sync, fields, rows, existing)
-    return widen(world) if seed >= EXTRAS else world
+    return World(seed, obj, stream, behaviour, sync, fields, rows, existing)
 
 
 def _behaviour(rng: random.Random, fields: tuple[str, ...]) -> Behaviour:
@@ -211,6 +229,8 @@ def draw_value(rng: random.Random, name: str) -> Any:
     if rng.random() < 0.08:
         return None
     match name:
+        case "firm" | "boss":
+            return wide.draw_ref(rng)
         case "score":
             return rng.randint(0, 5)
         case "stage":
@@ -233,6 +253,6 @@ def project(world: World, root: Path) -> Project:
         models=ModelsBlock(Engine.NONE, root),
         apps={APP: block},
         environments={},
-        syncs={SYNC: world.sync},
+        syncs={w.sync.name: w.sync for w in world.all},
         warnings=[],
     )
