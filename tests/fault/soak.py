@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -31,9 +32,9 @@ _numbers = itertools.count(1)
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def play(seeds: range, cluster: Cluster | None = None) -> list[tuple[int, str]]:
+def play(seeds: range, cluster: Cluster | None = None, faults: Counter[str] | None = None) -> list[tuple[int, str]]:
     """Seeds played one after the other in this process, in a new database of a server if there is one; what broke, with its
-    trace."""
+    trace. `faults`: counts by kind what befell them."""
     failed = []
     with tempfile.TemporaryDirectory(prefix="oploop-sim-", dir=IN_MEMORY) as folder:
         ground = _ground(Path(folder), cluster)
@@ -46,6 +47,8 @@ def play(seeds: range, cluster: Cluster | None = None) -> list[tuple[int, str]]:
                 failed.append((seed, f"{type(e).__name__}: {e}\n" + "\n".join(sim.trace[-200:])))
                 ground.close()
                 ground = _ground(Path(folder), cluster)
+            if faults is not None:
+                faults.update(sim.faults())
         ground.close()
     return failed
 

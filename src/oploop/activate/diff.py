@@ -171,8 +171,9 @@ def diff(
     `key`: only the row with this key (as the user writes it); `limit`: only the first so many changes, the others are
     left for a later run; `before`: see `look`; `backfill`: a first append sends what exists.
     """
-    known = look(bound, warehouse, before)
-    rules = rules_of(bound)
+    known, rules = look(bound, warehouse, before), rules_of(bound)
+    if references.clears_own(bound):
+        known = _who_comes(bound, warehouse, known, rules, table, backfill=backfill)
     only = canonical_key(bound, key, warehouse) if key is not None else None
     if only is None:
         rows, nulls = count_nulls(bound, warehouse)
@@ -180,22 +181,12 @@ def diff(
         nulls = {}
         of_key = f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}"
         rows = warehouse.rows(of_key)[0][0]
-    leaving_too = not bound.appends and leaving.looks_for_left(bound, known)
-    if bound.appends:
-        parts = appending.select(bound, warehouse, known, backfill=backfill)
-        select = sql.append_select(bound, known, rules, parts, only)
-    else:
-        left = leaving.ctes(bound, warehouse, known, only) if leaving_too else []
-        few = sameness.rest(bound, warehouse, known, rules, rows) if only is None and not left else None
-        rest, asked = few or (None, known)
-        select = sql.diff_select(bound, warehouse, asked, rules, only, left, rest)
-        if rest is not None and rest.rows == 0:
-            select += " LIMIT 0"  # there is nothing to look at
+    select = _statement(bound, warehouse, known, rules, rows, only, backfill=backfill)
     if limit is not None:
         select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     awaited.hold(bound, warehouse, known, table, len(rules), whole=only is None and limit is None)
-    nameless = leaving.blocked_by(bound, warehouse) if leaving_too else 0
+    nameless = leaving.blocked_by(bound, warehouse) if _looks_for_left(bound, known) else 0
     found = Diff(
         bound,
         table,
@@ -218,6 +209,43 @@ def _holds(bound: BoundSync, warehouse: Warehouse, table: str) -> bool:
         return False
     some = f"SELECT 1 FROM {quote_table(table)} WHERE __status = 'update' AND ({' OR '.join(held)}) LIMIT 1"
     return bool(warehouse.rows(some))
+
+
+def _statement(
+    bound: BoundSync,
+    warehouse: Warehouse,
+    known: sql.Known,
+    rules: Sequence[Rule],
+    rows: int,
+    only: str | None,
+    *,
+    backfill: bool,
+) -> str:
+    """The select of the plan table. `rows`: of the model; `only`: just the row with this canonical key."""
+    if bound.appends:
+        parts = appending.select(bound, warehouse, known, backfill=backfill)
+        return sql.append_select(bound, known, rules, parts, only)
+    left = leaving.ctes(bound, warehouse, known, only) if _looks_for_left(bound, known) else []
+    few = sameness.rest(bound, warehouse, known, rules, rows) if only is None and not left else None
+    rest, asked = few or (None, known)
+    select = sql.diff_select(bound, warehouse, asked, rules, only, left, rest)
+    return select if rest is None or rest.rows else select + " LIMIT 0"  # there is nothing to look at
+
+
+def _looks_for_left(bound: BoundSync, known: sql.Known) -> bool:
+    return not bound.appends and leaving.looks_for_left(bound, known)
+
+
+def _who_comes(
+    bound: BoundSync, warehouse: Warehouse, known: sql.Known, rules: Sequence[Rule], table: str, *, backfill: bool
+) -> sql.Known:
+    """`known` with the rows that make records, now or once theirs are there: a field that refers to another is cleared."""
+    first = f"{table}_first"
+    select = _statement(bound, warehouse, known, rules, 0, None, backfill=backfill)
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(first)} AS {select}")
+    awaited.hold(bound, warehouse, known, first, len(rules), whole=True)
+    coming = f"(SELECT __key FROM {quote_table(first)} WHERE __status IN ('create', 'waiting'))"
+    return replace(known, refs={i: replace(ref, own=coming) for i, ref in known.refs.items()})
 
 
 def counted(diff_: Diff, warehouse: Warehouse) -> Diff:

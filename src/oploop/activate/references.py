@@ -29,6 +29,9 @@ class RefKnown:
     has_records: bool
     vouched: datetime | None
     makers: tuple[str, ...] = ()
+    own: str = (
+        "model"  #: of a reference to the sync's own object: a relation with the keys of the rows that make records
+    )
 
 
 def found_by(ref: BoundRef, known: RefKnown) -> str:
@@ -83,7 +86,7 @@ def base_columns(bound: BoundSync, warehouse: Warehouse, known: Mapping[int, Ref
 
 
 def _makers(bound: BoundSync, ref: BoundRef, known: RefKnown) -> Sequence[str]:
-    own = ("model",) if is_own(bound, ref) and bound.create_op is not None else ()
+    own = (known.own,) if is_own(bound, ref) and bound.create_op is not None else ()
     return (*own, *known.makers)
 
 
@@ -99,6 +102,13 @@ def own_waits(bound: BoundSync) -> list[int]:
     return [
         i for i, f in enumerate(bound.fields) if f.ref is not None and f.ref.on_miss == "hold" and is_own(bound, f.ref)
     ]
+
+
+def clears_own(bound: BoundSync) -> bool:
+    """Whether a field is cleared where it refers to a row of this sync that makes no record."""
+    return bound.create_op is not None and any(
+        f.ref is not None and f.ref.on_miss == "clear" and is_own(bound, f.ref) for f in bound.fields
+    )
 
 
 def waited_for(bound: BoundSync) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ class Simulation:
             self.sides.insert(0, Side(self, self.world.firms, firms, [dict(r) for r in self.world.firms.rows]))
         self.gone: list[dict[str, Any]] = []  #: rows that left the model
         self.turns: list[Turn] = []
+        self.happened: Counter[str] = Counter()  #: what befell us
         self.lost_state = False
         self.jumped = False
         self.points_seen = 60
@@ -159,12 +161,15 @@ class Simulation:
         self.write_model()
         self.clock.seconds += rng.choice((0.1, 1.0, 20.0, 100.0, 900.0, 4000.0))
         if rng.random() < 0.1:
+            was = self.clock.offset
             self.clock.offset += rng.choice((-4000.0, -50.0, -3.0, 0.4 * self.world.behaviour.lag))
             self.jumped = self.jumped or self.clock.offset != 0.0
+            self.happened["the clock is set back" if self.clock.offset < was else "the clock is set forward"] += 1
             self.note(f"our clock jumps: it is {self.clock.offset} s off")
         if rng.random() < 0.06 and self.turns:
             self.lost_state = self.ground.lose_folder() or self.lost_state
             self.note(".oploop/ is lost")
+            self.happened[".oploop/ is lost"] += 1
 
     def model_changes(self, side: Side) -> None:
         rng, fields, rows = self.rng, side.world.fields, side.rows
@@ -307,6 +312,7 @@ class Simulation:
             warehouse, store = self.ground.opened(runtime, self.points, self._begins)
             storage = Storage(project, runtime, "sim", _warehouse=warehouse, _state=store)
             ws = Workspace(project, "prod", runtime, "sim", _storage=storage, _apps={worlds.APP: app})
+            ws.release = None  # git takes as long as a tenth of a turn to know of no commit
             async with ws:
                 if turn.undoes:
                     await self._undo(ws, turn)
@@ -366,6 +372,10 @@ class Simulation:
             if quiet == 2:
                 return
         raise Wrong(f"after {PATIENCE} turns without mishaps it still sends")
+
+    def faults(self) -> Counter[str]:
+        """All that went wrong in it, by kind."""
+        return sum((side.server.happened for side in self.sides), self.happened + self.points.happened)
 
     @property
     def received(self) -> int:

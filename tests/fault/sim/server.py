@@ -132,6 +132,12 @@ class Server:
     def _put(self, record: Record, sent: dict[str, Any], who: str, op: str, key: Any = None) -> dict[str, Any]:
         before = record.past[-1][2] if record.past else None
         stored = {k: self._stores(k, v, (before or {}).get(k), who) for k, v in sent.items() if k != "id"}
+        if who == US:
+            for name, value in sent.items():
+                if isinstance(value, str) and stored[name] != value:
+                    self.happened[f"the app makes its own of it: {self.world.behaviour.quirks.get(name)}"] += 1
+        elif self.turn:
+            self.happened[f"people {op}"] += 1
         values = {**dict.fromkeys(self.world.fields), **(before or {}), **stored}
         version = max(self.clock.true_micros(), record.version + 1 if record.past else 0)
         record.past.append((self.clock.seconds, version, values))
@@ -155,6 +161,7 @@ class Server:
         shown = op == "archive" and self.world.extras.shows_archived
         record.archived = record.archived or op == "archive"
         before = record.now
+        self.happened["people remove"] += who != US
         record.past.append(
             (self.clock.seconds, max(self.clock.true_micros(), record.version + 1), before if shown else None)
         )
@@ -170,8 +177,10 @@ class Server:
         if self.weather.unread and listing and self.rng.random() < self.weather.unread:
             mishap = "refused"
         slow = self.rng.uniform(2, 59) if self.rng.random() < self.weather.slow else self.rng.uniform(0.01, 0.4)
+        self.happened["a slow answer"] += slow > 1
         if mishap:
             self.happened[mishap] += 1
+            self.happened["a read breaks off half-way"] += listing and "after=&" not in f"{request.url}&"
             self.note(f"call {request.method} {urlsplit(request.url).path} meets {mishap}")
         if mishap == "unreachable":
             await asyncio.sleep(slow)
@@ -195,6 +204,7 @@ class Server:
         """What was on its way when the process died arrives, or does not."""
         for arrive in self._arriving:
             if self.rng.random() < 0.5:
+                self.happened["a dead process's call arrives"] += 1
                 arrive()
         self._arriving.clear()
 
@@ -226,6 +236,7 @@ class Server:
             if dice < 0:
                 if name == "burst":
                     self.burst = self.rng.randint(2, 9)
+                    self.happened["burst"] += 1
                     return "500"
                 return name
         return None
@@ -314,6 +325,8 @@ class Server:
         for id in ids:
             behind = (self.rng.choice((0.0, 0.3, 0.999)) if self.behind is None else self.behind) * lag
             found = self.records[id].as_of(self.clock.seconds - behind) if id in self.records else None
+            if found is None or found[1] is not self.records[id].now:
+                self.happened["a read is behind"] += id in self.records
             if found is not None:
                 version, values = found
                 shown.append({"id": id, "version": version, "deleted": values is None, **(values or {})})
@@ -323,6 +336,7 @@ class Server:
         op, items = body["op"], body["items"]
         self.received += [(self.turn, op, item) for item in items]
         if self.world.behaviour.whole and len(items) > 1 and any(self._bad(i) for i in items):
+            self.happened["a batch is refused whole"] += 1
             return self._answer(request, 422, {"error": "a record is bad"})
         self._note_refused([i for i in items if self._bad(i)][:1])
         if len(items) == 1 and self._bad(items[0]) and self.rng.random() < 0.5:
@@ -330,7 +344,11 @@ class Server:
         results = [self._one(op, item) for item in items]
         if len(results) > 1:
             results = [r for r in results if self.rng.random() >= self.weather.unnamed]
+        self.happened["a record is not named"] += len(results) < len(items)
+        self.happened["a part of a batch fails"] += 0 < sum("error" in r for r in results) < len(results)
+        in_order = list(results)
         self.rng.shuffle(results)
+        self.happened["answers out of order"] += results != in_order
         return self._answer(request, 200, {"results": results})
 
     def _note_refused(self, items: list[dict[str, Any]]) -> None:
@@ -344,11 +362,13 @@ class Server:
         intent, n = item["intent"], item["n"]
         kept = self.keys.get(intent)
         if kept is not None and self.clock.seconds - kept[0] <= self.world.behaviour.forget:
+            self.happened["a call is known by its key"] += 1
             return kept[1]
         if self._bad(item):
             self._note_refused([item])
             return {"n": n, "error": "the record is bad"}
         if self.rng.random() < self.weather.item_lock:
+            self.happened["a record is locked"] += 1
             return {"n": n, "error": "locked", "later": True}
         record = self._find(op, item)
         gone = self.records.get(item.get("id") or "")

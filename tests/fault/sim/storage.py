@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Points:
         self.dead = False
         self.on_death: list[Callable[[], None]] = []
         self.names: list[str] = []  #: of those that were reached
+        self.happened: Counter[str] = Counter()  #: deaths by place, and refusals
         self._note = note
 
     def begin(self) -> None:
@@ -57,6 +59,7 @@ class Points:
         self.names.append(name)
         if self.count == self.crash_at:
             self._note(f"CRASH at point {self.count}: {name}")
+            self.happened[f"dies {_place(name)}"] += 1
             self.die()
             raise Crash(name)
 
@@ -74,8 +77,17 @@ class Points:
         """Whether the disk under the `warehouse` or the `state` refuses a write now."""
         if what == self.refuse_what and self.count in self.refuse:
             self._note(f"the disk refuses: {what}")
+            self.happened[f"the disk refuses: {what}"] += 1
             return True
         return False
+
+
+def _place(name: str) -> str:
+    """What kind of moment a point is."""
+    when, _, what = name.partition(" ")
+    if what.startswith(("a ", "the ")):
+        return name
+    return f"{when} a call" if what.startswith(("GET ", "POST ")) else f"{when} a statement"
 
 
 class SimWarehouse:
@@ -91,6 +103,7 @@ class SimWarehouse:
     def _take_back(self) -> None:
         """What stands in no committed transaction never was."""
         if self.inner._depth:
+            self.points.happened["an open transaction is rolled back"] += 1
             with contextlib.suppress(Exception):
                 self.inner.connection.rollback()
 

@@ -204,6 +204,19 @@ def test_rows_that_wait_in_vain_are_held(engine: Engine) -> None:
     assert engine.diff(among_themselves(engine, on_miss=OnMiss.KEEP)).counts == {"create": 9}
 
 
+def test_a_field_is_cleared_where_the_other_row_makes_no_record(engine: Engine) -> None:
+    """It is left for now where that is made in this run."""
+    rows = [("a", "new"), ("b", "twice"), ("c", "nobody"), ("new", None), ("twice", None), ("Twice", None)]
+    people(engine, rows, [(k, k, "old") for k in "abc"])
+    b = among_themselves(engine, on_miss=OnMiss.CLEAR)
+    found = engine.diff(b)
+    assert found.counts == {"update": 2, "create": 1, "held": 2}
+    assert {c.key["email"]: c.fields for c in engine.changes(found) if c.remote_id} == {
+        "b": {"firm": None},
+        "c": {"firm": None},
+    }
+
+
 def test_a_row_waits_while_the_other_is_only_not_shown_yet(engine: Engine) -> None:
     """Parked as unknown, it comes with a read; parked as rejected, or deleted in the app, it does not."""
     for reason, says in (("unknown", {}), ("rejected", {"b": MAKES_NONE.format("a")})):
