@@ -92,7 +92,9 @@ def test_whatever_happens_the_app_ends_as_the_model_says(first: int, end: int, n
     faults: Counter[str] = Counter()
     failed = play(range(first, end), faults=faults)
     assert not failed, f"seed {failed[0][0]} (replay: {replay(failed[0][0])}): {failed[0][1]}"
-    (notes / f"{first}.json").write_text(json.dumps(faults))
+    own = notes / f"{first}.part"
+    own.write_text(json.dumps(faults))
+    own.rename(own.with_suffix(".json"))
     noted = list(notes.glob("*.json"))
     if len(noted) == len(PLAYED) and SEEDS >= 500:
         befell: Counter[str] = sum((Counter(json.loads(f.read_text())) for f in noted), Counter())
