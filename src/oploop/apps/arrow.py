@@ -6,7 +6,7 @@ later value can disagree with a type that was guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from oploop.apps.jsonrows import Columns, Records
 from oploop.errors import FixData
@@ -70,16 +70,41 @@ def table_from_records(
     Values that do not fit their declared type become NULL in the column and stay whole in `_raw`.
     """
     hidden = set(exclude)
-    n = len(records)
-    if isinstance(records, Records) and raw is None and not hidden:
-        raw = records.texts
+    more: dict[str, Any] = {"extracted_at": extracted_at, "exclude": hidden, "texts": texts}
+    if isinstance(records, Records) and not hidden:
+        raw = records.texts if raw is None else raw
+        values = None if texts else Columns.cached(tuple(stream.columns.items())).of(records)
+        if values is not None:
+            return table_from_columns(stream, values, raw=raw, versions=versions, deleted=deleted, **more)
+    parsed = [{k: v for k, v in r.items() if k not in hidden} for r in records] if hidden else list(records)
+    columns = {name: _values(parsed, name) for name in set[str](stream.columns).union(*parsed)}
+    if raw is None:
+        raw = list(map(orjson.dumps, parsed))
+    return table_from_columns(stream, columns, raw=raw, versions=versions, deleted=deleted, **more)
+
+
+def table_from_columns(
+    stream: Stream,
+    values: Mapping[str, Sequence[Any]],
+    *,
+    raw: Sequence[Any],
+    versions: int | Sequence[int] | Of,
+    extracted_at: datetime,
+    deleted: Sequence[bool] | Of | None = None,
+    exclude: Iterable[str] = (),
+    texts: bool = False,
+) -> pa.Table:
+    """The same from the values of each field, parsed ones, or JSON texts (`msgspec.Raw`). `raw`: the records' JSON, as bytes."""
+    n, hidden = len(raw), set(exclude)
     kinds = {c: k for c, k in stream.columns.items() if c not in hidden}
-    shown, names, column = _by_name(stream, records, hidden, texts)
     # fields that the stream does not declare; those that are called like our own columns stand in _raw only
-    for name in sorted(names - kinds.keys() - set(META_COLUMNS)):
+    for name in sorted(values.keys() - kinds.keys() - hidden - set(META_COLUMNS)):
         kinds[name] = ColumnType.JSON
     fields = [column_field(name, kind) for name, kind in kinds.items()]
-    columns = [column(name, kind) for name, kind in kinds.items()]
+    columns = [
+        convert(values[name], kind, texts=texts) if name in values else pa.nulls(n, ARROW_TYPES[kind])
+        for name, kind in kinds.items()
+    ]
     fields += [
         pa.field(RAW, pa.string(), metadata=JSON_MARK),
         pa.field(EXTRACTED_AT, TIMESTAMP),
@@ -87,7 +112,7 @@ def table_from_records(
         pa.field(DELETED, pa.bool_()),
     ]
     columns += [
-        _joined(raw if raw is not None else list(map(orjson.dumps, shown))),
+        _joined(raw),
         pa.repeat(pa.scalar(extracted_at, TIMESTAMP), n),
         _told(versions, pa.int64(), n, columns, fields),
         _told(False if deleted is None else deleted, pa.bool_(), n, columns, fields),
@@ -102,22 +127,6 @@ def _told(what: Any, kind: pa.DataType, n: int, columns: list[Any], fields: list
     if isinstance(what, int):
         return pa.repeat(pa.scalar(what, kind), n)
     return pa.array(what, kind)
-
-
-def _by_name(
-    stream: Stream, records: Sequence[dict[str, Any]], hidden: set[str], texts: bool
-) -> tuple[Sequence[dict[str, Any]], Set[str], Callable[[str, ColumnType], pa.Array]]:
-    """Records without what is hidden, the names of their fields, and what makes the column of one."""
-    if isinstance(records, Records) and not hidden and not texts:
-        columns = Columns.cached(tuple(stream.columns.items())).of(records)
-        if columns is not None:
-            return (
-                records,
-                columns.keys(),
-                lambda n, k: _json_texts(columns[n]) if k is ColumnType.JSON else convert(columns[n], k),
-            )
-    shown = [{k: v for k, v in r.items() if k not in hidden} for r in records] if hidden else list(records)
-    return shown, set[str]().union(*shown), lambda n, k: convert(_values(shown, n), k, texts=texts)
 
 
 def empty_table(stream: Stream, exclude: Iterable[str] = ()) -> pa.Table:
@@ -152,8 +161,6 @@ def _joined(texts: Sequence[Any], data: bytes | None = None) -> pa.Array:
 
 def _json_texts(values: Sequence[Any]) -> pa.Array:
     """A JSON column from texts (`msgspec.Raw`; None or UNSET where it is missing), as `orjson.dumps` would write them."""
-    if values[0] is None and values.count(None) == len(values):
-        return pa.nulls(len(values), pa.string())
     try:
         data = b"".join(values)
     except TypeError:  # some are missing
@@ -188,6 +195,8 @@ def _convert_one(how: Callable[[Sequence[Any], ColumnType], pa.Array], value: An
 
 def _convert(values: Sequence[Any], kind: ColumnType) -> pa.Array:
     match kind:
+        case ColumnType.JSON if type(next((v for v in values if v is not None and v is not UNSET), None)) is Raw:
+            return _json_texts(values)
         case ColumnType.JSON:
             return pa.array([None if v is None else orjson.dumps(v) for v in values], pa.string())
         case ColumnType.UNIX:
@@ -270,5 +279,6 @@ __all__ = [
     "convert",
     "empty_table",
     "instants",
+    "table_from_columns",
     "table_from_records",
 ]

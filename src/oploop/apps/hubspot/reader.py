@@ -19,13 +19,13 @@ from typing import Any, TypeAlias
 import orjson
 import pyarrow as pa
 
-from oploop.apps.arrow import instants, table_from_records
+from oploop.apps.arrow import instants, table_from_columns, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.hubspot.client import Client, page_of
 from oploop.apps.hubspot.objects import META, changed_property, kind_of, shown
-from oploop.apps.jsonrows import Records
+from oploop.apps.jsonrows import Columns, Records
 from oploop.apps.paging import ahead
-from oploop.records import Batch, Cursor, FieldType, ReadOptions, Stream
+from oploop.records import Batch, ColumnType, Cursor, FieldType, ReadOptions, Stream
 
 PAGE = 100
 SEARCH_PAGE = 200
@@ -39,6 +39,13 @@ MERGED = "hs_merged_object_ids"
 
 #: Records of a page, when they were shown, and where a read goes on after them.
 Pages: TypeAlias = AsyncGenerator[tuple[Records, datetime, Cursor]]
+
+
+#: What a record has beside its properties.
+_SHELL = Columns(
+    {n: ColumnType.BOOLEAN if k is ColumnType.BOOLEAN else ColumnType.TEXT for n, k in META.items()}
+    | {"properties": ColumnType.JSON}
+)
 
 
 class RecordReader:
@@ -156,11 +163,22 @@ class RecordReader:
 
     def table(self, records: Sequence[Mapping[str, Any]], *, extracted_at: datetime, at_least: int = 0) -> pa.Table:
         """Records as the stream's table, with those that were merged into them marked as deleted."""
+        hidden = META.keys() & self._exclude
         texts = records.texts if isinstance(records, Records) else None
+        if isinstance(records, Records) and not hidden and (columns := self._columns(records)) is not None:
+            return table_from_columns(
+                self._stream,
+                columns,
+                versions=[max(v, at_least) for v in _versions(columns)],
+                extracted_at=extracted_at,
+                deleted=list(map(bool, columns["archived"])),
+                exclude=self._exclude,
+                texts=True,
+                raw=records.texts,
+            )
         records = list(records)
         rows = [{**r["properties"], **{k: r.get(k) for k in META}} for r in records]
         versions = [max(v, at_least) for v in versions_of(records)]
-        hidden = META.keys() & self._exclude
         if hidden or texts is None:
             texts = [orjson.dumps({k: v for k, v in r.items() if k not in hidden}) for r in records]
         raw = list(texts)
@@ -172,8 +190,7 @@ class RecordReader:
                     versions.append(version)
         for name in self._lists:
             for row in rows:
-                value = row.get(name)
-                row[name] = [v for v in value.split(";") if v] if value else []
+                row[name] = _parts(row.get(name))
         return table_from_records(
             self._stream,
             rows,
@@ -184,6 +201,24 @@ class RecordReader:
             texts=True,
             raw=raw,
         )
+
+    def _columns(self, records: Records) -> dict[str, Sequence[Any]] | None:
+        """The properties' values, and those of META; None where these records take a closer look: some were merged."""
+        shells = _SHELL.of(records)
+        if shells is None or None in shells["properties"]:
+            return None
+        known = tuple((n, ColumnType.TEXT) for n in self._names)
+        columns = Columns.cached(known).of(Records(shells["properties"]))
+        if columns is None or any(columns.get(MERGED, ())):
+            return None
+        for name in self._lists:
+            columns[name] = list(map(_parts, columns[name]))
+        return columns | {n: shells[n] for n in META}
+
+
+def _parts(value: str | None) -> list[str]:
+    """The values of a property that holds several."""
+    return [v for v in value.split(";") if v] if value else []
 
 
 async def _gathered(pages: AsyncIterator[tuple[Records, datetime, Cursor]]) -> Pages:
@@ -206,5 +241,9 @@ def _gone(remote_id: str) -> dict[str, Any]:
 
 def versions_of(records: Sequence[Mapping[str, Any]]) -> list[int]:
     """Records' versions: when they were changed, or archived, last."""
-    told = instants([r.get("updatedAt") or r.get("createdAt") for r in records])
-    return list(map(max, told, instants([r.get("archivedAt") for r in records])))
+    return _versions({name: [r.get(name) for r in records] for name in META})
+
+
+def _versions(columns: Mapping[str, Sequence[Any]]) -> list[int]:
+    told = instants([a or b for a, b in zip(columns["updatedAt"], columns["createdAt"], strict=True)])
+    return list(map(max, told, instants(columns["archivedAt"]))) if any(columns["archivedAt"]) else told
