@@ -248,14 +248,3 @@ def test_keys_that_nothing_acts_on_are_marked() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     table = page.split("## syncs/*.yml")[1].split("### fields")[0]
     assert set(re.findall(r"(?m)^\| `(\w+)` † \|", table)) == set(NOT_YET)
-
-
-def test_the_lines_of_each_app_are_as_the_page_says() -> None:
-    page = (ROOT / "docs/adding-an-app.md").read_text(encoding="utf-8").partition("## What an app costs")[2]
-    said = {name: int(lines) for name, lines in re.findall(r"^\| `(\w+)` \| (\d+) \|$", page, re.MULTILINE)}
-    apps = ROOT / "src/oploop/apps"
-    assert said.keys() == {p.stem for p in (ROOT / "docs/apps").glob("*.md") if (apps / p.stem).is_dir()}
-    for name, lines in said.items():
-        files = [f for f in (apps / name).rglob("*.py") if "sandbox" not in str(f.relative_to(apps))]
-        found = sum(len(f.read_text(encoding="utf-8").splitlines()) for f in files)
-        assert abs(found - lines) <= found / 10, f"{name} has {found} lines"

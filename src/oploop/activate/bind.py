@@ -78,6 +78,7 @@ class BoundField:
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
     ref: BoundRef | None = None
+    nothing: str = "NULL"  #: a NULL of the field's type, where it cannot be read back: engines take others for numbers
 
     @property
     def in_place(self) -> bool:
@@ -493,4 +494,5 @@ class _Binder:
             add=tuple(m.add or ()),
             remove=tuple(m.remove or ()),
             ref=ref,
+            nothing=f"CAST(NULL AS {self.warehouse.sql_type(field.type)})",
         )

@@ -117,7 +117,7 @@ def app_select(bound: BoundSync, *, with_key: bool = False, with_values: bool = 
     if with_key:
         cols.append(f"{_joined([k.now for k in bound.keys])} AS __akey")
     if with_values:
-        cols += [f"{f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields)]
+        cols += [f"{f.now or f.nothing} AS n{i}" for i, f in enumerate(bound.fields)]
         cols += [f"{bound.stamped} AS __stamp"] if bound.stamp is not None else []
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.raw_table)} AS {RAWT}"
 
@@ -374,7 +374,7 @@ def compared(bound: BoundSync, warehouse: Warehouse, known: Known, base: str, *,
     cols = [f"{base}.*"]
     for i, f in enumerate(bound.fields):
         before = f"CASE WHEN __known{i} AND NOT {superseded(known)} THEN t{i} ELSE n{i} END"
-        if bound.blind:
+        if bound.blind or f.now is None:
             before = f"t{i}"
         cols.append(f"{before} AS b{i}")
         if f.in_place and lists:

@@ -278,7 +278,7 @@ def _records(bound: BoundSync) -> str:
 
 def _app(bound: BoundSync) -> str:
     assert bound.raw_table is not None
-    nows = "".join(f", {f.now or 'NULL'} AS n{i}" for i, f in enumerate(bound.fields))
+    nows = "".join(f", {f.now or f.nothing} AS n{i}" for i, f in enumerate(bound.fields))
     nows += f", {bound.stamped} AS __stamp" if bound.stamp is not None else ""
     return f"SELECT CAST(r.{quote(bound.id_column)} AS VARCHAR) AS rid, r._deleted{nows} FROM {quote_table(bound.raw_table)} AS r"
 

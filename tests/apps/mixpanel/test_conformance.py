@@ -43,6 +43,11 @@ def _profiles(name: str, kind: str, group: str) -> StreamCase:
     )
 
 
+def _tables(sandbox: Any, count: int) -> list[str]:
+    sandbox.load("lookup_tables", [{"id": f"t{i}", "name": f"Table {i}"} for i in range(count)])
+    return [f"t{i}" for i in range(count)]
+
+
 class TestMixpanel(AppSuite):
     app_class = MixpanelApp
     wrong_credentials = {"secret": "nobodys-secret", "service_account": "nobody.mp-service-account"}
@@ -50,6 +55,15 @@ class TestMixpanel(AppSuite):
         StreamCase("events", "events", _event, "GET /api/2.0/export"),
         _profiles("profiles", "profiles", ""),
         _profiles("group_company", "company", "company"),
+        StreamCase(
+            "lookup_tables",
+            "lookup_tables",
+            lambda i: {"id": f"55b4fb2b-e8de-466c-930f-{i:012}", "name": f"Täble {i} 🌻"},
+            "GET /lookup-tables",
+            count=250,
+            change=lambda box, key: box.tables[key].update(name="umbenannt"),
+            delete=lambda box, key: box.tables.pop(key),
+        ),
     ]
     objects = [
         ObjectCase(
@@ -76,6 +90,16 @@ class TestMixpanel(AppSuite):
             calls="POST /import",
             stored=lambda box: len(box.dump("events")),
             key=("distinct_id",),
+        ),
+        ObjectCase(
+            "lookup_tables",
+            fields=lambda i: {"id": f"t{i}"},
+            changed=lambda i: {"rows": [{"id": f"s{i}", "name": "it's 🌻", "price": i / 4, "at": None}]},
+            bad={"rows": [{"id": "a"}, {"id": "a"}]},
+            calls="PUT /lookup-tables",
+            stored=lambda box: len(box.dump("lookup_tables")),
+            key=("id",),
+            existing=_tables,
         ),
     ]
 

@@ -13,7 +13,7 @@ import yaml
 
 from oploop.apps.mixpanel.sandbox import PROJECT
 from oploop.apps.sandbox import Fault, Logged
-from oploop.records import Op
+from oploop.records import Change, Op, Step
 from tests.apps.mixpanel.support import bench, rows, step
 
 SHARED = Path(__file__).parents[3] / "../shared"
@@ -79,16 +79,29 @@ async def test_requests_and_answers_keep_to_the_documents(contracts: dict[str, A
         await app.send(step("events", Op.CREATE, {"key": {"distinct_id": "u1"}, **event}))
         bad = {**event, "distinct_id": "anonymous"}
         await app.send(step("events", Op.CREATE, {"key": {"distinct_id": "u1"}, **event}, {"key": {}, **bad}))
+        table = "55b4fb2b-e8de-466c-930f-8b36640b9b5e"
+        box.load("lookup_tables", [{"id": table, "name": "Products"}])
+        for given in ([{"id": "a", "price": 1.5}], [{"id": "a"}, {"id": "a"}]):
+            change = Change(1, Op.UPDATE, {"id": table}, {"rows": given}, table)
+            await app.send(Step("01STEP", "s", "lookup_tables", Op.UPDATE, [change]))
+        await app.client.replace(table, b"sku,sku\r\na,b\r\n")
         for stream in app.streams:
             assert (await rows(app, stream, since=now - timedelta(days=3)))[0]
         await app.fetch("profiles", ["u1", "u2"])
         await app.fetch("group_company", ["acme"])
         await app.send(step("profiles", Op.REMOVE, {"key": who}))
         await app.send(step("group_company", Op.REMOVE, {"key": {"$distinct_id": "acme"}}))
-        assert [e.status for e in box.log].count(400) == 1
+        assert [e.status for e in box.log].count(400) == 2
         assert findings(contracts, box.log) == []
     called = {path for c in contracts.values() for path in c.hits}
-    assert {"POST /engage", "POST /groups", "POST /import", "GET /export", "GET /lookup-tables"} <= called
+    assert {
+        "POST /engage",
+        "POST /groups",
+        "POST /import",
+        "GET /export",
+        "GET /lookup-tables",
+        "PUT /lookup-tables/{id}",
+    } <= called
 
 
 async def test_the_contract_would_notice(contracts: dict[str, Any]) -> None:

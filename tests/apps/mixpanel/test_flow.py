@@ -1,4 +1,4 @@
-"""Whole turns of the loop on Mixpanel: profiles kept equal, events appended, a lookup table refused."""
+"""Whole turns of the loop on Mixpanel: profiles kept equal, events appended, a lookup table replaced."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from oploop import loop
 from oploop.apps.mixpanel.sandbox import MixpanelSandbox
 from oploop.apps.sandbox import Fault
-from oploop.errors import FixConfig
 from oploop.loop import Options
 from oploop.project import load_project
+from oploop.records import Outcome
 from oploop.runtime import Runtime
 from oploop.workspace import Workspace
 
@@ -116,7 +116,40 @@ async def test_events_are_appended_once_though_answers_are_lost(box: MixpanelSan
     assert len(box.dump("events")) == 4
 
 
-async def test_a_lookup_table_is_refused_with_the_reason(box: MixpanelSandbox, tmp_path: Path) -> None:
-    (tmp_path / "syncs/tables.yml").write_text(PROFILES.replace("mixpanel.profiles", "mixpanel.lookup_tables"))
-    with pytest.raises(FixConfig, match=r"syncs/tables.yml:2: mixpanel.lookup_tables cannot be written: .*replaced"):
-        await turn(tmp_path, people=people("'free'"))
+TABLES = """\
+model: main.tables
+to: mixpanel.lookup_tables
+mode: update
+key: {name: title}
+fields: [rows]
+"""
+
+
+async def test_a_lookup_table_is_replaced_as_a_whole_when_its_rows_are_others(
+    box: MixpanelSandbox, tmp_path: Path
+) -> None:
+    (tmp_path / "syncs/tables.yml").write_text(TABLES)
+    box.load("lookup_tables", [{"id": "55b4fb2b-e8de-466c-930f-8b36640b9b5e", "name": "Products"}])
+    tables = (
+        "SELECT 'Products' AS title, list({{'id': 's' || i, 'name': 'it''s, \"' || i || '\" 🌻', 'price': i / 4, "
+        "'since': DATE '2026-01-01', 'active': i = 1, 'tags': ['a', 'b'], 'note': NULL}} ORDER BY i) AS rows FROM range({}) t(i)"
+    )
+    first = (await turn(tmp_path, tables=tables.format(2))).syncs[0]
+    assert first.delivery is not None, first.error
+    assert (first.status, first.delivery.delivered) == ("ok", 1)
+    [table] = box.dump("lookup_tables")
+    assert table["rows"] == [
+        ["id", "active", "name", "note", "price", "since", "tags"],
+        ["s0", "false", 'it\'s, "0" 🌻', "", "0.0", "2026-01-01", '["a","b"]'],
+        ["s1", "true", 'it\'s, "1" 🌻', "", "0.25", "2026-01-01", '["a","b"]'],
+    ]
+    second = (await turn(tmp_path)).syncs[0]
+    assert (second.status, len([e for e in box.log if e.method == "PUT"])) == ("nothing", 1)
+    third = (await turn(tmp_path, tables=tables.format(3))).syncs[0]
+    assert third.status == "ok"
+    assert [row[0] for row in box.dump("lookup_tables")[0]["rows"]] == ["id", "s0", "s1", "s2"]
+    twice = tables.format(3).replace("'s' || i,", "'s' || i // 2,")
+    fourth = (await turn(tmp_path, tables=twice)).syncs[0]
+    assert fourth.delivery is not None
+    assert fourth.delivery.outcomes[Outcome.REJECTED] == 1
+    assert len(box.dump("lookup_tables")[0]["rows"]) == 4, "as a whole or not at all"

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from oploop.apps.mixpanel import objects
+from oploop.apps.mixpanel.lookups import csv_of
 from oploop.apps.sandbox import Fault
 from oploop.apps.transport import Refused
 from oploop.errors import FixConfig
@@ -138,3 +139,23 @@ async def test_large_events_are_split_by_bytes_and_the_largest_refused() -> None
         box.faults.append(Fault("POST /import", "status", status=413, body='{"error": "too large"}'))
         with pytest.raises(Refused, match="too large"):
             await app.send(step("events", Op.CREATE, paid(1), paid(2)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("text", "no list of objects"),
+        ([1], "no list of objects"),
+        ([], "rows is empty"),
+        ([{"": 1}], "has no name"),
+        ([{"id": "a"}, {"sku": 1, "id": None}], "row 2 has no id"),
+        ([{"id": 1}, {"id": "1"}], "row 2 has another row's id, '1'"),
+    ],
+)
+def test_rows_that_are_no_lookup_table_are_named(rows: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        csv_of(rows)
+
+
+def test_rows_of_different_columns_are_one_table() -> None:
+    assert csv_of([{"id": "a"}, {"price": 1, "id": "b\n", "art": "x"}]) == b'id,art,price\r\na,,\r\n"b\n",x,1\r\n'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from oploop.apps.base import Account, App
+from oploop.apps.mixpanel import lookups
 from oploop.apps.mixpanel.client import Client, MixpanelConfig
 from oploop.apps.mixpanel.objects import objects_of
 from oploop.apps.mixpanel.streams import Reader, group_name, streams_of
@@ -23,9 +24,6 @@ class MixpanelApp(App):
     Config = MixpanelConfig
     streams = streams_of({})
     objects = objects_of({})
-    refuses = {
-        "lookup_tables": "a lookup table can only be replaced as a whole, and not be read: a row that is held would be lost by it"
-    }
 
     def __init__(self, name: str, config: MixpanelConfig, runtime: Runtime) -> None:
         super().__init__(name, config, runtime)
@@ -46,15 +44,19 @@ class MixpanelApp(App):
 
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """See App.read."""
+        if stream == lookups.NAME:
+            return lookups.read(self.client, options)
         return self._reader.events(cursor, options) if stream == "events" else self._reader.profiles(stream, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch. What is fetched is known as of a minute before, as writes show late."""
+        if object_name == lookups.NAME:
+            return Batch(object_name, await lookups.listed(self.client, remote_ids))
         return await self._reader.fetch(object_name, remote_ids)
 
     async def send(self, step: Step) -> list[Receipt]:
         """See App.send."""
-        return await self._writer.send(step)
+        return await (lookups.send(self.client, step) if step.object == lookups.NAME else self._writer.send(step))
 
     async def aclose(self) -> None:
         """See App.aclose."""

@@ -1,4 +1,4 @@
-"""What can be written to Mixpanel: profiles of users and groups, and events.
+"""What can be written to Mixpanel: profiles of users and groups, events, and (see lookups.py) lookup tables.
 
 Sources: docs.mixpanel.com/reference: profile-batch-update, group-batch-update, user-profile-limits, import-events.
 """
@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
+from oploop.apps.mixpanel import lookups
 from oploop.apps.mixpanel.streams import group_name
 from oploop.records import Change, Column, Field, FieldType, JsonPath, Object, Op, Operation, Replay, Step
 
@@ -103,6 +104,7 @@ def objects_of(groups: Mapping[str, int | None]) -> dict[str, Object]:
     found = {
         "profiles": _profiles("profiles", "profiles", _RESERVED, "users, by $distinct_id"),
         "events": EVENTS,
+        lookups.NAME: lookups.OBJECT,
     }
     for key, number in groups.items():
         name = group_name(key)

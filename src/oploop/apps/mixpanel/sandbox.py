@@ -7,7 +7,9 @@ project token is taken and dropped (`dump("dropped")`). Sources: see client.py, 
 from __future__ import annotations
 
 import base64
-from collections import defaultdict, deque
+import csv
+import io
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -24,6 +26,7 @@ PROJECT, ACCOUNT, SECRET, TOKEN = 3187769, "oploop.sandbox.mp-service-account", 
 GROUPS = {"company": -1405123841946871899}
 PAGE = 1000
 GZIP_FROM = 1400
+MAX_TABLE_BYTES, REPLACES_A_DAY = 100_000_000, 100
 
 
 class MixpanelSandbox(Sandbox):
@@ -57,10 +60,17 @@ class MixpanelSandbox(Sandbox):
         self.store = Store(self.now, self.timezone)
         self._asked: dict[str, deque[datetime]] = defaultdict(deque)
         self._sessions: dict[str, list[dict[str, Any]]] = {}
+        self.tables: dict[
+            str, dict[str, Any]
+        ] = {}  #: lookup tables by id; the rows of each, as texts, with the header first
+        self._replaced: deque[datetime] = deque()
 
     def load(self, kind: str, records: list[dict[str, Any]]) -> None:
         """ "events": {"event", "time" (a datetime or milliseconds), "distinct_id", "$insert_id", properties ...}; "profiles", or
-        a group key: {"$distinct_id", "$properties"}."""
+        a group key: {"$distinct_id", "$properties"}; "lookup_tables": {"id", "name"}."""
+        if kind == "lookup_tables":
+            self.tables |= {record["id"]: {"rows": [], **record} for record in records}
+            return
         if kind == "events":
             for record in records:
                 properties = {k: v for k, v in record.items() if k != "event"}
@@ -78,6 +88,8 @@ class MixpanelSandbox(Sandbox):
 
     def dump(self, kind: str) -> list[dict[str, Any]]:
         """ "events" as queries show them, "raw" as they came, "profiles", a group key's, or what was "dropped"."""
+        if kind == "lookup_tables":
+            return list(self.tables.values())
         if kind in ("events", "raw", "dropped"):
             return {
                 "events": self.store.distinct_events(), "raw": self.store.events, "dropped": self.store.dropped
@@ -97,6 +109,7 @@ class MixpanelSandbox(Sandbox):
             web.post("/engage", self._engage),
             web.post("/groups", self._engage),
             web.get("/lookup-tables", self._tables),
+            web.put("/lookup-tables/{id}", self._replace),
             web.get("/api/2.0/export", self._export),
             web.post("/api/query/engage", self._query),
         ]
@@ -167,7 +180,33 @@ class MixpanelSandbox(Sandbox):
         return _received(request, body, taken, failed)
 
     async def _tables(self, request: web.Request) -> web.Response:
-        return self._refusal(request) or json_response({"code": 200, "status": "OK", "results": []})
+        found = [{"id": t["id"], "name": t["name"]} for t in self.tables.values()]
+        return self._refusal(request) or json_response({"code": 200, "status": "OK", "results": found})
+
+    async def _replace(self, request: web.Request) -> web.Response:
+        """As a whole or not at all. 100 calls in any 24 hours; the first ten faults are named."""
+        body, table = await request.read(), self.tables.get(request.match_info["id"])
+        refused = self._refusal(request)
+        if refused is not None:
+            return refused
+        if len(body) > MAX_TABLE_BYTES:
+            return json_response({"code": 413, "error": "the table is too large", "status": "Too Large"}, 413)
+        if table is None:
+            error = f"Lookup table with id {request.match_info['id']!r} was not found."
+            return json_response({"code": 404, "error": error, "status": "Not Found"}, 404)
+        while self._replaced and self._replaced[0] <= self.now() - timedelta(days=1):
+            self._replaced.popleft()
+        if len(self._replaced) >= REPLACES_A_DAY:
+            return json_response({"code": 429, "error": "rate limit exceeded", "status": "Too Many Requests"}, 429)
+        self._replaced.append(self.now())
+        rows = list(csv.reader(io.StringIO(body.decode(), newline=""), strict=True))
+        failed = table_faults(rows)
+        if failed:
+            error = "some data points in the request failed validation"
+            answer = {"code": 400, "error": error, "failed_records": failed[:10], "status": "Bad Request"}
+            return json_response(answer, 400)
+        table["rows"] = rows
+        return json_response({"code": 200, "status": "OK"})
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -240,6 +279,20 @@ class MixpanelSandbox(Sandbox):
             return json_response({"error": "Query rate limit exceeded", "status": "error"}, 429)
         asked.append(now)
         return None
+
+
+def table_faults(rows: list[list[str]]) -> list[dict[str, Any]]:
+    """What Mixpanel finds wrong with a lookup table, by the row's index: the header, the ids, the number of fields."""
+    if not rows or len(set(rows[0])) < len(rows[0]):
+        return [{"index": 0, "message": "invalid header: its values must be unique"}]
+    ids = Counter(row[0] for row in rows[1:] if row)
+    found = []
+    for index, row in enumerate(rows[1:], 1):
+        if len(row) != len(rows[0]):
+            found.append({"index": index, "message": "invalid row: wrong number of fields"})
+        elif ids[row[0]] > 1:
+            found.append({"index": index, "message": "invalid row: its primary key is another row's too"})
+    return found
 
 
 def _records(request: web.Request, body: bytes) -> list[Any] | None:

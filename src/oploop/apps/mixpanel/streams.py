@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from oploop.apps.arrow import TIMESTAMP, empty_table, table_from_records
 from oploop.apps.base import micros
+from oploop.apps.mixpanel import lookups
 from oploop.apps.mixpanel.client import Client
 from oploop.apps.paging import ahead
 from oploop.errors import RetryLater
@@ -72,7 +73,8 @@ def group_name(key: str) -> str:
 
 def streams_of(groups: Mapping[str, int | None]) -> dict[str, Stream]:
     """The streams of a project with these group keys; one without a data group id cannot be read."""
-    found = {"events": EVENTS, "profiles": profile_stream("profiles", "users, with all their properties")}
+    users = profile_stream("profiles", "users, with all their properties")
+    found = {"events": EVENTS, "profiles": users, lookups.NAME: lookups.STREAM}
     for key, number in groups.items():
         if number is not None:
             found[group_name(key)] = profile_stream(group_name(key), f"groups by {key}, with all their properties")

@@ -1,0 +1,138 @@
+"""Lookup tables: each is a record, and its rows are one field, since Mixpanel replaces them as a whole or not at all.
+
+Tables are made in Mixpanel; here they are listed, and filled. Their rows cannot be read.
+Source: docs.mixpanel.com/reference: list-lookup-tables, replace-lookup-table.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+
+from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.base import micros
+from oploop.apps.mixpanel.client import Client, read_written
+from oploop.apps.transport import NotTheApi
+from oploop.records import (
+    Batch,
+    Column,
+    ColumnType,
+    Deletes,
+    Field,
+    FieldType,
+    Object,
+    Op,
+    Operation,
+    Outcome,
+    ReadOptions,
+    Receipt,
+    Replay,
+    Step,
+    Stream,
+)  # fmt: skip
+
+NAME = "lookup_tables"
+MAX_BYTES = 100_000_000  #: of a table's CSV, unpacked
+ID = "id"  #: the column that tells rows apart; Mixpanel takes the first for it
+SHOWN = 3  #: of the faults that Mixpanel names
+
+STREAM = Stream(
+    NAME,
+    primary_key=("id",),
+    columns={"id": ColumnType.TEXT, "name": ColumnType.TEXT},
+    incremental=False,
+    deletes=Deletes.ABSENCE,
+    description="lookup tables, without their rows, which Mixpanel shows to nobody",
+)
+OBJECT = Object(
+    NAME,
+    operations={Op.UPDATE: Operation(batch=1, replay=Replay.SAFE)},
+    stream=NAME,
+    fields={
+        "id": Field("id", FieldType.TEXT, source=Column("id"), key=True, read_only=True),
+        "name": Field("name", FieldType.TEXT, source=Column("name"), key=True, read_only=True),
+        "rows": Field(
+            "rows",
+            FieldType.JSON,
+            nullable=False,
+            description="all rows, as a list of objects, each with an `id` of its own",
+        ),
+    },
+    description="lookup tables that were made in Mixpanel; their rows are replaced as a whole",
+)
+
+
+async def read(client: Client, options: ReadOptions) -> AsyncIterator[Batch]:
+    """All tables; each read is a whole one."""
+    yield Batch(NAME, await listed(client, exclude=options.exclude))
+    yield Batch(NAME, empty_table(STREAM, options.exclude), {}, complete=True)
+
+
+async def listed(client: Client, ids: Sequence[str] | None = None, exclude: Collection[str] = ()) -> pa.Table:
+    """The project's tables (of these ids)."""
+    began = client.runtime.now()
+    answer = await client.tables()
+    body = answer.json()
+    if not isinstance(body, dict) or not isinstance(body.get("results"), list):
+        raise NotTheApi(answer)
+    tables = [t for t in body["results"] if ids is None or t["id"] in ids]
+    version = answer.date_micros() or micros(began)
+    return table_from_records(STREAM, tables, versions=version, extracted_at=began, exclude=exclude)
+
+
+async def send(client: Client, step: Step) -> list[Receipt]:
+    """Replace a table's rows. What Mixpanel would not take is rejected unsent, or in its words."""
+    [change] = step.changes  # `batch=1`
+    if "rows" not in change.fields:
+        return [Receipt(change.number, Outcome.OK, change.remote_id)]
+    try:
+        body = csv_of(change.fields["rows"])
+    except ValueError as e:
+        return [Receipt(change.number, Outcome.REJECTED, error=str(e))]
+    answer = await client.replace(str(change.remote_id), body)
+    said = read_written(answer)
+    if answer.status == 400:
+        found = [f"row {f.get('index')}: {f.get('message')}" for f in said.get("failed_records") or ()]
+        error = "; ".join([str(said.get("error") or "refused"), *found[:SHOWN]])
+        return [Receipt(change.number, Outcome.REJECTED, error=error)]
+    return [Receipt(change.number, Outcome.OK, change.remote_id, version=answer.date_micros())]
+
+
+def csv_of(rows: Any) -> bytes:
+    """Rows, a list of objects, as RFC 4180 has them: `id`, then the other columns by name.
+
+    ValueError, with the reason, for rows that Mixpanel would refuse, or take otherwise than they are meant.
+    """
+    if not isinstance(rows, list) or not all(isinstance(r, Mapping) for r in rows):
+        raise ValueError("rows is no list of objects: make it one in the model, list({...}) or jsonb_agg(...)")
+    if not rows:
+        raise ValueError("rows is empty, so the table would have no columns")
+    if any("" in row for row in rows):
+        raise ValueError("a column of rows has no name")
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        key = _cell(row.get(ID))
+        if not key or key in seen:
+            raise ValueError(f"row {number} has " + (f"another row's id, {key!r}" if key else "no id"))
+        seen.add(key)
+    columns = [ID, *sorted({name for row in rows for name in row} - {ID})]
+    out = io.StringIO()
+    written = csv.writer(out)
+    written.writerow(columns)
+    written.writerows([_cell(row.get(c)) for c in columns] for row in rows)
+    body = out.getvalue().encode("utf-8", "replace")
+    if len(body) > MAX_BYTES:
+        raise ValueError(f"rows have {len(body):,} bytes as CSV; Mixpanel takes {MAX_BYTES:,}")
+    return body
+
+
+def _cell(value: Any) -> str:
+    """A value as Mixpanel takes it from CSV: what is empty is undefined, lists are JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
