@@ -241,12 +241,39 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """A limit that counts for each value of a field (a channel): `calls` in any `window` seconds."""
+
+    field: str
+    calls: int
+    window: float
+
+
+class CallKind(StrEnum):
+    """How a step's records go to the app; how long that takes differs."""
+
+    SINGLE = "single"  #: one record by itself
+    BATCH = "batch"  #: several in one call
+    JOB = "job"  #: by the way for many (`Operation.large`)
+
+
+@dataclass(frozen=True, slots=True)
+class CallTime:
+    """What steps of a kind took: the means of their seconds (less the wait for the budget) and of their API calls."""
+
+    seconds: float
+    calls: float
+    steps: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """How an object takes one operation. `batch`: records a call at the most; `single_up_to`: up to so many
     records, single calls are used because they cost no more; `calls`: API calls a batch costs (a bulk job is
     submitted and then asked for: 2); `in_flight`: batches under way at once; `keys` (upsert only): the fields by which
     the app itself finds the record; `condition` (update only): how it takes conditional ones; `large`: how more than `large_from` records are taken, where that takes fewer calls (a
-    bulk job)."""
+    bulk job); `seconds`: how long a step is taken to last until deliveries have shown it; `pace`: a limit beside the
+    account's."""
 
     batch: int = 1
     single_up_to: int = 1
@@ -259,6 +286,8 @@ class Operation:
     large: Operation | None = None
     large_from: int = 0
     condition: Condition | None = None
+    seconds: float | None = None
+    pace: Pace | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,16 @@ class WireTrace(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class HttpWay:
+    """How an account's requests go out. `proxy`: its address, in place of the environment's; `ca`: a file of authorities that
+    are trusted beside the public ones; `timeout`: seconds that an answer may take, where a call needs no longer."""
+
+    proxy: str | None = field(default=None, repr=False)
+    ca: Path | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """Clock (aware UTC datetimes), monotonic seconds, async sleep (seconds), new ids (ULIDs: sortable by time)."""
 
@@ -156,6 +166,7 @@ class Runtime:
     random: random.Random = field(default_factory=random.Random)
     stop: Stop = field(default_factory=Stop)
     budgets: Path | None = None  #: where processes share the accounts' rate budgets; None: each has its own
+    http: HttpWay = HttpWay()
     trace: WireTrace | None = None  #: writes down what goes over the wire
     vault: Vault | None = None  #: where tokens are kept; None: each app object asks for its own
 

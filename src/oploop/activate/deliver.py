@@ -17,12 +17,13 @@ from types import MappingProxyType
 
 from oploop.activate.chunks import read_chunks
 from oploop.activate.journal import Journal
-from oploop.activate.plan import SyncPlan, batches, conditional, operation_of
+from oploop.activate.plan import SyncPlan, batches, call_kind, conditional, operation_of
 from oploop.apps.base import App
 from oploop.apps.columns import Taken, span
+from oploop.apps.meter import METER, Meter
 from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, LostAnswer, NoAnswer, Refused
 from oploop.errors import OploopError, QuotaSpent, RetryLater, SkipRecord
-from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
+from oploop.records import CallKind, CallTime, Change, Op, Operation, Outcome, Receipt, Replay, Step
 from oploop.runtime import GRACE, Interrupted, Runtime
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse
@@ -50,9 +51,10 @@ class Delivery:
     changed: list[str] = field(default_factory=list)  #: the app's ids of records that were no longer as they were read
 
     left: int = 0  #: of those, the ones that were looked at again and need nothing more
+    times: dict[tuple[Op, CallKind], CallTime] = field(default_factory=dict)  #: of steps that were answered at once
 
     def plus(self, other: Delivery) -> Delivery:
-        """This one and a later one of the same sync and run."""
+        """This one and a later one of the same sync and run, each of whose `times` are kept already."""
         return Delivery(
             self.sync,
             self.outcomes + other.outcomes,
@@ -63,6 +65,13 @@ class Delivery:
             [*self.changed, *other.changed],
             self.left + other.left,
         )
+
+    def took(self, op: Op, kind: CallKind, seconds: float, calls: int) -> None:
+        """Count a step into the means."""
+        known = self.times.get((op, kind), CallTime(0.0, 0.0, 0))
+        n = known.steps + 1
+        more = (seconds - known.seconds) / n, (calls - known.calls) / n
+        self.times[op, kind] = CallTime(known.seconds + more[0], known.calls + more[1], n)
 
     @property
     def delivered(self) -> int:
@@ -255,7 +264,7 @@ class Deliverer:
             await self._withdraw(entry)
             return
         try:
-            receipts = await self._send(replace(step, note=partial(self._note, entry)), until, undone)
+            receipts = await self._timed(replace(step, note=partial(self._note, entry)), until, undone, attempt)
         except asyncio.CancelledError:  # its time is over: the intent stays without a receipt
             self._stop = self._stop or Interrupted()
             self._count(Counter({Outcome.UNKNOWN: len(step.changes)}))
@@ -288,6 +297,20 @@ class Deliverer:
         finally:
             REPEAT_UNTIL.reset(tokens[0])
             MADE_BEFORE.reset(tokens[1])
+
+    async def _timed(self, step: Step, until: float, undone: Outcome, attempt: int) -> Sequence[Receipt]:
+        """Send a step; note how long it took, and how many calls, if it is answered at its first try."""
+        meter, began = Meter(), self._runtime.monotonic()
+        token = METER.set(meter)
+        try:
+            receipts = await self._send(step, until, undone)
+        finally:
+            METER.reset(token)
+        if attempt == 1:
+            kind = call_kind(self._plan.bound, step.op, self._operations[step.op], len(step.changes))
+            seconds = self._runtime.monotonic() - began - meter.waited
+            self.result.took(step.op, kind, max(0.0, seconds), meter.calls)
+        return receipts
 
     async def _note(self, entry: JournalStep, text: str) -> None:
         """Keep an app's word with the intent, before the app goes on."""

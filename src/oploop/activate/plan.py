@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from oploop.activate import diff as d
 from oploop.activate.bind import BoundField, BoundSync
 from oploop.activate.guardrails import SMALL, of_the_model, over_count, over_share, pass_word, passes
-from oploop.apps.budget import Budget, DayLeft
+from oploop.apps.budget import Budget, DayLeft, at_least
 from oploop.project import Limit, Mode
-from oploop.records import FieldType, Finding, Op, Operation
+from oploop.records import CallKind, CallTime, FieldType, Finding, Op, Operation
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
 #: Up to so many different values of a field, a plan shows which becomes which.
 FEW = 12
 #: Modes that would make records anew if what they remember were lost.
 FORGETFUL = (Mode.CREATE, Mode.APPEND)
-#: Seconds an API call is taken to last where nothing was measured yet.
+#: What was measured of an object's calls, by operation and kind.
+CallTimes: TypeAlias = Mapping[tuple[Op, CallKind], CallTime]
+#: Seconds an API call is taken to last where nothing was measured yet, and the app says nothing.
 CALL_SECONDS = 0.15
 
 
@@ -99,12 +104,12 @@ def make_plan(
     warehouse: Warehouse,
     *,
     budget: Budget | None,
-    call_seconds: float | None,
+    call_seconds: CallTimes | None,
     allow: Collection[str] = (),
 ) -> SyncPlan:
     """Summarise a plan table, price it and hold it against the guardrails.
 
-    `allow`: guardrails that the user lets pass this once: "first", "changes", "held=120", "changes=64%".
+    `call_seconds`: what was measured of the object's calls. `allow`: guardrails that the user lets pass this once: "first", "changes", "held=120", "changes=64%".
     """
     bound = diff_.bound
     counts = {status: diff_.count(status) for status in d.SENT}
@@ -125,7 +130,9 @@ def make_plan(
         fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.changes else (),
         held_reasons=tuple(d.held_reasons(diff_, warehouse)),
         findings=tuple(findings),
-        estimate=estimate(bound, counts, budget, call_seconds, holding=diff_.holding),
+        estimate=estimate(
+            bound, counts, budget, call_seconds, partial(_busiest, diff_, warehouse), holding=diff_.holding
+        ),
         first=first,
         read_at=d.read_began(bound, warehouse),
     )
@@ -144,7 +151,7 @@ def undo_plan(diff_: d.Diff, warehouse: Warehouse, *, budget: Budget | None, und
         fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.rows else (),
         held_reasons=(),
         findings=(),
-        estimate=estimate(bound, counts, budget, None),
+        estimate=estimate(bound, counts, budget, None, partial(_busiest, diff_, warehouse)),
         first=(),
         read_at=d.read_began(bound, warehouse),
         undoes=undoes,
@@ -179,28 +186,64 @@ def calls(operation: Operation, records: int) -> int:
     return sum(1 if size == 1 else operation.calls for size in batches(operation, records))
 
 
+def call_kind(bound: BoundSync, op: Op, operation: Operation, size: int) -> CallKind:
+    """How a step of so many changes goes."""
+    if operation is bound.object.operations[op].large:
+        return CallKind.JOB
+    return CallKind.SINGLE if size == 1 else CallKind.BATCH
+
+
 def estimate(
     bound: BoundSync,
     counts: Mapping[str, int],
     budget: Budget | None,
-    call_seconds: float | None,
+    call_seconds: CallTimes | None,
+    busiest: Callable[[str, str], int] = lambda status, field: 0,
     *,
     holding: bool = False,
 ) -> Estimate:
-    """Calls, and the longer of two times: what the budget allows, and what the calls last with some in flight at once.
+    """Calls, and the longer of two times: what the limits allow, and what the calls last with some in flight at once.
 
-    `counts`: changes by status; `holding`: see `Diff`.
+    `counts`: changes by status; `busiest`: the most changes of a status that have one value of a field; `holding`:
+    see `Diff`.
     """
-    total, working = 0, 0.0
-    each = call_seconds if call_seconds is not None else CALL_SECONDS
+    total, working, last, least, times = 0, 0.0, 0.0, 0.0, call_seconds or {}
     for status, records in counts.items():
         if records:
-            operation = operation_of(bound, bound.op_of(status), records, holding=holding)
-            n = calls(operation, records)
-            total += n
-            working += n * each / max(1, min(operation.in_flight, n))
-    least, day = (budget.seconds_for(total), budget.day_left()) if budget else (0.0, None)
-    return Estimate(total, round(max(working, least), 1), day)
+            op = bound.op_of(status)
+            operation = operation_of(bound, op, records, holding=holding)
+            sizes = Counter(batches(operation, records))
+            steps = {size: _step_time(bound, op, operation, size, times) for size in sizes}
+            total += sum(round(n * steps[size].calls) for size, n in sizes.items())
+            mean = sum(n * steps[size].seconds for size, n in sizes.items()) / sizes.total()
+            working += mean * math.ceil(sizes.total() / operation.in_flight)
+            last = max(last, mean)
+            if (pace := operation.pace) is not None:
+                least = max(least, at_least(busiest(status, pace.field), pace.calls, pace.window))
+    least, day = max(least, budget.seconds_for(total)) if budget else least, budget.day_left() if budget else None
+    return Estimate(total, round(max(working, least + last), 1), day)
+
+
+def _step_time(bound: BoundSync, op: Op, operation: Operation, size: int, times: CallTimes) -> CallTime:
+    """What a step of so many changes takes: as it was measured, else as the app says, else as most calls do."""
+    kind = call_kind(bound, op, operation, size)
+    n = 1 if kind is CallKind.SINGLE else operation.calls
+    known = times.get((op, kind))
+    if known is None:
+        return CallTime(operation.seconds if operation.seconds is not None else n * CALL_SECONDS, n)
+    return CallTime(known.seconds, known.calls if kind is CallKind.JOB else n)
+
+
+def _busiest(diff_: d.Diff, warehouse: Warehouse, status: str, field: str) -> int:
+    """The most changes of a status that have the same value of a field."""
+    for i, f in enumerate(diff_.bound.fields):
+        if f.field.name == field:
+            groups = (
+                f"SELECT count(*) AS n FROM {quote_table(diff_.table)} WHERE __number IS NOT NULL "
+                f"AND __status = {literal(status)} GROUP BY w{i}"
+            )
+            return int(warehouse.rows(f"SELECT COALESCE(max(n), 0) FROM ({groups}) AS g")[0][0])
+    return 0
 
 
 def _stopping_checks(diff_: d.Diff, warehouse: Warehouse) -> list[Finding]:
@@ -342,6 +385,7 @@ __all__ = [
     "SyncPlan",
     "as_json",
     "batches",
+    "call_kind",
     "calls",
     "conditional",
     "estimate",

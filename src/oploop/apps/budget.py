@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from oploop.apps.meter import METER
 from oploop.apps.purse import Day, Purse, SharedPurse
 from oploop.errors import QuotaSpent
 from oploop.runtime import Runtime
@@ -109,12 +110,13 @@ class Budget:
 
     async def take(self) -> None:
         """Wait until one more call is within the budget, and count it. Interrupted when the run is to stop meanwhile."""
+        meter = METER.get()
+        came = self._runtime.monotonic() if meter is not None else 0.0
         async with self._lock:  # first come, first served
-            while True:
-                wait = self._take()
-                if wait <= 0:
-                    return
+            while (wait := self._take()) > 0:
                 await self._runtime.pause(wait)
+        if meter is not None:
+            meter.waited += self._runtime.monotonic() - came
 
     def _take(self) -> float:
         """Count one call; else the seconds after which to ask again.
@@ -180,5 +182,10 @@ class Budget:
         )
 
     def seconds_for(self, calls: int) -> float:
-        """How long so many calls take at the least under this budget, in seconds."""
-        return max(0, calls - 1) // self.calls * (self.window + self._margin)
+        """How long it takes at the least under this budget until so many calls may be made, in seconds."""
+        return at_least(calls, self.calls, self.window)
+
+
+def at_least(calls: int, allowed: int, window: float) -> float:
+    """How long it takes until so many calls may be made, of which `allowed` may in any window, in seconds."""
+    return max(0, calls - 1) // allowed * (window + min(MARGIN * window, MAX_MARGIN))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
 from oploop.apps.base import App
 from oploop.apps.transport import Transport
+from oploop.apps.way import check_way, http_way
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import AppBlock, validate_block
 from oploop.runtime import Runtime
@@ -42,11 +44,17 @@ def make_app(block: AppBlock, runtime: Runtime) -> App:
         raise FixConfig(
             "base_url is empty", mend="give it an address, or remove it", place=block.place_named("base_url")
         )
+    way = http_way(block)
     try:
-        app = cls(block.name, validate_block(cls.Config, block), runtime)
+        app = cls(
+            block.name,
+            validate_block(cls.Config, block),
+            replace(runtime, http=way) if way != runtime.http else runtime,
+        )
     except FixConfig as e:
         named = block.place_named(str(e))
         raise e.at(named if named != block.place else block.place_named("base_url")) from None
+    check_way(block, way, app.transport)
     _set_budget(app, block, runtime)
     return app
 

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 
 from oploop.apps.origin import is_loopback
 from oploop.apps.policy import Answer, Request
+from oploop.runtime import HttpWay
 
 if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
     import aiohttp
     from yarl import URL
 
@@ -28,7 +32,8 @@ Sender = Callable[[Request], Awaitable[Answer]]
 class AiohttpSender:
     """Requests over one keep-alive aiohttp session, made at the first use (it needs a running loop)."""
 
-    def __init__(self, connections: int = 50) -> None:
+    def __init__(self, way: HttpWay | None = None, connections: int = 50) -> None:
+        self._way = way or HttpWay()
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
 
@@ -41,11 +46,13 @@ class AiohttpSender:
         import aiohttp
 
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=20)
+            trusted = True if self._way.ca is None else trusting(self._way.ca)
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=20, ssl=trusted)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 auto_decompress=True,
-                proxy=proxy_of(url.scheme, url.host or ""),  # not trust_env: that adds passwords from ~/.netrc
+                # not trust_env: that adds passwords from ~/.netrc
+                proxy=self._way.proxy or proxy_of(url.scheme, url.host or ""),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
             # aiohttp would itself send a PUT or DELETE a second time when a kept connection breaks: a call that no
@@ -66,15 +73,26 @@ class AiohttpSender:
                 data=request.body,
                 headers=dict(request.headers),
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=request.timeout, connect=10),
+                timeout=aiohttp.ClientTimeout(total=request.timeout, sock_connect=10),
             ) as response:
                 body = await response.read()
                 headers = {k.lower(): v for k, v in response.headers.items()}
                 return Answer(response.status, headers, body, request)
+        except aiohttp.ClientHttpProxyError as e:  # it let nothing through
+            raise ConnectError(f"the proxy says {e.status} {e.message}") from e
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as e:
             raise ConnectError(_why(e)) from e
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as e:
             raise CutError(_why(e)) from e
+
+
+def trusting(ca: Path) -> ssl.SSLContext:
+    """Whom to trust: the public authorities, and those of a file. OSError, or SSLError, where it holds none."""
+    import ssl
+
+    context = ssl.create_default_context()
+    context.load_verify_locations(ca)
+    return context
 
 
 def proxy_of(scheme: str, host: str) -> str | None:

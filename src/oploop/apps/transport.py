@@ -24,6 +24,7 @@ from oploop.apps.budget import Budget as Budget
 from oploop.apps.budget import DayQuota as DayQuota
 from oploop.apps.budget import Quota as Quota
 from oploop.apps.columns import plain
+from oploop.apps.meter import METER
 from oploop.apps.origin import bare as bare
 from oploop.apps.origin import check_origin as check_origin
 from oploop.apps.origin import is_loopback as is_loopback
@@ -49,6 +50,7 @@ MAX_TRIES = 6
 MAX_BACKOFF = 30.0
 MAX_REDIRECTS = 5
 GZIP_FROM_BYTES = 2048
+TIMEOUT = 60.0
 #: Seconds from which on a run does not wait for what the app says, but leaves the rest to a later one.
 DEFER_FROM = 900.0
 
@@ -109,7 +111,7 @@ class Transport:
         self.runtime = runtime
         self._own: AiohttpSender | None = None
         if sender is None:
-            self._own = AiohttpSender()
+            self._own = AiohttpSender(runtime.http)
             sender = self._own
         if runtime.trace is not None:
             sender = runtime.trace.over(sender, runtime)
@@ -161,12 +163,12 @@ class Transport:
         content_type: str | None = None,
         headers: Mapping[str, str] | None = None,
         idempotent: bool | None = None,
-        timeout: float = 60.0,
+        timeout: float | None = None,
         ok: Sequence[int] = (),
     ) -> Answer:
         """Send a request and return its answer (2xx, or a status in `ok`), with retries as the policy says.
 
-        `idempotent` (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on
+        `timeout`: seconds that this call may take, where the account's settings give it no longer. `idempotent` (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on
         401/403, Refused on other refusals, LostAnswer when a write's outcome is unknown, RetryLater when a read (or a
         write that certainly did nothing) kept failing.
         """
@@ -212,7 +214,7 @@ class Transport:
         body: bytes | None,
         content_type: str | None,
         headers: Mapping[str, str] | None,
-        timeout: float,
+        timeout: float | None,
     ) -> Request:
         merged = {**self._headers, **(headers or {})}
         if content_type is not None:
@@ -222,7 +224,9 @@ class Transport:
 
             body = gzip.compress(body, 1)
             merged["Content-Encoding"] = "gzip"
-        return Request(method, url, merged, body, timeout)
+        usual = self.runtime.http.timeout
+        seconds = usual or TIMEOUT if timeout is None else max(timeout, usual or 0.0)
+        return Request(method, url, merged, body, seconds)
 
     async def _once(self, request: Request, *, lost: bool) -> Answer:
         for _ in range(1 + MAX_REDIRECTS):
@@ -231,6 +235,8 @@ class Transport:
             self._in_time(0.0, request, lost=lost)
             self.calls += 1
             self._under_way += 1
+            if (meter := METER.get()) is not None:
+                meter.calls += 1
             try:
                 answer = await self._send(request)
             finally:

@@ -89,6 +89,16 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpBlock:
+    """How an account's requests go out, as written: `${VAR}` is filled in when the app is made. `timeout` in seconds."""
+
+    places: Mapping[str, Place]
+    proxy: str | None = field(default=None, repr=False)  # may hold a password
+    ca: str | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TableBlock:
     """A table into which another tool loads a stream: `key`, `version` and `deleted` are its columns.
 
@@ -118,6 +128,7 @@ class AppBlock:
     root: Path
     variables: Variables = field(repr=False, compare=False)
     tables: dict[str, TableBlock] = field(default_factory=dict)  #: streams that another tool loads
+    http: HttpBlock | None = None
 
     def place_named(self, text: str) -> Place:
         """The line of the key that a message names, one with a secret before others; else of the whole block."""
@@ -386,8 +397,16 @@ def budget(value: Any, place: Place, key: str) -> Budget:
     return budget
 
 
+HTTP_KEYS: dict[str, Read] = {"proxy": text, "ca": text, "timeout": duration}
+
+
+def http(value: Any, place: Place, key: str) -> HttpBlock:
+    block = a_map(value, place, key)
+    return HttpBlock(block.places, **take(block, HTTP_KEYS, key))
+
+
 #: The keys that every app takes and that are read here; all others are the app's own (see validate_block).
-APP_KEYS: dict[str, Read] = {"type": text, "read": streams, "budget": budget, "tables": tables}
+APP_KEYS: dict[str, Read] = {"type": text, "read": streams, "budget": budget, "tables": tables, "http": http}
 
 
 def _app(name: str, value: Any, place: Place, root: Path, variables: Variables) -> AppBlock:
@@ -413,4 +432,5 @@ def _app(name: str, value: Any, place: Place, root: Path, variables: Variables) 
         root=root,
         variables=variables,
         tables=taken.get("tables", {}),
+        http=taken.get("http"),
     )

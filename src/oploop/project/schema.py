@@ -88,6 +88,7 @@ def _nested(read: Read) -> Schema:
         config.environments: {"type": "object", "additionalProperties": _closed(config.ENVIRONMENT_KEYS)},
         config.retention: _closed(config.RETENTION_KEYS),
         config.budget: _closed(config.BUDGET_KEYS),
+        config.http: _closed(config.HTTP_KEYS),
         config.tables: {
             "type": "object",
             "additionalProperties": {**_closed(config.TABLE_KEYS), "required": ["table", "key", "version"]},

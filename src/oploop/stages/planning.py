@@ -99,7 +99,12 @@ def plan_only(
     )
     allow = set(options.allow.get(b.name, frozenset())) | ({"first"} if options.yes else set())
     allow |= {"first-run"} if options.first_run else set()
-    return planning.make_plan(diff, ws.warehouse, budget=budget_of(ws, b), call_seconds=None, allow=allow)
+    return planning.make_plan(diff, ws.warehouse, budget=budget_of(ws, b), call_seconds=times_of(ws, b), allow=allow)
+
+
+def times_of(ws: Workspace, b: BoundSync) -> planning.CallTimes:
+    """What was measured of the calls to a sync's object."""
+    return ws.state.call_times(b.sync.app, b.object.name)
 
 
 def budget_of(ws: Workspace, b: BoundSync) -> Budget | None:
@@ -162,7 +167,7 @@ async def plan_saved(
         kept,
         ws.warehouse,
         budget=budget_of(ws, b),
-        call_seconds=None,
+        call_seconds=times_of(ws, b),
         allow={"first", "first-run", *options.allow.get(b.name, ())},
     )
     return report

@@ -118,5 +118,5 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
     result = await deliverer.run()
     spec = ledger.spec_of_plan(plan, ws.warehouse, ws.release)
     ledger.fold(ws.warehouse, run_id, spec, table, now, ws.store.steps(run_id, b.name), ws.runtime.now())
-    ws.store.end_delivery(run_id, b.name)
+    ws.store.end_delivery(run_id, b.name, (b.sync.app, b.object.name), result.times)
     return result

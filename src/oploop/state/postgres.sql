@@ -24,3 +24,8 @@ CREATE TABLE IF NOT EXISTS oploop_journal.leases (
 CREATE TABLE IF NOT EXISTS oploop_journal.tokens (name TEXT PRIMARY KEY, sealed TEXT NOT NULL, kept_at TEXT NOT NULL);
 -- A word that an app keeps with a call under way, by which it can be asked after a crash what became of it: a job's id.
 ALTER TABLE oploop_journal.steps ADD COLUMN IF NOT EXISTS note TEXT;
+-- What steps of a delivery took, by app, object, operation and kind (single | batch | job): means in which the latest count most.
+CREATE TABLE IF NOT EXISTS oploop_journal.call_times (
+    app TEXT NOT NULL, object TEXT NOT NULL, op TEXT NOT NULL, kind TEXT NOT NULL, seconds DOUBLE PRECISION NOT NULL,
+    calls DOUBLE PRECISION NOT NULL, steps BIGINT NOT NULL, PRIMARY KEY (app, object, op, kind)
+);

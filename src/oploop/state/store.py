@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import orjson
 
 from oploop.errors import FixConfig, RetryLater
-from oploop.records import Op, Outcome
+from oploop.records import CallKind, CallTime, Op, Outcome
 from oploop.runtime import Runtime
 
 #: Rows of the journal that one statement writes (SQLite takes 32,766 values).
@@ -24,6 +25,10 @@ ROWS_AT_ONCE = 500
 #: The outcome, in the journal, of an intent whose call was never made.
 WITHDRAWN = "withdrawn"
 STATE_FILE = "state.sqlite"
+#: How much of what is known of call times a later step takes the place of.
+FORGET = 0.1
+CallTimes: TypeAlias = Mapping[tuple[Op, CallKind], CallTime]
+NOTHING: CallTimes = MappingProxyType({})
 MEND = "restore it, or move it away"
 ROOM = "make room on its disk, then run again"
 
@@ -112,6 +117,8 @@ class StateReader:
             with self._lock:
                 return self._db.execute(sql, params).fetchall()
         except sqlite3.DatabaseError as e:
+            if str(e).startswith("no such table"):  # it was written by an older oploop, and is only read now
+                return []
             raise FixConfig(f"the state file {self.path} cannot be read: {e}", mend=MEND) from None
 
     def runs(self, limit: int = 20) -> list[RunRow]:
@@ -146,6 +153,13 @@ class StateReader:
         if not rows or process_start(rows[0][1]) != rows[0][2]:
             return None
         return Lease(rows[0][0], rows[0][1], rows[0][3], datetime.fromisoformat(rows[0][4]))
+
+    def call_times(self, app: str, object_name: str) -> dict[tuple[Op, CallKind], CallTime]:
+        """What steps of deliveries to an object took, by operation and kind."""
+        rows = self._all(
+            "SELECT op, kind, seconds, calls, steps FROM call_times WHERE app = ? AND object = ?", (app, object_name)
+        )
+        return {(Op(op), CallKind(kind)): CallTime(*means) for op, kind, *means in rows}
 
     def token(self, name: str) -> str | None:
         """What is kept under a name, encrypted."""
@@ -217,14 +231,24 @@ class StateStore(StateReader):
                 (run_id, sync, plan_table, self._runtime.now().isoformat()),
             )
 
-    def end_delivery(self, run_id: str, sync: str) -> None:
-        """Note that a delivery stands in the ledger; its journal may go."""
+    def end_delivery(
+        self, run_id: str, sync: str, app_object: tuple[str, str] = ("", ""), took: CallTimes = NOTHING
+    ) -> None:
+        """Note that a delivery stands in the ledger, and what its steps took; its journal may go."""
+        known = self.call_times(*app_object) if took else {}
         with self._writing() as db:
             db.execute(
                 "UPDATE deliveries SET folded_at = ? WHERE run_id = ? AND sync = ?",
                 (self._runtime.now().isoformat(), run_id, sync),
             )
             db.execute("DELETE FROM steps WHERE run_id = ? AND sync = ?", (run_id, sync))
+            for (op, kind), new in took.items():
+                mean = blended(known.get((op, kind)), new)
+                db.execute(
+                    "INSERT INTO call_times VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (app, object, op, kind) DO UPDATE SET "
+                    "seconds = excluded.seconds, calls = excluded.calls, steps = excluded.steps",
+                    (*app_object, op.value, kind.value, mean.seconds, mean.calls, mean.steps),
+                )
 
     def write_steps(self, steps: Iterable[JournalStep]) -> None:
         """Write intents and receipts, all in one commit."""
@@ -260,6 +284,15 @@ class StateStore(StateReader):
         """Give up `name`, if this process holds it."""
         with self._writing() as db:
             db.execute("DELETE FROM leases WHERE name = ? AND pid = ?", (name, os.getpid()))
+
+
+def blended(known: CallTime | None, new: CallTime) -> CallTime:
+    """Means with those of later steps: each step weighs as much as `FORGET` of all before it."""
+    if known is None:
+        return new
+    weight = max(1 - (1 - FORGET) ** new.steps, new.steps / (known.steps + new.steps))
+    seconds = known.seconds + weight * (new.seconds - known.seconds)
+    return CallTime(seconds, known.calls + weight * (new.calls - known.calls), known.steps + new.steps)
 
 
 def make_private(folder: Path) -> None:

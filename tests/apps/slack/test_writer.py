@@ -9,7 +9,7 @@ import pytest
 from oploop.apps.sandbox import Fault
 from oploop.apps.transport import LostAnswer, Refused
 from oploop.errors import FixConfig, RetryLater
-from oploop.records import Notice, Outcome
+from oploop.records import Notice, Outcome, Pace
 from oploop.runtime import Runtime
 from tests.apps.slack.support import bench, message
 
@@ -105,3 +105,9 @@ async def test_a_notice_is_mere_text_and_not_too_long() -> None:
         assert stored["text"].startswith("*a &amp; b*\n• &lt;!channel&gt; is no mention\n• xxx")
         assert len(stored["text"]) < 4_000
         assert stored["text"].endswith("more")
+
+
+async def test_a_plan_knows_the_limit_of_each_channel() -> None:
+    async with bench(config={"messages_per_second": 3}) as (_, app):
+        [operation] = app.objects["messages"].operations.values()
+    assert operation.pace == Pace("channel", 3, 1.0)

@@ -14,7 +14,7 @@ from oploop.activate.plan import SyncPlan, as_json, batches, calls, estimate, ma
 from oploop.apps.transport import Budget
 from oploop.cli.options import parse_allow
 from oploop.project import Check, FieldMapping, Limit, Limits
-from oploop.records import FieldType, Op, Operation, Replay
+from oploop.records import CallKind, CallTime, FieldType, Op, Operation, Replay
 from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at
 from tests.unit.activate.script import Clock, ScriptedApp
 
@@ -114,7 +114,7 @@ def test_time_is_what_the_budget_allows_or_what_the_calls_last(engine: Engine) -
     minute = Budget(Clock().runtime(), calls=400, window=60)
     paced = planned(engine, bound, budget=minute).estimate
     assert (paced.calls, paced.seconds) == (1000, pytest.approx(120.0, rel=0.01))
-    assert estimate(bound, {"update": 4}, None, 2.0).seconds == 2.0
+    assert estimate(bound, {"update": 5}, None, {(Op.UPDATE, CallKind.SINGLE): CallTime(2.0, 1)}).seconds == 4.0
     assert estimate(bound, {}, minute, None).seconds == 0.0
 
 

@@ -35,6 +35,8 @@ T = TypeVar("T")
 #: Records of one call, and of one bulk job; from how many records on a job takes fewer calls (create, upload, close, some
 #: questions, two or three results).
 BATCH, JOB, JOB_FROM, JOB_CALLS = 200, 50_000, 2_000, 8
+#: Seconds that a job is taken to last until one has shown it.
+JOB_SECONDS = 10.0
 #: Seconds after a write until a query that begins then shows it for sure.
 LAG = 2.0
 #: Fields of a record that stand for several others, or are files: not read and not written.
@@ -142,7 +144,7 @@ def _operations(table: Table) -> dict[Op, Operation]:
 
 def _operation(replay: Replay, **more: Any) -> Operation:
     """Collections of 200, and jobs where these take fewer calls."""
-    job = Operation(batch=JOB, calls=JOB_CALLS, in_flight=2, replay=replay, **more)
+    job = Operation(batch=JOB, calls=JOB_CALLS, in_flight=2, replay=replay, seconds=JOB_SECONDS, **more)
     return Operation(batch=BATCH, in_flight=4, replay=replay, large=job, large_from=JOB_FROM, **more)
 
 

@@ -10,7 +10,7 @@ from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import Account, App, micros
 from oploop.apps.paging import ahead
 from oploop.apps.slack.client import Client, SlackConfig
-from oploop.apps.slack.objects import ESCAPE, OBJECTS, STREAMS
+from oploop.apps.slack.objects import ESCAPE, OBJECTS, STREAMS, objects_at
 from oploop.records import Batch, Cursor, Notice, Outcome, ReadOptions, Receipt, Step
 from oploop.runtime import Runtime
 
@@ -44,6 +44,7 @@ class SlackApp(App):
         super().__init__(name, config, runtime)
         self.client = Client(config, runtime)
         self.transport = self.client.transport
+        self.objects = objects_at(config.messages_per_second)
 
     async def check(self) -> Account:
         """See App.check."""

@@ -6,6 +6,7 @@ Sources: docs.slack.dev: reference/methods/{users.list,conversations.list,chat.p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from oploop.records import (
     Canonical,
@@ -18,6 +19,7 @@ from oploop.records import (
     Object,
     Op,
     Operation,
+    Pace,
     Replay,
     Stream,
 )
@@ -124,3 +126,12 @@ OBJECTS: Mapping[str, Object] = {
         description="channels, to refer to: where a message goes to",
     ),
 }
+
+
+def objects_at(messages_per_second: int) -> Mapping[str, Object]:
+    """The same objects, with so many messages a second to a channel."""
+    found = dict(OBJECTS)
+    messages, pace = found["messages"], Pace("channel", messages_per_second, 1.0)
+    operations = {op: replace(operation, pace=pace) for op, operation in messages.operations.items()}
+    found["messages"] = replace(messages, operations=operations)
+    return found
