@@ -8,7 +8,7 @@ from oploop.apps.transport import Answer, QuotaSpent
 from oploop.errors import FixConfig
 from oploop.records import FieldType, Op, Operation, Replay
 from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at
-from tests.unit.apps.test_transport import Wire
+from tests.unit.apps.wire import Wire
 
 ONE = Operation(batch=1, replay=Replay.NEVER)
 

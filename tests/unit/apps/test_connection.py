@@ -1,0 +1,147 @@
+"""The transport over a real connection: what is cut, unzipped, forgotten, and who is between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oploop.apps.transport import (
+    AiohttpSender,
+    Answer,
+    ConnectError,
+    CutError,
+    Policy,
+    Request,
+    Transport,
+    is_loopback,
+    proxy_of,
+)
+from oploop.errors import FixConfig
+from oploop.runtime import Runtime
+from tests.unit.apps.wire import BASE, Wire
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Callable[..., Any]]:
+    closing: list[Any] = []
+
+    async def serve(talk: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> str:
+        made = await asyncio.start_server(talk, "127.0.0.1", 0)
+        closing.append(made)
+        return f"http://127.0.0.1:{made.sockets[0].getsockname()[1]}"
+
+    yield serve
+    for made in closing:
+        made.close()
+        await made.wait_closed()
+
+
+async def answer_with(data: bytes, server: Callable[..., Any], **request: Any) -> Answer:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+
+    sender = AiohttpSender()
+    try:
+        return await sender(Request("GET", await server(talk) + "/x?key=hunter2", **request))
+    finally:
+        await sender.aclose()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+        b"SMTP ready\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+    ],
+)
+async def test_a_broken_answer_is_a_cut_and_tells_no_query(server: Callable[..., Any], data: bytes) -> None:
+    with pytest.raises(CutError) as e:
+        await answer_with(data, server)
+    assert "hunter2" not in str(e.value)
+    assert str(e.value)
+
+
+async def test_an_answer_that_does_not_come_is_a_cut(server: Callable[..., Any]) -> None:
+    with pytest.raises(CutError):
+        await answer_with(b"HTTP/1.1 200 OK\r\n", server, timeout=0.05)
+
+
+async def test_nobody_there_is_no_connection() -> None:
+    sender = AiohttpSender()
+    with pytest.raises(ConnectError):
+        await sender(Request("GET", "http://127.0.0.1:1/x"))
+    await sender.aclose()
+    await sender.aclose()
+
+
+async def test_answers_are_unzipped_and_cookies_forgotten(server: Callable[..., Any]) -> None:
+    seen: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            seen.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nX-Odd: 1\r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+        writer.close()
+
+    url = await server(talk)
+    sender = AiohttpSender()
+    for _ in range(2):
+        answer = await sender(Request("GET", url + "/a%2Fb?c=%20d"))
+    await sender.aclose()
+    assert (answer.status, answer.headers["x-odd"], answer.json()) == (200, "1", {})
+    assert all(s.startswith(b"GET /a%2Fb?c=%20d HTTP/1.1") for s in seen)
+    assert not any(b"ookie" in s for s in seen)
+
+
+async def test_neither_a_proxy_nor_netrc_comes_between_us_and_this_machine(
+    server: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login other password hunter2\n")
+    netrc.chmod(0o600)
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NETRC", str(netrc))
+    answer = await answer_with(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", server, headers={"Authorization": "Bearer x"}
+    )
+    assert answer.status == 200
+    assert proxy_of("https", "acme.example") == "http://127.0.0.1:1"
+    monkeypatch.setenv("no_proxy", "acme.example")
+    assert proxy_of("https", "acme.example") is None
+
+
+def test_large_bodies_are_zipped_where_the_app_takes_that() -> None:
+    transport = Wire([200]).transport(gzip=True)
+    small = transport._make("POST", BASE, b"x" * 100, "application/json", None, 1)
+    large = transport._make("POST", BASE, b"x" * 5000, "application/json", {"A": "b"}, 1)
+    assert (small.body, small.headers.get("Content-Encoding")) == (b"x" * 100, None)
+    import gzip
+
+    assert gzip.decompress(large.body or b"") == b"x" * 5000
+    assert (large.headers["Content-Encoding"], large.headers["A"]) == ("gzip", "b")
+    assert is_loopback("::1")
+
+
+def test_a_credential_with_a_line_break_is_named() -> None:
+    class Named(Policy):
+        def credential(self) -> str:
+            return "token"
+
+    with pytest.raises(FixConfig, match=r"a credential has a line break.* — check token") as e:
+        Transport(
+            "https://api.example", runtime=Runtime(), policy=Named(), headers={"Authorization": "Bearer s3cr\net"}
+        )
+    assert "s3cr" not in str(e.value)
