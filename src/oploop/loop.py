@@ -14,6 +14,7 @@ import orjson
 
 from oploop.activate import saved
 from oploop.activate.retention import retain
+from oploop.activate.volumes import sweep
 from oploop.errors import FixConfig, OploopError
 from oploop.report import RunReport, StageReport, SyncReport
 from oploop.runtime import GRACE, heeding_signals
@@ -137,6 +138,8 @@ async def recorded(ws: Workspace) -> AsyncIterator[RunReport]:
         (report.run_id, ws.environment, report.status, started, ws.runtime.now(), report.seconds, summary),
     )
     retain(ws.warehouse, ws.project.retention, ws.runtime.now())
+    if any(s.plan is not None and s.plan.diff.stands for s in report.syncs):
+        sweep(ws.warehouse)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from oploop.activate import appending, awaited, leaving, references, sameness, sql, states
+from oploop.activate import appending, awaited, fresh, leaving, references, sameness, sql, states, volumes
 from oploop.activate.bind import BoundSync
 from oploop.activate.convert import canonical, key_form
 from oploop.activate.rules import Rule, besides, rules_of
@@ -47,6 +47,16 @@ class Diff:
     holding: bool = (
         False  #: a field with `conflict: hold` is sent over what was sent before, where updates can be conditional
     )
+
+    @property
+    def stands(self) -> bool:
+        """Whether the plan table stands in the warehouse already, as a delivery keeps it."""
+        return "." in self.table
+
+    @property
+    def name(self) -> str:
+        """The plan table's name without its schema."""
+        return self.table.rpartition(".")[2]
 
     @property
     def same(self) -> int:
@@ -165,11 +175,13 @@ def diff(
     limit: int | None = None,
     before: Sequence[Diff] = (),
     backfill: bool = False,
+    lasting: bool = False,
 ) -> Diff:
     """Run the statement into the temporary table `table`.
 
     `key`: only the row with this key (as the user writes it); `limit`: only the first so many changes, the others are
-    left for a later run; `before`: see `look`; `backfill`: a first append sends what exists.
+    left for a later run; `before`: see `look`; `backfill`: a first append sends what exists; `lasting`:
+    it is to be delivered, so that a large plan of new records is written once, where it stays (else `volumes.sweep` drops it).
     """
     known, rules = look(bound, warehouse, before), rules_of(bound)
     if references.clears_own(bound):
@@ -181,10 +193,19 @@ def diff(
         nulls = {}
         of_key = f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}"
         rows = warehouse.rows(of_key)[0][0]
-    select = _statement(bound, warehouse, known, rules, rows, only, backfill=backfill)
+    empty = only is None and not _looks_for_left(bound, known) and fresh.is_fresh(bound, warehouse, known)
+    if empty:
+        select = fresh.select(bound, warehouse, rules)
+    else:
+        select = _statement(bound, warehouse, known, rules, rows, only, backfill=backfill)
     if limit is not None:
         select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
-    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
+    if empty and lasting and rows >= volumes.FROM:
+        table = f"oploop_state.{table}"
+        with warehouse.bulk(lasting=False):
+            warehouse.execute(f"CREATE OR REPLACE TABLE {quote_table(table)} AS {select}")
+    else:
+        warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     awaited.hold(bound, warehouse, known, table, len(rules), whole=only is None and limit is None)
     nameless = leaving.blocked_by(bound, warehouse) if _looks_for_left(bound, known) else 0
     found = Diff(

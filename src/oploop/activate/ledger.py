@@ -114,13 +114,15 @@ def _repeatable(bound: BoundSync, op: Op) -> bool:
 def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, release: str | None = None) -> str:
     """Put a plan's changes into the warehouse for good, before the first of them is sent; the table's name."""
     bound = plan.bound
-    table = f"oploop_state.{plan.diff.table}"
+    table = f"oploop_state.{plan.diff.name}"
     spec = orjson.dumps(asdict(spec_of_plan(plan, warehouse, release))).decode()
     with warehouse.bulk(lasting=False), warehouse.transaction():
-        warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
-        warehouse.execute(
-            f"CREATE TABLE {quote_table(table)} AS SELECT {_kept(plan, warehouse)} FROM {quote_table(plan.diff.table)} WHERE __number IS NOT NULL"
-        )
+        if not plan.diff.stands:
+            warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
+            warehouse.execute(
+                f"CREATE TABLE {quote_table(table)} AS SELECT {_kept(plan, warehouse)} FROM {quote_table(plan.diff.table)} "
+                "WHERE __number IS NOT NULL"
+            )
         warehouse.execute(
             "INSERT INTO oploop.deliveries VALUES (?, ?, ?, ?, ?)", (run_id, bound.name, table, spec, now)
         )
@@ -334,7 +336,7 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
     # a new record whose id was not told is found by the next read; two changes of one record leave one state, the last
     rid = "p.__key" if spec.blind else "COALESCE(o.new_id, p.__remote)"
     done = f"{_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
-    some = "".join(f", COALESCE(bool_or(p.c{i}), FALSE)" for i in range(len(spec.fields)))
+    some = "".join(f", count(*) FILTER (WHERE p.c{i})" for i in range(len(spec.fields)))
     [(rows, records, *sent)] = warehouse.rows(f"SELECT count(*), count(DISTINCT {rid}){some} FROM {done}")
     sets, names, values = [], [], []
     for i, (name, _) in enumerate(spec.fields):
@@ -345,7 +347,7 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
             sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
             if part != "stored":
                 names.append(column)
-                values.append(f"CASE WHEN d.c{i} THEN d.{new} END")
+                values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN d.c{i} THEN d.{new} END")
     last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
     changes = f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{last}) d"
     columns = ", ".join(["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "as_sent", *names])

@@ -8,9 +8,6 @@ from oploop.activate import volumes
 from oploop.project import Retention
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
-#: What begins the name of a plan table among the state tables.
-PLANS = "oploop_state.plan_"
-
 
 def retain(warehouse: Warehouse, keep: Retention, now: datetime) -> None:
     """Delete what is older than the user keeps it.
@@ -37,7 +34,7 @@ def _changes(warehouse: Warehouse, before: str) -> None:
     kept = [
         f"SELECT run_id, COALESCE(log_sync, sync) AS sync, number FROM {quote_table(t)}"
         for t in warehouse.tables()
-        if t.startswith("oploop_state.") and not t.startswith(PLANS) and "log_sync" in warehouse.columns(t)
+        if t.startswith("oploop_state.") and not t.startswith(volumes.PLANS) and "log_sync" in warehouse.columns(t)
     ]
     known = ""
     if kept:

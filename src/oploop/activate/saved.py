@@ -8,7 +8,7 @@ where `after` is the JSON text of what is to be sent, exactly as the diff writes
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,9 @@ def restrict(diff_: d.Diff, warehouse: Warehouse, rows: list[list[str]]) -> tupl
         {"key": [r[0] for r in rows], "op": [r[1] for r in rows], "after": [r[2] for r in rows]}, schema=_SCHEMA
     )
     table, same = (
-        quote_table(diff_.table),
+        quote_table(
+            diff_.table
+        ),  # of the fresh plan, which may stand in the warehouse; what is kept of it is temporary
         f"f.key = p.__key AND f.op = p.__status AND f.after = {after_json(diff_.bound)}",
     )
     warehouse.register("oploop_saved", saved)
@@ -110,7 +112,7 @@ def restrict(diff_: d.Diff, warehouse: Warehouse, rows: list[list[str]]) -> tupl
         warehouse.unregister("oploop_saved")
     # numbers must run without gaps: a journal row names its changes by first and last
     warehouse.execute(
-        f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT * REPLACE (CASE WHEN __number IS NOT NULL THEN row_number() OVER "
+        f"CREATE OR REPLACE TEMP TABLE {quote_table(diff_.name)} AS SELECT * REPLACE (CASE WHEN __number IS NOT NULL THEN row_number() OVER "
         "(PARTITION BY __number IS NOT NULL ORDER BY __number) END AS __number) FROM oploop_equal"
     )
-    return d.counted(diff_, warehouse), [d.show_key(r[0]) or "" for r in lost]
+    return d.counted(replace(diff_, table=diff_.name), warehouse), [d.show_key(r[0]) or "" for r in lost]

@@ -197,18 +197,22 @@ def _finish(
     ctes.append(
         f"twice AS ({repeated('model') if rest is None else 'SELECT DISTINCT __join AS dkey FROM model WHERE __dup'})"
     )
-    found = f"SELECT {plan_columns(bound, _value(rules))} FROM ({_parked(bound, known, 'judged')}) AS t WHERE __status <> 'same'"
+    found = f"SELECT {plan_columns(bound, broken(rules))} FROM ({_parked(bound, known, 'judged')}) AS t WHERE __status <> 'same'"
     if left:
         more = plan_columns(bound, "__value")
         found += f" UNION ALL SELECT {more} FROM ({_parked(bound, known, 'left_rows')}) AS t WHERE __status <> 'same'"
     sent = "__status IN ('create', 'update', 'archive', 'remove')"
-    # by thousands of the sync's own order, so that calls of each kind stay full
+    order = order_of(bound, "__key, __remote")
+    number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY {order}) END"
+    return f"WITH {', '.join([*ctes, *parts])} SELECT {number} AS __number, {plan_columns(bound, '__value')} FROM ({found}) AS t"
+
+
+def order_of(bound: BoundSync, key: str) -> str:
+    """In which order changes are sent: by the sync's own, in thousands, so that calls of each kind stay full; then by key."""
     first, then = (
         (f"CAST(floor(__rank / {RANKED:.1f}) AS BIGINT) NULLS LAST, ", "__rank, ") if bound.order else ("", "")
     )
-    order = f"{first}{_ORDER}, {then}__key, __remote"
-    number = f"CASE WHEN {sent} THEN row_number() OVER (PARTITION BY {sent} ORDER BY {order}) END"
-    return f"WITH {', '.join([*ctes, *parts])} SELECT {number} AS __number, {plan_columns(bound, '__value')} FROM ({found}) AS t"
+    return f"{first}{_ORDER}, {then}{key}"
 
 
 def repeated(model: str) -> str:
@@ -225,7 +229,8 @@ def _reborn(bound: BoundSync, base: str) -> str:
     return f"SELECT * REPLACE ({', '.join([*shown, 'FALSE AS __dead'])}) FROM ({base}) AS t"
 
 
-def _value(rules: Sequence[Rule]) -> str:
+def broken(rules: Sequence[Rule]) -> str:
+    """The column `__value`: of the rule that a row broke."""
     arms = [f"WHEN {n} THEN CAST({r.value} AS VARCHAR)" for n, r in enumerate(rules, 1) if r.value is not None]
     return f"(CASE __bad {' '.join(arms)} END) AS __value" if arms else "NULL::VARCHAR AS __value"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import chain
 
@@ -13,9 +14,15 @@ from oploop.warehouse.base import Warehouse
 
 
 def note_sync_run(
-    warehouse: Warehouse, plan: SyncPlan, run_id: str, status: str, delivery: dict[str, float], now: datetime
+    warehouse: Warehouse,
+    plan: SyncPlan,
+    run_id: str,
+    status: str,
+    delivery: dict[str, float],
+    now: datetime,
+    held: Sequence[d.HeldRow] | None = None,
 ) -> None:
-    """A row of `oploop.sync_runs`, and the rows that were held in this run."""
+    """A row of `oploop.sync_runs`, and the rows that were held in this run: `held`, else those of the plan table."""
     with warehouse.transaction():
         warehouse.execute(
             f"INSERT INTO oploop.sync_runs VALUES ({', '.join('?' * 16)})",
@@ -38,7 +45,7 @@ def note_sync_run(
                 plan.remove,
             ),
         )
-        _note_held(warehouse, plan, run_id, now)
+        _note_held(warehouse, plan, run_id, now, d.held_rows(plan.diff, warehouse) if held is None else held)
         if plan.diff.whole and status in ("ok", "nothing"):
             rows = [(run_id, plan.bound.name, f, plan.diff.rows, n, now) for f, n in plan.diff.nulls.items()]
             if rows:
@@ -46,10 +53,9 @@ def note_sync_run(
                 warehouse.execute(f"INSERT INTO oploop.field_nulls VALUES {marks}", list(chain.from_iterable(rows)))
 
 
-def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime) -> None:
-    if not plan.held:
+def _note_held(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datetime, rows: Sequence[d.HeldRow]) -> None:
+    if not rows:
         return
-    rows = d.held_rows(plan.diff, warehouse)
     names = ("key", "reason", "field", "why")
     table = pa.table(
         {n: [getattr(r, n) for r in rows] for n in names}, schema=pa.schema([(n, pa.string()) for n in names])

@@ -13,6 +13,8 @@ from oploop.warehouse.base import Warehouse, literal, quote_table
 
 #: A delivery that began so many changes becomes a volume, where the warehouse reads tables column by column.
 FROM = 100_000
+#: What begins the name of a plan table among the state tables.
+PLANS = "oploop_state.plan_"
 #: With more volumes than this, the oldest becomes rows: each adds to the time that any question about the ledger takes.
 MOST = 20
 
@@ -106,6 +108,15 @@ def forget(warehouse: Warehouse, old: str) -> None:
         _drop(warehouse, v)
     if gone:
         _show(warehouse)
+
+
+def sweep(warehouse: Warehouse) -> None:
+    """Drop plan tables that were never delivered: of plans that were stopped, or of runs that died before."""
+    held = warehouse.rows("SELECT plan_table FROM oploop.volumes UNION ALL SELECT plan_table FROM oploop.deliveries")
+    known = {name for (name,) in held}
+    for table in warehouse.tables():
+        if table.startswith(PLANS) and table not in known:
+            warehouse.execute(f"DROP TABLE {quote_table(table)}")
 
 
 def _drop(warehouse: Warehouse, volume: Volume) -> None:

@@ -46,7 +46,7 @@ async def send_again(
         except OploopError as e:
             delivery.errors.append(f"records that were changed meanwhile cannot be looked at: {e.message}")
             break
-        anew = _anew(ws, plan, f"{plan.diff.table}_a{turn}", ids, after)
+        anew = _anew(ws, plan, f"{plan.diff.name}_a{turn}", ids, after)
         conflicts.park_conflicts(ws.warehouse, anew, run_id, ws.runtime.now())
         after += anew.changes
         delivery.outcomes[Outcome.CHANGED] -= len(ids)

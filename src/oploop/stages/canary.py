@@ -50,7 +50,7 @@ def _split(ws: Workspace, plan: SyncPlan, size: int) -> tuple[SyncPlan, SyncPlan
     """The first so many changes, and the others, as plans of their own; numbers stay as they are."""
     parts = []
     for suffix, which in (("_c", f"__number <= {size}"), ("_r", f"__number > {size}")):
-        table = plan.diff.table + suffix
+        table = plan.diff.name + suffix
         ws.warehouse.execute(
             f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS SELECT * FROM {quote_table(plan.diff.table)} WHERE {which}"
         )

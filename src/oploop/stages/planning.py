@@ -95,7 +95,14 @@ def plan_only(
     """Diff and plan one sync as the warehouse stands; changes nothing, sends nothing. `before`: see `diff.look`."""
     table = diffing.plan_table_name(b.name, run_id or "look")
     diff = diffing.diff(
-        b, ws.warehouse, table=table, key=options.key, limit=options.limit, before=before, backfill=options.backfill
+        b,
+        ws.warehouse,
+        table=table,
+        key=options.key,
+        limit=options.limit,
+        before=before,
+        backfill=options.backfill,
+        lasting=bool(run_id),
     )
     allow = set(options.allow.get(b.name, frozenset())) | ({"first"} if options.yes else set())
     allow |= {"first-run"} if options.first_run else set()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from oploop.activate import appending, conflicts, ledger, rekeying, sync_runs
+from oploop.activate import appending, conflicts, ledger, rekeying, sync_runs, volumes
 from oploop.activate import deliver as delivering
+from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
 from oploop.activate.journal import Journal
 from oploop.activate.settling import noted, settle
@@ -29,6 +30,7 @@ async def recover(ws: Workspace) -> list[str]:
         ledger.fold(ws.warehouse, run_id, spec, table, at, steps, ws.runtime.now())
         ws.store.end_delivery(run_id, spec.sync)
         done.append(f"{spec.sync} of run {run_id}")
+    volumes.sweep(ws.warehouse)
     for left in ws.store.open_deliveries():  # folded, and the run died before it could say so
         ws.store.end_delivery(left.run_id, left.sync)
     return done
@@ -52,12 +54,13 @@ async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = n
     elif b.appends:
         appending.begin(ws.warehouse, b.name, ws.runtime.now())
     conflicts.park_conflicts(ws.warehouse, plan, run_id, ws.runtime.now())
+    held = diffing.held_rows(plan.diff, ws.warehouse) if plan.held else []
     if plan.changes == 0:
         report.status = "nothing"
     else:
         await _deliver_alone(ws, report, plan, run_id, tell)
     counts = report.as_json()
-    sync_runs.note_sync_run(ws.warehouse, plan, run_id, report.status, counts, ws.runtime.now())
+    sync_runs.note_sync_run(ws.warehouse, plan, run_id, report.status, counts, ws.runtime.now(), held)
 
 
 async def _deliver_alone(ws: Workspace, report: SyncReport, plan: planning.SyncPlan, run_id: str, tell: Tell) -> None:

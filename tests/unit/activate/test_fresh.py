@@ -1,0 +1,110 @@
+"""Where the app holds nothing, the short statement says what the long one says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oploop.activate import diff as diffing
+from oploop.activate import fresh, ledger, volumes
+from oploop.activate.plan import make_plan
+from oploop.project import Check, FieldMapping
+from oploop.records import FieldType, Op, Operation
+from tests.unit.activate.engine import SAFE, Engine, a_field, a_sync, an_object, at
+
+MODEL = {"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT", "day": "VARCHAR"}
+ROWS = [
+    ("b@x", "it's", 3, "2025-01-01"),
+    ("a@x", None, 1, "2025-01-01"),
+    ("c@x", "long text", 2, "no day"),
+    ("d@x", "x", None, None),
+    ("d@x", "y", 5, None),
+    (None, "z", 6, None),
+    ("e@x", "w", -1, None),
+]
+COLUMNS = {"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT", "day": "DATE"}
+
+
+@pytest.fixture
+def duck(engine: Engine) -> Engine:
+    if not engine.warehouse.columnar:
+        pytest.skip("made only where tables are read column by column")
+    return engine
+
+
+def bound_of(engine: Engine, *, create: bool = True, **sync: Any) -> Any:
+    engine.model(MODEL, ROWS)
+    engine.records(COLUMNS, [])
+    operations = {Op.CREATE: SAFE, Op.UPDATE: SAFE} if create else {Op.UPDATE: Operation(batch=1)}
+    obj = an_object(
+        a_field("a", max_length=8),
+        a_field("n", FieldType.INTEGER),
+        a_field("day", FieldType.DATE),
+        operations=operations,
+    )
+    fields = ("a", FieldMapping("n", column="n", on_null="clear"), "day")
+    more: dict[str, Any] = {"explain": ("n",), "checks": (Check("n >= 0"),)}
+    return engine.bind(a_sync(*fields, **(more | sync)), obj)
+
+
+@pytest.mark.parametrize(
+    "sync", [{}, {"mode": "update"}, {"order_by": ("n DESC",)}, {"checks": (Check("n >= 0", stop=True),)}]
+)
+def test_it_says_what_the_long_statement_says(
+    duck: Engine, sync: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = bound_of(duck, create=sync.get("mode") != "update", **sync)
+    known = diffing.look(bound, duck.warehouse)
+    assert fresh.is_fresh(bound, duck.warehouse, known)
+    short = duck.diff(bound)
+    monkeypatch.setattr(fresh, "is_fresh", lambda *_: False)
+    long = duck.diff(bound)
+    assert short.counts == long.counts
+    assert duck.plan_rows(short) == duck.plan_rows(long)
+    assert duck.held(short) == duck.held(long)
+    assert diffing.shown_changes(short, duck.warehouse, None) == diffing.shown_changes(long, duck.warehouse, None)
+    assert list(duck.warehouse.columns(short.table)) == list(duck.warehouse.columns(long.table))
+
+
+@pytest.mark.parametrize("what", ["a record", "an identity", "something removed", "something parked", "state"])
+def test_not_where_anything_is_held_or_remembered(duck: Engine, what: str) -> None:
+    bound, w = bound_of(duck), duck.warehouse
+    if what == "a record":
+        duck.records(COLUMNS, [("r1", "q@x", "a", 1, None, 0, at(0), True)])
+    elif what == "an identity":
+        w.execute("INSERT INTO oploop.records VALUES ('crm', 'people', 'email', 'a@x', 'r1', 'r', ?)", (at(0),))
+    elif what == "something removed":
+        w.execute(
+            "INSERT INTO oploop.removed VALUES ('crm', 'people', 'r1', 'a@x', 'remove', 'people', 'r', 1, ?)", (at(0),)
+        )
+    elif what == "something parked":
+        w.execute(
+            "INSERT INTO oploop.parked (sync, app, object, key, reason, noted_at) VALUES ('people', 'crm', 'people', 'a@x', 'rejected', ?)",
+            (at(0),),
+        )
+    else:
+        w.execute(
+            'CREATE TABLE oploop_state."crm__people" (remote_id VARCHAR, sync VARCHAR, run_id VARCHAR, number BIGINT, '
+            'acked_at TIMESTAMPTZ, receipt_version BIGINT, settled_at TIMESTAMPTZ, "a.sent" VARCHAR, "a.stored" VARCHAR, "a.at" TIMESTAMPTZ)'
+        )
+        assert fresh.is_fresh(bound, w, diffing.look(bound, w))
+        w.execute("INSERT INTO oploop_state.\"crm__people\" (remote_id, sync) VALUES ('r1', 'people')")
+    assert not fresh.is_fresh(bound, w, diffing.look(bound, w))
+
+
+def test_a_large_plan_is_written_once_where_it_stays(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(volumes, "FROM", 1)
+    bound, w = bound_of(duck), duck.warehouse
+    looked = duck.diff(bound)
+    assert not looked.stands
+    found = diffing.diff(bound, w, table="plan_people_x", lasting=True)
+    assert (found.stands, found.table, found.name) == (True, "oploop_state.plan_people_x", "plan_people_x")
+    assert duck.plan_rows(found) == duck.plan_rows(looked)
+    plan = make_plan(found, w, budget=None, call_seconds=None)
+    assert ledger.keep_plan(plan, w, "r1", at(1)) == found.table
+    volumes.sweep(w)
+    assert found.table in w.tables()
+    w.execute("DELETE FROM oploop.deliveries")  # as if it had been stopped
+    volumes.sweep(w)
+    assert found.table not in w.tables()
