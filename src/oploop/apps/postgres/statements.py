@@ -106,6 +106,22 @@ def statement(shape: Shape, rows: str = "TRUE") -> Statement:
             return _insert(shape, rows)
 
 
+def quick(shape: Shape) -> str | None:
+    """The insert of rows of which none stands in the table yet, and of which nothing has to be answered; None where there is none.
+
+    `ON CONFLICT` and `RETURNING` take the server as long as the insert itself.
+    """
+    if shape.op not in (Op.CREATE, Op.UPSERT) or not shape.id_known:
+        return None
+    return _into(shape, "TRUE")
+
+
+def _into(shape: Shape, rows: str) -> str:
+    columns = ", ".join(v.sql for v in shape.values)
+    values = ", ".join(v.kind.write.format(f"s.c{i}") for i, v in enumerate(shape.values))
+    return f"INSERT INTO {shape.table.sql} AS t ({columns}) SELECT {values} FROM {STAGE} AS s WHERE {rows}"
+
+
 def _update(shape: Shape, rows: str) -> Statement:
     sets = []
     for i, v in enumerate(shape.values):
@@ -133,15 +149,10 @@ def _remove(shape: Shape, rows: str) -> Statement:
 
 
 def _insert(shape: Shape, rows: str) -> Statement:
-    columns = ", ".join(v.sql for v in shape.values)
-    values = ", ".join(v.kind.write.format(f"s.c{i}") for i, v in enumerate(shape.values))
     conflict = _on_conflict(shape) if shape.op is Op.UPSERT else ""
     returned = ", ".join(f"t.{c.sql} AS r{i}" for i, c in enumerate(shape.find))
     made_id = f", {shape.table.id_sql('t')} AS id" if shape.table.key else ", NULL::text AS id"
-    do = (
-        f"WITH done AS (INSERT INTO {shape.table.sql} AS t ({columns}) SELECT {values} FROM {STAGE} AS s WHERE {rows} "
-        f"{conflict}RETURNING {returned}{made_id})"
-    )
+    do = f"WITH done AS ({_into(shape, rows)} {conflict}RETURNING {returned}{made_id})"
     # fewer than were staged: a trigger kept some out; as many, but not to be found: a trigger changed their key
     short = f"(SELECT count(*) FROM done) < (SELECT count(*) FROM {STAGE} AS s WHERE {rows})"
     same = " AND ".join(f"d.r{i} = {found(c, i)}" for i, c in enumerate(shape.find))
@@ -229,5 +240,6 @@ __all__ = [
     "look_up",
     "make_careful",
     "make_stage",
+    "quick",
     "statement",
 ]

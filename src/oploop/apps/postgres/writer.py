@@ -30,6 +30,7 @@ TRIES = 4
 CHANGED = "changed in the table since it was read"  #: why a conditional update was not made
 KEEP_DAYS = 30  #: how long the ids of steps are kept
 LOCK_SECONDS = 60
+QUICK_FROM = 500  #: rows from which on it is worth its while to try whether none of them is there yet
 ANALYZE_FROM = 1_000  #: staged rows from which on the planner is told how many there are
 
 _CLOCK = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
@@ -52,6 +53,7 @@ class TableWriter:
         self._server, self._runtime = server, runtime
         self._keeps: bool | None = None
         self._making = asyncio.Lock()
+        self._met: set[str] = set()  #: tables in which rows stood that were to be new
 
     async def send(self, table: Table, step: Step) -> Sequence[Receipt]:
         """See App.send. Raises RowsRefused when rows are bad and the server cannot tell which."""
@@ -146,9 +148,10 @@ class TableWriter:
                 answers |= {n: (None, why) for n, why in group.bad.items()}
             if group.changes:
                 await self._stage(connection, group)
-                answers |= await (_looked_up if done is not None else _careful if careful else _plain)(
-                    connection, group
-                )
+                if done is not None or careful or not await self._quickly(connection, group):
+                    answers |= await (_looked_up if done is not None else _careful if careful else _plain)(
+                        connection, group
+                    )
                 await connection.execute(f"DROP TABLE {sql.STAGE}")
         if done is not None:
             answers |= {n: (None, why) for n, why in done.items()}
@@ -182,6 +185,23 @@ class TableWriter:
         row = await cursor.fetchone()
         assert row is not None, "a row that was in the way is there"
         return row[0], {int(n): why for n, why in (row[1] or {}).items()}
+
+    async def _quickly(self, connection: psycopg.AsyncConnection[Any], group: Group) -> bool:
+        """Insert a large group as if no row of it stood in the table; False, with nothing done, if one did, or was not taken."""
+        import psycopg
+
+        statement = sql.quick(group.shape)
+        if statement is None or len(group.changes) < QUICK_FROM or group.shape.table.sql in self._met:
+            return False
+        await connection.execute("SAVEPOINT oploop_quick")
+        try:
+            done = (await connection.execute(statement)).rowcount == len(group.changes)
+        except psycopg.errors.UniqueViolation:
+            done = False
+        await connection.execute(f"{'RELEASE' if done else 'ROLLBACK TO'} SAVEPOINT oploop_quick")
+        if not done:
+            self._met.add(group.shape.table.sql)
+        return done
 
     async def _stage(self, connection: psycopg.AsyncConnection[Any], group: Group) -> None:
         await connection.execute(sql.make_stage(group.shape))
