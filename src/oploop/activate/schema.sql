@@ -50,6 +50,10 @@ CREATE TABLE IF NOT EXISTS oploop.paused (sync VARCHAR NOT NULL, run_id VARCHAR,
 CREATE TABLE IF NOT EXISTS oploop.undone (
     run_id VARCHAR NOT NULL, undid VARCHAR NOT NULL, sync VARCHAR NOT NULL, noted_at TIMESTAMPTZ NOT NULL
 );
+-- Which complete read a sync's last look at its records could go by; `depends`: a fingerprint of what else it depends on.
+CREATE TABLE IF NOT EXISTS oploop.looks (
+    sync VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL, vouched TIMESTAMPTZ NOT NULL, depends VARCHAR NOT NULL
+);
 -- Rows that a rule kept back, at each run of their sync.
 CREATE TABLE IF NOT EXISTS oploop.held_log (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, key VARCHAR, reason VARCHAR NOT NULL, field VARCHAR, noted_at TIMESTAMPTZ NOT NULL, why VARCHAR

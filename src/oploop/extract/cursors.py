@@ -64,7 +64,7 @@ def note_fetched(warehouse: Warehouse, app: str, stream: str) -> None:
 def forget_future(warehouse: Warehouse, now: datetime) -> list[tuple[str, str]]:
     """Forget reads that began later than `now`, since the clock was set back; the (app, stream) pairs that have any.
 
-    Such a read would vouch for writes that it never saw. An unfinished one begins anew.
+    Such a read would vouch for writes that it never saw. An unfinished one begins anew, and so does looking at what was sent.
     """
     ahead = "(complete_began > ? OR read_began > ?)"
     found = warehouse.rows(f"SELECT app, stream FROM {TABLE} WHERE {ahead}", [now, now])
@@ -75,6 +75,8 @@ def forget_future(warehouse: Warehouse, now: datetime) -> list[tuple[str, str]]:
             f"read_began = CASE WHEN read_began <= ? THEN read_began END WHERE {ahead}",
             [now, now, now, now],
         )
+        if warehouse.columns("oploop.looks"):
+            warehouse.execute("DELETE FROM oploop.looks")
     return [(app, stream) for app, stream in found]
 
 

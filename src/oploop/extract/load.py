@@ -55,12 +55,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """A part's rows: `fresh` ones to be staged and merged, `known` ones that the raw table holds already. `new`: it holds no
-    row with the key of any."""
+    """A part's rows: `fresh` ones to be staged and merged, `known` ones that the raw table holds already. `new`, `older`: see
+    `Merge`."""
 
     fresh: Shaped
     known: Shaped
     new: bool = False
+    older: bool = True
 
 
 class Loader:
@@ -123,7 +124,8 @@ class Loader:
             if source is not None:
                 types = evolve(self._warehouse, app, stream, rows.fresh.columns)
                 once = rows.fresh.once(stream)
-                job = Merge(app, stream, rows.fresh.columns, types, source, excluded, once=once, new=rows.new)
+                told = {"once": once, "new": rows.new, "older": rows.older}
+                job = Merge(app, stream, rows.fresh.columns, types, source, excluded, **told)
                 deleted = merge(self._warehouse, job, deletes=rows.fresh.any_deleted())
             if not self._see(part):
                 self._unknown.add(part.request.name)
@@ -174,7 +176,9 @@ def load_fetched(warehouse: Warehouse, app_name: str, stream: Stream, batch: Bat
         with _shown(warehouse, app_name, stream, shaped) as job:
             if any_new(warehouse, job):
                 cursors.note_fetched(warehouse, app_name, stream.name)
-            return merge(warehouse, replace(job, fetched=True), deletes=shaped.any_deleted())
+            known, not_older = meets(warehouse, job)
+            job = replace(job, fetched=True, once=shaped.once(stream), new=not known, older=not_older < known)
+            return merge(warehouse, job, deletes=shaped.any_deleted())
 
 
 def _sort(warehouse: Warehouse, part: Part) -> _Sorted:
@@ -190,9 +194,10 @@ def _sort(warehouse: Warehouse, part: Part) -> _Sorted:
     with _shown(warehouse, app, stream, shaped) as job:
         known, repeats = meets(warehouse, job)
         held = warehouse.query(repeated(job))[SEQUENCE] if repeats else None
+    older = repeats < known
     if held is None:
-        return _Sorted(shaped, nothing, new=not known)
-    return _Sorted(shaped.without(held), shaped.only(held))
+        return _Sorted(shaped, nothing, new=not known, older=older)
+    return _Sorted(shaped.without(held), shaped.only(held), older=older)
 
 
 @contextlib.contextmanager

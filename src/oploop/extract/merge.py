@@ -38,6 +38,7 @@ class Merge:
     fetched: bool = False  #: the rows were asked for by key, not read
     once: bool = False  #: each key comes once
     new: bool = False  #: the raw table holds none of the keys
+    older: bool = True  #: some row may be older than the raw table's
 
     @property
     def table(self) -> str:
@@ -92,8 +93,15 @@ def merge(warehouse: Warehouse, job: Merge, *, deletes: bool) -> int:
     `deletes`: the source has rows that say so (without any, less has to be looked at).
     """
     if not deletes:
-        fresh = job.once and job.new
-        warehouse.execute(_append(job) if fresh else _upsert(job, job.winners()))
+        if job.new and job.once:
+            warehouse.execute(_append(job))
+        elif job.once and not (job.older or job.excluded) and warehouse.columnar:
+            # an update of some values of a column writes the column whole, and of `_raw` that takes long
+            rows = job.rows(job.stream.primary_key)
+            warehouse.execute(f"DELETE FROM {job.table} AS t USING ({rows}) AS s WHERE {job.same_key}")
+            warehouse.execute(_append(job))
+        else:
+            warehouse.execute(_upsert(job, job.winners()))
         return 0
     gone = f"s.{job.r(DELETED)} AND NOT t.{quote(DELETED)} AND {_not_older(job)}"
     marked = warehouse.rows(
@@ -144,14 +152,14 @@ def any_new(warehouse: Warehouse, job: Merge) -> bool:
     return bool(warehouse.rows(f"SELECT 1 WHERE ({live}) > ({known})"))
 
 
-def meets(warehouse: Warehouse, job: Merge) -> tuple[bool, bool]:
-    """Whether the raw table holds the key of any row, and whether such a row is not older, so that it might be the same; much
-    cheaper to ask than which are, as `_raw` is not read."""
+def meets(warehouse: Warehouse, job: Merge) -> tuple[int, int]:
+    """How many rows have a key that the raw table holds, and of these how many are not older, so that they might be the same;
+    much cheaper to ask than which are, as `_raw` is not read."""
     rows = job.rows((*job.stream.primary_key, VERSION))
     [(known, repeats)] = warehouse.rows(
         f"SELECT count(*), count(*) FILTER (WHERE {_not_older(job)}) FROM ({rows}) AS s JOIN {job.table} AS t ON {job.same_key}"
     )
-    return known > 0, repeats > 0
+    return known, repeats
 
 
 def repeated(job: Merge) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from oploop.verify import marks
 from oploop.verify.compare import alike, before, by_the_app, here, seen, stored, unlike
 from oploop.verify.nouns import Target, Unmeant, Watched
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
@@ -15,32 +16,37 @@ def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, 
 
     Leaves `oploop_looked`: a row for each record whose status may be another than it was.
     """
-    warehouse.execute(
-        f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {_shown(target, warehouse, run_id, within_run=within_run)}"
-    )
+    some = not within_run and marks.ask(target, warehouse)
+    shown = _shown(target, warehouse, run_id, within_run=within_run, some=some)
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {shown}")
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_noted AS SELECT l.run_id, l.sync, l.number, l.key, l.before, l.after FROM "
         "oploop.change_log l JOIN (SELECT run_id, log_sync, number FROM oploop_shown WHERE asked) a "
         "ON a.run_id = l.run_id AND a.log_sync = l.sync AND a.number = l.number"
     )
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_looked AS {_looked(target, within_run=within_run)}")
-    if not warehouse.rows("SELECT 1 FROM oploop_looked LIMIT 1"):
-        return
-    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
-    confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
     with warehouse.transaction():
-        warehouse.execute(
-            "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.log_sync, l.number, l.seq + 1, l.status, NULL, NULL, "
-            f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l WHERE l.status <> l.before_status"
-        )
-        _store(target, warehouse, at)
-        _park_ignored(target, warehouse, at)
+        if warehouse.rows("SELECT 1 FROM oploop_looked LIMIT 1"):
+            _note(target, warehouse, f"TIMESTAMPTZ {literal(now.isoformat())}")
+        if not within_run:
+            marks.note(target, warehouse)
 
 
-def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: bool) -> str:
+def _note(target: Target, warehouse: Warehouse, at: str) -> None:
+    """Take what was seen into ledger, state and what is parked."""
+    confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
+    warehouse.execute(
+        "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.log_sync, l.number, l.seq + 1, l.status, NULL, NULL, "
+        f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l WHERE l.status <> l.before_status"
+    )
+    _store(target, warehouse, at)
+    _park_ignored(target, warehouse, at)
+
+
+def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: bool, some: bool) -> str:
     """One row for each record that a read has shown and that is not simply as it was when it was looked at before.
 
-    `asked`: the status depends on what the ledger has of the change.
+    `asked`: the status depends on what the ledger has of the change; `some`: of those that `marks.ask` found.
     """
     of_run = f" AND s.run_id = {literal(run_id)}" if within_run else ""
     [(since,)] = warehouse.rows(
@@ -54,6 +60,10 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
     absence_tells = target.vouched is not None and (since is None or target.vouched > since)
     if since is not None and not absence_tells:  # a read of before the first acknowledgement tells nothing
         app += f" WHERE r._extracted_at > TIMESTAMPTZ {literal(since.isoformat())}"
+    state = target.state_table
+    if some:
+        app = f"SELECT * FROM ({app}) AS t WHERE rid IN (SELECT id FROM {marks.ASKED})"
+        state = f"(SELECT * FROM {state} AS t WHERE remote_id IN (SELECT id FROM {marks.ASKED}))"
     logged = "COALESCE(s.log_sync, s.sync)"  # the sync's file may have been renamed since
     gone, changed, altered, person = _differences(target)
     each = []
@@ -71,7 +81,7 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
         f"SELECT s.remote_id, s.sync, {logged} AS log_sync, s.run_id, s.number, s.settled_at IS NOT NULL AS settled, "
         f"{gone} AS gone, {changed} AS changed, {altered} AS altered, {'FALSE' if within_run else person} AS person, "
         f"{'TRUE' if within_run else 'x.number IS NOT NULL'} AS asked, ({' OR '.join(news) or 'FALSE'}) AS news"
-        f"{''.join(f', {c}' for c in each)} FROM {target.state_table} s "
+        f"{''.join(f', {c}' for c in each)} FROM {state} s "
         f"{'LEFT JOIN' if absence_tells else 'JOIN'} ({app}) a ON a.rid = s.remote_id "
         "LEFT JOIN (SELECT DISTINCT run_id, sync, number FROM oploop.change_outcomes WHERE status IN ('drifted', 'gone', 'ignored')) x "
         f"ON x.run_id = s.run_id AND x.sync = {logged} AND x.number = s.number "

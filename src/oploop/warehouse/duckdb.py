@@ -115,6 +115,9 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
     def close(self) -> None:
         """Write everything into the file and let go of it. Safe to call twice."""
         with self._lock:
+            if not self.read_only:
+                with contextlib.suppress(duckdb.Error):  # see `bulk`: what is still in the log is written out now
+                    self._connection.execute("SET disabled_compression_methods = 'dictionary'")
             self._connection.close()
 
     def _send(self, sql: str, params: Sequence[Any] = ()) -> int:
