@@ -365,6 +365,43 @@ async def test_drift_after_a_confirmation(warehouse: Warehouse) -> None:
     assert office.ledger == ["sent", "confirmed", "drifted"]
 
 
+async def test_a_settled_record_is_looked_at_again_only_when_it_was_read_since(warehouse: Warehouse) -> None:
+    office = Office(warehouse, "tier")
+    office.wants(tier="gold")
+    office.sends()
+
+    async def look(vouched: float) -> tuple[str, int]:
+        office.vouched = at(vouched)
+        warehouse.execute("DROP TABLE IF EXISTS oploop_asked")
+        status = await office.look()
+        asked = "oploop_asked" if warehouse.columns("oploop_asked") else "(SELECT 1 WHERE FALSE) AS none"
+        return status, warehouse.rows(f"SELECT count(*) FROM {asked}")[0][0]
+
+    office.shows(12, tier="gold")
+    assert await look(11) == ("confirmed", 0)  # the first is at all
+    assert await look(20) == ("confirmed", 1)  # read since the complete read that the look before went by
+    assert await look(20) == ("confirmed", 0)
+    office.shows(21, tier="silver")
+    assert await look(30) == ("drifted", 1)
+    assert await look(40) == ("drifted", 1)  # not as it should be
+    office.shows(22, tier="gold")
+    assert [await look(40), await look(40)] == [("confirmed", 1), ("confirmed", 1)]  # it was not once
+
+
+async def test_all_are_looked_at_again_where_other_fields_are_or_the_clock_was_set_back(warehouse: Warehouse) -> None:
+    for unlike in ("depends = 'other fields'", f"vouched = TIMESTAMPTZ '{at(90).isoformat()}'"):
+        office = Office(warehouse, "tier")
+        office.wants(tier="gold")
+        office.sends()
+        office.shows(12, tier="gold")
+        office.vouched = at(40)
+        assert await office.look() == "confirmed"
+        office.shows(12, tier="silver")  # no read brings a row of before the read that the last look went by
+        assert await office.look() == "confirmed"
+        warehouse.execute(f"UPDATE oploop.looks SET {unlike}")
+        assert await office.look() == "drifted"
+
+
 @pytest.mark.parametrize("within_run", [True, False])
 async def test_a_change_of_one_field_is_not_judged_by_what_the_app_once_made_of_another(
     warehouse: Warehouse, within_run: bool
