@@ -39,9 +39,6 @@ class Warehouse(Protocol):
     folds_case: bool  #: a name that is not quoted loses its capitals, or others find it by no other spelling
     read_only: bool
     label: str  #: how messages call it: the file's name, or database and host
-    in_place: (
-        bool  #: an update of few rows writes no more than them; else a column of which some change is written whole
-    )
     #: a table is read and changed column by column, and takes hardly more room than what stands in it
     columnar: bool
 
