@@ -95,7 +95,7 @@ def records_in(answer: Answer, name: str, *others: str) -> tuple[dict[str, Any],
 def _envelope(name: str, others: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
     members: list[tuple[str, Any] | tuple[str, Any, Any]] = [("f0", list[msgspec.Raw])]
     members += [(f"f{i}", Any, msgspec.UNSET) for i in range(1, len(others) + 1)]
-    names = {f"f{i}": n for i, n in enumerate((name, *others))}
+    names = dict(_numbered((name, *others)))
     return msgspec.json.Decoder(msgspec.defstruct("Envelope", members, rename=names))
 
 
@@ -135,7 +135,7 @@ class Columns:
         fields: list[tuple[str, Any, Any]] = []
         for i, (name, kind) in enumerate(self._types.items()):
             fields.append((f"f{i}", kind, None if name in self._declared else msgspec.UNSET))
-        names = {f"f{i}": n for i, n in enumerate(self._types)}
+        names = dict(_numbered(self._types))
         try:
             record = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, gc=False)
         except ValueError:  # a name that it does not take: with quotes, or control characters
@@ -179,4 +179,21 @@ def _any_set(values: Sequence[Any]) -> bool:
     return any(v is not msgspec.UNSET for v in values)
 
 
-__all__ = ["Columns", "Records", "records_in"]
+def texts_of(columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
+    """Rows of plain values as JSON texts, for an app that gives no records: {"name": value}, one a row."""
+    if not columns:
+        return []
+    try:
+        row = msgspec.defstruct(
+            "Row", [(f"f{i}", Any) for i in range(len(columns))], rename=dict(_numbered(columns)), gc=False
+        )
+    except ValueError:  # names with quotes, or control characters
+        return [orjson.dumps(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+    return msgspec.json.Encoder().encode_lines(list(map(row, *columns.values()))).split(b"\n")[:-1]
+
+
+def _numbered(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    return ((f"f{i}", name) for i, name in enumerate(names))
+
+
+__all__ = ["Columns", "Records", "records_in", "texts_of"]

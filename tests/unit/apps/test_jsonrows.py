@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oploop.apps.arrow import table_from_records
-from oploop.apps.jsonrows import MOST_UNDECLARED, Records, records_in
+from oploop.apps.jsonrows import MOST_UNDECLARED, Records, records_in, texts_of
 from oploop.apps.policy import Answer, NotTheApi, Request
 from oploop.errors import FixData
 from oploop.records import ColumnType, Stream
@@ -139,6 +139,14 @@ def test_an_answer_without_the_list(body: bytes) -> None:
 def test_an_answer_that_is_no_json(body: bytes) -> None:
     with pytest.raises(NotTheApi):
         records_in(answer(body), "data")
+
+
+@pytest.mark.parametrize("name", ["Büch", 'a "quoted" one', ""])
+def test_columns_are_written_as_records(name: str) -> None:
+    columns = {name: ["a\nb", None, 'q"\\', "é"], "n": [1, 2.5, True, -3]}
+    rows = [{name: a, "n": b} for a, b in zip(*columns.values(), strict=True)]
+    assert list(map(orjson.loads, texts_of(columns))) == rows
+    assert texts_of({name: [], "n": []}) == texts_of({}) == []
 
 
 def test_text_that_is_not_utf_8_is_refused() -> None:

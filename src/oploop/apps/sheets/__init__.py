@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.arrow import table_from_columns
 from oploop.apps.base import Account, App, micros
+from oploop.apps.jsonrows import texts_of
 from oploop.apps.sheets import a1
 from oploop.apps.sheets.client import Client, SheetsConfig, TableConfig
 from oploop.apps.sheets.tables import Grid, object_of, rows_as_ranges, stream_of, text, written
@@ -70,13 +71,19 @@ class SheetsApp(App):
     ) -> Batch:
         table, began = self.tables[name], self.runtime.now()
         grid, at = await self._grid(table)
-        records = [r for r in grid.records() if only is None or text(r[table.key]) in only]
-        self._keyless[name] = max(0, len(grid.rows) - table.header - sum(map(len, grid.keys.values())))
-        version = at if at is not None else micros(began)
-        stream = self.streams[name]
-        found = empty_table(stream, options.exclude)
-        if records:
-            found = table_from_records(stream, records, versions=version, extracted_at=began, exclude=options.exclude)
+        values = {} if grid.blank else grid.values(only)
+        count = len(values[table.key]) if values else 0
+        if only is None:
+            self._keyless[name] = max(0, len(grid.rows) - table.header - count)
+        shown = {column: v for column, v in values.items() if column not in options.exclude}
+        found = table_from_columns(
+            self.streams[name],
+            shown,
+            versions=at if at is not None else micros(began),
+            extracted_at=began,
+            exclude=options.exclude,
+            raw=texts_of(shown),
+        )
         return Batch(name, found, {} if complete else None, complete=complete)
 
     async def _grid(self, table: TableConfig) -> tuple[Grid, int | None]:

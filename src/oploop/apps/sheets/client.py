@@ -106,7 +106,7 @@ class Client:
         body = answer.json()
         if not isinstance(body, dict) or not isinstance(body.get("valueRanges"), list):
             raise NotTheApi(answer)
-        return [list(r) for r in body["valueRanges"][0].get("values", [])], answer.date_micros()
+        return body["valueRanges"][0].get("values", []), answer.date_micros()
 
     async def put(self, spreadsheet: str, data: Sequence[Mapping[str, Any]]) -> int | None:
         """Write cells by their ranges, as they stand: a text that begins with `=` stays a text. All or nothing."""

@@ -6,10 +6,12 @@ numbers: days since 30 December 1899).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
+from itertools import compress, zip_longest
 from typing import Any
 
 from oploop.apps.sheets.client import Kind, TableConfig
@@ -77,14 +79,13 @@ def object_of(name: str, table: TableConfig) -> Object:
     )
 
 
-@dataclass(slots=True)
+@dataclass
 class Grid:
     """A sheet as it was read: where each column stands, and in which rows each key does (both count from 1)."""
 
     table: TableConfig
     rows: Sequence[Sequence[Any]]
     columns: dict[str, int] = field(default_factory=dict)
-    keys: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = self.rows[self.table.header - 1] if len(self.rows) >= self.table.header else []
@@ -99,10 +100,16 @@ class Grid:
                 f"sheet {self.table.sheet!r} has no column {missing[0]!r} in row {self.table.header}",
                 mend="name the sheet's columns as the block does, or the other way round",
             )
-        for at, row in enumerate(self.rows[self.table.header :], self.table.header + 1):
-            key = self.cell(row, self.table.key)
-            if key is not None and text(key):
-                self.keys.setdefault(text(key), []).append(at)
+
+    @cached_property
+    def keys(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        if not self.blank:
+            for at, row in enumerate(self.rows[self.table.header :], self.table.header + 1):
+                key = self.cell(row, self.table.key)
+                if key is not None and text(key):
+                    found.setdefault(text(key), []).append(at)
+        return found
 
     def _named(self, name: str, at: int) -> None:
         """A column of the header. FixConfig when one of the block's stands there twice: nobody could tell which is meant."""
@@ -136,15 +143,41 @@ class Grid:
         at = self.columns[column] - 1
         return row[at] if at < len(row) else None
 
-    def records(self) -> list[dict[str, Any]]:
-        """The rows that have a key, in the block's types."""
-        kinds = self.table.columns
-        return [
-            {c: typed(self.cell(self.rows[at - 1], c), kind) for c, kind in kinds.items()}
-            | ({self.table.key: key} if kinds[self.table.key] == "text" else {})
-            for key, rows in self.keys.items()
-            for at in rows
-        ]
+    def values(self, only: Collection[str] | None = None) -> dict[str, Sequence[Any]]:
+        """The block's columns of the rows that have a key (one of `only`), in its types."""
+        kinds, key = self.table.columns, self.table.key
+        wide = list(zip_longest(*self.rows[self.table.header :]))  # empty ends of rows are left out
+        none = [None] * (len(self.rows) - self.table.header)
+        found = {c: wide[at - 1] if (at := self.columns.get(c, 0)) and at <= len(wide) else none for c in kinds}
+        keys = _keys(found[key])
+        if not all(keys) or only is not None:
+            taken = [bool(k) and (only is None or k in only) for k in keys]
+            found, keys = {c: list(compress(v, taken)) for c, v in found.items()}, list(compress(keys, taken))
+        values = {c: _typed(v, kinds[c]) for c, v in found.items()}
+        return values | {key: keys} if kinds[key] == "text" else values
+
+
+def _keys(values: Sequence[Any]) -> list[str]:
+    """Keys as text; an empty one is none."""
+    if set(map(type, values)) == {str}:
+        return list(map(str.strip, values))
+    return ["" if v is None else text(v) for v in values]
+
+
+#: The types of cells that are values of a kind as they stand.
+_PLAIN: Mapping[Kind, frozenset[type]] = {
+    "text": frozenset({str}),
+    "integer": frozenset({int}),
+    "number": frozenset({int, float}),
+    "boolean": frozenset({bool}),
+}
+
+
+def _typed(values: Sequence[Any], kind: Kind) -> Sequence[Any]:
+    """`typed` of a whole column."""
+    if set(map(type, values)) <= _PLAIN.get(kind, frozenset()) and not (kind == "text" and "" in values):
+        return values
+    return [typed(v, kind) for v in values]
 
 
 def text(value: Any) -> str:
