@@ -67,7 +67,6 @@ class TestStripe(AppSuite):
             changed=lambda i: {"name": f"Umbenannt {i}", "description": None, "metadata.plan": "pro"},
             bad={"email": "x" * 600},
             calls="POST /v1/customers",
-            stored=lambda box: len(box.dump("customers")),
             key=("email",),
         )
     ]
@@ -155,7 +154,6 @@ class TestZendesk(AppSuite):
             changed=lambda i: {"subject": f"Anders {i}", "priority": "high", "tags": []},
             bad={"priority": "asap"},
             calls="POST /api/v2/tickets",
-            stored=lambda box: len(box.dump("tickets")),
             key=("external_id",),
         ),
         ObjectCase(
@@ -164,7 +162,6 @@ class TestZendesk(AppSuite):
             changed=lambda i: {"name": f"Anders {i} 🌻"},
             bad={"role": "king"},
             calls="POST /api/v2/users/create_or_update",
-            stored=lambda box: len(box.dump("users")),
             key=("email",),
         ),
         ObjectCase(
@@ -172,7 +169,6 @@ class TestZendesk(AppSuite):
             fields=lambda i: {"external_id": f"O-{i}", "name": f"Neu {i} GmbH"},
             changed=lambda i: {"notes": f"Anders {i} 🌻"},
             calls="POST /api/v2/organizations",
-            stored=lambda box: len(box.dump("organizations")),
             key=("external_id",),
         ),
     ]
@@ -205,7 +201,6 @@ class TestZendeskMore(TestZendesk):
             changed=lambda i: {"custom_object_fields.doors": i + 1, "custom_object_fields.electric": True},
             bad={"custom_object_fields.doors": "many"},
             calls="POST /api/v2/custom_objects/car/jobs",
-            stored=lambda box: len(box.dump("custom_objects.car")),
             key=("external_id",),
         ),
         ObjectCase(
@@ -213,7 +208,6 @@ class TestZendeskMore(TestZendesk):
             fields=lambda i: {"ticket_id": 1 + i % 90, "body": f"gesagt {i} 🌻", "public": False},
             bad={"ticket_id": 999},
             calls="PUT /api/v2/tickets",
-            stored=lambda box: len(box.dump("ticket_comments")),
             key=("ticket_id",),
         ),
     ]
@@ -244,7 +238,6 @@ class TestSegment(AppSuite):
             fields=lambda i: {"userId": f"ü{i}", "event": "Upgraded", "properties.plan": "pro", "properties.n": i},
             bad={"event": ""},
             calls="POST /v1/batch",
-            stored=lambda box: len(box.dump("track")),
             key=("userId",),
         ),
         ObjectCase(
@@ -252,7 +245,6 @@ class TestSegment(AppSuite):
             fields=lambda i: {"userId": f"ü{i}", "traits.plan": f"p{i}"},
             bad={"userId": ""},
             calls="POST /v1/batch",
-            stored=lambda box: len(box.dump("identify")),
             key=("userId",),
         ),
     ]

@@ -12,21 +12,7 @@ from oploop.apps.dlt import DltApp
 from oploop.apps.http.sandbox import TOKEN, HttpSandbox
 from oploop.apps.sandbox import Sandbox
 from oploop.runtime import Runtime
-
-
-def record(i: int) -> dict[str, Any]:
-    at = f"2026-01-01T00:{i // 120:02}:00.000+00:00"
-    return {"id": 1000 + i, "name": f"Büro {i} 🌻", "email": f"b{i}@acme.example" if i % 4 else None, "updated_at": at}
-
-
-def change(sandbox: Sandbox, key: Any) -> None:
-    assert isinstance(sandbox, HttpSandbox)
-    sandbox.change(key, {"name": "geändert"})
-
-
-def delete(sandbox: Sandbox, key: Any) -> None:
-    assert isinstance(sandbox, HttpSandbox)
-    sandbox.change(key, {"deleted": True})
+from tests.apps.http.test_conformance import change, delete, record
 
 
 def rest(url: str, token: str = TOKEN) -> dict[str, Any]:

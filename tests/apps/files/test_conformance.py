@@ -44,7 +44,7 @@ def fields(i: int) -> dict[str, Any]:
 
 def written(kind: str) -> ObjectCase:
     under = f"out/{kind}"
-    return ObjectCase(kind, fields=fields, calls=None, stored=lambda box: len(box.dump(under)), key=("id",))
+    return ObjectCase(kind, fields=fields, calls=None, kind=under, key=("id",))
 
 
 ROWS, FACTS = "rows/2026/a.jsonl", "facts/f.parquet"

@@ -82,7 +82,6 @@ class TestHubSpot(AppSuite):
             changed=lambda i: {"firstname": f"Anders {i}", "spend": 12.5 * i, "vip": True, "topics": []},
             bad={"lifecyclestage": "king"},
             calls="POST /crm/v3/objects/contacts/batch/upsert",
-            stored=lambda box: len(box.dump("contacts")),
             key=("email",),
         ),
         ObjectCase(
@@ -91,7 +90,6 @@ class TestHubSpot(AppSuite):
             changed=lambda i: {"name": f"Anders {i}", "numberofemployees": i},
             bad={"industry": "MAGIC"},
             calls="POST /crm/v3/objects/companies/batch/create",
-            stored=lambda box: len(box.dump("companies")),
             key=("domain",),
         ),
         ObjectCase(
@@ -100,7 +98,6 @@ class TestHubSpot(AppSuite):
             changed=lambda i: {"doors": i + 1},
             bad={"doors": "many"},
             calls=r"POST /crm/v3/objects/2-\d+/batch/upsert",
-            stored=lambda box: len(box.dump("cars")),
             key=("vin",),
         ),
         ObjectCase(
@@ -108,7 +105,6 @@ class TestHubSpot(AppSuite):
             fields=lambda i: {"from_id": str(100 + i), "to_id": str(3000 + i)},
             calls="POST /crm/v4/associations/deals/contacts/batch",
             bad={"to_id": "999999"},
-            stored=lambda box: len(box.dump("deals_to_contacts")),
             key=("from_id", "to_id"),
         ),
         ObjectCase(
@@ -116,7 +112,6 @@ class TestHubSpot(AppSuite):
             fields=lambda i: {"list_id": "1", "record_id": str(3000 + i)},
             calls="PUT /crm/v3/lists/1/memberships",
             bad={"record_id": "999999"},
-            stored=lambda box: len(box.dump("list_memberships")),
             key=("list_id", "record_id"),
         ),
     ]

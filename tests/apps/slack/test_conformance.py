@@ -48,7 +48,6 @@ class TestSlack(AppSuite):
             fields=lambda i: {"channel": "#ops", "text": f"Zoë's {i}th 🌻"},
             bad={"channel": "#nowhere"},
             calls="POST /chat.postMessage",
-            stored=lambda box: len(box.dump("messages")),
             key=("text",),
         )
     ]

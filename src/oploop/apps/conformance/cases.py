@@ -67,17 +67,22 @@ class ObjectCase:
     `fields(i)`: all that the i-th new record is made of, with the key's fields; no two alike. `changed(i)`: what an
     update of it sends. `key`: the names of the key's fields. `bad`: fields with which the app refuses a record. `calls`: a
     regular expression for the requests that write it; None where it is written without any (a database, files).
-    `stored`: how many records the sandbox holds now. `existing`: of an object that cannot be created: put so many records into the sandbox, return their ids.
+    `kind`: how `Sandbox.dump(kind)` calls the
+    records, where not as the object. `existing`: of an object that cannot be created: put so many records into the sandbox, return their ids.
     """
 
     object: str
     fields: Callable[[int], dict[str, Any]]
     calls: str | None
-    stored: Callable[[Sandbox], int]
     key: tuple[str, ...]
+    kind: str | None = None
     changed: Callable[[int], dict[str, Any]] | None = None
     bad: Mapping[str, Any] | None = None
     existing: Callable[[Sandbox, int], list[str]] | None = None
+
+    def stored(self, sandbox: Sandbox) -> int:
+        """How many records the sandbox holds now."""
+        return len(sandbox.dump(self.kind or self.object))
 
 
 class Raw:
