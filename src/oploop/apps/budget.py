@@ -81,6 +81,7 @@ class Budget:
         self.keep_daily = 0.0  #: the share of the day's calls that is left to others
         self._told = False  #: the app's headers tell the limit
         self._in_hand, self._in_hand_until, self._chunk = 0, 0.0, 1
+        self._beside: dict[str, Budget] = {}
         self._lock = asyncio.Lock()
 
     def keep_to(self, share: float) -> None:
@@ -97,16 +98,19 @@ class Budget:
         self._folder, self._account = folder, account
 
     def beside(self, name: str, *, calls: int, window: float) -> Budget:
-        """A further limit of the same account, as `name`, shared by whoever shares this one."""
-        budget = Budget(self._runtime, calls=calls, window=window, share=self.share)
-        if self._folder is not None:
-            budget.share_through(self._folder, f"{self._account}.{name.replace(' ', '-')}")
-        return budget
+        """A further limit of the same account, as `name`, shared by whoever shares this one, and made when it is first asked for."""
+        if name not in self._beside:
+            budget = self._beside[name] = Budget(self._runtime, calls=calls, window=window, share=self.share)
+            if self._folder is not None:
+                budget.share_through(self._folder, f"{self._account}.{name.replace(' ', '-')}")
+        return self._beside[name]
 
     def close(self) -> None:
         """Let go of the file, if it is shared. Safe to call twice; a later call opens it anew."""
         if isinstance(self._purse, SharedPurse):
             self._purse.close()
+        for budget in self._beside.values():
+            budget.close()
 
     async def take(self) -> None:
         """Wait until one more call is within the budget, and count it. Interrupted when the run is to stop meanwhile."""

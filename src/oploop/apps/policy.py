@@ -44,6 +44,22 @@ class Answer:
         except orjson.JSONDecodeError:
             raise NotTheApi(self) from None
 
+    def said(self) -> dict[str, Any]:
+        """The body as an object, for the words of a refusal; empty where it is none."""
+        try:
+            body = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return {}
+        return body if isinstance(body, dict) else {}
+
+    def written(self) -> Any:
+        """The body of an accepted write, parsed as JSON; LostAnswer when it cannot be read, as nobody knows what was done."""
+        try:
+            return self.json()
+        except NotTheApi as e:
+            status = f"HTTP {self.status}"
+            raise LostAnswer(f"the write was accepted ({status}), but its answer cannot be read: {e.message}") from e
+
     def date_micros(self) -> int | None:
         """The server's clock from the `Date` header, microseconds since 1970 (whole seconds); None without one."""
         seconds = _date(self.headers.get("date"))
@@ -99,6 +115,9 @@ class Verdict:
 class Policy:
     """A vendor's rules. The default is what most REST APIs do; an app overrides what its vendor does otherwise."""
 
+    #: The config keys that a 401 or 403 puts in doubt, for the error message.
+    credentials: str = "its credentials"
+
     def verdict(self, answer: Answer) -> Verdict:
         """Whether to try again: 429 always (nothing was done), 408 and 5xx when the call may be repeated."""
         after = retry_after(answer.headers)
@@ -127,8 +146,8 @@ class Policy:
         return f"HTTP {answer.status}", None
 
     def credential(self) -> str:
-        """The config keys that a 401 or 403 puts in doubt, for the error message."""
-        return "its credentials"
+        """`credentials`, as this account has them."""
+        return self.credentials
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

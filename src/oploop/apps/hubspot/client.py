@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import orjson
 from pydantic import Field as ConfigField
 from pydantic import SecretStr, model_validator
 
@@ -85,7 +84,7 @@ class HubSpotPolicy(Policy):
         return super().verdict(answer)
 
     def _wait(self, answer: Answer) -> float | None:
-        policy = str(_body(answer).get("policyName") or "").upper()
+        policy = str(answer.said().get("policyName") or "").upper()
         return self.until_midnight() if "DAILY" in policy else WAITS.get(policy)
 
     def until_midnight(self) -> float:
@@ -112,18 +111,10 @@ class HubSpotPolicy(Policy):
         return DayQuota(limit, left, self.until_midnight() if self.zone is not None else None)
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
-        return error_text(_body(answer), f"HTTP {answer.status}")
+        return error_text(answer.said(), f"HTTP {answer.status}")
 
     def credential(self) -> str:
         return f"{self._credential}, and the scopes that its app was given"
-
-
-def _body(answer: Answer) -> Mapping[str, Any]:
-    try:
-        body = orjson.loads(answer.body)
-    except orjson.JSONDecodeError:
-        return {}
-    return body if isinstance(body, Mapping) else {}
 
 
 def error_text(body: Mapping[str, Any], otherwise: str) -> tuple[str, str | None]:
@@ -154,7 +145,6 @@ class Client:
             budget=Budget(runtime, calls=config.rate_limit, window=WINDOW),
             sender=sender,
         )
-        self._searches: Budget | None = None
         self._schemas: Sequence[Mapping[str, Any]] | None = None
         self._properties: dict[str, Sequence[Mapping[str, Any]]] = {}
         self._asking = asyncio.Lock()
@@ -168,10 +158,8 @@ class Client:
 
     async def search(self, path: str, body: Any) -> Answer:
         """A search, within the limit that all searches share."""
-        if self._searches is None:
-            assert self.transport.budget is not None
-            self._searches = self.transport.budget.beside("search", calls=SEARCHES, window=1.0)
-        await self._searches.take()
+        assert self.transport.budget is not None
+        await self.transport.budget.beside("search", calls=SEARCHES, window=1.0).take()
         return await self.ask(path, body)
 
     async def write(self, method: str, path: str, body: Any, *, safe: bool) -> Answer:

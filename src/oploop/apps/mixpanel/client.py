@@ -13,7 +13,6 @@ from typing import Any, Literal
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
-import orjson
 from pydantic import Field, SecretStr, field_validator
 
 from oploop.apps.base import AppConfig
@@ -72,16 +71,11 @@ class MixpanelConfig(AppConfig):
 class MixpanelPolicy(Policy):
     """What Mixpanel's refusals say: `{"error", "status"}`. What to retry is as everywhere; it sends no `Retry-After`."""
 
-    def error(self, answer: Answer) -> tuple[str, str | None]:
-        try:
-            body = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            return super().error(answer)
-        said = body.get("error") if isinstance(body, dict) else None
-        return str(said) if said else f"HTTP {answer.status}", None
+    credentials = "project_id, service_account and secret"
 
-    def credential(self) -> str:
-        return "project_id, service_account and secret"
+    def error(self, answer: Answer) -> tuple[str, str | None]:
+        said = answer.said().get("error")
+        return (str(said), None) if said else super().error(answer)
 
 
 class Client:
@@ -97,20 +91,15 @@ class Client:
         self.ingest = Transport(ingest, runtime=runtime, headers=headers, policy=policy, budget=budget)
         self._export = Transport(export, runtime=runtime, headers=headers, policy=policy)
         self._query = Transport(query, runtime=runtime, headers=headers, policy=policy)
-        self._budgets: dict[str, Budget] = {}
 
     async def aclose(self) -> None:
         for transport in (self._export, self._query):
             await transport.aclose()
-        for budget in self._budgets.values():
-            budget.close()
 
     def _budget(self, name: str, calls: int, window: float) -> Budget:
-        """A limit of the account beside that of writing; made late, since the account's is shared after we are made."""
-        if name not in self._budgets:
-            assert self.ingest.budget is not None
-            self._budgets[name] = self.ingest.budget.beside(name, calls=calls, window=window)
-        return self._budgets[name]
+        """A limit of the account beside that of writing."""
+        assert self.ingest.budget is not None
+        return self.ingest.budget.beside(name, calls=calls, window=window)
 
     async def export(self, params: Mapping[str, Any]) -> Answer:
         """GET /api/2.0/export: events, one JSON object a line."""
@@ -174,10 +163,7 @@ class Client:
 
 def read_written(answer: Answer) -> dict[str, Any]:
     """The body of an answered write, as an object ({"status": 1} for a bare `1`); LostAnswer when it cannot be read."""
-    try:
-        body = answer.json()
-    except NotTheApi as e:
-        raise LostAnswer(f"Mixpanel's answer cannot be read: {e.message}") from e
+    body = answer.written()
     if isinstance(body, int):
         return {"status": body}
     if not isinstance(body, dict):

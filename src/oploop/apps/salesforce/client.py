@@ -16,7 +16,7 @@ from pydantic import SecretStr, field_validator, model_validator
 
 from oploop.apps.base import AppConfig
 from oploop.apps.oauth import ClientCredentials, Grant, JwtBearer, OAuth, RefreshToken
-from oploop.apps.transport import Answer, Budget, DayQuota, LostAnswer, NotTheApi, Policy, Transport, Verdict
+from oploop.apps.transport import Answer, Budget, DayQuota, Policy, Transport, Verdict
 from oploop.runtime import Runtime
 
 DOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*(\.sandbox)?", re.IGNORECASE)
@@ -184,14 +184,6 @@ class Client:
         return await self.transport.request(
             method, self.path(rest), json=json, params=params, idempotent=harmless, timeout=150.0, **more
         )
-
-
-def read_written(answer: Answer) -> Any:
-    """The body of an accepted write; LostAnswer when it cannot be read, as the write may have been done."""
-    try:
-        return answer.json()
-    except NotTheApi as e:
-        raise LostAnswer(f"the write was accepted, but its answer cannot be read: {e.message}") from e
 
 
 def before(answer: Answer, seconds: float) -> int | None:

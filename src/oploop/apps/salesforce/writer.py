@@ -15,7 +15,7 @@ from email.utils import format_datetime
 from typing import Any, TypeAlias
 
 from oploop.apps.salesforce.catalog import BATCH, STAMP, Table
-from oploop.apps.salesforce.client import PASSING, Client, before, error_text, read_written
+from oploop.apps.salesforce.client import PASSING, Client, before, error_text
 from oploop.apps.salesforce.jobs import ended
 from oploop.apps.transport import Answer, LostAnswer, Refused
 from oploop.errors import FixConfig, OploopError, SkipRecord
@@ -97,7 +97,7 @@ class Writer:
             path = f"{path}/{table.name}/{by}" if by is not None else path
             body = {"allOrNone": False, "records": records}
             answer = await self._client.call(method, path, body, harmless=op is not Op.CREATE)
-        results = read_written(answer)
+        results = answer.written()
         if not isinstance(results, list) or len(results) != len(part):
             raise LostAnswer(f"Salesforce answered {len(part)} records with something else than as many results")
         version = before(answer, self._client.runtime.monotonic() - began)

@@ -9,8 +9,6 @@ import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from oploop import __version__
 from oploop.apps.segment.objects import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, event_of, iso
 from oploop.apps.transport import (
@@ -36,6 +34,8 @@ _LIBRARY = {"name": "oploop", "version": __version__}
 class SegmentPolicy(Policy):
     """Segment's hints: 429 with `Retry-After` and `X-RateLimit-Reset`, both in seconds."""
 
+    credentials = "write_key"
+
     def verdict(self, answer: Answer) -> Verdict:
         if answer.status == 429:
             reset = retry_after({"retry-after": answer.headers.get("x-ratelimit-reset", "")})
@@ -43,15 +43,9 @@ class SegmentPolicy(Policy):
         return super().verdict(answer)
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
-        try:
-            body = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            return super().error(answer)
-        message = body.get("message") if isinstance(body, dict) else None
+        body = answer.said()
+        message = body.get("message")
         return (f"HTTP {answer.status}: {message}", body.get("code")) if message else super().error(answer)
-
-    def credential(self) -> str:
-        return "write_key"
 
 
 def transport(base_url: str, write_key: str, runtime: Runtime) -> Transport:

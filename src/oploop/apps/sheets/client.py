@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 
 from oploop.apps.base import AppConfig
 from oploop.apps.oauth import JwtBearer, OAuth
-from oploop.apps.transport import Answer, Budget, LostAnswer, NotTheApi, Policy, Transport
+from oploop.apps.transport import Answer, Budget, NotTheApi, Policy, Transport
 from oploop.errors import FixConfig
 from oploop.runtime import Runtime
 
@@ -62,17 +62,13 @@ class SheetsConfig(AppConfig):
 class SheetsPolicy(Policy):
     """Google's errors: `{"error": {"code", "message", "status"}}`. What to retry is as everywhere; there is no `Retry-After`."""
 
+    credentials = "key, and that the spreadsheet is shared with its client_email as an editor"
+
     def error(self, answer: Answer) -> tuple[str, str | None]:
-        try:
-            error = orjson.loads(answer.body).get("error")
-        except (orjson.JSONDecodeError, AttributeError):
-            return super().error(answer)
+        error = answer.said().get("error")
         if not isinstance(error, dict):
             return super().error(answer)
         return str(error.get("message") or f"HTTP {answer.status}"), error.get("status")
-
-    def credential(self) -> str:
-        return "key, and that the spreadsheet is shared with its client_email as an editor"
 
 
 class Client:
@@ -119,10 +115,7 @@ class Client:
 
     async def _write(self, path: str, body: Mapping[str, Any]) -> int | None:
         answer = await self.transport.request("POST", path, json=body, idempotent=False, timeout=180.0)
-        try:
-            answer.json()
-        except NotTheApi as e:
-            raise LostAnswer(f"the write was answered, but not in JSON: {e.message}") from e
+        answer.written()
         return answer.date_micros()
 
 

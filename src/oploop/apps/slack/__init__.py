@@ -110,11 +110,6 @@ class SlackApp(App):
             text += more
         await self.client.post(channel, {"text": text, "unfurl_links": False})
 
-    async def aclose(self) -> None:
-        """See App.aclose."""
-        await self.client.aclose()
-        await super().aclose()
-
 
 def escaped(text: str) -> str:
     """Mere text in Slack's markup."""

@@ -56,16 +56,11 @@ class SlackConfig(AppConfig):
 class SlackPolicy(Policy):
     """What Slack says beside 200. 429 comes with `Retry-After` in seconds."""
 
-    def error(self, answer: Answer) -> tuple[str, str | None]:
-        try:
-            body = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            return super().error(answer)
-        code = body.get("error") if isinstance(body, dict) else None
-        return (str(code), str(code)) if code else super().error(answer)
+    credentials = "token"
 
-    def credential(self) -> str:
-        return "token"
+    def error(self, answer: Answer) -> tuple[str, str | None]:
+        code = answer.said().get("error")
+        return (str(code), str(code)) if code else super().error(answer)
 
 
 class Client:
@@ -80,18 +75,11 @@ class Client:
             policy=SlackPolicy(),
             budget=Budget(runtime, calls=max(MESSAGES_A_MINUTE, config.reads_per_minute), window=60.0),
         )
-        self._budgets: dict[str, Budget] = {}
-
-    async def aclose(self) -> None:
-        for budget in self._budgets.values():
-            budget.close()
 
     def _budget(self, name: str, calls: int, window: float) -> Budget:
-        """A limit of a method or channel; made late, since the account's is shared after we are made."""
-        if name not in self._budgets:
-            assert self.transport.budget is not None
-            self._budgets[name] = self.transport.budget.beside(name, calls=calls, window=window)
-        return self._budgets[name]
+        """A limit of a method or channel."""
+        assert self.transport.budget is not None
+        return self.transport.budget.beside(name, calls=calls, window=window)
 
     async def whoami(self) -> dict[str, Any]:
         return await self._read("auth.test", {})
@@ -131,10 +119,7 @@ class Client:
         answer = await self.transport.request(
             "POST", method, body=body, content_type="application/x-www-form-urlencoded", idempotent=False
         )
-        try:
-            said = answer.json()
-        except NotTheApi as e:
-            raise LostAnswer(f"{method} was answered, but not in JSON: {e.message}") from e
+        said = answer.written()
         if not isinstance(said, dict) or "ok" not in said:
             raise LostAnswer(f"{method} was answered, but neither with yes nor with no")
         if not said["ok"]:

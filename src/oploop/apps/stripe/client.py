@@ -41,6 +41,8 @@ _KEY = re.compile(r"\b(sk|rk|pk)_(live|test)_[\w*]+")
 class StripePolicy(Policy):
     """Stripe's own hint, `Stripe-Should-Retry`, wins over the status; there is no Retry-After."""
 
+    credentials = "api_key (secret, or restricted with read rights to what is read and write rights to Customers)"
+
     def verdict(self, answer: Answer) -> Verdict:
         """429 and 409 (a conflict, a lock) did nothing and are tried again; so are 5xx, but for saved ones: an answer
         that was saved under an idempotency key is the same however often it is asked for."""
@@ -63,9 +65,6 @@ class StripePolicy(Policy):
         reason = answer.headers.get("stripe-rate-limited-reason")
         extra = [x for x in (code, param and f"parameter {param}", reason) if x]
         return f"{message} ({', '.join(extra)})" if extra else message, code
-
-    def credential(self) -> str:
-        return "api_key (secret, or restricted with read rights to what is read and write rights to Customers)"
 
 
 def form_pairs(params: Mapping[str, Any]) -> list[tuple[str, str]]:

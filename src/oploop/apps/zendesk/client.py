@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
 from pydantic import Field as ConfigField
 from pydantic import SecretStr, field_validator, model_validator
 
@@ -21,7 +20,6 @@ from oploop.apps.transport import (
     Answer,
     Budget,
     LostAnswer,
-    NotTheApi,
     Policy,
     Quota,
     Sender,
@@ -110,11 +108,7 @@ class ZendeskPolicy(Policy):
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
         """Zendesk's words: `error`, `description` and the `details` of each field."""
-        try:
-            body = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            return f"HTTP {answer.status}", None
-        return error_text(body, f"HTTP {answer.status}")
+        return error_text(answer.said(), f"HTTP {answer.status}")
 
     def credential(self) -> str:
         return self._credential
@@ -169,7 +163,6 @@ class Client:
             budget=Budget(runtime, calls=config.rate_limit, window=60.0),
             sender=sender,
         )
-        self._exports: dict[str, Budget] = {}
         self._jobs = asyncio.Semaphore(MAX_JOBS)
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None, *, ok: Iterable[int] = ()) -> Answer:
@@ -181,10 +174,8 @@ class Client:
 
         A burst up to the whole minute's allowance goes out at once, so a small read never waits.
         """
-        budget = self._exports.get(bucket)
-        if budget is None:
-            assert self.transport.budget is not None
-            budget = self._exports[bucket] = self.transport.budget.beside(bucket, calls=EXPORTS_A_MINUTE, window=60.0)
+        assert self.transport.budget is not None
+        budget = self.transport.budget.beside(bucket, calls=EXPORTS_A_MINUTE, window=60.0)
         await budget.take()
         answer = await self.get(f"incremental/{path}", params)
         quota = export_quota(answer.headers)
@@ -251,12 +242,7 @@ class Client:
 
 def read_written(answer: Answer) -> dict[str, Any]:
     """The body of an accepted write; LostAnswer when it cannot be read, as the write may have been done."""
-    try:
-        body = answer.json()
-    except NotTheApi as e:
-        raise LostAnswer(
-            f"the write was accepted (HTTP {answer.status}), but its answer cannot be read: {e.message}"
-        ) from e
+    body = answer.written()
     if not isinstance(body, dict):
         raise LostAnswer(f"the write was accepted (HTTP {answer.status}), but its answer is no object")
     return body
