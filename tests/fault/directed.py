@@ -6,12 +6,25 @@ Each is played to its end like any other (`test_directed.py`), and shows that a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from oploop.apps.transport import Request
 from oploop.project import Conflict, FieldMapping, Mode, Sync
-from oploop.records import Column, ColumnType, Deletes, Field, FieldType, Object, Op, Operation, Replay, Stream
+from oploop.records import (
+    Column,
+    ColumnType,
+    Condition,
+    Deletes,
+    Field,
+    FieldType,
+    Object,
+    Op,
+    Operation,
+    Replay,
+    Stream,
+)
 from tests.fault.sim import check
 from tests.fault.sim.ground import Ground
 from tests.fault.sim.schedule import Simulation
@@ -201,6 +214,24 @@ def a_listing_is_behind(make: Callable[[World], Directed]) -> None:
     sim.end()
 
 
+def somebody_comes_between(make: Callable[[World], Directed]) -> None:
+    """A record is edited between the read that was planned on and the write; the field is held then."""
+    how = replace(SAFE, condition=Condition("stamp"))
+    sim = make(world("Ann", existing=("Ann",), update=how, conflict=Conflict.HOLD))
+    sim.wants("Eve")
+    sim.go()
+    sim.wants("Dee")
+    left = ["Bob"]
+
+    def edit(request: Request) -> None:
+        if request.method == "POST" and left:
+            sim.server.person_edits("001", {"name": left.pop()})
+
+    sim.calls(edit)
+    sim.go(60.0)
+    sim.end()
+
+
 def the_clock_is_set_back(make: Callable[[World], Directed]) -> None:
     """A read of the future must vouch for nothing: a create whose answer was lost is not made again before a read tells."""
     sim = make(world("Ann", create=Operation(1, 1, 1, 1, Replay.LOOKUP, settle=0.0)))
@@ -224,6 +255,7 @@ SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
         a_listing_breaks_off,
         an_old_change_comes_last,
         a_listing_is_behind,
+        somebody_comes_between,
         the_clock_is_set_back,
     )
 }

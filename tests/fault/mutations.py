@@ -323,6 +323,12 @@ MUTATIONS = [
         directed="the clock is set back",
     ),
     Mutation(
+        "unconditional",
+        "updates are made whatever became of the record since it was read",
+        _instead(delivering, "conditional", lambda *args, **more: False),
+        directed="somebody comes between",
+    ),
+    Mutation(
         "waits-unsaid",
         "rows that wait for one another wait unsaid",
         _instead(awaited, "hold", lambda *args, **more: None),

@@ -78,6 +78,8 @@ FAULTS = {
     "people create": 40,
     "people update": 300,
     "people remove": 60,
+    "people edit between look and write": 8,
+    "an update is refused, as the record was changed": 2,
     "the clock is set back": 60,
     "the clock is set forward": 15,
     ".oploop/ is lost": 30,

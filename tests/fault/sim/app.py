@@ -98,6 +98,7 @@ class SimApp(App):
                 "key": c.key["code"],
                 "fields": dict(c.fields),
                 "intent": f"{step.id}:{c.number}",
+                "as_read": dict(c.as_read) if step.conditional else None,
             }
             for c in step.changes
         ]
@@ -141,6 +142,8 @@ class SimApp(App):
         return await self._results(world, note)
 
     def _receipt(self, world: World, r: dict[str, Any], answer: Answer) -> Receipt:
+        if "changed" in r:
+            return Receipt(r["n"], Outcome.CHANGED, error="changed since it was read")
         if "error" in r:
             outcome = Outcome.RETRY if r.get("later") else Outcome.REJECTED
             return Receipt(r["n"], outcome, error=r["error"])

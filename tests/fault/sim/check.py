@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from oploop.project import Conflict, FieldMapping, Mode, OnDeleted
-from oploop.records import Canonical, Replay
+from oploop.records import Canonical, Op, Replay
 from tests.fault.sim import check_extras as extras
 from tests.fault.sim import check_refs
 from tests.fault.sim.schedule import Side, Wrong
@@ -38,6 +38,7 @@ def at_the_end(sim: Side) -> None:
     parked_for_a_reason(sim)
     nothing_sent_twice(sim, ledger)
     looks_tell_the_truth(sim, ledger)
+    nothing_held_is_sent_over(sim, ledger)
     extras.paused_sends_nothing(sim)
     extras.taken_away_is_what_may_be(sim, ledger)
     extras.what_left_is_gone(sim, ledger)
@@ -231,6 +232,32 @@ def nothing_sent_twice(sim: Side, ledger: Ledger) -> None:
 
 def _conflict(sim: Side, m: FieldMapping) -> Conflict:
     return m.conflict or sim.world.sync.conflict
+
+
+def nothing_held_is_sent_over(sim: Side, ledger: Ledger) -> None:
+    """Where updates are conditional, what people changed of a field with `conflict: hold` after we sent it stays."""
+    update = sim.world.object.operations.get(Op.UPDATE)
+    if update is None or update.condition is None or sim.world.stream is None or sim.jumped:
+        return
+    for m in sim.world.sync.fields:
+        if _conflict(sim, m) is not Conflict.HOLD or m.add:
+            continue
+        ours: dict[str, Written] = {}
+        theirs: dict[str, Written] = {}
+        for w in sim.server.log:
+            if m.field not in w.sent:
+                continue
+            if w.who != US:
+                theirs[w.id] = w
+                continue
+            before, between = ours.get(w.id), theirs.pop(w.id, None)
+            ours[w.id] = w
+            if before is None or between is None or sim.turns[w.turn - 1].undoes:
+                continue
+            known = ledger.status.get((before.turn, before.key or "")) in ACKED
+            told = before.op == "update" or sim.world.behaviour.tells_ids
+            if known and told and not _same(sim, m, between.stored[m.field], before.stored[m.field]):
+                raise Wrong(f"turn {w.turn} sent {w.key!r} {m.field} over what people made of it, and it is held")
 
 
 def _deaf(sim: Side, m: FieldMapping, value: Any) -> bool:

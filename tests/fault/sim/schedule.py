@@ -51,9 +51,12 @@ WEATHERS: dict[str, Weather] = {
         unnamed=0.05,
     ),
     "unread": Weather({"lost": 0.1}, unread=0.5),
+    "crowded": Weather({"lost": 0.05}, meddle=0.6),
 }
 
 
+#: Those that only the widest worlds know.
+WIDE_ONLY = ("unread", "crowded")
 #: A schedule's worlds are small and move a lot: the guardrails on the model's size are not what is tried here.
 ALLOWED = {name: frozenset({"rows", "nulls"}) for name in (worlds.SYNC, wide.FIRMS)}
 #: Our tables that tell whose a row is, and by which column.
@@ -112,7 +115,9 @@ class Simulation:
 
     def play(self) -> None:
         """All of it; raises Wrong with what does not hold."""
-        weathers = tuple(w for w in WEATHERS if w != "unread" or self.seed >= worlds.WIDE)
+        weathers = tuple(w for w in WEATHERS if w not in WIDE_ONLY or self.seed >= worlds.WIDE)
+        if self.seed >= worlds.WIDE:
+            weathers += ("crowded", "crowded")
         from tests.fault.sim import check
 
         self.prepare()
@@ -217,7 +222,7 @@ class Simulation:
         if extras.undo and done and rng.random() < 0.4:
             undone = done[-1] if rng.random() < 0.6 else rng.choice(done)
             self.turn(
-                rng.choice(("calm", *(w for w in WEATHERS if w != "unread"))),
+                rng.choice(("calm", *(w for w in WEATHERS if w not in WIDE_ONLY))),
                 mishaps=rng.random() < 0.5,
                 undoes=(undone.run_id,),
             )

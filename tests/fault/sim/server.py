@@ -14,9 +14,11 @@ from urllib.parse import parse_qs, urlsplit
 import orjson
 
 from oploop.apps.transport import Answer, ConnectError, CutError, Request
+from oploop.records import Op
 from tests.fault.sim.clock import T0, Clock, timedelta
 from tests.fault.sim.storage import Crash, Points
-from tests.fault.sim.world import BAD, DEAF, World
+from tests.fault.sim.wide import REFS
+from tests.fault.sim.world import BAD, DEAF, World, draw_value
 
 US = "us"
 
@@ -66,6 +68,7 @@ class Weather:
     slow: float = 0.0
     item_lock: float = 0.0  #: one record of a batch is locked just now
     unnamed: float = 0.0  #: the answer leaves a record out
+    meddle: float = 0.0  #: calls just before which somebody edits one of their records
     unread: float = 0.0  #: pages of listings that do not come, while all else does
 
 
@@ -318,7 +321,15 @@ class Server:
         left = sorted((p for p in past if p[0] < (asked.get("after") or "~")), reverse=True)
         page = left[: self.world.behaviour.page]
         shown = [{"id": id, "version": v, "deleted": now is None, **(now or {})} for _, id, v, now in page]
+        if self.stamped:
+            shown = [{**r, "stamp": str(r["version"])} for r in shown]
         return {"records": shown, "next": page[-1][0] if len(left) > len(page) else None}
+
+    @property
+    def stamped(self) -> bool:
+        """Whether its records tell their state by a field of its own."""
+        update = self.world.object.operations.get(Op.UPDATE)
+        return update is not None and update.condition is not None and update.condition.stamp is not None
 
     def _shown(self, ids: list[str], lag: float) -> list[dict[str, Any]]:
         shown = []
@@ -329,12 +340,15 @@ class Server:
                 self.happened["a read is behind"] += id in self.records
             if found is not None:
                 version, values = found
-                shown.append({"id": id, "version": version, "deleted": values is None, **(values or {})})
+                stamp = {"stamp": str(version)} if self.stamped else {}
+                shown.append({"id": id, "version": version, "deleted": values is None, **(values or {}), **stamp})
         return shown
 
     def _write(self, request: Request, body: dict[str, Any]) -> Answer:
         op, items = body["op"], body["items"]
         self.received += [(self.turn, op, item) for item in items]
+        if self.weather.meddle and self.rng.random() < self.weather.meddle:
+            self._meddle(items)
         if self.world.behaviour.whole and len(items) > 1 and any(self._bad(i) for i in items):
             self.happened["a batch is refused whole"] += 1
             return self._answer(request, 422, {"error": "a record is bad"})
@@ -350,6 +364,21 @@ class Server:
         self.rng.shuffle(results)
         self.happened["answers out of order"] += results != in_order
         return self._answer(request, 200, {"results": results})
+
+    def _meddle(self, items: list[dict[str, Any]]) -> None:
+        """Somebody edits one of the records just before we do."""
+        item = self.rng.choice(items)
+        record = self.records.get(item.get("id") or "")
+        name = self.rng.choice(self.world.fields)
+        if record is not None and record.now is not None and name not in REFS:
+            self.happened["people edit between look and write"] += 1
+            self.person_edits(record.id, {name: draw_value(self.rng, name)})
+
+    def _changed(self, record: Record, as_read: dict[str, Any]) -> bool:
+        """Whether a record is no longer as it was read."""
+        if "stamp" in as_read:
+            return str(record.version) != as_read["stamp"]
+        return any(_sorted((record.now or {}).get(k)) != _sorted(v) for k, v in as_read.items())
 
     def _note_refused(self, items: list[dict[str, Any]]) -> None:
         if len(items) == 1:
@@ -377,6 +406,9 @@ class Server:
         if record is None and op in ("update", "remove", "archive"):
             self._note_refused([item])
             return {"n": n, "error": "no such record"}
+        if item.get("as_read") and record is not None and self._changed(record, item["as_read"]):
+            self.happened["an update is refused, as the record was changed"] += 1
+            return {"n": n, "changed": True}
         if op in ("remove", "archive"):
             assert record is not None
             self._delete(record, US, item["key"], op)
@@ -402,6 +434,10 @@ class Server:
             made = [w.id for w in self.log if w.who == US and w.key == self.world.key(item["key"])]
             record = self.records[made[-1]] if made else None
         return record if record is not None and record.now is not None else None
+
+
+def _sorted(value: Any) -> Any:
+    return sorted(value) if isinstance(value, list) else value
 
 
 def body_keeps(world: World, op: str) -> bool:

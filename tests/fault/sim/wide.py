@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from oploop.project import Conflict, FieldMapping, OnMiss, OnNull
-from oploop.records import Column, ColumnType, Deletes, Field, FieldType, Op, Replay
+from oploop.records import Column, ColumnType, Condition, Deletes, Field, FieldType, Op, Replay
 
 if TYPE_CHECKING:
     from tests.fault.sim.world import World
@@ -24,6 +24,7 @@ def widen(world: World, draw: Callable[[int], World]) -> World:
     world = _jobs(rng, world)
     if world.stream is None:
         return world
+    world = _conditions(rng, world)
     if world.stream.deletes is Deletes.MARKED and rng.random() < 0.4:
         world = replace(world, behaviour=replace(world.behaviour, history=True))
     kind = rng.choice(("plain", "firms", "firms", "boss", "boss", "both"))
@@ -31,6 +32,18 @@ def widen(world: World, draw: Callable[[int], World]) -> World:
     if "firm" in fields:
         world = replace(world, firms=_firms(world.seed, draw))
     return _refer(rng, world, fields)
+
+
+def _conditions(rng: random.Random, world: World) -> World:
+    """The app takes updates of records that must be as they were read."""
+    if rng.random() < 0.4:
+        return world
+    update = world.object.operations[Op.UPDATE]
+    single = replace(update, batch=1, single_up_to=1) if rng.random() < 0.5 else None
+    condition = Condition(rng.choice(("stamp", None)), single)
+    operations = {**world.object.operations, Op.UPDATE: replace(update, condition=condition)}
+    fields = tuple(replace(m, conflict=Conflict.HOLD) if rng.random() < 0.5 else m for m in world.sync.fields)
+    return replace(world, object=replace(world.object, operations=operations), sync=replace(world.sync, fields=fields))
 
 
 def _jobs(rng: random.Random, world: World) -> World:
