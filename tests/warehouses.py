@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from oploop.runtime import Runtime
+from oploop.state import StateReader, StateStore
+from oploop.state.postgres import PostgresReader, PostgresStore
 from oploop.warehouse import Warehouse, open_warehouse
 from tests.postgres import Cluster
 
@@ -27,6 +32,20 @@ def warehouse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         opened = open_postgres(cluster.made(f"w{next(_numbers)}"), read_only=False)
     yield opened
     opened.close()
+
+
+def state_of(warehouse: Warehouse, folder: Path, runtime: Runtime) -> tuple[StateStore, Callable[[], StateReader]]:
+    """The state as it is kept with a warehouse, empty, and what opens it to another process: in a folder, or in the server."""
+    if isinstance(warehouse.connection, psycopg.Connection):
+        address = warehouse._address.conninfo  # type: ignore[attr-defined]
+        warehouse.execute("DROP SCHEMA IF EXISTS oploop_journal CASCADE")
+
+        def connect() -> psycopg.Connection[Any]:
+            return psycopg.connect(address, autocommit=True)
+
+        ids = replace(runtime, new_id=Runtime().new_id)  # the test's own are of its steps
+        return PostgresStore(connect, ids, "the warehouse"), lambda: PostgresReader(connect, "the warehouse")
+    return StateStore(folder, runtime), lambda: StateReader(folder)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,10 +23,11 @@ from oploop.activate.journal import Journal
 from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, Budget, DayQuota, NoAnswer, Transport
 from oploop.errors import FixConfig, RetryLater
 from oploop.records import Op, Operation, Outcome, Replay
-from oploop.state import JournalStep, StateStore
+from oploop.state import JournalStep, StateReader
 from oploop.warehouse import Warehouse
 from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at
 from tests.unit.activate.script import Act, Clock, ScriptedApp
+from tests.warehouses import state_of
 
 CREATES, UPDATES = 7, 6
 ALL = set(range(1, CREATES + UPDATES + 1))
@@ -40,7 +40,7 @@ class Post:
     def __init__(self, engine: Engine, folder: Path, operation: Operation, creates: int, updates: int) -> None:
         self.engine, self.clock = engine, Clock()
         self.runtime = self.clock.runtime()
-        self.store = StateStore(folder, self.runtime)
+        self.store, self.look = state_of(engine.warehouse, folder, self.runtime)
         rows = [(f"c{i:06}", "new") for i in range(creates)] + [(f"u{i:06}", "new") for i in range(updates)]
         engine.warehouse.execute("CREATE OR REPLACE TABLE mart.people (email VARCHAR, tier VARCHAR)")
         engine.warehouse.execute(
@@ -145,7 +145,7 @@ def test_whatever_happens_each_change_ends_in_one_true_outcome(post: Any, replay
     def holds(script: list[Act], bad: frozenset[int]) -> None:
         app = ScriptedApp(script, office.runtime, bad=bad)
         ticks: list[int] = []
-        reader = sqlite3.connect(office.store.path)
+        reader = office.look()
         app.look = lambda step: assert_intent(reader, office.run_id, step)
         result = asyncio.run(office.deliver(app, ticks.append))
         reader.close()
@@ -154,13 +154,11 @@ def test_whatever_happens_each_change_ends_in_one_true_outcome(post: Any, replay
     holds()
 
 
-def assert_intent(reader: sqlite3.Connection, run_id: str, step: Any) -> None:
+def assert_intent(reader: StateReader, run_id: str, step: Any) -> None:
     """The intent of a call is on disk, for another process to see, before the call is made."""
-    rows = reader.execute(
-        "SELECT count(*) FROM steps WHERE run_id = ? AND step_id = ? AND first = ? AND last = ? AND op = ? AND outcome IS NULL",
-        (run_id, step.id, step.changes[0].number, step.changes[-1].number, step.op.value),
-    ).fetchall()
-    assert rows == [(1,)]
+    span = (step.id, step.changes[0].number, step.changes[-1].number, step.op)
+    found = [s for s in reader.steps(run_id, "people") if (s.step_id, s.first, s.last, s.op) == span]
+    assert [s.outcome for s in found if s.outcome is None] == [None]
     assert [c.number for c in step.changes] == list(range(step.changes[0].number, step.changes[-1].number + 1))
 
 
@@ -385,12 +383,12 @@ async def test_nothing_is_sent_when_the_journal_cannot_be_written(post: Any) -> 
     office: Post = post(operation())
 
     def full(steps: Sequence[JournalStep]) -> None:
-        raise sqlite3.OperationalError("database or disk is full")
+        raise OSError("database or disk is full")
 
     app = ScriptedApp(["ok"], office.runtime)
     with pytest.raises(ExceptionGroup) as e:
         await office.deliver(app, journal=Journal(full))
-    assert e.group_contains(sqlite3.OperationalError, match="disk is full")
+    assert e.group_contains(OSError, match="disk is full")
     assert app.steps == []
 
 
