@@ -66,7 +66,7 @@ def table_from_records(
     fields), where they are not of the columns' form.
 
     `versions`: microseconds since 1970, one for all or one a record. `deleted`: which records are gone (none by default).
-    Either may be a function of the table of the stream's columns, where they tell it.
+    Either may be a function of the table of all the stream's columns, where they tell it.
     Values that do not fit their declared type become NULL in the column and stay whole in `_raw`.
     """
     hidden = set(exclude)
@@ -76,10 +76,11 @@ def table_from_records(
         values = None if texts else Columns.cached(tuple(stream.columns.items())).of(records)
         if values is not None:
             return table_from_columns(stream, values, raw=raw, versions=versions, deleted=deleted, **more)
-    parsed = [{k: v for k, v in r.items() if k not in hidden} for r in records] if hidden else list(records)
+    parsed = list(records)
     columns = {name: _values(parsed, name) for name in set[str](stream.columns).union(*parsed)}
     if raw is None:
-        raw = list(map(orjson.dumps, parsed))
+        shown = [{k: v for k, v in r.items() if k not in hidden} for r in parsed] if hidden else parsed
+        raw = list(map(orjson.dumps, shown))
     return table_from_columns(stream, columns, raw=raw, versions=versions, deleted=deleted, **more)
 
 
@@ -96,7 +97,8 @@ def table_from_columns(
 ) -> pa.Table:
     """The same from the values of each field, parsed ones, or JSON texts (`msgspec.Raw`). `raw`: the records' JSON, as bytes."""
     n, hidden = len(raw), set(exclude)
-    kinds = {c: k for c, k in stream.columns.items() if c not in hidden}
+    told = callable(versions) or callable(deleted)  # by columns, those too that are left out in the end
+    kinds = {c: k for c, k in stream.columns.items() if told or c not in hidden}
     # fields that the stream does not declare; those that are called like our own columns stand in _raw only
     for name in sorted(values.keys() - kinds.keys() - hidden - set(META_COLUMNS)):
         kinds[name] = ColumnType.JSON
@@ -105,25 +107,27 @@ def table_from_columns(
         convert(values[name], kind, texts=texts) if name in values else pa.nulls(n, ARROW_TYPES[kind])
         for name, kind in kinds.items()
     ]
-    fields += [
+    whole = pa.Table.from_arrays(columns, schema=pa.schema(fields))
+    more = [
         pa.field(RAW, pa.string(), metadata=JSON_MARK),
         pa.field(EXTRACTED_AT, TIMESTAMP),
         pa.field(VERSION, pa.int64()),
         pa.field(DELETED, pa.bool_()),
     ]
-    columns += [
+    ours = [
         _joined(raw),
         pa.repeat(pa.scalar(extracted_at, TIMESTAMP), n),
-        _told(versions, pa.int64(), n, columns, fields),
-        _told(False if deleted is None else deleted, pa.bool_(), n, columns, fields),
+        _told(versions, pa.int64(), n, whole),
+        _told(False if deleted is None else deleted, pa.bool_(), n, whole),
     ]
-    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
+    kept = [i for i, name in enumerate(kinds) if name not in hidden]
+    return pa.Table.from_arrays([columns[i] for i in kept] + ours, schema=pa.schema([fields[i] for i in kept] + more))
 
 
-def _told(what: Any, kind: pa.DataType, n: int, columns: list[Any], fields: list[pa.Field]) -> Any:
-    """A column of one value, of a list of them, or of what a function makes of the columns before `_raw`."""
+def _told(what: Any, kind: pa.DataType, n: int, whole: pa.Table) -> Any:
+    """A column of one value, of a list of them, or of what a function makes of the stream's columns."""
     if callable(what):
-        return what(pa.Table.from_arrays(columns, schema=pa.schema(fields[: len(columns)])))
+        return what(whole)
     if isinstance(what, int):
         return pa.repeat(pa.scalar(what, kind), n)
     return pa.array(what, kind)

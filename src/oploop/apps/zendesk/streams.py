@@ -176,7 +176,7 @@ def to_table(
     versions: Of | list[int] = versions_in
     deleted: Of | Sequence[bool] = partial(deleted_in, stream)
     hidden = exclude.union(*(TWINS.get(name, ()) for name in exclude))
-    if hidden or gone is not None or at_least:  # the columns do not tell it all
+    if gone is not None or at_least:
         versions = [max(version_of(r) or 0, at_least) for r in records]
         deleted = [is_deleted(stream, r) for r in records] if gone is None else gone
     table = table_from_records(
