@@ -65,7 +65,8 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
             mend=f"use --env {plan.environment} in that project",
         )
     syncs = Selection(tuple(plan.syncs)).pick(ws.project) if plan.syncs else []
-    async with recorded(ws) as report:
+    async with alerted(ws, tell) as told, recorded(ws) as report:
+        told.report = report
         report.recovered = await recover(ws)
         await preflight(ws, syncs)
         bound = await bind_all(ws, syncs, report)

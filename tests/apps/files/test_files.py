@@ -147,6 +147,7 @@ async def test_encodings_empty_files_and_parquet_types(local: FilesBox) -> None:
     [
         ("people/p.csv", b"id,a\n1,2,3\n", "people/p.csv is no csv file: .*Expected 2 columns, got 3"),
         ("people/p.csv", b"name\nx\n", "people/p.csv has no column 'id', which is the key"),
+        ("people/p.csv", b"id,a\n1,2\nx,3\n", "people/p.csv: row 2 has no 'id', which is the key"),
         ("rows/r.jsonl", b'{"a": 1}\n[1]\n', "rows/r.jsonl:2 is no JSON object"),
         ("rows/r.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 99, mtime=0)[:-9], "rows/r.jsonl.gz is damaged or cut off"),
         ("facts/f.parquet", b"PAR1 and then nothing", "facts/f.parquet is no parquet file"),

@@ -146,3 +146,12 @@ async def test_an_alert_that_cannot_be_told_fails_no_run(box: SlackSandbox, tmp_
     assert (await turn(tmp_path, risks(1), notes.append)).status == "ok"
     [note] = [e.text for e in notes if e.stage == "alert"]
     assert note.startswith("slack #nowhere could not be told: channel_not_found")
+
+
+async def test_an_apply_is_told_as_a_run_is(box: SlackSandbox, tmp_path: Path) -> None:
+    alerts(tmp_path, '{to: slack, channel: "#general", on: digest}')
+    async with workspace(tmp_path) as ws:
+        ws.warehouse.execute(f"CREATE OR REPLACE TABLE main.risks AS {risks(2)}")
+        loop.save_plan(ws, [], tmp_path / "friday.plan")
+        report = await loop.apply(ws, tmp_path / "friday.plan", Options())
+    assert told(box)[0].startswith(f"*acme (prod): run {report.run_id} ok")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from oploop.apps.sqlite import SqliteApp, SqliteConfig
-from oploop.errors import FixConfig
-from oploop.records import Change, ColumnType, Op
+from oploop.errors import FixConfig, FixData
+from oploop.records import Change, ColumnType, Op, ReadOptions
 from oploop.runtime import Runtime
 from tests.apps.sql.boxes import SqliteBox
 from tests.apps.sql.test_databases import read, send
@@ -67,3 +67,17 @@ async def test_what_is_no_database_is_said(tmp_path: Path) -> None:
         app = SqliteApp("crm", SqliteConfig(database=str(tmp_path / name)), Runtime())
         with pytest.raises(FixConfig, match=says):
             await app.check()
+
+
+async def test_a_text_that_is_no_utf_8_is_named_by_its_column() -> None:
+    box = SqliteBox()
+    box.sql("CREATE TABLE t (id INTEGER PRIMARY KEY, note TEXT, other TEXT)")
+    box.sql("INSERT INTO t VALUES (1, CAST(x'ff' AS TEXT), 'fine')")
+    with pytest.raises(FixData, match="a text in column 'note' is not UTF-8 — mend the text, or `exclude` the column"):
+        await read(box.made(), "t")
+    [row] = [
+        r
+        async for b in box.made().read("t", None, ReadOptions(exclude=frozenset({"note"})))
+        for r in b.table.to_pylist()
+    ]
+    assert (row["id"], row["other"]) == (1, "fine")

@@ -17,6 +17,7 @@ from hashlib import blake2b
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from oploop.apps.arrow import TIMESTAMP, column_field, empty_table, table_from_records
 from oploop.apps.base import micros
@@ -131,12 +132,12 @@ class _Reading:
             with self._store.open().open(file.path, "rb", compression=_packed(file.name)) as source:
                 if self._spec.made_of == "jsonl":
                     for records in read_lines(source, file.name, self._spec.encoding):
-                        yield self._from_records(file, records, number)
+                        yield self._keyed(file, self._from_records(file, records, number), number)
                         number += len(records)
                 else:
                     for table in read_tables(source, self._spec, file.name):
                         if table.num_rows:
-                            yield self._from_table(file, table, number)
+                            yield self._keyed(file, self._from_table(file, table, number), number)
                         number += table.num_rows
         except FileNotFoundError:
             self._notes.append(f"{file.name}: gone since it was listed; not read")
@@ -146,6 +147,17 @@ class _Reading:
             raise FixData(f"{file.name} is damaged or cut off: {e}", mend="mend or move it") from e
         except OSError as e:
             raise RetryLater(f"cannot read {file.name} at {self._store.shown}: {e}", mend="run again later") from e
+
+    def _keyed(self, file: File, table: pa.Table, first: int) -> pa.Table:
+        """The table, if each row has its key."""
+        for name in self._spec.key:
+            if name in table.column_names and table[name].null_count:
+                row = first + pc.index(table[name].is_null(), True).as_py()
+                raise FixData(
+                    f"{file.name}: row {row} has no {name!r}, which is the key, or not of its type",
+                    mend="mend the row, or name another `key`",
+                )
+        return table
 
     def _version(self, file: File) -> int:
         """Of rows with a key of their own, those of the file that was modified last win; else those that were read last."""

@@ -12,7 +12,7 @@ from typing import Any
 from oploop.apps.base import micros
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.tables import STEPS, Described, Kind, SqlColumn
-from oploop.errors import FixConfig, OploopError, RetryLater
+from oploop.errors import FixConfig, FixData, OploopError, RetryLater
 from oploop.records import ColumnType
 from oploop.runtime import Runtime
 
@@ -165,6 +165,14 @@ class SqliteEngine(Engine):
             return FixConfig(f"{self.place} may not be written: {said}", mend="check the rights of file and folder")
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             return RetryLater(f"{self.place} cannot do it now: {said}")
+        if "Could not decode to UTF-8" in said:
+            # SQLite gives no number for it; the message has the column, and the text as it stands there
+            column = re.search(r"t\.\"((?:[^\"]|\"\")*)\"", said)
+            named = f"column {column[1]!r}" if column else "one of its columns"
+            return FixData(
+                f"{self.place}: a text in {named} is not UTF-8",
+                mend="mend the text, or `exclude` the column from `read`",
+            )
         return FixConfig(f"{self.place} refused a statement: {said}", mend="was the table changed? run again")
 
 
