@@ -332,6 +332,22 @@ def s3() -> Iterator[FilesBox]:
 
 
 @pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FilesBox]:
+    from gcp_storage_emulator.server import create_server
+
+    # gcsfs asks by gRPC what kind of bucket it has, which the emulator does not speak
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="acme")
+    server.start()
+    try:
+        host, port = server._api._httpd.server_address
+        options = {"endpoint_url": f"http://{host}:{port}", "token": "anon", "skip_instance_cache": True}
+        yield FilesBox("gs://acme/drop", options)
+    finally:
+        server.stop()
+
+
+@pytest.fixture
 def sftp(tmp_path: Path) -> Iterator[FilesBox]:
     with serving(tmp_path) as port:
         url = f"sftp://{USER}@127.0.0.1:{port}/drop"
@@ -341,7 +357,7 @@ def sftp(tmp_path: Path) -> Iterator[FilesBox]:
         box.fs.client.close()
 
 
-@pytest.mark.parametrize("store", ["s3", "sftp"])
+@pytest.mark.parametrize("store", ["s3", "gcs", "sftp"])
 async def test_it_is_the_same_on_each_store(store: str, request: pytest.FixtureRequest) -> None:
     box: FilesBox = request.getfixturevalue(store)
     box.put("people/a.csv", b"id,note\n1,one\n2,two\n")
