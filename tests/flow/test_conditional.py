@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 
 from oploop import loop
+from oploop.cli.out import Out
+from oploop.cli.show_plan import sync_lines
 from oploop.loop import Options
 from oploop.report import RunReport
 from oploop.workspace import Event
@@ -118,3 +120,14 @@ async def test_an_undo_leaves_what_somebody_changes_meanwhile(desk: Desk) -> Non
         desk.edit(1, priority="urgent")
         report = await loop.undo(ws, (run,), plans)
     assert (report.status, desk.tickets("priority")[1]) == ("failed", "urgent")
+
+
+async def test_a_plan_says_why_its_updates_go_one_by_one(desk: Desk) -> None:
+    desk.sync(BOTH)
+    await desk.model(LOW)
+    await turn(desk)
+    await desk.model(HIGH)
+    async with desk.workspace(read_only=True) as ws:
+        (report,) = [await loop.plan_sync(ws, await ws.bound(s), Options()) for s in ws.project.syncs.values()]
+        lines = sync_lines(report, ws.warehouse, Out(), every=False)
+    assert any("cost    5 calls" in line and "updates one by one" in line for line in lines), lines

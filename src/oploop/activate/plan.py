@@ -371,6 +371,15 @@ def conditional(bound: BoundSync, op: Op, records: int, *, holding: bool = False
     return dearer is None or holding or calls(dearer, records) <= calls(usual, records)
 
 
+def goes_singly(plan: SyncPlan) -> bool:
+    """Whether `conflict: hold` makes updates cost more calls than they would."""
+    if not plan.update or not plan.diff.holding:
+        return False
+    op = plan.bound.op_of("update")
+    usual, now = _usual(plan.bound, op, plan.update), operation_of(plan.bound, op, plan.update, holding=True)
+    return calls(now, plan.update) > calls(usual, plan.update)
+
+
 def _usual(bound: BoundSync, op: Op, records: int) -> Operation:
     usual = bound.object.operations[op]
     large = usual.large
@@ -389,6 +398,7 @@ __all__ = [
     "calls",
     "conditional",
     "estimate",
+    "goes_singly",
     "make_plan",
     "operation_of",
     "pass_word",

@@ -10,6 +10,7 @@ import orjson
 
 from oploop.activate import diff as diffing
 from oploop.activate.guardrails import GUARDRAILS
+from oploop.activate.plan import goes_singly
 from oploop.cli import show
 from oploop.cli.out import Out, columns, cut
 from oploop.records import FieldType
@@ -71,7 +72,8 @@ def sync_lines(report: SyncReport, warehouse: Warehouse, out: Out, *, every: boo
     body += examples(plan, warehouse, None if every else EXAMPLES, out)
     body += _limits(report, plan, out)
     if plan.changes:
-        body.append(cost_line(plan.estimate))
+        looks = " · updates one by one: what somebody changes meanwhile is held" if goes_singly(plan) else ""
+        body.append(cost_line(plan.estimate) + looks)
     return [_title(plan, out), *(f"  {line}" for line in body)]
 
 

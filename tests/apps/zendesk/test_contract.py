@@ -109,6 +109,10 @@ async def everything(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:
         )
     await app.send(step("tickets", Op.UPDATE, ("7", {"status": "solved", f"custom_fields.{SPEND_ID}": 5})))
     await app.send(step("tickets", Op.UPDATE, ("7", {"tags": []}), ("8", {"priority": "asap"}), ("9", ticket_update())))
+    stamp = next(t["updated_at"] for t in sandbox.dump("tickets") if t["id"] == 10)
+    for seen in (stamp, "2020-01-01T00:00:00Z"):
+        safe = Change(1, Op.UPDATE, {"id": 10}, {"priority": "high"}, "10", as_read={"updated_at": seen})
+        await app.send(Step("02", "s", "tickets", Op.UPDATE, [safe], conditional=True))
     await app.send(step("users", Op.UPDATE, ("501", {"notes": "n"})))
     await app.send(step("users", Op.UPDATE, ("501", {"role": "king"}), ("502", {"tags": ["vip"]})))
     await app.send(step("organizations", Op.UPDATE, ("50", {"notes": "n"})))
