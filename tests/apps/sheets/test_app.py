@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from oploop.apps.sandbox import Fault
 from oploop.apps.sheets import SheetsConfig, a1
+from oploop.apps.sheets.client import TableConfig
 from oploop.apps.sheets.sandbox import COLUMNS
-from oploop.apps.sheets.tables import typed, written
+from oploop.apps.sheets.tables import Grid, typed, written
 from oploop.apps.transport import LostAnswer
 from oploop.errors import FixConfig
 from oploop.records import Canonical, Op, Outcome
@@ -151,3 +152,25 @@ def test_ranges_are_read_and_written() -> None:
     assert a1.parse("S") == a1.Range("S")
     with pytest.raises(ValueError):
         a1.parse("S!?")
+
+
+def test_columns_are_turned_rows() -> None:
+    kinds = {"k": "text", "n": "number", "d": "date", "on": "boolean"}
+    table = TableConfig.model_validate({"spreadsheet": "x", "sheet": "S", "key": "k", "columns": kinds})
+    sheet = [
+        ["n", "k", "on", "more", "d"],
+        [1, " a ", True, "x", 46024],
+        [2.5, 12.0],
+        [],
+        [3, ""],
+        ["", "b", "", 7, "x"],
+    ]
+    assert Grid(table, sheet).values() == {
+        "k": ["a", "12", "b"],
+        "n": [1, 2.5, None],
+        "d": ["2026-01-02", None, "x"],
+        "on": [True, None, None],
+    }
+    assert Grid(table, sheet).values({"12", "none"})["n"] == [2.5]
+    assert Grid(table, sheet[:1]).values() == {name: [] for name in kinds}
+    assert Grid(table, [sheet[0], [1, "a"]]).values()["d"] == [None], "a column that no row reaches"

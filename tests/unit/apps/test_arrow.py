@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -189,3 +190,16 @@ def test_instants_are_microseconds_and_none_is_zero() -> None:
     assert instants(texts) == [1_767_225_600_123_000, 0, 0, 1_767_225_600_123_000, 1_767_225_600_123_456]
     assert instants([]) == []
     assert instants([None]) == [0]
+
+
+def test_versions_and_deletes_may_be_told_by_columns_that_are_left_out() -> None:
+    found = table(
+        [{"id": 1, "name": "gone", "at": 5}, {"id": 2, "name": "a", "at": 6}],
+        versions=lambda rows: rows["at"].cast(pa.int64()),
+        deleted=lambda rows: pc.equal(rows["name"], "gone"),
+        exclude=("at", "name"),
+    )
+    assert found.column_names == ["id", "more", *META_COLUMNS]
+    assert found["_version"].to_pylist() == [5_000_000, 6_000_000]
+    assert found["_deleted"].to_pylist() == [True, False]
+    assert found["_raw"].to_pylist() == ['{"id":1}', '{"id":2}']
