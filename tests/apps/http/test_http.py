@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
@@ -294,6 +295,24 @@ def test_many_records_made_at_once_are_those_made_one_by_one(template: Any) -> N
     assert many(Columns(chunk, 0, 3), True) == singly
     assert many(Columns(chunk, 1, 2), True) == singly[1:2]
     assert fields == [{"name": "é", "n": 1}, {}, {"day": date(2026, 1, 2)}], "the changes themselves stay as they were"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+async def test_large_bodies_go_packed_where_the_block_says_so(packed: bool) -> None:
+    seen: list[Request] = []
+
+    async def wire(request: Request) -> Answer:
+        seen.append(request)
+        return Answer(200, {}, b"{}", request)
+
+    app = HttpApp("crm", HttpConfig(base_url="http://127.0.0.1:9", gzip=packed), Runtime())
+    app.api._send = wire
+    for text in ("short", "long " * 1000):
+        await app.api.request("POST", "x", json={"text": text})
+    await app.aclose()
+    assert [r.headers.get("Content-Encoding") for r in seen] == [None, "gzip" if packed else None]
+    body = seen[1].body or b""
+    assert orjson.loads(gzip.decompress(body) if packed else body) == {"text": "long " * 1000}
 
 
 def test_an_id_is_a_number_where_the_app_has_numbers_and_no_step_of_an_address() -> None:

@@ -100,6 +100,7 @@ class HttpApp(App):
             auth=_query(config.auth),
             policy=HttpPolicy(config.error, _credential(config.auth), limit.headers if limit is not None else None),
             budget=Budget(runtime, calls=limit.calls, window=limit.per) if limit is not None else None,
+            gzip=config.gzip,
         )
         self.transport = self.api
         self.specs: Mapping[str, StreamSpec] = config.streams

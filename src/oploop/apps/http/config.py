@@ -287,6 +287,7 @@ class HttpConfig(AppConfig):
     auth: Auth | None = None
     headers: dict[str, str] = {}
     limit: Limit | None = None
+    gzip: bool = False  #: bodies of 2 KB or more are sent packed
     check: str | None = None
     error: str = "error"
     streams: dict[str, StreamSpec] = {}
