@@ -19,6 +19,12 @@ from tests.flow.conftest import Desk
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def dsn() -> str:
+    """A file: what a signal ends is the delivery. Processes that die on a server are in test_kill.py."""
+    return ""
+
+
 async def signalled(desk: Desk, writes: int, *numbers: signal.Signals) -> int | None:
     """The exit code of a turn that gets signals, one after the other, once the app has seen so many writing calls."""
     command = [sys.executable, "-m", "tests.fault.turn", str(desk.folder)]

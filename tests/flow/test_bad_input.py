@@ -19,6 +19,12 @@ from tests.flow.conftest import PROJECT, SYNC, Desk
 MODEL = "SELECT i AS ticket_id, 'urgent' AS priority, 'number ' || i AS reason FROM range(1, 11) t(i)"
 
 
+@pytest.fixture
+def on_a_file(desks: Callable[..., Desk]) -> Desk:
+    """For what never gets as far as the warehouse."""
+    return desks()
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -61,26 +67,26 @@ async def test_sql_that_fails_on_a_row_stops_its_own_sync_by_file_and_line(desk:
         ('""', "base_url is empty"),
     ],
 )
-async def test_an_address_that_is_none_names_its_line(desk: Desk, address: str, says: str) -> None:
-    desk.project(PROJECT.replace("${ZENDESK_URL}", address))
-    await desk.model(MODEL)
+async def test_an_address_that_is_none_names_its_line(on_a_file: Desk, address: str, says: str) -> None:
+    on_a_file.project(PROJECT.replace("${ZENDESK_URL}", address))
+    await on_a_file.model(MODEL)
     with pytest.raises(FixConfig, match=says) as e:
-        await desk.turn()
+        await on_a_file.turn()
     assert str(e.value.place) == "oploop.yml:9"
 
 
 @pytest.mark.parametrize("action", ["html", "empty", "truncate", "cut"])
-async def test_an_app_that_does_not_answer_as_one_stops_all_with_its_line(desk: Desk, action: str) -> None:
-    desk.runtime = replace(desk.runtime, sleep=at_once)
-    await desk.model(MODEL)
-    desk.sandbox.faults.append(Fault("users/me", action, times=99))
+async def test_an_app_that_does_not_answer_as_one_stops_all_with_its_line(on_a_file: Desk, action: str) -> None:
+    on_a_file.runtime = replace(on_a_file.runtime, sleep=at_once)
+    await on_a_file.model(MODEL)
+    on_a_file.sandbox.faults.append(Fault("users/me", action, times=99))
     with pytest.raises(OploopError) as e:
-        await desk.turn()
+        await on_a_file.turn()
     assert e.value.exit_code == 2
     assert str(e.value.place) == "oploop.yml:9"
     assert "base_url" in (e.value.mend or "")
-    assert {r.path for r in desk.sandbox.log} == {"/api/v2/users/me"}
-    async with desk.workspace() as ws:
+    assert {r.path for r in on_a_file.sandbox.log} == {"/api/v2/users/me"}
+    async with on_a_file.workspace() as ws:
         assert ws.state.runs() == []  # what never began is no run
 
 
@@ -97,10 +103,10 @@ def a_link_to_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [a_folder, a_link_to_nothing])
-def test_a_sync_that_cannot_be_read_is_not_passed_over(desk: Desk, make: Callable[[Path], None]) -> None:
-    make(desk.folder / "syncs" / "gone.yml")
+def test_a_sync_that_cannot_be_read_is_not_passed_over(on_a_file: Desk, make: Callable[[Path], None]) -> None:
+    make(on_a_file.folder / "syncs" / "gone.yml")
     with pytest.raises(FixConfig, match=r"syncs/gone\.yml: cannot be read"):
-        load_project(desk.folder, {})
+        load_project(on_a_file.folder, {})
 
 
 @pytest.mark.parametrize("name", ["fields.lock", "syncs/gone.yml"])
@@ -110,22 +116,22 @@ def test_a_pipe_is_no_file_and_not_waited_for(desk: Desk, name: str) -> None:
         load_project(desk.folder, {})
 
 
-def test_syncs_must_be_a_folder(desk: Desk) -> None:
-    (desk.folder / "syncs" / "tickets.yml").unlink()
-    (desk.folder / "syncs").rmdir()
-    (desk.folder / "syncs").write_text("model: mart.tickets")
+def test_syncs_must_be_a_folder(on_a_file: Desk) -> None:
+    (on_a_file.folder / "syncs" / "tickets.yml").unlink()
+    (on_a_file.folder / "syncs").rmdir()
+    (on_a_file.folder / "syncs").write_text("model: mart.tickets")
     with pytest.raises(FixConfig, match="syncs: is no folder"):
-        load_project(desk.folder, {})
+        load_project(on_a_file.folder, {})
 
 
 @pytest.mark.parametrize("name", ["", "a-pipe"])
-async def test_a_plan_is_saved_to_a_file_or_not_at_all(desk: Desk, tmp_path: Path, name: str) -> None:
+async def test_a_plan_is_saved_to_a_file_or_not_at_all(on_a_file: Desk, tmp_path: Path, name: str) -> None:
     """A device or a pipe stays what it is: a file in its place would harm the machine."""
     path = Path(name)
     if name:
         path = tmp_path / name
         os.mkfifo(path)
-    async with desk.workspace() as ws:
+    async with on_a_file.workspace() as ws:
         with pytest.raises(FixConfig, match="it is no file"):
             loop.save_plan(ws, [], path)
     assert not name or path.is_fifo()
@@ -151,22 +157,24 @@ def test_a_plan_that_was_tampered_with_is_no_plan(tmp_path: Path, changes: str) 
     ],
 )
 async def test_what_would_quietly_read_nothing_or_everything_is_refused(
-    desk: Desk, read: str, says: str | None
+    on_a_file: Desk, read: str, says: str | None
 ) -> None:
-    desk.project(f"{PROJECT}    read: {{tickets: {read}}}\n")
-    await desk.model(MODEL)
+    on_a_file.project(f"{PROJECT}    read: {{tickets: {read}}}\n")
+    await on_a_file.model(MODEL)
     if says is None:
-        assert (await desk.turn()).status == "ok"
+        assert (await on_a_file.turn()).status == "ok"
         return
     with pytest.raises(FixConfig, match=says) as e:
-        await desk.turn()
+        await on_a_file.turn()
     assert str(e.value.place).startswith("oploop.yml:10")
 
 
-async def test_two_fields_of_one_title_are_named_by_their_ids(desk: Desk) -> None:
+async def test_two_fields_of_one_title_are_named_by_their_ids(on_a_file: Desk) -> None:
     for number in (901, 902):
-        desk.load("ticket_fields", [{"id": number, "type": "text", "title": "Plan", "active": True, "removable": True}])
-    desk.sync(SYNC.replace("[priority]", "{Plan: priority}"))
-    await desk.model(MODEL)
+        on_a_file.load(
+            "ticket_fields", [{"id": number, "type": "text", "title": "Plan", "active": True, "removable": True}]
+        )
+    on_a_file.sync(SYNC.replace("[priority]", "{Plan: priority}"))
+    await on_a_file.model(MODEL)
     with pytest.raises(FixConfig, match="has 2 fields with the title 'Plan' — name it by its id: '901', '902'"):
-        await desk.turn()
+        await on_a_file.turn()

@@ -10,6 +10,12 @@ from tests.flow.conftest import SYNC, Desk
 from tests.flow.test_turns import RANKED
 
 
+@pytest.fixture
+def dsn() -> str:
+    """A file: of what is refused here nothing gets as far as the warehouse."""
+    return ""
+
+
 async def test_wrong_credentials_stop_before_anything_changes(desk: Desk) -> None:
     await desk.model(RANKED)
     text = (desk.folder / "oploop.yml").read_text().replace("${ZENDESK_API_TOKEN}", "wrong")
