@@ -22,7 +22,7 @@ from oploop.activate.convert import canonical, key_form
 from oploop.activate.rules import Rule, besides, rules_of
 from oploop.apps.columns import rows_of
 from oploop.records import Change, FieldType, Stream
-from oploop.warehouse.base import Warehouse, literal, quote_table
+from oploop.warehouse.base import NoRoom, Warehouse, literal, quote_table
 
 #: Statuses of a plan table's rows that are sent.
 SENT = ("create", "update", "archive", "remove")
@@ -202,8 +202,7 @@ def diff(
         select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
     if empty and lasting and rows >= volumes.FROM:
         table = f"oploop_state.{table}"
-        with warehouse.bulk(lasting=False):
-            warehouse.execute(f"CREATE OR REPLACE TABLE {quote_table(table)} AS {select}")
+        _write(bound, warehouse, f"CREATE OR REPLACE TABLE {quote_table(table)} AS {select}")
     else:
         warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     awaited.hold(bound, warehouse, known, table, len(rules), whole=only is None and limit is None)
@@ -221,6 +220,16 @@ def diff(
         holding=_holds(bound, warehouse, table),
     )
     return counted(found, warehouse)
+
+
+def _write(bound: BoundSync, warehouse: Warehouse, statement: str) -> None:
+    """Write a large plan in as little memory as a small one, if that can be."""
+    with warehouse.bulk(lasting=False), warehouse.bounded(volumes.memory(len(bound.fields))):
+        try:
+            warehouse.execute(statement)
+        except NoRoom:
+            warehouse.unbound()
+            warehouse.execute(statement)
 
 
 def _holds(bound: BoundSync, warehouse: Warehouse, table: str) -> bool:

@@ -16,13 +16,16 @@ from oploop.warehouse.base import Warehouse, quote_table
 
 def is_fresh(bound: BoundSync, warehouse: Warehouse, known: sql.Known) -> bool:
     """Whether the app, as it was read, holds no record of the sync's object, and none is remembered."""
-    if not warehouse.columnar or bound.blind or bound.appends or bound.raw_table is None:
+    if not warehouse.columnar or bound.appends:
         return False
     if any(f.in_place or f.ref is not None for f in bound.fields):  # what is wanted depends on more than its row
         return False
     if known.has_records or known.has_parked or known.has_removed:
         return False
-    relations = [quote_table(bound.raw_table), *([known.state] if known.has_state else [])]
+    relations = [known.state] if known.has_state else []
+    if not bound.blind:
+        assert bound.raw_table is not None
+        relations.append(quote_table(bound.raw_table))
     return not any(warehouse.rows(f"SELECT 1 FROM {relation} AS t LIMIT 1") for relation in relations)
 
 

@@ -27,7 +27,7 @@ from oploop.activate.waiting import SAID_SENT
 from oploop.apps.arrow import TIMESTAMP
 from oploop.records import Op, Outcome, Replay
 from oploop.state import JournalStep
-from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+from oploop.warehouse.base import NoRoom, Warehouse, literal, quote, quote_table
 
 #: The message of a create that was acknowledged without the new record's id.
 UNTOLD = "the app did not tell its id"
@@ -184,6 +184,22 @@ def fold(
     Steps without a receipt are unknown. A change that was tried several times counts by its last try. The plan table of a
     large delivery becomes a volume of the ledger.
     """
+    try:
+        _fold(warehouse, run_id, spec, plan_table, planned_at, steps, now)
+    except NoRoom:
+        warehouse.unbound()
+        _fold(warehouse, run_id, spec, plan_table, planned_at, steps, now)
+
+
+def _fold(
+    warehouse: Warehouse,
+    run_id: str,
+    spec: FoldSpec,
+    plan_table: str,
+    planned_at: datetime,
+    steps: Sequence[JournalStep],
+    now: datetime,
+) -> None:
     spread(warehouse, steps)
     _name_new(warehouse, spec, plan_table, steps)
     large = _is_large(warehouse)

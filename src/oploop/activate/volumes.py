@@ -30,6 +30,12 @@ _TABLES = (
 )
 
 
+def memory(fields: int) -> int:
+    """Megabytes that the warehouse may take for a large delivery of so many fields, however many its changes are: two threads
+    have some 100,000 rows each at hand."""
+    return 320 + 4 * fields
+
+
 @dataclass(frozen=True, slots=True)
 class Volume:
     """A plan table in the ledger. `before`, `after`: expressions over its columns."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from oploop.activate import appending, conflicts, ledger, rekeying, sync_runs, volumes
 from oploop.activate import deliver as delivering
 from oploop.activate import diff as diffing
@@ -71,11 +73,14 @@ async def _deliver_alone(ws: Workspace, report: SyncReport, plan: planning.SyncP
     except RetryLater as e:
         report.stop(e.message)
         return
+    large = plan.changes >= volumes.FROM
+    bound = ws.warehouse.bounded(volumes.memory(len(plan.bound.fields))) if large else nullcontext()
     try:
-        if plan.bound.sync.canary and not plan.undoes:
-            await deliver_canary(ws, report, run_id, tell, send)
-        else:
-            await _deliver(ws, report, plan, run_id, tell)
+        with bound:
+            if plan.bound.sync.canary and not plan.undoes:
+                await deliver_canary(ws, report, run_id, tell, send)
+            else:
+                await _deliver(ws, report, plan, run_id, tell)
     finally:
         ws.store.drop_lease(lease)
 

@@ -28,6 +28,10 @@ class SqlError(FixData):
         self.reason = reason
 
 
+class NoRoom(SqlError):
+    """The engine had too little memory for a statement (see `Warehouse.bounded`)."""
+
+
 class Warehouse(Protocol):
     """An open warehouse. One writer; `read_only` ones never change it (temporary tables are allowed).
 
@@ -76,6 +80,15 @@ class Warehouse(Protocol):
 
     def bulk(self, *, lasting: bool) -> AbstractContextManager[None]:
         """Large tables that are written inside are compressed no more than is quick; not at all, unless they are `lasting`."""
+        ...
+
+    def bounded(self, megabytes: int) -> AbstractContextManager[None]:
+        """What would take more memory than this inside goes to the disk, where the engine can. A statement that cannot do with
+        it raises NoRoom."""
+        ...
+
+    def unbound(self) -> None:
+        """Lift the bound, for a statement that cannot do with it."""
         ...
 
     def kept_name(self, name: str) -> str:

@@ -14,7 +14,7 @@ from duckdb.func import PythonUDFType
 
 from oploop.runtime import Runtime
 from oploop.warehouse import duckdb_file, duckdb_values
-from oploop.warehouse.base import SqlError, quote_table
+from oploop.warehouse.base import NoRoom, SqlError, quote_table
 from oploop.warehouse.duckdb_params import written
 from oploop.warehouse.session import Session
 
@@ -29,6 +29,7 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
         super().__init__(connection, read_only=read_only, label=label)
+        self._limit: str | None = None  #: of memory, as it is without a bound
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for the cursors that dlt and SQLMesh open
         connection.execute("SET TimeZone = 'UTC'")
         if not read_only:  # else a run that changes much writes whole tables out time and again, not once at its end
@@ -77,6 +78,22 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
         finally:
             with contextlib.suppress(SqlError):  # a database that a full disk has broken takes no statement
                 self.execute("RESET disabled_compression_methods")
+
+    @contextlib.contextmanager
+    def bounded(self, megabytes: int) -> Iterator[None]:
+        if self._limit is None:
+            [(self._limit,)] = self.rows("SELECT current_setting('memory_limit')")
+        with contextlib.suppress(SqlError):  # more than that is held already, and cannot be let go of
+            self.execute(f"SET memory_limit = '{megabytes}MB'")
+        try:
+            yield
+        finally:
+            self.unbound()
+
+    def unbound(self) -> None:
+        if self._limit is not None:
+            with contextlib.suppress(SqlError):  # RESET changes what is shown, and nothing else
+                self.execute(f"SET memory_limit = '{self._limit}'")
 
     def kept_name(self, name: str) -> str:
         return name
@@ -132,6 +149,8 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
         with self._lock:
             try:
                 yield _execute(self._connection, sql, params)
+            except duckdb.OutOfMemoryException as e:
+                raise NoRoom(one_line(e)) from e
             except duckdb.Error as e:
                 raise SqlError(one_line(e)) from e
 

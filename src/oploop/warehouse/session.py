@@ -70,6 +70,12 @@ class Session(Generic[C]):
                 self._roll_back()
                 raise
 
+    def bounded(self, megabytes: int) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()  # a server has bounds of its own
+
+    def unbound(self) -> None:
+        """There is no bound to lift."""
+
     # -- values ------------------------------------------------------------------------------------------------------
 
     def sql_type(self, kind: FieldType) -> str:

@@ -10,6 +10,7 @@ from oploop.activate import ledger, volumes
 from oploop.activate.retention import retain
 from oploop.errors import FixData
 from oploop.project import Retention
+from oploop.warehouse.base import NoRoom
 from tests.unit.activate.engine import Engine, at
 from tests.unit.activate.test_ledger import CREATES, fold, kept, step, world
 
@@ -128,3 +129,32 @@ def test_a_ledger_of_an_earlier_release_is_opened(engine: Engine) -> None:
     assert w.rows(LOG) == before
     assert w.rows("SELECT count(*) FROM oploop.changes") == [(len(before),)]
     assert w.rows("SELECT count(*) FROM oploop.change_rows") == [(len(before),)]
+
+
+def test_a_fold_that_lacks_memory_is_done_without_the_bound(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = world(engine)
+    _, table = kept(engine, bound)
+    real, tries = ledger._park, []
+
+    def park(*given: Any) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            raise NoRoom("out of memory")
+        real(*given)
+
+    monkeypatch.setattr(ledger, "_park", park)
+    with engine.warehouse.bounded(100):
+        fold(engine, bound, table, [step(1, CREATES)])
+    assert len(tries) == 2
+    assert len(engine.warehouse.rows(LOG)) == CREATES
+
+
+def test_what_takes_more_memory_than_allowed_says_so(duck: Engine) -> None:
+    w = duck.warehouse
+    query = "SELECT max(x) FROM (SELECT list(i) AS x FROM range(10000000) t(i))"
+    with w.bounded(60):
+        with pytest.raises(NoRoom, match="Out of Memory"):
+            w.rows(query)
+        w.unbound()
+        assert len(w.rows(query)) == 1
+    assert len(w.rows(query)) == 1
