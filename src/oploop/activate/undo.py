@@ -17,6 +17,7 @@ from oploop.activate import states
 from oploop.activate.bind import BoundField, BoundSync
 from oploop.activate.convert import canonical
 from oploop.activate.plan import SyncPlan, undo_plan
+from oploop.activate.sql import Known
 from oploop.activate.waiting import noted, pointer
 from oploop.apps.transport import Budget
 from oploop.records import Canonical, Field, FieldType, JsonPath, Object, Op
@@ -219,7 +220,8 @@ def make(
 def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     """One row a record: what undoing would do with it (`__status`), what forbids it, and the fields."""
     cols = ["rec.remote_id AS __remote", "rec.key AS __key", f"{_status()} AS __status"]
-    shapes = [_Shape(bound, warehouse, i) for i in range(len(bound.fields))]
+    known = d.look(bound, warehouse)
+    shapes = [_Shape(bound, warehouse, known, i) for i in range(len(bound.fields))]
     for s in shapes:
         cols += [f"{s.was} AS was{s.i}", f"a.n{s.i} AS b{s.i}", f"rec.in{s.i}", f"{s.why} AS why{s.i}"]
         cols.append(f"CASE WHEN rec.undo{s.i} THEN NULL ELSE {s.taken} END AS taken{s.i}")
@@ -229,7 +231,6 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     inner = (
         f"SELECT {', '.join(cols)} FROM ({_records(bound)}) rec LEFT JOIN ({_app(bound)}) a ON a.rid = rec.remote_id"
     )
-    known = d.look(bound, warehouse)
     if known.has_state:
         inner += f" LEFT JOIN {known.state} s ON s.remote_id = rec.remote_id"
     outer = ["*", f"{_reason(bound)} AS __reason"]
@@ -293,13 +294,12 @@ def _status() -> str:
 class _Shape:
     """The expressions of one field, over the record `rec`, the app's row `a` and the state `s`."""
 
-    def __init__(self, bound: BoundSync, warehouse: Warehouse, i: int) -> None:
+    def __init__(self, bound: BoundSync, warehouse: Warehouse, known: Known, i: int) -> None:
         f, self.i = bound.fields[i], i
         sql_type = warehouse.sql_type(f.field.type)
         self.was = noted(f"rec.first{i}", f.label, f.field.type, sql_type)
         self.taken = f"CAST(json_extract(CAST(rec.last{i} AS JSON), {pointer(f.label)}) AS VARCHAR)"
         left = noted(f"rec.last{i}", f.label, f.field.type, sql_type)
-        known = d.look(bound, warehouse)
         if f.field.name in known.state_fields:
             at, stored = (f"s.{states.state_column(f.field.name, p)}" for p in ("at", "stored"))
             left = f"CASE WHEN {at} IS NOT NULL AND rec.said{i} <> 'unknown' THEN {stored} ELSE {left} END"
