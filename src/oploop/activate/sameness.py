@@ -61,12 +61,14 @@ def _select(bound: BoundSync, known: sql.Known, rules: Sequence[Rule], unsure: s
     model = f"({sql.model_select(bound)})"
     app = ["__remote", *sql.held_columns(bound)]
     joins = f"LEFT JOIN ({sql.live(bound, known)}) a ON a.__join = m.__join LEFT JOIN ({sql.repeated(f'{model} AS d')}) r ON r.dkey = m.__join"
-    fresh = "TRUE"
-    if unsure is not None:
+    fresh, taken = "TRUE", {c: f"a.{c}" for c in app}
+    if unsure is None:  # each acknowledgement is older than what was read, so nobody asks when that was
+        taken |= {"__version": "NULL::BIGINT AS __version", "__read_at": "NULL::TIMESTAMPTZ AS __read_at"}
+    else:
         joins += f" LEFT JOIN ({unsure}) u ON u.remote_id = a.__remote"
         fresh = "u.remote_id IS NULL"
     beside = (
-        f"SELECT m.*, {', '.join(f'a.{c}' for c in app)}, COALESCE(a.__hits, 0) AS __hits, r.dkey IS NOT NULL AS __twice, "
+        f"SELECT m.*, {', '.join(taken.values())}, COALESCE(a.__hits, 0) AS __hits, r.dkey IS NOT NULL AS __twice, "
         f"{fresh} AS __fresh FROM {model} m {joins}"
     )
     unlike = [f"NOT ({sql.differs(f, i, 'n')})" for i, f in enumerate(bound.fields)]
