@@ -91,7 +91,13 @@ class Store:
             return FixConfig(f"{key}: no driver for {self.shown}: {e}", mend=mend)
         if isinstance(e, OSError):
             return RetryLater(f"{key}: cannot list {self.shown}: {e}", mend="run again later")
-        return FixConfig(f"{key}: cannot list {self.shown}: {type(e).__name__}: {e}", mend=f"check {key}")
+        credentials = "Credential" in type(e).__name__
+        mend = (
+            "set options, or the credentials where the storage's own tools look for them"
+            if credentials
+            else f"check {key}"
+        )
+        return FixConfig(f"{key}: cannot list {self.shown}: {type(e).__name__}: {e}", mend=mend)
 
 
 def stamps(info: Mapping[str, Any]) -> tuple[str, float | None]:

@@ -18,6 +18,7 @@ from ulid import ULID
 from oploop import loop
 from oploop.apps.files import FilesApp, FilesConfig
 from oploop.apps.files.reader import matching
+from oploop.apps.storage import Store
 from oploop.apps.transport import LostAnswer
 from oploop.errors import FixConfig, FixData
 from oploop.loop import Options
@@ -380,3 +381,13 @@ async def test_it_is_the_same_on_each_store(store: str, request: pytest.FixtureR
     assert len(box.dump("out/csv")) == 3
     assert not [n for n in box.names() if ".part" in n]
     assert box.options.get("secret", PASSWORD) not in repr(files.config)
+
+
+def test_a_store_without_credentials_says_where_to_put_them() -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    error = Store("s3://acme/drop", "url").failure(NoCredentialsError("Unable to locate credentials"))
+    assert str(error).endswith(
+        "Unable to locate credentials — set options, or the credentials where the storage's own tools look for them"
+    )
