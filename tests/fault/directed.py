@@ -232,6 +232,26 @@ def somebody_comes_between(make: Callable[[World], Directed]) -> None:
     sim.end()
 
 
+def two_wait_for_each_other(make: Callable[[World], Directed]) -> None:
+    """Two new people are each other's boss, a third one is the second's: neither can be made first."""
+    given = world("Ann", "Bob", "Cid", "Dee")
+    assert given.stream is not None
+    boss = FieldMapping("boss", ref=f"{APP}.{OBJECT}", by="code", column="boss")
+    fields = {**given.object.fields, "boss": Field("boss", FieldType.TEXT, source=Column("boss"))}
+    of = {"kAnn": "kBob", "kBob": "kAnn", "kCid": "kBob", "kDee": None}
+    given = replace(
+        given,
+        object=replace(given.object, fields=fields),
+        stream=replace(given.stream, columns={**given.stream.columns, "boss": ColumnType.TEXT}),
+        sync=replace(given.sync, fields=(*given.sync.fields, boss)),
+        fields=("name", "boss"),
+        rows=[{**row, "boss": of[row["code"]]} for row in given.rows],
+    )
+    sim = make(given)
+    sim.go()
+    sim.end()
+
+
 def the_clock_is_set_back(make: Callable[[World], Directed]) -> None:
     """A read of the future must vouch for nothing: a create whose answer was lost is not made again before a read tells."""
     sim = make(world("Ann", create=Operation(1, 1, 1, 1, Replay.LOOKUP, settle=0.0)))
@@ -256,6 +276,7 @@ SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
         an_old_change_comes_last,
         a_listing_is_behind,
         somebody_comes_between,
+        two_wait_for_each_other,
         the_clock_is_set_back,
     )
 }

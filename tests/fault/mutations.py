@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import orjson
 
-from oploop.activate import awaited, conflicts, diff, leaving, ledger, references, sql
+from oploop.activate import awaited, conflicts, diff, leaving, ledger, sql
 from oploop.activate import deliver as delivering
 from oploop.activate.deliver import Deliverer
 from oploop.activate.journal import Journal
@@ -29,7 +29,7 @@ from oploop.apps.transport import Transport
 from oploop.extract import cursors, load, merge
 from oploop.extract.load import Loader
 from oploop.project import Conflict, Mode, OnLeave
-from oploop.records import DELETED, Outcome, Receipt, Step
+from oploop.records import Outcome, Receipt, Step
 from oploop.state import JournalStep
 from tests.fault import directed
 from tests.fault.sim import check, schedule
@@ -214,15 +214,6 @@ def _held_as_left() -> AbstractContextManager[Any]:
     return patch.object(leaving, "_left_base", base)
 
 
-def _deleted_too() -> AbstractContextManager[Any]:
-    real = references.found_by
-
-    def found_by(*args: Any) -> str:
-        return real(*args).replace(f"WHERE NOT r.{DELETED}", "WHERE TRUE")
-
-    return patch.object(references, "found_by", found_by)
-
-
 def _lags(world: World) -> bool:
     return world.behaviour.lag > 0 and world.stream is not None
 
@@ -332,15 +323,7 @@ MUTATIONS = [
         "waits-unsaid",
         "rows that wait for one another wait unsaid",
         _instead(awaited, "hold", lambda *args, **more: None),
-        bites=lambda world: any(m.field == "boss" for m in world.sync.fields),
-        start=worlds.WIDE,
-    ),
-    Mutation(
-        "deleted-is-meant",
-        "a reference means records that were deleted in the app, too",
-        _deleted_too,
-        bites=lambda world: any(m.ref for m in world.sync.fields),
-        start=worlds.WIDE,
+        directed="two wait for each other",
     ),
     Mutation(
         "held-is-left",

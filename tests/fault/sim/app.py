@@ -105,7 +105,8 @@ class SimApp(App):
         body = {"op": step.op.value, "items": items}
         if world.behaviour.jobs and step.op is Op.CREATE:
             return await self._send_job(world, step, body)
-        harmless = operation.replay in (Replay.SAFE, Replay.KEY)
+        # a conditional call that was done would be refused the second time
+        harmless = operation.replay in (Replay.SAFE, Replay.KEY) and not step.conditional
         answer = await self.wire.request("POST", world.name, json=body, idempotent=harmless)
         try:
             results = answer.json()["results"]

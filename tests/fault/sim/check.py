@@ -125,7 +125,11 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def the_ledger_tells_the_truth(sim: Side, ledger: Ledger) -> None:
-    """Sent means done, failed and rejected mean not done, and all that was done is listed as sent or unknown."""
+    """Sent means done, failed and rejected mean not done, all that was done is listed as sent or unknown, and each once."""
+    listed = Counter(("change", r["run_id"], r["number"], 0) for r in ledger.rows)
+    listed += Counter(("outcome", r["run_id"], r["number"], r["seq"]) for r in ledger.outcomes)
+    if twice := [what for what, n in listed.items() if n > 1]:
+        raise Wrong(f"more than once in the ledger: {twice}")
     done = Counter((w.turn, w.key or "") for w in sim.server.log if w.who == US)
     for change, status in ledger.status.items():
         if status in ACKED and not done[change]:
