@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
 from tests.mysql import mysql
 from tests.postgres import cluster
 from tests.warehouses import database, dsn
@@ -14,3 +16,9 @@ __all__ = ["cluster", "database", "dsn", "mysql"]
 # own would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is; and a failure must be the same one in each run.
+settings.register_profile(
+    "oploop", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("oploop")
