@@ -37,7 +37,7 @@ def chunks(*spans: tuple[int, int]) -> list[tuple[int, int]]:
 
 PLAYED = chunks(*((start, middle) for start, middle, _ in MIDDLES))
 #: What the issue lists, and how often at least it befalls a thousand schedules.
-FAULTS = {
+FAULTS: dict[str, float] = {
     "dies before a call": 30,
     "dies after a call": 60,
     "dies after a call without an answer": 4,
@@ -48,7 +48,7 @@ FAULTS = {
     "dies before a commit of the state": 30,
     "dies after a commit of the state": 40,
     "an open transaction is rolled back": 100,
-    "a dead process's call arrives": 2,
+    "a dead process's call arrives": 0.5,
     "lost": 200,
     "timeout": 60,
     "cut": 100,
