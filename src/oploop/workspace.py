@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Literal
 
 from oploop.accounts import AccountFields
-from oploop.activate.bind import AnyColumns, BoundSync, bind
+from oploop.activate.bind import AnyColumns, bind
+from oploop.activate.bound import BoundSync
 from oploop.activate.proving import prove, sql_of
 from oploop.activate.refbind import Referenced
 from oploop.apps.base import App

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from oploop.activate import references, sql
-from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.rules import bad_of, rules_of
 from oploop.warehouse.base import Warehouse, literal, quote_table
 

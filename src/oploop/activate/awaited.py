@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oploop.activate import references, sql
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.rules import first_late
 from oploop.activate.unknowns import waits_for_person
 from oploop.warehouse.base import Warehouse, literal, quote_table

@@ -8,7 +8,7 @@ from functools import partial
 import pyarrow as pa
 
 from oploop.activate import diff as d
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.apps.columns import Chunk, Columns
 from oploop.apps.rowtexts import Member
 from oploop.records import Field, FieldType, Op

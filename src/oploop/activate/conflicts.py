@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from oploop.activate import states
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.jsontext import json_member, lists
 from oploop.activate.plan import SyncPlan
 from oploop.activate.refbind import RAWT

@@ -17,7 +17,7 @@ import orjson
 import pyarrow as pa
 
 from oploop.activate import appending, awaited, fresh, leaving, references, sameness, sql, states, volumes
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.convert import canonical, key_form
 from oploop.activate.rules import Rule, besides, rules_of
 from oploop.apps.columns import rows_of

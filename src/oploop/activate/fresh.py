@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oploop.activate import sql
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.rules import Rule, bad_of
 from oploop.warehouse.base import Warehouse, quote_table
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.records import FieldType
 from oploop.warehouse.base import Warehouse, literal
 

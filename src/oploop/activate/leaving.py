@@ -9,7 +9,7 @@ complete read, is gone already.
 from __future__ import annotations
 
 from oploop.activate import references, sql
-from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.bound import BoundField, BoundSync
 from oploop.project import Adopt, Mode, OnLeave
 from oploop.records import FieldType
 from oploop.warehouse.base import Warehouse, literal, quote_table

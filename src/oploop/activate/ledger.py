@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from oploop.activate import appending, conflicts, rekeying, states, volumes, waiting
 from oploop.activate import diff as d
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.deliver import ON_ITS_WAY
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan

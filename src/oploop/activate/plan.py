@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from oploop.activate import diff as d
-from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.guardrails import SMALL, of_the_model, over_count, over_share, pass_word, passes
 from oploop.apps.budget import Budget, DayLeft, at_least
 from oploop.project import Limit, Mode

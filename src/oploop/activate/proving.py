@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.mapping import MODEL, no_row
 from oploop.errors import FixConfig, FixData, OploopError, Place
 from oploop.project import Sync

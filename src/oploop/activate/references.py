@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.refbind import RAWT, BoundRef
 from oploop.records import DELETED, FieldType
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table

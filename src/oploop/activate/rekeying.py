@@ -13,7 +13,7 @@ from datetime import datetime
 import orjson
 
 from oploop.activate import sql, states
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.mapping import MODEL
 from oploop.errors import FixConfig
 from oploop.warehouse.base import Warehouse, literal, quote_table

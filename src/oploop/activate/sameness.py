@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from oploop.activate import sql
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.rules import Rule, bad_of
 from oploop.warehouse.base import Warehouse, quote_table
 

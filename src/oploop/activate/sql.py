@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from oploop.activate import references
-from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.convert import canonical
 from oploop.activate.jsontext import after_json, json_object
 from oploop.activate.mapping import MODEL

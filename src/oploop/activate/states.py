@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.warehouse.base import Warehouse, literal, quote
 
 

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from oploop.activate import diff as d
 from oploop.activate import states
-from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.convert import canonical
 from oploop.activate.plan import SyncPlan, undo_plan
 from oploop.activate.sql import Known

@@ -16,7 +16,7 @@ from oploop.records import DELETED, Replay
 from oploop.warehouse.base import Warehouse, literal, quote_table, raw_table
 
 if TYPE_CHECKING:
-    from oploop.activate.bind import BoundSync
+    from oploop.activate.bound import BoundSync
 
 
 def was(kind: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from oploop.activate import states, unknowns
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.records import FieldType
 from oploop.warehouse.base import Warehouse, literal
 

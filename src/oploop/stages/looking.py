@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from oploop.activate import diff as diffing
 from oploop.activate import ledger, states, waiting
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.apps.base import App
 from oploop.extract import load_fetched
 from oploop.records import Batch

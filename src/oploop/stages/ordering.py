@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.errors import FixConfig
 from oploop.project import Mode, Sync
 

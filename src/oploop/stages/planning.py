@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
 from oploop.activate import saved, waiting
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.proving import blame
 from oploop.apps.transport import Budget
 from oploop.errors import FixConfig, OploopError

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from oploop.accounts import whose
 from oploop.activate import rekeying, states
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.errors import FixConfig
 from oploop.extract import StreamRequest, StreamResult
 from oploop.extract import extract as extract_streams

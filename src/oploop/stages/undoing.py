@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from oploop.activate import diff as diffing
 from oploop.activate import states, undo
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.plan import SyncPlan
 from oploop.errors import FixConfig
 from oploop.project import Mode, Sync

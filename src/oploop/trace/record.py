@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from oploop.activate import diff as diffing
-from oploop.activate.bind import BoundField, BoundSync
+from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.convert import canonical, key_form
 from oploop.errors import FixConfig, OploopError, did_you_mean
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, Field, FieldType

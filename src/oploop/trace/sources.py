@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.model.base import ColumnSource, Modeler, environment_table
 from oploop.records import META_COLUMNS
 from oploop.trace.nouns import SourceRows, TracedField, TracedSync

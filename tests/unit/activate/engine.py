@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from oploop.activate import diff as diffing
 from oploop.activate import ledger, states
-from oploop.activate.bind import BoundSync, bind
+from oploop.activate.bind import bind
+from oploop.activate.bound import BoundSync
 from oploop.errors import Place
 from oploop.extract.cursors import ensure_table
 from oploop.project import FieldMapping, Sync

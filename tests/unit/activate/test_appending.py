@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from oploop.activate import appending, ledger
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.diff import Diff
 from oploop.activate.plan import make_plan
 from oploop.errors import FixConfig

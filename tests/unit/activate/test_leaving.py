@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from oploop.activate import ledger, states
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.diff import Diff
 from oploop.activate.plan import make_plan
 from oploop.errors import FixConfig

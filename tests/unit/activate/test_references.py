@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from oploop.activate.bind import BoundSync, bind
+from oploop.activate.bind import bind
+from oploop.activate.bound import BoundSync
 from oploop.activate.refbind import Referenced
 from oploop.errors import FixConfig, Place
 from oploop.project import FieldMapping, Mode, OnMiss, OnNull, Sync

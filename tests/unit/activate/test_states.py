@@ -10,7 +10,7 @@ import pytest
 
 from oploop.activate import diff as diffing
 from oploop.activate import ledger, states
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.records import FieldType, Op, Outcome
 from oploop.state import JournalStep

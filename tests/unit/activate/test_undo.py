@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from oploop.activate import diff as diffing
 from oploop.activate import ledger, undo
-from oploop.activate.bind import BoundSync
+from oploop.activate.bound import BoundSync
 from oploop.activate.plan import SyncPlan, make_plan
 from oploop.project import FieldMapping
 from oploop.records import FieldType, Op, Outcome
