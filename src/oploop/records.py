@@ -69,14 +69,6 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class FieldChange:
-    """One field's difference: what the app holds and what the model wants (Python values of the field's type)."""
-
-    before: Any
-    after: Any
-
-
-@dataclass(frozen=True, slots=True)
 class Change:
     """One record's difference. `key` maps the sync's key fields to their values; `number` orders a sync's changes.
 

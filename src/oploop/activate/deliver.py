@@ -260,10 +260,10 @@ class Deliverer:
             self._count(Counter({stands: len(step.changes)} if stands is not None else ()))
             return
         undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
-        if not await self._may_call(step.id):
-            await self._withdraw(entry)
-            return
         try:
+            if not await self._may_call(step.id):
+                await self._withdraw(entry)
+                return
             receipts = await self._timed(replace(step, note=partial(self._note, entry)), until, undone, attempt)
         except asyncio.CancelledError:  # its time is over: the intent stays without a receipt
             self._stop = self._stop or Interrupted()

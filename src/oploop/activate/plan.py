@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeAlias
@@ -109,10 +109,10 @@ def make_plan(
 ) -> SyncPlan:
     """Summarise a plan table, price it and hold it against the guardrails.
 
-    `call_seconds`: what was measured of the object's calls. `allow`: guardrails that the user lets pass this once: "first", "changes", "held=120", "changes=64%".
+    `call_seconds`: what was measured of the object's calls. `allow`: guardrails that the user lets pass this once: "first",
+    "changes", "held=120", "changes=64%".
     """
     bound = diff_.bound
-    counts = {status: diff_.count(status) for status in d.SENT}
     known = diff_.known or d.look(bound, warehouse)
     first = tuple(f.label for f in bound.fields if f.field.name not in known.state_fields)
     before = delivered_before(bound, warehouse, known.names)
@@ -121,40 +121,34 @@ def make_plan(
     whole = not before or 0 < len(first) == len(bound.fields)
     findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, whole, allow)]
     findings += of_the_model(diff_, warehouse, known.names, allow)
-    return SyncPlan(
-        diff=diff_,
-        create=counts["create"],
-        update=counts["update"],
-        archive=counts["archive"],
-        remove=counts["remove"],
-        fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.changes else (),
-        held_reasons=tuple(d.held_reasons(diff_, warehouse)),
-        findings=tuple(findings),
-        estimate=estimate(
-            bound, counts, budget, call_seconds, partial(_busiest, diff_, warehouse), holding=diff_.holding
-        ),
-        first=first,
-        read_at=d.read_began(bound, warehouse),
-    )
+    priced = _priced(diff_, warehouse, budget, call_seconds, fields=diff_.changes > 0)
+    return replace(priced, held_reasons=tuple(d.held_reasons(diff_, warehouse)), findings=tuple(findings), first=first)
 
 
 def undo_plan(diff_: d.Diff, warehouse: Warehouse, *, budget: Budget | None, undoes: tuple[str, ...]) -> SyncPlan:
     """The plan of an undo's plan table. No guardrail holds it: a person asked for just this, and sees it first."""
+    return replace(_priced(diff_, warehouse, budget, None, fields=diff_.rows > 0), undoes=undoes)
+
+
+def _priced(
+    diff_: d.Diff, warehouse: Warehouse, budget: Budget | None, call_seconds: CallTimes | None, *, fields: bool
+) -> SyncPlan:
+    """A plan table counted and priced, which nothing holds yet; `fields`: each field is summarised."""
     bound = diff_.bound
-    counts = {s: diff_.count(s) for s in d.SENT}
+    counts = {status: diff_.count(status) for status in d.SENT}
+    busiest = partial(_busiest, diff_, warehouse)
     return SyncPlan(
         diff=diff_,
         create=counts["create"],
         update=counts["update"],
         archive=counts["archive"],
         remove=counts["remove"],
-        fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if diff_.rows else (),
+        fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if fields else (),
         held_reasons=(),
         findings=(),
-        estimate=estimate(bound, counts, budget, None, partial(_busiest, diff_, warehouse)),
+        estimate=estimate(bound, counts, budget, call_seconds, busiest, holding=diff_.holding),
         first=(),
         read_at=d.read_began(bound, warehouse),
-        undoes=undoes,
     )
 
 

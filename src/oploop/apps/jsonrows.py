@@ -141,7 +141,7 @@ class Columns:
         except ValueError:  # a name that it does not take: with quotes, or control characters
             self._hopeless = True
             return
-        self._decode = msgspec.json.Decoder(record).decode
+        self._how = tuple(self._types), msgspec.json.Decoder(record).decode
 
     def of(self, records: Records) -> dict[str, Sequence[Any]] | None:
         """Values by field: nested ones as `msgspec.Raw`, of a field that is not declared all of them so, UNSET where it is
@@ -150,12 +150,13 @@ class Columns:
         for _ in range(2):
             if self._hopeless or not records:
                 return None
+            names, decode = self._how  # together, as another thread may learn meanwhile
             try:
-                rows = list(map(msgspec.structs.astuple, map(self._decode, records.texts)))
+                rows = list(map(msgspec.structs.astuple, map(decode, records.texts)))
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 self._learn(records)
                 continue
-            columns = dict(zip(self._types, zip(*rows, strict=True), strict=True))
+            columns = dict(zip(names, zip(*rows, strict=True), strict=True))
             return {n: v for n, v in columns.items() if n in self._declared or _any_set(v)}
         return None
 

@@ -83,8 +83,3 @@ def percent(part: int, whole: int) -> str:
         return "0%"
     share = 100 * part / whole
     return f"{share:.0f}%" if share >= 10 or share == 0 else f"{share:.1f}%"
-
-
-def short_id(run_id: str) -> str:
-    """A run's id as far as it is needed to tell runs apart by eye; `status` and `-o json` have it whole."""
-    return run_id[:10] + "…" if len(run_id) > 12 else run_id

@@ -1,4 +1,4 @@
-"""Reading apps into raw tables: Reader + cursor -> Batches -> staging (dlt's Arrow path) -> our merge by version."""
+"""Reading apps into raw tables: Reader + cursor -> Batches -> staging -> merge by version."""
 
 from oploop.extract.cursors import StreamState, stream_states
 from oploop.extract.load import load_fetched

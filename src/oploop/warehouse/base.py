@@ -5,7 +5,7 @@ Statements are written in the dialect of DuckDB where dialects agree; what engin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -48,7 +48,7 @@ class Warehouse(Protocol):
 
     @property
     def connection(self) -> Any:
-        """The driver's own connection, for dlt and SQLMesh, which load and model over it."""
+        """The driver's own connection. Whoever uses it must not do so while others use this object."""
         ...
 
     def session(self) -> Any:
@@ -170,8 +170,3 @@ def quote_table(name: str) -> str:
 def literal(value: str) -> str:
     """A quoted SQL text."""
     return "'" + value.replace("'", "''") + "'"
-
-
-def columns_list(names: Mapping[str, Any] | Sequence[str]) -> str:
-    """Quoted names, comma separated."""
-    return ", ".join(quote(n) for n in names)

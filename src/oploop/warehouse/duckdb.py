@@ -30,7 +30,7 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
         super().__init__(connection, read_only=read_only, label=label)
         self._limit: str | None = None  #: of memory, as it is without a bound
-        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for the cursors that dlt and SQLMesh open
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for the cursors that SQLMesh opens
         connection.execute("SET TimeZone = 'UTC'")
         if not read_only:  # else a run that changes much writes whole tables out time and again, not once at its end
             connection.execute("SET checkpoint_threshold = '256MB'")

@@ -84,6 +84,8 @@ class ScriptedApp(App):
         try:
             for _ in range(len(self.steps) % 3):
                 await asyncio.sleep(0)
+            if act == "silent":
+                await asyncio.Event().wait()
             return self._answer(step, act)
         finally:
             self.now_in_flight[step.op] -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -377,6 +378,22 @@ async def test_an_intent_whose_call_is_not_made_is_withdrawn(post: Any) -> None:
     assert (5, True) in written
     assert office.statuses() == dict.fromkeys(range(1, 5), "failed")
     assert [s.first for s in office.journal()] == [1]
+
+
+async def test_an_intent_that_still_waits_for_its_call_when_the_time_is_over_is_counted_as_unknown(post: Any) -> None:
+    office: Post = post(operation(in_flight=1), creates=8, updates=0)
+    app = ScriptedApp(["silent"], office.runtime)
+
+    async def stop() -> None:
+        for _ in range(10_000):
+            await asyncio.sleep(0)
+            if app.steps and len(office.journal()) == 2:
+                break
+        office.runtime.stop.ask(signal.SIGTERM)
+
+    result, _ = await asyncio.gather(office.deliver(app), stop())
+    assert (len(app.steps), result.interrupted, result.unknown) == (1, True, 8)
+    assert office.statuses() == dict.fromkeys(range(1, 9), "unknown")
 
 
 async def test_nothing_is_sent_when_the_journal_cannot_be_written(post: Any) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 from oploop.apps.hubspot.sandbox_shapes import LINKS, SHOWS_PRIMARY, TYPE_IDS, Refusal, iso
 from oploop.apps.hubspot.sandbox_store import Kind, Store
 
-Link = tuple[int, int]
-
 
 class Associations:
     """Which records are associated, in both directions, under which type ids."""
