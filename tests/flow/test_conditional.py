@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from oploop import loop
+from oploop.apps.sandbox import Fault
 from oploop.cli.out import Out
 from oploop.cli.show_plan import sync_lines
 from oploop.loop import Options
@@ -97,6 +100,29 @@ async def test_what_somebody_keeps_changing_waits_for_the_next_run(desk: Desk) -
     store.update = update  # type: ignore[method-assign]
     assert (await turn(desk)).status == "ok"
     assert desk.tickets("priority")[1] == "high"
+
+
+async def test_a_run_that_is_stopped_while_it_looks_again_is_interrupted(desk: Desk) -> None:
+    desk.sync(BOTH)
+    await desk.model(LOW)
+    await turn(desk)
+    await desk.model(HIGH)
+    busy = Fault("GET .*show_many", "status", status=429, headers={"Retry-After": "30"})
+
+    def people() -> None:
+        desk.edit(2, priority="urgent")
+        desk.sandbox.faults.append(busy)
+
+    async def stop() -> None:
+        for _ in range(3_000):
+            await asyncio.sleep(0.01)
+            if busy.times == 0:
+                break
+        desk.runtime.stop.ask(signal.SIGTERM)
+
+    report, _ = await asyncio.gather(turn(desk, people), stop())
+    (done,) = report.syncs
+    assert (done.status, report.exit_code, done.delivery and done.delivery.failed) == ("interrupted", 143, 1)
 
 
 async def test_tags_are_safe_where_it_costs_no_call_more(desk: Desk) -> None:

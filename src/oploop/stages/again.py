@@ -15,6 +15,7 @@ from oploop.activate.deliver import Delivery
 from oploop.activate.plan import SyncPlan
 from oploop.errors import OploopError
 from oploop.records import Outcome
+from oploop.runtime import Interrupted
 from oploop.stages.looking import fetcher
 from oploop.warehouse.base import quote_table
 from oploop.workspace import Tell, Workspace
@@ -43,6 +44,9 @@ async def send_again(
         try:
             for start in range(0, len(ids), FETCH):
                 await fetcher(ws, plan.bound)(ids[start : start + FETCH])
+        except Interrupted as e:
+            delivery.error = e
+            break
         except OploopError as e:
             delivery.errors.append(f"records that were changed meanwhile cannot be looked at: {e.message}")
             break

@@ -25,11 +25,10 @@ async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, 
     [change] = step.changes
     filling = filling_of(step, change, whole_id)
     try:
-        path = path_of(call.path, filling)
+        path, header = path_of(call.path, filling), _condition(call, step, change)
     except Missing as e:
         return [Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))]
     name = f"{step.id}:{change.number}"
-    header = _condition(call, step, change)
     try:
         # a conditional call that was done would be refused the second time: it is for the caller to send it again
         answer = await _call(
@@ -50,10 +49,15 @@ def filling_of(step: Step, change: Change, whole_id: bool) -> Filling:
 
 
 def _condition(call: Call, step: Step, change: Change) -> dict[str, str]:
-    """The header that makes a call conditional, where it is to be and the record's stamp is known."""
+    """The header that makes a call conditional, where it is to be and the record's stamp is known; Missing for a stamp that no
+    header can carry."""
     stamp = change.as_read.get(call.if_match.field) if step.conditional and call.if_match is not None else None
     if stamp is None or call.if_match is None:
         return {}
+    if not str(stamp).isprintable():
+        raise Missing(
+            f"{call.if_match.field} of the record cannot stand in a header, so nothing tells whether it has changed"
+        )
     return {call.if_match.header: call.if_match.value.replace("{}", str(stamp))}
 
 
