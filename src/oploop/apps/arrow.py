@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import UNSET, Raw
 
-from oploop.apps.jsonrows import Columns, Records
+from oploop.apps.jsonrows import Columns, Records, written
 from oploop.errors import FixData
 from oploop.lean import arrow_alone
 from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
@@ -80,7 +80,7 @@ def table_from_records(
     columns = {name: _values(parsed, name) for name in set[str](stream.columns).union(*parsed)}
     if raw is None:
         shown = [{k: v for k, v in r.items() if k not in hidden} for r in parsed] if hidden else parsed
-        raw = list(map(orjson.dumps, shown))
+        raw = list(map(written, shown))
     return table_from_columns(stream, columns, raw=raw, versions=versions, deleted=deleted, **more)
 
 
@@ -164,14 +164,15 @@ def _joined(texts: Sequence[Any], data: bytes | None = None) -> pa.Array:
 
 
 def _json_texts(values: Sequence[Any]) -> pa.Array:
-    """A JSON column from texts (`msgspec.Raw`; None or UNSET where it is missing), as `orjson.dumps` would write them."""
+    """A JSON column from texts (`msgspec.Raw`; None or UNSET where it is missing). One with needless escapes is written anew: each
+    for itself, so that a value has one text whatever stands beside it."""
     try:
         data = b"".join(values)
     except TypeError:  # some are missing
         values = [v if type(v) is Raw else b"null" for v in values]
         data = b"".join(values)
     if b"\\" in data and (b"\\u" in data or b"\\/" in data):
-        values = [orjson.dumps(orjson.loads(bytes(v))) for v in values]
+        values = [orjson.dumps(orjson.loads(v)) if b"\\u" in v or b"\\/" in v else v for v in map(bytes, values)]
         data = b"".join(values)
     found = _joined(values, data)
     there = pc.not_equal(found, "null")

@@ -24,6 +24,8 @@ from oploop.records import ColumnType
 MOST_UNDECLARED = 300
 #: Bytes of an answer that tell whether it is written with blanks.
 HEAD = 4_096
+#: What msgspec says of a text that does not fit, or is nested deeper than it goes.
+NO_FIT = (msgspec.MsgspecError, RecursionError)
 
 _TYPES: Mapping[ColumnType, Any] = {
     ColumnType.TEXT: str | None,
@@ -80,13 +82,13 @@ def records_in(answer: Answer, name: str, *others: str) -> tuple[dict[str, Any],
     """
     try:
         page = _envelope(name, others).decode(_compact(answer.body))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (*NO_FIT, UnicodeDecodeError):
         body = answer.json()
         found = body.get(name) if isinstance(body, dict) else None
         told = body if isinstance(body, dict) else {}
         if not isinstance(found, list) or not all(isinstance(r, dict) for r in found):
             return told, None
-        return told, Records(list(map(orjson.dumps, found)))
+        return told, Records(list(map(written, found)))
     values = msgspec.structs.astuple(page)
     return {n: v for n, v in zip(others, values[1:], strict=True) if v is not msgspec.UNSET}, Records(values[0])
 
@@ -114,6 +116,16 @@ def _parsed(text: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise FixData("an answer's list holds something that is no record", mend="check base_url")
     return record
+
+
+def written(value: Any) -> bytes:
+    """A parsed value as JSON text."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:  # what it parses to a depth of 1,024 it writes to one of 254
+        raise FixData(
+            "an answer holds a record that is nested too deeply", mend="leave its field out by `exclude`"
+        ) from None
 
 
 class Columns:
@@ -153,7 +165,7 @@ class Columns:
             names, decode = self._how  # together, as another thread may learn meanwhile
             try:
                 rows = list(map(msgspec.structs.astuple, map(decode, records.texts)))
-            except (msgspec.MsgspecError, UnicodeDecodeError):
+            except (*NO_FIT, UnicodeDecodeError):
                 self._learn(records)
                 continue
             columns = dict(zip(names, zip(*rows, strict=True), strict=True))
@@ -197,4 +209,4 @@ def _numbered(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((f"f{i}", name) for i, name in enumerate(names))
 
 
-__all__ = ["Columns", "Records", "records_in", "texts_of"]
+__all__ = ["Columns", "Records", "records_in", "texts_of", "written"]

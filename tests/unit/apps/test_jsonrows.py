@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -133,6 +134,25 @@ def test_an_answer_without_the_list(body: bytes) -> None:
     else:
         assert records is None
     assert told == ({"other": []} if b"other" in body else told)
+
+
+def test_a_value_has_one_text_whatever_stands_beside_it() -> None:
+    beside = [b'{"id":2}', b'{"id":2,"more":"\\u00e9"}']
+    pages = [records_in(answer(b'{"data":[{"id":1,"more":{"p":19.90}},%s]}' % other), "data")[1] for other in beside]
+    stream = Stream("priced", primary_key=("id",), columns={"id": ColumnType.INTEGER, "more": ColumnType.JSON})
+    rows = [table_from_records(stream, p or [], versions=7, extracted_at=NOON).to_pylist()[0] for p in pages]
+    assert [r["more"] for r in rows] == ['{"p":19.90}'] * 2
+
+
+@pytest.mark.parametrize("where", [b"more", b"zzz"])
+@pytest.mark.parametrize(("depth", "error"), [(400, None), (9_000, NotTheApi)])
+def test_a_record_nested_too_deeply_is_null_or_refused(where: bytes, depth: int, error: type[Exception] | None) -> None:
+    body = b'{"data":[{"id":1,"%s":%s"\\u00e9"%s}]}' % (where, b"[" * depth, b"]" * depth)
+    with pytest.raises(error) if error is not None else nullcontext():
+        [row] = table_from_records(
+            STREAM, records_in(answer(body), "data")[1] or [], versions=7, extracted_at=NOON
+        ).to_pylist()
+        assert (row["id"], row[where.decode()], len(row["_raw"]) > depth) == (1, None, True)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b'{"data":[{"id":1}'])
