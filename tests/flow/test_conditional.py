@@ -12,6 +12,7 @@ import orjson
 from oploop import loop
 from oploop.apps.sandbox import Fault
 from oploop.cli.out import Out
+from oploop.cli.overview import look
 from oploop.cli.show_plan import sync_lines
 from oploop.loop import Options
 from oploop.report import RunReport
@@ -97,6 +98,9 @@ async def test_what_somebody_keeps_changing_waits_for_the_next_run(desk: Desk) -
     (done,) = report.syncs
     assert done.delivery is not None
     assert (report.status, done.delivery.failed, done.delivery.calls) == ("failed", 1, 4)
+    async with desk.workspace(read_only=True) as ws:
+        (told,) = look(ws, 10).syncs
+    assert (told["delivered"], told["failed"]) == (0, 1)
     store.update = update  # type: ignore[method-assign]
     assert (await turn(desk)).status == "ok"
     assert desk.tickets("priority")[1] == "high"

@@ -62,10 +62,11 @@ ALTER TABLE oploop.held_log ADD COLUMN IF NOT EXISTS why VARCHAR;
 CREATE TABLE IF NOT EXISTS oploop.sync_runs (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, object VARCHAR NOT NULL, status VARCHAR NOT NULL, rows BIGINT, created BIGINT,
     updated BIGINT, held BIGINT, delivered BIGINT, rejected BIGINT, unknown BIGINT, calls BIGINT, seconds DOUBLE, noted_at TIMESTAMPTZ NOT NULL,
-    archived BIGINT, removed BIGINT
+    archived BIGINT, removed BIGINT, failed BIGINT
 );
 ALTER TABLE oploop.sync_runs ADD COLUMN IF NOT EXISTS archived BIGINT;
 ALTER TABLE oploop.sync_runs ADD COLUMN IF NOT EXISTS removed BIGINT;
+ALTER TABLE oploop.sync_runs ADD COLUMN IF NOT EXISTS failed BIGINT;
 -- In how many rows of its model a field had no value, at each run of a sync that came to its end.
 CREATE TABLE IF NOT EXISTS oploop.field_nulls (
     run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, field VARCHAR NOT NULL, rows BIGINT NOT NULL, nulls BIGINT NOT NULL, noted_at TIMESTAMPTZ NOT NULL

@@ -25,7 +25,7 @@ def note_sync_run(
     """A row of `oploop.sync_runs`, and the rows that were held in this run: `held`, else those of the plan table."""
     with warehouse.transaction():
         warehouse.execute(
-            f"INSERT INTO oploop.sync_runs VALUES ({', '.join('?' * 16)})",
+            f"INSERT INTO oploop.sync_runs VALUES ({', '.join('?' * 17)})",
             (
                 run_id,
                 plan.bound.name,
@@ -43,6 +43,7 @@ def note_sync_run(
                 now,
                 plan.archive,
                 plan.remove,
+                int(delivery.get("failed", 0)),
             ),
         )
         _note_held(warehouse, plan, run_id, now, d.held_rows(plan.diff, warehouse) if held is None else held)

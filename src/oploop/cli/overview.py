@@ -110,16 +110,18 @@ def _streams_of_runs(runs: list[RunRow]) -> list[dict[str, Any]]:
 def _syncs(ws: Workspace, warehouse: Warehouse) -> list[dict[str, Any]]:
     last: dict[str, tuple[Any, ...]] = {}
     parked: dict[str, int] = {}
-    if warehouse.columns("oploop.sync_runs"):
+    noted = warehouse.columns("oploop.sync_runs")
+    if noted:
+        failed = "failed" if "failed" in noted else "0"  # of an earlier release, which did not note it
         rows = warehouse.rows(
-            "SELECT sync, status, noted_at, delivered, rejected, unknown, held, run_id FROM oploop.sync_runs "
+            f"SELECT sync, status, noted_at, delivered, rejected, unknown, held, run_id, {failed} FROM oploop.sync_runs "
             "QUALIFY row_number() OVER (PARTITION BY sync ORDER BY run_id DESC, noted_at DESC) = 1"
         )
         last = {r[0]: r for r in rows}
         parked = dict(warehouse.rows("SELECT sync, count(*) FROM oploop.parked GROUP BY 1"))
     pauses, out = waiting.paused(warehouse), []
     for sync in ws.project.syncs.values():
-        r = last.get(sync.name, (sync.name, None, None, 0, 0, 0, 0, None))
+        r = last.get(sync.name, (sync.name, None, None, 0, 0, 0, 0, None, 0))
         out.append(
             {
                 "sync": sync.name,
@@ -130,6 +132,7 @@ def _syncs(ws: Workspace, warehouse: Warehouse) -> list[dict[str, Any]]:
                 "delivered": r[3],
                 "rejected": r[4],
                 "unknown": r[5],
+                "failed": r[8] or 0,
                 "held": r[6],
                 "parked": parked.get(sync.name, 0),
                 "paused": pauses[sync.name].since if sync.name in pauses else None,
@@ -143,13 +146,13 @@ def _syncs_of_runs(ws: Workspace, runs: list[RunRow]) -> list[dict[str, Any]]:
     for sync in ws.project.syncs.values():
         row: dict[str, Any] = {"sync": sync.name, "object": f"{sync.app}.{sync.object}", "status": None, "at": None}
         row |= dict.fromkeys(("run_id", "paused")) | dict.fromkeys(
-            ("delivered", "rejected", "unknown", "held", "parked"), 0
+            ("delivered", "rejected", "unknown", "failed", "held", "parked"), 0
         )
         for r in runs:
             found = next((s for s in (r.summary or {}).get("syncs", []) if s["sync"] == sync.name), None)
             if found is not None:
                 row |= {"status": found["status"], "at": r.finished_at or r.started_at, "run_id": r.run_id}
-                row |= {k: found[k] for k in ("delivered", "rejected", "unknown", "held")}
+                row |= {k: found[k] for k in ("delivered", "rejected", "unknown", "failed", "held")}
                 break
         out.append(row)
     return out

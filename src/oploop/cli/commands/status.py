@@ -114,6 +114,7 @@ _COUNTS = (
     ("delivered", "sent"),
     ("rejected", "rejected"),
     ("unknown", "unknown"),
+    ("failed", "failed"),
     ("held", "held"),
     ("parked", "parked"),
 )
