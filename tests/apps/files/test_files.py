@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -338,6 +339,8 @@ def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FilesBox]:
 
     # gcsfs asks by gRPC what kind of bucket it has, which the emulator does not speak
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    # it serves one connection at a time, and waits for ever for one that is opened and not used
+    monkeypatch.setattr("http.server.HTTPServer", ThreadingHTTPServer)
     server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="acme")
     server.start()
     try:
