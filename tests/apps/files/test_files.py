@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from http.server import ThreadingHTTPServer
@@ -14,6 +15,7 @@ from typing import Any
 
 import orjson
 import pytest
+from fsspec.registry import _registry
 from ulid import ULID
 
 from oploop import loop
@@ -201,11 +203,13 @@ def test_what_does_not_fit_together_is_refused(block: dict[str, Any], says: str)
         FilesConfig.model_validate({"url": "x", **block})
 
 
-async def test_a_root_that_is_not_there_is_said(tmp_path: Path) -> None:
+async def test_a_root_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = FilesBox(str(tmp_path / "nowhere"))
     with pytest.raises(FixConfig, match=r"url: there is nothing at .*nowhere"):
         await app(missing).check()
     assert "nothing at" in (await app(missing, streams={}).check()).line
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # as without the extra
+    monkeypatch.delitem(_registry, "gs", raising=False)
     for url, says in (("s4://x", "s4"), ("gs://acme/x", r"pip install 'oploop\[gcs\]'")):
         with pytest.raises(FixConfig, match=says):
             await FilesApp("x", FilesConfig(url=url, streams=app(missing).config.streams), Runtime()).check()
