@@ -256,7 +256,11 @@ def _guardrails(diff_: d.Diff, first: tuple[str, ...], whole: bool, allow: Colle
         found.append(_first_run(diff_, allow))
     elif (whole or first) and changes:
         what = "first delivery of this sync" if whole else f"first delivery of {', '.join(first)}"
-        found.append(Finding(name, "first", f"{what}: {changes:,} changes", changes, stop="first" not in allow))
+        found.append(
+            Finding(
+                name, "first", f"{what}: {changes:,} change{'s' * (changes != 1)}", changes, stop="first" not in allow
+            )
+        )
     if not whole:
         over = _over(limits.changes, changes, diff_.rows)
         if over:

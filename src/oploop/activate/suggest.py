@@ -140,7 +140,7 @@ def as_yaml(d: Draft) -> str:
         lines.append("# other fields:")
         lines += [f"#   {_word(n)}: ...{_note(d.about[n])}" for n in d.free_fields[:SHOWN]]
         more = len(d.free_fields) - SHOWN
-        lines += [f"#   and {more} more: oploop apps {d.target.partition('.')[0]}"] if more > 0 else []
+        lines += [f"#   and {more} more: oploop apps {d.target.replace('.', ' ', 1)}"] if more > 0 else []
     return "\n".join(lines) + "\n"
 
 

@@ -31,6 +31,7 @@ _SENT_FIELDS = "CASE WHEN op = 'remove' THEN before ELSE after END"
 
 GONE = "the record is no longer in the app"
 CHANGED = "changed since by somebody"
+UNSEEN = "the app does not show what it holds"
 LATER = "a later run sent it anew"
 ARCHIVED = "archived: bring it back in the app"
 AGAIN = "it is in the app again"
@@ -306,7 +307,7 @@ class _Shape:
         now, then = (_comparable(e, f.field.canonical, f.field.type) for e in (f"a.n{i}", left))
         arms = [
             f"WHEN NOT rec.in{i} THEN NULL WHEN rec.other{i} > rec.run{i} THEN {literal(LATER)}",
-            f"WHEN {now} IS DISTINCT FROM {then} THEN {literal(CHANGED)}",
+            f"WHEN {now} IS DISTINCT FROM {then} THEN {literal(UNSEEN if f.field.source is None else CHANGED)}",
         ]
         if not f.field.nullable:
             arms.append(f"WHEN {self.was} IS NULL THEN {literal(CLEAR)}")

@@ -80,6 +80,8 @@ class AiohttpSender:
                 return Answer(response.status, headers, body, request)
         except aiohttp.ClientHttpProxyError as e:  # it let nothing through
             raise ConnectError(f"the proxy says {e.status} {e.message}") from e
+        except aiohttp.ClientProxyConnectionError as e:
+            raise ConnectError(f"the proxy does not answer: {_why(e)}") from e
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as e:
             raise ConnectError(_why(e)) from e
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as e:

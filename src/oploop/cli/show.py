@@ -7,6 +7,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+import orjson
+
 from oploop.cli.out import cut
 
 #: What a terminal would act on instead of showing: an app's texts are other people's.
@@ -33,6 +35,8 @@ def value(v: Any, columns: int = 48) -> str:
             return number(v)
         case list() | tuple():
             return cut(", ".join(value(x) for x in v) if v else "none", columns)
+        case dict():
+            return cut(clean(orjson.dumps(v, default=str).decode()), columns)
         case "":
             return '""'
         case _:

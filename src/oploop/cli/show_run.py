@@ -176,7 +176,7 @@ def _delivered(s: SyncReport) -> list[str]:
         if n:
             parts.append(f"{n:,} {word}")
     if d.left:
-        parts.append(f"{d.left:,} left as somebody changed them meanwhile")
+        parts.append(f"{d.left:,} left as somebody changed {'it' if d.left == 1 else 'them'} meanwhile")
     if s.read_back is not None:
         seen = [(status, n) for status, n in s.read_back.counts.items() if n]
         if [status for status, _ in seen] == ["confirmed"] and seen[0][1] == d.delivered:

@@ -106,7 +106,7 @@ def failure(error: BaseException) -> str:
 def failed_test(test: Any, error: object, root: Path) -> UnitTestResult:
     """A unit test that failed: what was expected and what came, and where the test stands."""
     text = _ANSI.sub("", str(error))
-    message = _moved(text) or _lists_of_rows(text) or one_line(error)
+    message = (_moved(text) or _lists_of_rows(text) or one_line(error)) + _unnamed(text, test.body)
     place = _place(test.path, root, line_of(test.path, test.test_name))
     return UnitTestResult(test.test_name, False, message, place)
 
@@ -134,6 +134,20 @@ def _moved(text: str) -> str:
         pairs = zip(_cells(lines[0], lines[1])[::2], row[::2], row[1::2], strict=True)
         said += [f"row {n}: {name} should be {wanted}, is {got}" for name, wanted, got in pairs if wanted != got]
     return _some(said)
+
+
+def _unnamed(text: str, body: dict[str, Any]) -> str:
+    """What helps where a column differs that the test's outputs do not name: a new one of the model's, most often."""
+    _, _, table = text.partition("\n\n")
+    lines, outputs = table.splitlines(), str(body.get("outputs"))
+    if not _moved(text):
+        return ""
+    new = [
+        c
+        for c in dict.fromkeys(_cells(lines[0], lines[1])[::2])
+        if not re.search(rf"\b{re.escape(c)}\b", outputs, re.I)
+    ]
+    return f" (the test does not name {', '.join(new)}: `partial: true` under `outputs` leaves it out)" if new else ""
 
 
 def _lists_of_rows(text: str) -> str:

@@ -113,6 +113,7 @@ def duration(value: Any, place: Place, name: str) -> float:
         seconds = sum(float(n) * _UNITS[u] for n, u in _PART.findall(value))
         if seconds > 0:
             return seconds
+        raise FixConfig(f"{name} must be more than 0", mend="leave it out, or give it some time", place=place)
     raise FixConfig(
         f"{name} must be a time span", mend=f"write it with a unit, like `{name}: 1h` (s, m, h, d, w)", place=place
     )

@@ -298,12 +298,20 @@ def _says(
     return "nothing to send"
 
 
+#: What parked changes wait for, where it is not another value of the model's.
+_WAITS = {
+    "conflict": "waits for a decision",
+    "tug-of-war": "waits for a decision",
+    "unknown": "waits until a read shows it",
+}
+
+
 def _parked(ws: Workspace, b: BoundSync, key: str) -> str:
     rows = ws.warehouse.rows("SELECT reason, message FROM oploop.parked WHERE sync = ? AND key = ?", (b.name, key))
     if not rows:
         return "waits until something changes"
     reason, message = rows[0]
-    return f"{reason}{f' ({message})' if message else ''}; waits until the model wants another value"
+    return f"{reason}{f' ({message})' if message else ''}; {_WAITS.get(reason, 'waits until the model wants another value')}"
 
 
 def _why(
@@ -330,6 +338,8 @@ def _why(
     when = f"sent {_ago(ws, t.sent_at)}" if t.sent_at is not None else ""
     if t.sent_at is not None and not seen:
         return f"{when}; no read has shown it yet"
+    if when and f.field.source is None:
+        return f"{when}; the app does not show what it holds"
     if _alike(t.wanted, t.now, f.field.canonical):
         if t.sent_at is not None and unsure is not None and t.sent_at >= unsure[0]:
             return f"{when}, and it was there; the last {unsure[1]:g} s of edits are not shown yet"

@@ -144,6 +144,13 @@ async def test_a_proxy_that_refuses_has_let_nothing_through(tmp_path: Path) -> N
     assert "wrong" not in str(refused.value)
 
 
+async def test_a_proxy_that_is_not_there_is_named(tmp_path: Path) -> None:
+    app = crm(tmp_path, "http://127.0.0.1:1", "{proxy: http://127.0.0.1:9}")
+    with pytest.raises(Exception, match=r"cannot reach .*the proxy does not answer: .*127\.0\.0\.1:9"):
+        await app.check()
+    await app.aclose()
+
+
 async def test_an_answer_may_take_as_long_as_is_said(tmp_path: Path) -> None:
     async with an_api(wait=0.6) as url:
         assert "answers" in await checked(crm(tmp_path, url, "{timeout: 20s}"))
@@ -159,7 +166,7 @@ async def test_an_answer_may_take_as_long_as_is_said(tmp_path: Path) -> None:
         ("{proxy: http://proxy.acme.example:3128}", "plain http, which is for this machine alone, would leave it"),
         ("{ca: none.pem}", "none.pem is not there"),
         ("{ca: oploop.yml}", "holds no certificates"),
-        ("{timeout: 0s}", "oploop.yml:8: timeout must be a time span"),
+        ("{timeout: 0s}", "oploop.yml:8: timeout must be more than 0"),
         ("{timeout: 30}", "oploop.yml:8"),
         ("{verify: false}", "oploop.yml:8"),
         ("{proxy: '${NO_SUCH_PROXY}'}", "NO_SUCH_PROXY"),

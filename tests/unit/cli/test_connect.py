@@ -52,6 +52,14 @@ def test_an_app_that_answers_is_added_and_read(fresh: Path, zendesk: ZendeskSand
     assert run("extract", folder=fresh).code == 0
 
 
+def test_a_sync_that_names_the_app_may_be_there_before_it(fresh: Path) -> None:
+    (fresh / "syncs/users.yml").write_text("model: a.b\nto: segment.identify\nkey: {userId: id}\nfields: [x]\n")
+    assert "there is no app 'segment'" in run("extract", folder=fresh).err
+    done = run("connect", "segment", "--set", "logs=./logs", "--unchecked", folder=fresh)
+    assert done.code == 0, done.err
+    assert "segment" in load_project(fresh).apps
+
+
 def test_line_ends_stay_as_they_are(fresh: Path) -> None:
     text = (fresh / "oploop.yml").read_bytes().replace(b"\n", b"\r\n")
     (fresh / "oploop.yml").write_bytes(text)
@@ -87,7 +95,8 @@ def test_a_person_is_asked_and_the_secret_stays_out_of_sight(fresh: Path) -> Non
         command = [sys.executable, "-m", "oploop", "connect", "stripe", "--set", f"base_url={sandbox.url}"]
         with subprocess.Popen(command, cwd=fresh, stdin=theirs, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
-            answers = {b"api_key: ": f"{key}\n".encode(), b"what syncs need): ": b"customers\n"}
+            answers = {b"api_key: ": f"{key}\n".encode(), b"what syncs need): ": b"customer\n"}
+            again = b"has no stream 'customer'"
             said = b""
             while True:
                 try:
@@ -99,6 +108,9 @@ def test_a_person_is_asked_and_the_secret_stays_out_of_sight(fresh: Path) -> Non
                 said += part
                 for question in [q for q in answers if q in said]:
                     os.write(ours, answers.pop(question))
+                if again and again in said:  # a stream mistyped is asked for again
+                    again = b""
+                    os.write(ours, b"customers\n")
         os.close(ours)
     assert process.returncode == 0, said
     assert key.encode() not in said

@@ -135,6 +135,10 @@ def test_unit_tests_run(life: Life) -> None:
     ("rows", "said"),
     [
         ("{customer: bee, total: 2}", "row 1: customer should be bee, is a"),
+        (
+            "{customer: a}",
+            "total should be None, is 1.0 (the test does not name total: `partial: true` under `outputs`",
+        ),
         ("{customer: a, total: 1}\n        - {customer: b, total: 1}", "no row with customer b, total 1"),
         (
             f"{{customer: {'a' * 90}1, total: 7}}",

@@ -138,7 +138,7 @@ CONFIG = [
     ("name: a\napps:\n  x: {read: {t: {since: yesterday}}}", 3, "since is no date", "2025-01-31"),
     ("name: a\napps:\n  x: {read: {t: {since: 2025}}}", 3, "since is no date", "2025-01-31"),
     ("name: a\napps:\n  x: {read: {t: {every: 60}}}", 3, "every must be a time span", "every: 1h"),
-    ("name: a\napps:\n  x: {read: {t: {every: 0s}}}", 3, "every must be a time span", "every: 1h"),
+    ("name: a\napps:\n  x: {read: {t: {every: 0s}}}", 3, "every must be more than 0", "leave it out"),
     ("name: a\napps:\n  x: {read: 5}", 3, "read holds a number", "[customers, charges]"),
     ("name: a\napps:\n  x:\n    read:\n      - t\n      - t", 6, "stream 't' stands twice", "remove one"),
     ("name: a\napps:\n  x: {budget: {share: 0.5}}", 3, "share must be a percentage", "share: 20%"),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from oploop.cli.command import Cli
 from oploop.cli.command import command as make
-from oploop.cli.opening import http_trace, load
+from oploop.cli.opening import http_trace
 
 if TYPE_CHECKING:
     from oploop.apps.base import Account, App
     from oploop.errors import FixConfig
-    from oploop.project import AppBlock, Project
+    from oploop.project import AppBlock
 
 
 @make(
@@ -45,23 +46,25 @@ def command(
     """
     from oploop.apps.registry import app_class
     from oploop.errors import FixConfig
+    from oploop.project import find_project
     from oploop.project.connect import NewApp, add_app, with_app
 
-    project, cls = load(cli), app_class(app_type)
+    # Syncs and alerts are not looked at: they may stand there already, and name the app that is added now.
+    root, cls = find_project(cli.folder if cli.folder is not None else Path.cwd()), app_class(app_type)
     name = name or app_type
     if not name.isidentifier() or name != name.lower():
         raise FixConfig(f"{name!r} cannot be an app's name", mend="use small letters, digits and _")
-    text = (project.root / "oploop.yml").read_text(encoding="utf-8")
+    text = (root / "oploop.yml").read_text(encoding="utf-8")
     with_app(text, NewApp(name, app_type, {}))  # a name that is taken is found before anything is asked
-    settings, secrets = _settings(project, cls, name, given)
+    settings, secrets = _settings(root, cls, name, given)
     app = NewApp(name, app_type, settings)
     try:
-        account, streams = (None, list(cls.streams)) if unchecked else _try(cli, app.block(project.root, secrets))
+        account, streams = (None, list(cls.streams)) if unchecked else _try(cli, app.block(root, secrets))
     except FixConfig as e:
         raise _told_how(e, cls, name, settings) from None
     chosen = _streams(cli, read, streams, name)
     app = NewApp(name, app_type, settings, chosen)
-    files = [p.name for p in add_app(project.root, app, secrets)]
+    files = [p.name for p in add_app(root, app, secrets)]
     line = account.line if account is not None else "not called"
     cli.out.data({"app": name, "type": app_type, "account": line, "streams": streams, "read": chosen, "files": files})
     cli.out.line(f"{cli.out.mark(account is not None or None)} {cli.out.bold(name)}: {line}")
@@ -72,9 +75,7 @@ def command(
     return 0
 
 
-def _settings(
-    project: Project, cls: type[App], name: str, given: tuple[str, ...]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _settings(root: Path, cls: type[App], name: str, given: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     """The block's keys, and the secrets that no variable holds yet."""
     from oploop.errors import FixConfig, did_you_mean
     from oploop.project.block import is_secret
@@ -93,7 +94,7 @@ def _settings(
             raise FixConfig(f"{key} is a secret, and a command line is no place for one", mend=mend)
         settings[key] = _typed(value, fields[key])
     secrets: dict[str, str] = {}
-    variables = Variables(project.root)
+    variables = Variables(root)
     for key in (k for k in asked(cls) if k not in settings):
         variable, secret = variable_name(name, key), is_secret(fields[key])
         if secret and variables.get(variable):
@@ -165,15 +166,26 @@ def _try(cli: Cli, block: AppBlock) -> tuple[Account, list[str]]:
 
 
 def _streams(cli: Cli, read: str | None, streams: list[str], name: str) -> list[str]:
-    """Which streams to read."""
-    from oploop.errors import FixConfig, did_you_mean
+    """Which streams to read; who mistypes one is asked again, since what was typed before would be lost."""
+    from oploop.errors import FixConfig
 
-    if read is None and sys.stdin.isatty() and streams and not cli.out.json:
-        cli.out.note(f"{name} can be read: {', '.join(streams)}")
-        read = click.prompt(
+    if read is not None or not sys.stdin.isatty() or not streams or cli.out.json:
+        return _known_streams(read or "", streams, name)
+    cli.out.note(f"{name} can be read: {', '.join(streams)}")
+    while True:
+        said = click.prompt(
             "streams to read, with commas between (none: what syncs need)", default="", err=True, show_default=False
         )
-    chosen = [s.strip() for s in (read or "").split(",") if s.strip()]
+        try:
+            return _known_streams(said, streams, name)
+        except FixConfig as e:
+            cli.out.note(str(e))
+
+
+def _known_streams(said: str, streams: list[str], name: str) -> list[str]:
+    from oploop.errors import FixConfig, did_you_mean
+
+    chosen = [s.strip() for s in said.split(",") if s.strip()]
     for stream in chosen:
         if stream not in streams:
             raise FixConfig(f"{name} has no stream {stream!r}", mend=did_you_mean(stream, streams))
