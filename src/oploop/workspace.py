@@ -129,8 +129,9 @@ class Workspace:
     @functools.cached_property
     def storage(self) -> Storage:
         """Warehouse, state and tokens."""
-        made = Storage(self.project, self.runtime, self.command, self.read_only, self.wait, self.on_wait)
-        return self._storage or made
+        if self._storage is not None:
+            return self._storage
+        return Storage(self.project, self.runtime, self.command, self.read_only, self.wait, self.on_wait)
 
     @property
     def state(self) -> StateReader:

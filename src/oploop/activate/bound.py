@@ -78,9 +78,8 @@ class BoundSync:
     explain: tuple[str, ...]
     others: frozenset[str] = frozenset()  #: the names of the project's other syncs
     order: tuple[str, ...] = ()  #: over MODEL: who goes first
-    lost: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  #: custom fields that the app no longer has as they were, and why
+    #: custom fields that the app no longer has as they were, and why
+    lost: Mapping[str, str] = dataclasses.field(default_factory=dict)
     undoing: bool = False  #: what is planned takes runs back
     stamped: str = "NULL"  #: over RAWT: the record's stamp as it was read, where the app tells one (see Condition)
 

@@ -44,9 +44,8 @@ class Diff:
     whole: bool = True
     nulls: dict[str, int] = field(default_factory=dict)
     known: sql.Known | None = None  #: what the statement was made from
-    holding: bool = (
-        False  #: a field with `conflict: hold` is sent over what was sent before, where updates can be conditional
-    )
+    #: a field with `conflict: hold` is sent over what was sent before, where updates can be conditional
+    holding: bool = False
 
     @property
     def stands(self) -> bool:

@@ -125,9 +125,16 @@ def make_plan(
     return replace(priced, held_reasons=tuple(d.held_reasons(diff_, warehouse)), findings=tuple(findings), first=first)
 
 
-def undo_plan(diff_: d.Diff, warehouse: Warehouse, *, budget: Budget | None, undoes: tuple[str, ...]) -> SyncPlan:
+def undo_plan(
+    diff_: d.Diff,
+    warehouse: Warehouse,
+    *,
+    budget: Budget | None,
+    call_seconds: CallTimes | None,
+    undoes: tuple[str, ...],
+) -> SyncPlan:
     """The plan of an undo's plan table. No guardrail holds it: a person asked for just this, and sees it first."""
-    return replace(_priced(diff_, warehouse, budget, None, fields=diff_.rows > 0), undoes=undoes)
+    return replace(_priced(diff_, warehouse, budget, call_seconds, fields=diff_.rows > 0), undoes=undoes)
 
 
 def _priced(

@@ -29,9 +29,8 @@ class RefKnown:
     has_records: bool
     vouched: datetime | None
     makers: tuple[str, ...] = ()
-    own: str = (
-        "model"  #: of a reference to the sync's own object: a relation with the keys of the rows that make records
-    )
+    #: of a reference to the sync's own object: a relation with the keys of the rows that make records
+    own: str = "model"
 
 
 def found_by(ref: BoundRef, known: RefKnown) -> str:

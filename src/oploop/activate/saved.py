@@ -93,12 +93,10 @@ def restrict(diff_: d.Diff, warehouse: Warehouse, rows: list[list[str]]) -> tupl
     saved = pa.table(
         {"key": [r[0] for r in rows], "op": [r[1] for r in rows], "after": [r[2] for r in rows]}, schema=_SCHEMA
     )
-    table, same = (
-        quote_table(
-            diff_.table
-        ),  # of the fresh plan, which may stand in the warehouse; what is kept of it is temporary
-        f"f.key = p.__key AND f.op = p.__status AND f.after = {after_json(diff_.bound)}",
-    )
+    table = quote_table(
+        diff_.table
+    )  # of the fresh plan, which may stand in the warehouse; what is kept of it is temporary
+    same = f"f.key = p.__key AND f.op = p.__status AND f.after = {after_json(diff_.bound)}"
     warehouse.register("oploop_saved", saved)
     try:
         warehouse.execute(

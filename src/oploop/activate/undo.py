@@ -16,7 +16,7 @@ from oploop.activate import diff as d
 from oploop.activate import states
 from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.convert import canonical
-from oploop.activate.plan import SyncPlan, undo_plan
+from oploop.activate.plan import CallTimes, SyncPlan, undo_plan
 from oploop.activate.sql import Known
 from oploop.activate.waiting import noted, pointer
 from oploop.apps.transport import Budget
@@ -195,6 +195,7 @@ def make(
     *,
     table: str,
     budget: Budget | None,
+    call_seconds: CallTimes | None = None,
 ) -> UndoPlan:
     """The plan of what `gather` found, compared with the app as it was read last. Changes nothing."""
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_undo AS {_judged(bound, warehouse)}")
@@ -215,7 +216,9 @@ def make(
     counts = dict(warehouse.rows(f"SELECT __status, count(*) FROM {quote_table(table)} GROUP BY 1"))
     diff = d.Diff(bound, table, (), sum(counts.values()), counts, whole=False)
     reasons, left = _left(bound, warehouse, missing)
-    return UndoPlan(undo_plan(diff, warehouse, budget=budget, undoes=asked.runs), reasons, left)
+    return UndoPlan(
+        undo_plan(diff, warehouse, budget=budget, call_seconds=call_seconds, undoes=asked.runs), reasons, left
+    )
 
 
 def _judged(bound: BoundSync, warehouse: Warehouse) -> str:

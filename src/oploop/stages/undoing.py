@@ -13,7 +13,7 @@ from oploop.errors import FixConfig
 from oploop.project import Mode, Sync
 from oploop.report import SyncReport
 from oploop.stages.looking import fetcher, verify
-from oploop.stages.planning import budget_of
+from oploop.stages.planning import budget_of, times_of
 from oploop.warehouse.base import literal
 from oploop.workspace import Event, Selection, Tell, Workspace, nobody
 
@@ -126,7 +126,8 @@ async def plan_runs(
         await fetch(ids[start : start + FETCH])
     await verify(ws, [wide], within_run=False)
     table = diffing.plan_table_name(bound.name, ws.runtime.new_id())
-    made = undo.make(wide, ws.warehouse, asked, missing, table=table, budget=budget_of(ws, wide))
+    budget, took = budget_of(ws, wide), times_of(ws, wide)
+    made = undo.make(wide, ws.warehouse, asked, missing, table=table, budget=budget, call_seconds=took)
     return made.plan, list(made.reasons), list(made.left)
 
 

@@ -96,10 +96,12 @@ def _text(expression: str) -> str:
 
 
 def json_keys(expr: str) -> str:
+    """See `Warehouse.json_keys`."""
     return f"unnest(json_keys(CAST({expr} AS JSON)))"
 
 
 def json_of(members: Sequence[tuple[str, str]]) -> str | None:
+    """See `Warehouse.json_of`."""
     if len({name.lower() for name, _ in members}) < len(members):  # a struct tells its fields apart by more than case
         return None
     return f"CAST(to_json({{{', '.join(f'{literal(name)}: {e}' for name, e in members)}}}) AS VARCHAR)"

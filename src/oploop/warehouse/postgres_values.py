@@ -60,8 +60,10 @@ def list_merge(expression: str, add: Sequence[str], remove: Sequence[str]) -> st
 
 
 def json_keys(expr: str) -> str:
+    """See `Warehouse.json_keys`."""
     return f"oploop_json_keys({expr})"
 
 
 def json_of(members: Sequence[tuple[str, str]]) -> str | None:
+    """See `Warehouse.json_of`."""
     return None

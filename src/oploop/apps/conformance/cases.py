@@ -67,8 +67,8 @@ class ObjectCase:
     `fields(i)`: all that the i-th new record is made of, with the key's fields; no two alike. `changed(i)`: what an
     update of it sends. `key`: the names of the key's fields. `bad`: fields with which the app refuses a record. `calls`: a
     regular expression for the requests that write it; None where it is written without any (a database, files).
-    `kind`: how `Sandbox.dump(kind)` calls the
-    records, where not as the object. `existing`: of an object that cannot be created: put so many records into the sandbox, return their ids.
+    `kind`: how `Sandbox.dump(kind)` calls the records, where not as the object. `existing`: of an object that cannot be
+    created: put so many records into the sandbox, return their ids.
     """
 
     object: str

@@ -60,9 +60,8 @@ class MixpanelSandbox(Sandbox):
         self.store = Store(self.now, self.timezone)
         self._asked: dict[str, deque[datetime]] = defaultdict(deque)
         self._sessions: dict[str, list[dict[str, Any]]] = {}
-        self.tables: dict[
-            str, dict[str, Any]
-        ] = {}  #: lookup tables by id; the rows of each, as texts, with the header first
+        #: lookup tables by id; the rows of each, as texts, with the header first
+        self.tables: dict[str, dict[str, Any]] = {}
         self._replaced: deque[datetime] = deque()
 
     def load(self, kind: str, records: list[dict[str, Any]]) -> None:

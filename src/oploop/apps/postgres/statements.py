@@ -1,9 +1,9 @@
 """One set-based statement for a batch: staged rows into a table, and which of them it took.
 
 Rows are staged in a temporary table: `n` the change's number, `k0..` the texts that find its row, `c0..` the values,
-`m0..` whether a value is sent (only where not all rows send it), `g0..` what columns must still hold. A statement's answer has a row (n, id, taken) for
-each change that is not simply done: its id where the database made it (THERE for a row that is there, and was left alone as it is
-no longer as it was read), and whether the table took it.
+`m0..` whether a value is sent (only where not all rows send it), `g0..` what columns must still hold. A statement's answer
+has a row (n, id, taken) for each change that is not simply done: its id where the database made it (THERE for a row that is
+there, and was left alone as it is no longer as it was read), and whether the table took it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from oploop.records import Op
 STAGE = "pg_temp.oploop_stage"
 DONE = "pg_temp.oploop_done"
 BAD = "pg_temp.oploop_bad"
-
+#: In place of an id: the row is there, and not as it was read.
 THERE = "there"
 
 #: Rows that are tried at once where some of a batch are bad, before each is tried alone.

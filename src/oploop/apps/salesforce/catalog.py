@@ -41,8 +41,9 @@ JOB_SECONDS = 10.0
 LAG = 2.0
 #: Fields of a record that stand for several others, or are files: not read and not written.
 SKIPPED = frozenset({"address", "location", "base64", "complexvalue", "datacategorygroupreference"})
+#: Tells whether a record was changed.
+STAMP = "LastModifiedDate"
 #: By which time of theirs records are read on, the first that an object has.
-STAMP = "LastModifiedDate"  #: tells whether a record was changed
 CLOCKS = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
 
 _TYPES: Mapping[str, tuple[ColumnType, FieldType]] = {
