@@ -226,13 +226,16 @@ def estimate(
 
 
 def _step_time(bound: BoundSync, op: Op, operation: Operation, size: int, times: CallTimes) -> CallTime:
-    """What a step of so many changes takes: as it was measured, else as the app says, else as most calls do."""
+    """What a step of so many changes takes: as it was measured, else as the app says, else as most calls do.
+
+    What takes one call always does; what is asked after until it ends (`Operation.calls`) takes as many as it took.
+    """
     kind = call_kind(bound, op, operation, size)
     n = 1 if kind is CallKind.SINGLE else operation.calls
     known = times.get((op, kind))
     if known is None:
         return CallTime(operation.seconds if operation.seconds is not None else n * CALL_SECONDS, n)
-    return CallTime(known.seconds, known.calls if kind is CallKind.JOB else n)
+    return CallTime(known.seconds, known.calls if n > 1 else n)
 
 
 def _busiest(diff_: d.Diff, warehouse: Warehouse, status: str, field: str) -> int:

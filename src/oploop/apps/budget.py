@@ -186,8 +186,8 @@ class Budget:
         )
 
     def seconds_for(self, calls: int) -> float:
-        """How long it takes at the least under this budget until so many calls may be made, in seconds."""
-        return at_least(calls, self.calls, self.window)
+        """How long it takes at the least until so many calls may be made, after those made already, in seconds."""
+        return self._purse.wait_for(calls, self._runtime.monotonic(), self.calls, self.window, self._margin)
 
 
 def at_least(calls: int, allowed: int, window: float) -> float:

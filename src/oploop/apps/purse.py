@@ -76,6 +76,23 @@ class Purse:
             self.day = self.day._replace(remaining=max(0, self.day.remaining - free))
         return free, 0.0
 
+    def wait_for(self, wanted: int, now: float, calls: int, window: float, margin: float) -> float:
+        """Seconds until the last of so many more calls may be made, if nobody else calls meanwhile."""
+        if wanted <= 0:
+            return 0.0
+        lasts = window + margin
+        allowed = max(1, int(calls * self.grown(now, window)))
+        windows, nth = divmod(wanted - 1, allowed)  # each call goes when the one `allowed` before it is a window old
+        used = [(at, n) for at, n in self.sent if at > now - lasts]
+        nth -= max(0, allowed - sum(n for _, n in used))
+        at = self.not_before
+        for sent, n in used:
+            if nth < 0:
+                break
+            nth -= n
+            at = max(at, sent + lasts)
+        return windows * lasts + max(0.0, at - now)
+
     def grown(self, now: float, window: float) -> float:
         """To how much of the rate it is cut down now."""
         return min(1.0, self.factor + GROW * max(0.0, now - self.cut_at) / window)
@@ -113,6 +130,9 @@ class SharedPurse:
 
     def take(self, now: float, calls: int, window: float, margin: float, want: int, life: float) -> tuple[int, float]:
         return self._with(lambda p: p.take(now, calls, window, margin, want, life))
+
+    def wait_for(self, wanted: int, now: float, calls: int, window: float, margin: float) -> float:
+        return self._with(lambda p: p.wait_for(wanted, now, calls, window, margin))
 
     def pause(self, until: float) -> None:
         self._with(lambda p: p.pause(until))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from typing import Any
 
 import pytest
 
@@ -129,11 +131,60 @@ async def test_a_lock_that_is_held_is_waited_for_and_a_change_by_id_is_found(box
     with box.server.admin(box.name) as other, other.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("UPDATE people SET score = 1")
-        import asyncio
-
         sending = asyncio.create_task(send(app, "people", Op.UPDATE, [Change(1, Op.UPDATE, {}, {"name": "A"}, "1")]))
         await asyncio.sleep(0.2)
         assert not sending.done()
         cursor.execute("COMMIT")
         assert (await sending)[1].outcome is Outcome.OK
     assert box.sql("SELECT name, score FROM people") == [("A", 1)]
+
+
+async def test_a_deadlock_is_tried_again(box: MySqlBox) -> None:
+    """The server gives up one of two transactions that wait for each other; when it is ours, the step is sent anew, whole."""
+    app = people(box)
+    box.sql("INSERT INTO people (email) VALUES ('a'), ('b')")
+    box.sql("CREATE TABLE weight (n INT)")
+    updates = [Change(n, Op.UPDATE, {}, {"name": "ours"}, str(n)) for n in (1, 2)]
+    await send(
+        app, "people", Op.UPDATE, [Change(1, Op.UPDATE, {}, {"name": "made"}, "1")]
+    )  # the table of steps is made
+    with box.server.admin(box.name) as other, other.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO weight VALUES " + ", ".join(["(1)"] * 500))  # the lighter one is given up
+        cursor.execute("UPDATE people SET score = 1 WHERE id = 2")
+        sending = asyncio.create_task(send(app, "people", Op.UPDATE, updates))
+        await _waits(cursor)
+        assert app.transport is not None
+        calls = app.transport.calls
+        await asyncio.to_thread(cursor.execute, "UPDATE people SET score = 1 WHERE id = 1")
+        cursor.execute("COMMIT")
+        receipts = await sending
+    assert {r.outcome for r in receipts.values()} == {Outcome.OK}
+    assert app.transport.calls > calls, "its first try was given up"
+    assert box.sql("SELECT name, score FROM people ORDER BY id") == [("ours", 1), ("ours", 1)]
+
+
+async def test_a_connection_that_is_gone_before_the_commit_is_made_anew(box: MySqlBox) -> None:
+    """Server has gone away: nothing of the transaction was done, and it is done once."""
+    app = people(box)
+    box.sql("INSERT INTO people (email) VALUES ('a')")
+    with box.server.admin(box.name) as other, other.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("UPDATE people SET score = 1")
+        sending = asyncio.create_task(send(app, "people", Op.UPDATE, [Change(1, Op.UPDATE, {}, {"name": "A"}, "1")]))
+        waiting = await _waits(cursor)
+        cursor.execute(f"KILL {waiting}")
+        cursor.execute("COMMIT")
+        assert (await sending)[1].outcome is Outcome.OK
+    assert box.sql("SELECT name, score FROM people") == [("A", 1)]
+    assert box.sql("SELECT count(*) FROM oploop_steps") == [(1,)]
+
+
+async def _waits(cursor: Any) -> int:
+    """The connection of a transaction that waits for a lock, once there is one."""
+    for _ in range(400):
+        cursor.execute("SELECT trx_mysql_thread_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
+        if found := cursor.fetchall():
+            return int(found[0][0])
+        await asyncio.sleep(0.025)
+    raise TimeoutError("nobody waits for a lock")

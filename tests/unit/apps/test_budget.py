@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import stat
 import time
 from pathlib import Path
@@ -174,3 +175,23 @@ async def test_two_processes_use_nearly_all_of_an_enforced_limit_and_are_hardly_
     used, refused = await measure(410)
     assert used >= 0.95
     assert refused < 0.001
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_how_long_calls_will_take_counts_those_that_were_made_in_the_present_window(
+    seed: int, tmp_path: Path
+) -> None:
+    chance, clock = random.Random(seed), Clock()
+    budget = shared(clock, tmp_path, 20) if seed % 2 else Budget(clock.runtime(), calls=20, window=60.0)
+    for _ in range(chance.randint(0, 50)):
+        clock.seconds += chance.choice((0.0, 0.5, 9.0))
+        await budget.take()
+    if seed % 5 == 0:
+        budget.pause(17.0)
+    wanted = chance.choice((1, 7, 20, 21, 67))
+    said, began = budget.seconds_for(wanted), clock.seconds
+    for _ in range(wanted):
+        await budget.take()
+    assert said == pytest.approx(clock.seconds - began, abs=1.0), "a window's 250th part a window, and its milliseconds"
+    assert budget.seconds_for(0) == 0
+    budget.close()
