@@ -102,7 +102,7 @@ CASES = {
     "http: batches of 10": Case(
         lambda runtime: HttpSandbox(runtime=runtime, limit=20), {"limit": LIMITED, "objects": TENS},
         "model: main.rows\nto: http.imports\nkey: email\nfields: [name]\n",
-        "'p' || i || '@x' AS email, 'P ' || i AS name", 15, 420, 50.0,
+        "'p' || i || '@x' AS email, 'P ' || i AS name", 15, 250, 50.0,
     ),
     "stripe: singles under a limit a second": Case(
         lambda runtime: StripeSandbox(runtime=runtime, rate_limit=25), {"rate_limit": 10},
@@ -163,14 +163,20 @@ class Desk:
         return report.run_id, sync
 
 
+def steps_took(sync: SyncReport) -> set[float]:
+    """How many calls steps took in the mean."""
+    assert sync.delivery is not None
+    return {t.calls for t in sync.delivery.times.values()}
+
+
 @pytest.mark.parametrize("name", list(CASES))
 async def test_the_plan_tells_calls_and_time_of_its_delivery(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     desk = Desk(case, tmp_path)
     with desk.box.running() as url:
         desk.set_up(url)
-        await desk.turn(case.first)
-        rows, shares = case.first, list[float]()
+        _, sync = await desk.turn(case.first)
+        rows, shares, asked = case.first, list[float](), steps_took(sync)
         for _ in range(TRIES):
             rows = rows + case.later if case.anew else case.later
             desk.box.log.clear()
@@ -179,6 +185,8 @@ async def test_the_plan_tells_calls_and_time_of_its_delivery(name: str, tmp_path
             assert sync.delivery is not None
             said, took = sync.plan.estimate, sync.delivery
             refused = sum(e.status == 429 for e in desk.box.log)
+            if steps_took(sync) != asked:  # jobs went on for longer, or shorter, than the first ones
+                continue
             assert said.calls <= took.calls <= said.calls + refused
             lasted = max(t.seconds for t in took.times.values())
             if not refused and lasted < took.seconds * BUSY:
