@@ -84,7 +84,7 @@ class Purse:
         allowed = max(1, int(calls * self.grown(now, window)))
         windows, nth = divmod(wanted - 1, allowed)  # each call goes when the one `allowed` before it is a window old
         used = [(at, n) for at, n in self.sent if at > now - lasts]
-        nth -= max(0, allowed - sum(n for _, n in used))
+        nth -= allowed - sum(n for _, n in used)
         at = self.not_before
         for sent, n in used:
             if nth < 0:
