@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import orjson
 
-from oploop.activate import awaited, conflicts, diff, leaving, ledger, sql
+from oploop.activate import awaited, conflicts, diff, leaving, ledger, spreading, sql
 from oploop.activate import deliver as delivering
 from oploop.activate.deliver import Deliverer
 from oploop.activate.journal import Journal
@@ -108,7 +108,7 @@ def _taken_as_sent(n: int, s: JournalStep) -> tuple[object, ...]:
     return _step_row(n, replace(s, outcome=s.outcome or Outcome.OK))
 
 
-_step_row = ledger._step_row
+_step_row = spreading._step_row
 
 
 def _piecemeal() -> AbstractContextManager[Any]:
@@ -232,7 +232,7 @@ MUTATIONS = [
     Mutation(
         "intent-is-receipt",
         "a call that was begun counts as done, without its receipt",
-        _instead(ledger, "_step_row", _taken_as_sent),
+        _instead(spreading, "_step_row", _taken_as_sent),
     ),
     Mutation(
         "partial-receipt",
@@ -242,7 +242,7 @@ MUTATIONS = [
     Mutation(
         "failed-is-sent",
         "a failed change is folded as sent",
-        lambda: patch.dict(ledger.STATUS, {Outcome.RETRY: "sent"}),
+        lambda: patch.dict(spreading.STATUS, {Outcome.RETRY: "sent"}),
     ),
     Mutation("piecemeal-fold", "the fold is no transaction", _piecemeal, directed="dies anywhere in a fold"),
     Mutation("ids-forgotten", "the ids of new records are not remembered", _instead(Journal, "record", _no_ids)),

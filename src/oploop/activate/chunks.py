@@ -12,7 +12,7 @@ from oploop.activate.bound import BoundSync
 from oploop.apps.columns import Chunk, Columns
 from oploop.apps.rowtexts import Member
 from oploop.records import Field, FieldType, Op
-from oploop.warehouse.base import Warehouse, literal, quote_table
+from oploop.warehouse.base import NoRoom, Warehouse, literal, quote_table
 
 #: Changes of a plan table that are sorted at once: what the warehouse holds in memory for a delivery.
 PAGE = 200_000
@@ -75,13 +75,23 @@ def spans(bound: BoundSync, warehouse: Warehouse, table: str) -> list[tuple[Op, 
 
 
 def _paged(bound: BoundSync, warehouse: Warehouse, table: str, first: int, last: int) -> Iterator[pa.RecordBatch]:
-    columns = d.change_columns(bound, "wc")
     for low in range(first, last + 1, PAGE):
-        high = min(low + PAGE - 1, last)
-        yield from warehouse.stream(
-            f"SELECT {columns} FROM {quote_table(table)} WHERE __number BETWEEN {low} AND {high} ORDER BY __number",
-            batch_rows=50_000,
-        )
+        high, done = min(low + PAGE - 1, last), low - 1
+        try:
+            for batch in _page(bound, warehouse, table, low, high):
+                done = batch.column("__number")[-1].as_py()
+                yield batch
+        except NoRoom:  # what of the page has come is not read again
+            warehouse.unbound()
+            yield from _page(bound, warehouse, table, done + 1, high)
+
+
+def _page(bound: BoundSync, warehouse: Warehouse, table: str, first: int, last: int) -> Iterator[pa.RecordBatch]:
+    return warehouse.stream(
+        f"SELECT {d.change_columns(bound, 'wc')} FROM {quote_table(table)} WHERE __number BETWEEN {first} AND {last} "
+        "ORDER BY __number",
+        batch_rows=50_000,
+    )
 
 
 def _gathered(batches: Iterator[pa.RecordBatch], want: int) -> Iterator[pa.RecordBatch]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from oploop.activate import states
+from oploop.activate import states, volumes
 from oploop.activate.bound import BoundSync
 from oploop.activate.jsontext import json_member, lists
 from oploop.activate.plan import SyncPlan
@@ -86,12 +86,15 @@ def park_tugs(
         fights = f"SELECT p.__key AS key, {value} AS wanted FROM {sent} WHERE o.status = 'sent' AND p.c{i} AND p.d{i}"
         if not warehouse.rows(f"SELECT 1 FROM ({fights}) AS f LIMIT 1"):
             continue
+        before = (
+            f"(SELECT run_id, sync, number FROM oploop.change_log l WHERE l.sync = {sync} AND l.app = {app} AND l.object = {obj} "
+            f"AND l.key IN (SELECT key FROM ({fights}) AS g))"
+        )
         past = (
             f"SELECT l.key, CAST(json_extract(CAST(l.after AS JSON), {where}) AS VARCHAR) AS value, "
-            "row_number() OVER (PARTITION BY l.key ORDER BY l.run_id DESC) AS n FROM oploop.change_log l "
+            f"row_number() OVER (PARTITION BY l.key ORDER BY l.run_id DESC) AS n FROM ({volumes.among(warehouse, before)}) l "
             "JOIN oploop.change_outcomes c ON c.run_id = l.run_id AND c.sync = l.sync AND c.number = l.number "
-            f"WHERE c.seq = 1 AND c.status = 'sent' AND l.sync = {sync} AND l.app = {app} AND l.object = {obj} "
-            f"AND l.key IN (SELECT key FROM ({fights}) AS g) AND json_exists(CAST(l.after AS JSON), {where})"
+            f"WHERE c.seq = 1 AND c.status = 'sent' AND json_exists(CAST(l.after AS JSON), {where})"
         )
         warehouse.execute(
             f"INSERT INTO oploop.parked {_COLUMNS} SELECT {sync}, {app}, {obj}, f.key, 'tug-of-war', f.wanted, "

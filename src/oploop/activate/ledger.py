@@ -7,14 +7,12 @@ sync's file has changed meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from importlib import resources
-from itertools import pairwise
 
 import orjson
-import pyarrow as pa
 
 from oploop.activate import appending, conflicts, rekeying, states, volumes, waiting
 from oploop.activate import diff as d
@@ -22,24 +20,15 @@ from oploop.activate.bound import BoundSync
 from oploop.activate.deliver import ON_ITS_WAY
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
+from oploop.activate.spreading import spread
 from oploop.activate.unknowns import waits_for_person, was
 from oploop.activate.waiting import SAID_SENT
-from oploop.apps.arrow import TIMESTAMP
-from oploop.records import Op, Outcome, Replay
+from oploop.records import Op, Replay
 from oploop.state import JournalStep
 from oploop.warehouse.base import NoRoom, Warehouse, literal, quote, quote_table
 
 #: The message of a create that was acknowledged without the new record's id.
 UNTOLD = "the app did not tell its id"
-#: Ledger statuses of the journal's outcomes.
-STATUS = {
-    Outcome.OK: "sent",
-    Outcome.REJECTED: "rejected",
-    Outcome.RETRY: "failed",
-    Outcome.CHANGED: "failed",
-    Outcome.DEFERRED: "deferred",
-    Outcome.UNKNOWN: "unknown",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +165,13 @@ def fold(
     spec: FoldSpec,
     plan_table: str,
     planned_at: datetime,
-    steps: Sequence[JournalStep],
+    steps: Iterable[JournalStep],
     now: datetime,
 ) -> None:
     """Take a delivery's journal into the ledger, all or nothing, and let go of its plan table.
 
-    Steps without a receipt are unknown. A change that was tried several times counts by its last try. The plan table of a
-    large delivery becomes a volume of the ledger.
+    `steps` may be gone through more than once; those without a receipt are unknown. A change that was tried several times
+    counts by its last try. The plan table of a large delivery becomes a volume of the ledger.
     """
     try:
         _fold(warehouse, run_id, spec, plan_table, planned_at, steps, now)
@@ -197,11 +186,10 @@ def _fold(
     spec: FoldSpec,
     plan_table: str,
     planned_at: datetime,
-    steps: Sequence[JournalStep],
+    steps: Iterable[JournalStep],
     now: datetime,
 ) -> None:
-    spread(warehouse, steps)
-    _name_new(warehouse, spec, plan_table, steps)
+    spread(warehouse, steps, plan_table, spec.keys)
     large = _is_large(warehouse)
     with warehouse.bulk(lasting=not large), warehouse.transaction():
         _append(warehouse, run_id, spec, plan_table, planned_at, now, large=large)
@@ -221,93 +209,10 @@ def _fold(
             warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
 
 
-_STEPS = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("first", pa.int64()),
-        ("last", pa.int64()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("attempts", pa.int32()),
-        ("sent_at", TIMESTAMP),
-        ("acked_at", TIMESTAMP),
-        ("version", pa.int64()),
-    ]
-)
-_EXCEPTIONS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("status", pa.string()), ("error", pa.string())])
-_IDS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("new_id", pa.string())])
-
-
-def spread(warehouse: Warehouse, steps: Sequence[JournalStep]) -> None:
-    """The journal as the temporary table `oploop_outcomes`: one row for each change that was begun, its last try only.
-
-    Only steps, exceptions and new ids pass through Python; the changes themselves are found by their numbers.
-    """
-    rows = [_step_row(n, s) for n, s in enumerate(steps)]
-    exceptions = [(n, number, STATUS[Outcome(o)], e) for n, s in enumerate(steps) for number, o, e in s.exceptions]
-    ids = [(n, number, new_id) for n, s in enumerate(steps) for number, new_id in s.ids]
-    names: dict[str, tuple[Sequence[tuple[object, ...]], pa.Schema]] = {
-        "oploop_steps": (rows, _STEPS),
-        "oploop_exceptions": (exceptions, _EXCEPTIONS),
-        "oploop_ids": (ids, _IDS),
-    }
-    for name, (values, schema) in names.items():
-        arrays = [pa.array([v[i] for v in values], f.type) for i, f in enumerate(schema)]
-        warehouse.register(name, pa.Table.from_arrays(arrays, schema=schema))
-    try:
-        last_try = (
-            "QUALIFY row_number() OVER (PARTITION BY s.number ORDER BY s.step DESC) = 1" if _tried_again(steps) else ""
-        )
-        warehouse.execute(
-            "CREATE OR REPLACE TEMP TABLE oploop_outcomes AS SELECT s.number, "
-            "CASE WHEN e.step IS NOT NULL THEN e.status ELSE s.status END AS status, "
-            "CASE WHEN e.step IS NOT NULL THEN e.error ELSE s.error END AS error, s.attempts, i.new_id, s.sent_at, s.acked_at, "
-            "s.version FROM (SELECT unnest(generate_series(first, last)) AS number, * FROM oploop_steps) s "
-            "LEFT JOIN oploop_exceptions e ON e.step = s.step AND e.number = s.number "
-            f"LEFT JOIN oploop_ids i ON i.step = s.step AND i.number = s.number {last_try}"
-        )
-    finally:
-        for name in names:
-            warehouse.unregister(name)
-
-
-def _name_new(warehouse: Warehouse, spec: FoldSpec, plan_table: str, steps: Sequence[JournalStep]) -> None:
-    """Fill in the ids of new records where they are values of a key field, as steps say in short."""
-    for name in sorted({s.ids_from for s in steps if s.ids_from is not None}):
-        given = " OR ".join(f"number BETWEEN {a} AND {b}" for a, b in _ranges(s for s in steps if s.ids_from == name))
-        warehouse.execute(
-            f"UPDATE oploop_outcomes SET new_id = CAST(p.k{spec.keys.index(name)} AS VARCHAR) FROM {quote_table(plan_table)} p "
-            f"WHERE p.__number = number AND p.__remote IS NULL AND status = 'sent' AND ({given})"
-        )
-
-
-def _ranges(steps: Iterable[JournalStep]) -> list[tuple[int, int]]:
-    """What steps cover, as few ranges as can be."""
-    found: list[tuple[int, int]] = []
-    for first, last in sorted((s.first, s.last) for s in steps):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(last, found[-1][1]))
-        else:
-            found.append((first, last))
-    return found
-
-
 def all_unknown(warehouse: Warehouse, run_id: str, sync: str, plan_table: str, at: datetime) -> list[JournalStep]:
     """A journal that says of every change of a plan table that it may have been sent."""
     [(last,)] = warehouse.rows(f"SELECT max(__number) FROM {quote_table(plan_table)}")
     return [JournalStep(run_id, sync, "lost", 1, last, 1, Op.UPSERT, at)] if last else []
-
-
-def _tried_again(steps: Sequence[JournalStep]) -> bool:
-    """Whether some change stands in more than one step."""
-    spans = sorted((s.first, s.last) for s in steps)
-    return any(first <= last for (_, last), (first, _) in pairwise(spans))
-
-
-def _step_row(n: int, s: JournalStep) -> tuple[object, ...]:
-    status = STATUS[s.outcome] if s.outcome is not None else "unknown"
-    error = s.error if s.outcome is not None else "the run died before the answer"
-    return (n, s.first, s.last, status, error, s.attempt, s.began_at, s.ended_at or s.began_at, s.version)
 
 
 def _joined(plan_table: str) -> str:

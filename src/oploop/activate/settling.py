@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
 from oploop.activate.deliver import version_of
@@ -20,7 +20,7 @@ def noted(step: JournalStep) -> bool:
 
 
 async def settle(
-    app: App, warehouse: Warehouse, spec: FoldSpec, table: str, steps: Sequence[JournalStep], now: datetime
+    app: App, warehouse: Warehouse, spec: FoldSpec, table: str, steps: Iterable[JournalStep], now: datetime
 ) -> list[JournalStep]:
     """Fill in the receipts of noted steps that have none; the steps that were filled in.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from oploop.activate import diff as d
-from oploop.activate import states
+from oploop.activate import states, volumes
 from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.convert import canonical
 from oploop.activate.plan import CallTimes, SyncPlan, undo_plan
@@ -172,16 +172,18 @@ def gather(bound: BoundSync, warehouse: Warehouse, names: Sequence[str], asked: 
         key = f" AND lower(replace(l.key, chr(31), ',')) = lower({literal(asked.key.strip())})"
     here = f"l.app = {literal(bound.sync.app)} AND l.object = {literal(bound.sync.object)}"
     warehouse.execute(
-        "CREATE OR REPLACE TEMP TABLE oploop_undo_all AS SELECT l.run_id, l.sync, l.key, l.op, l.before, l.after, o.status, "
+        "CREATE OR REPLACE TEMP TABLE oploop_undo_all AS SELECT l.run_id, l.sync, l.number, l.key, l.op, o.status, "
         f"o.remote_id, {inside}{key} AS inside, EXISTS (SELECT 1 FROM oploop.undone u WHERE u.run_id = l.run_id) AS of_undo "
         "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, arg_max(status, seq) AS status, "
         "max(remote_id) AS remote_id FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"WHERE {here} AND o.status NOT IN {NOTHING_DONE}"
     )
+    of_them = "oploop_undo_all WHERE remote_id IN (SELECT remote_id FROM oploop_undo_all WHERE inside)"
+    logged = volumes.among(warehouse, f"(SELECT run_id, sync, number FROM {of_them})")
     warehouse.execute(
-        "CREATE OR REPLACE TEMP TABLE oploop_undo_log AS SELECT * FROM oploop_undo_all WHERE remote_id IN "
-        "(SELECT remote_id FROM oploop_undo_all WHERE inside)"
+        f"CREATE OR REPLACE TEMP TABLE oploop_undo_log AS SELECT u.*, l.before, l.after FROM (SELECT * FROM {of_them}) u "
+        f"JOIN ({logged}) l ON l.run_id = u.run_id AND l.sync = u.sync AND l.number = u.number"
     )
     rows = warehouse.rows("SELECT DISTINCT remote_id FROM oploop_undo_log ORDER BY 1")
     return [r[0] for r in rows]

@@ -50,14 +50,21 @@ class Volume:
     planned_at: datetime
     release: str | None
 
-    def select(self) -> str:
-        """Its rows as those of `oploop.change_rows`."""
+    def select(self, wanted: str | None = None) -> str:
+        """Its rows as those of `oploop.change_rows`; `wanted`: a table of (run_id, sync, number), just those that it has."""
         run, sync, app, obj = map(literal, (self.run_id, self.sync, self.app, self.object))
         release = "NULL" if self.release is None else literal(self.release)
         at = f"TIMESTAMPTZ {literal(self.planned_at.isoformat())}"
+        some = "" if wanted is None else f" WHERE __number IN ({self.of(wanted)})"
         return (
             f"SELECT {run}, {sync}, __number, {app}, {obj}, __key, __status, {self.before}, {self.after}, __why, {at}, {release} "
-            f"FROM {quote_table(self.plan_table)}"
+            f"FROM {quote_table(self.plan_table)}{some}"
+        )
+
+    def of(self, changes: str) -> str:
+        """A select of the numbers of its changes that `changes` has, a table of (run_id, sync, number)."""
+        return (
+            f"SELECT number FROM {changes} AS w WHERE run_id = {literal(self.run_id)} AND sync = {literal(self.sync)}"
         )
 
 
@@ -100,11 +107,23 @@ def add(warehouse: Warehouse, volume: Volume) -> None:
     _show(warehouse)
 
 
+def among(warehouse: Warehouse, wanted: str) -> str:
+    """A select of the ledger's rows of some changes, for which JSON is made of no others: a join with `oploop.change_log` makes
+    it of a whole volume first. `wanted`: a table of (run_id, sync, number), or a select of these in parentheses."""
+    runs = set(warehouse.rows(f"SELECT DISTINCT run_id, sync FROM {wanted} AS w"))
+    columns = ", ".join(f"r.{c}" for c in _COLUMNS.split(", "))
+    rows = (
+        f"SELECT {columns} FROM oploop.change_rows r JOIN (SELECT DISTINCT run_id, sync, number FROM {wanted} AS w) a "
+        "ON a.run_id = r.run_id AND a.sync = r.sync AND a.number = r.number"
+    )
+    return " UNION ALL ".join([rows, *(v.select(wanted) for v in standing(warehouse) if (v.run_id, v.sync) in runs)])
+
+
 def forget(warehouse: Warehouse, old: str) -> None:
     """Take changes out of the volumes; `old`: a table of (run_id, sync, number). Within the caller's transaction."""
     gone = []
     for v in standing(warehouse):
-        mine = f"SELECT number FROM {old} WHERE run_id = {literal(v.run_id)} AND sync = {literal(v.sync)}"
+        mine = v.of(old)
         if not warehouse.rows(f"{mine} LIMIT 1"):
             continue
         warehouse.execute(f"DELETE FROM {quote_table(v.plan_table)} WHERE __number IN ({mine})")

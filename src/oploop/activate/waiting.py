@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from oploop.activate import states, unknowns
+from oploop.activate import states, unknowns, volumes
 from oploop.activate.bound import BoundSync
 from oploop.records import FieldType
 from oploop.warehouse.base import Warehouse, literal
@@ -79,15 +79,19 @@ def say(warehouse: Warehouse, bound: BoundSync, where: str, *, sent: bool, now: 
     status, error = ("sent", None) if sent else ("failed", "not sent, as a person said")
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
     rid = "p.key" if bound.blind else "o.remote_id"
+    own = f"p.reason = 'unknown' AND p.sync = {literal(bound.name)}"
+    asked = (
+        "(SELECT l.run_id, l.sync, l.number FROM oploop.change_log l JOIN oploop.parked p ON l.run_id = p.run_id AND l.key = p.key "
+        f"AND l.app = p.app AND l.object = p.object WHERE {own})"
+    )
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_said AS SELECT l.run_id, l.sync, l.number, l.op, l.after, p.key, o.seq, "
         f"COALESCE(o.sent_at, l.planned_at) AS sent_at, {rid} AS rid FROM oploop.parked p "
-        "JOIN oploop.change_log l ON l.run_id = p.run_id AND l.key = p.key AND l.app = p.app AND l.object = p.object "
+        f"JOIN ({volumes.among(warehouse, asked)}) l ON l.run_id = p.run_id AND l.key = p.key AND l.app = p.app AND l.object = p.object "
         "JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, max(remote_id) AS remote_id, "
         "max(sent_at) AS sent_at FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
-        f"WHERE o.status = 'unknown' AND p.reason = 'unknown' AND p.key IN (SELECT key FROM oploop.parked WHERE {where}) "
-        f"AND p.sync = {literal(bound.name)}"
+        f"WHERE o.status = 'unknown' AND {own} AND p.key IN (SELECT key FROM oploop.parked WHERE {where})"
     )
     with warehouse.transaction():
         warehouse.execute(

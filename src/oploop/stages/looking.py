@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oploop.activate import diff as diffing
-from oploop.activate import ledger, states, waiting
+from oploop.activate import ledger, states, volumes, waiting
 from oploop.activate.bound import BoundSync
 from oploop.apps.base import App
 from oploop.extract import load_fetched
@@ -55,6 +55,7 @@ def target_of(ws: Workspace, b: BoundSync) -> Target | None:
         watched,
         diffing.vouched_until(b, ws.warehouse),
         b.stream.lag,
+        volumes.among,
     )
 
 

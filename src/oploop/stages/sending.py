@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 from oploop.activate import appending, conflicts, ledger, rekeying, sync_runs, volumes
@@ -15,6 +16,7 @@ from oploop.report import SyncReport
 from oploop.stages.again import send_again
 from oploop.stages.canary import deliver_canary
 from oploop.stages.looking import verify
+from oploop.state import JournalStep
 from oploop.warehouse.base import SqlError
 from oploop.workspace import Event, Tell, Workspace, nobody
 
@@ -24,7 +26,7 @@ async def recover(ws: Workspace) -> list[str]:
     can still tell what became of it."""
     done = []
     for run_id, spec, table, at in ledger.unfolded(ws.warehouse):
-        steps = ws.store.steps(run_id, spec.sync)
+        steps: Iterable[JournalStep] = ws.store.journal(run_id, spec.sync)
         if ws.store.run(run_id) is None:  # the state was lost: anything may have been sent
             steps = ledger.all_unknown(ws.warehouse, run_id, spec.sync, table, at)
         if any(map(noted, steps)) and spec.app in ws.project.apps:
@@ -125,6 +127,6 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
     )
     result = await deliverer.run()
     spec = ledger.spec_of_plan(plan, ws.warehouse, ws.release)
-    ledger.fold(ws.warehouse, run_id, spec, table, now, ws.store.steps(run_id, b.name), ws.runtime.now())
+    ledger.fold(ws.warehouse, run_id, spec, table, now, ws.store.journal(run_id, b.name), ws.runtime.now())
     ws.store.end_delivery(run_id, b.name, (b.sync.app, b.object.name), result.times)
     return result

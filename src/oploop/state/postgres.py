@@ -21,7 +21,17 @@ import psycopg
 
 from oploop.errors import FixConfig, OploopError, RetryLater, StopRun
 from oploop.runtime import Runtime
-from oploop.state.store import JournalStep, Lease, RunRow, StateReader, StateStore, process_start, run_row, step_row
+from oploop.state.store import (
+    PAGE,
+    JournalStep,
+    Lease,
+    RunRow,
+    StateReader,
+    StateStore,
+    process_start,
+    run_row,
+    step_row,
+)
 
 SCHEMA = "oploop_journal"
 #: Seconds after which a lease that nobody kept up is void, and between two times that its holder does.
@@ -96,6 +106,12 @@ class PostgresReader(StateReader):
 
     def steps(self, run_id: str, sync: str) -> list[JournalStep]:
         return self._steps(f"SELECT {_STEP} FROM steps WHERE run_id = ? AND sync = ? ORDER BY written", (run_id, sync))
+
+    def _page(self, run_id: str, sync: str, after: int) -> list[tuple[Any, ...]]:
+        return self._all(
+            f"SELECT {_STEP}, written FROM steps WHERE run_id = ? AND sync = ? AND written > ? ORDER BY written LIMIT ?",
+            (run_id, sync, after, PAGE),
+        )
 
     def lease(self, name: str) -> Lease | None:
         rows = self._all(f"SELECT host, pid, started, command, since FROM leases WHERE name = ? AND {_FRESH}", (name,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +22,8 @@ from oploop.runtime import Runtime
 
 #: Rows of the journal that one statement writes (SQLite takes 32,766 values).
 ROWS_AT_ONCE = 500
+#: Rows of the journal that are read at once.
+PAGE = 2_000
 #: The outcome, in the journal, of an intent whose call was never made.
 WITHDRAWN = "withdrawn"
 STATE_FILE = "state.sqlite"
@@ -78,6 +80,22 @@ class JournalStep:
     note: str | None = None  #: what the app keeps with it, to ask by after a crash
     withdrawn: bool = False  #: the delivery ended before the call was made
     ids_from: str | None = None  #: instead of `ids`: the key field whose value is the id of each new record
+
+
+class Steps:
+    """A delivery's steps as `StateReader.steps` has them, read in pages each time that they are gone through.
+
+    `page`: the rows after a place, and their places.
+    """
+
+    def __init__(self, page: Callable[[int], Sequence[tuple[Any, ...]]]) -> None:
+        self._page = page
+
+    def __iter__(self) -> Iterator[JournalStep]:
+        after = 0
+        while rows := self._page(after):
+            yield from (_step(r) for r in rows if r[9] != WITHDRAWN)
+            after = rows[-1][-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +161,17 @@ class StateReader:
     def steps(self, run_id: str, sync: str) -> list[JournalStep]:
         """A delivery's journal, in the order in which the steps began; without those that were withdrawn."""
         return self._steps("SELECT * FROM steps WHERE run_id = ? AND sync = ? ORDER BY rowid", (run_id, sync))
+
+    def journal(self, run_id: str, sync: str) -> Steps:
+        """The same, in pages."""
+        return Steps(lambda after: self._page(run_id, sync, after))
+
+    def _page(self, run_id: str, sync: str, after: int) -> list[tuple[Any, ...]]:
+        """Rows of a delivery's journal after a place in it, and at their ends their places."""
+        return self._all(  # the signs keep it from sorting all of the journal for each page
+            "SELECT *, rowid FROM steps WHERE rowid > ? AND +run_id = ? AND +sync = ? ORDER BY rowid LIMIT ?",
+            (after, run_id, sync, PAGE),
+        )
 
     def _steps(self, sql: str, params: Sequence[Any]) -> list[JournalStep]:
         return [_step(r) for r in self._all(sql, params) if r[9] != WITHDRAWN]

@@ -9,9 +9,13 @@ from typing import TypeAlias
 
 from oploop.errors import OploopError
 from oploop.records import Batch, Canonical, FieldType
+from oploop.warehouse.base import Warehouse
 
 #: Fetches records by the app's own ids and loads them into the raw table; handed in by the loop.
 Fetch: TypeAlias = Callable[[Sequence[str]], Awaitable[Batch]]
+
+#: A select of the ledger's rows of those changes that a table has of (run_id, sync, number), or a select in parentheses.
+Among: TypeAlias = Callable[[Warehouse, str], str]
 
 STATUSES = ("confirmed", "altered", "ignored", "drifted", "gone")
 
@@ -28,9 +32,17 @@ class Watched:
     canonical: Canonical = Canonical.EXACT
 
 
+def _in_log(_: Warehouse, wanted: str) -> str:
+    return (
+        f"SELECT l.* FROM oploop.change_log l JOIN (SELECT DISTINCT run_id, sync, number FROM {wanted} AS w) a "
+        "ON a.run_id = l.run_id AND a.sync = l.sync AND a.number = l.number"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is looked at: one sync's records in one object of an app. `vouched` and `lag`: see `activate.sql.Known`."""
+    """What is looked at: one sync's records in one object of an app. `vouched` and `lag`: see `activate.sql.Known`; `among`: how
+    the ledger is asked where it is large (`activate.volumes.among`)."""
 
     sync: str
     app: str
@@ -41,6 +53,7 @@ class Target:
     fields: tuple[Watched, ...]
     vouched: datetime | None
     lag: float = 0.0
+    among: Among = _in_log
 
 
 @dataclass(slots=True)

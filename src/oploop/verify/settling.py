@@ -19,10 +19,10 @@ def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, 
     some = not within_run and marks.ask(target, warehouse)
     shown = _shown(target, warehouse, run_id, within_run=within_run, some=some)
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {shown}")
+    asked = "(SELECT run_id, log_sync AS sync, number FROM oploop_shown WHERE asked)"
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_noted AS SELECT l.run_id, l.sync, l.number, l.key, l.before, l.after FROM "
-        "oploop.change_log l JOIN (SELECT run_id, log_sync, number FROM oploop_shown WHERE asked) a "
-        "ON a.run_id = l.run_id AND a.log_sync = l.sync AND a.number = l.number"
+        f"({target.among(warehouse, asked)}) l"
     )
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_looked AS {_looked(target, within_run=within_run)}")
     with warehouse.transaction():

@@ -64,8 +64,11 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             cursor.execute("SET TimeZone = 'UTC'")
             _execute(cursor, sql, params)
             yield from cursor.to_arrow_reader(batch_rows)
-        except duckdb.Error as e:
-            raise SqlError(one_line(e)) from e
+        except duckdb.OutOfMemoryException as e:
+            raise NoRoom(one_line(e)) from e
+        except (duckdb.Error, OSError) as e:  # what fails between two batches comes as OSError, of Arrow's stream
+            said = one_line(e)
+            raise (NoRoom if said.startswith("Out of Memory") else SqlError)(said) from e
         finally:
             cursor.close()
 

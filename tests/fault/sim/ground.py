@@ -25,7 +25,8 @@ SCHEMAS = ("mart", "raw_crm", "oploop", "oploop_state")
 class Ground(Protocol):
     """Where schedules stand, one after the other, in a process."""
 
-    warehouse: Warehouse
+    @property
+    def warehouse(self) -> Warehouse: ...
 
     def empty(self) -> None:
         """Leave nothing of the schedule before."""

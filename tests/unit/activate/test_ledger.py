@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from oploop.activate import ledger, states, sync_runs
+from oploop.activate import ledger, spreading, states, sync_runs
 from oploop.activate.plan import SyncPlan, delivered_before, make_plan
 from oploop.errors import FixData
 from oploop.project import FieldMapping
@@ -109,9 +110,9 @@ def test_any_journal_folds_to_one_row_a_change_with_its_last_outcome(engine: Eng
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )
-    @given(journals())
-    def holds(steps: list[JournalStep]) -> None:
-        with contextlib.suppress(_Undo), engine.warehouse.transaction():
+    @given(journals(), st.sampled_from([1, 2, 2_000]))
+    def holds(steps: list[JournalStep], at_once: int) -> None:
+        with patch.object(spreading, "AT_ONCE", at_once), contextlib.suppress(_Undo), engine.warehouse.transaction():
             fold(engine, bound, table, steps)
             compare(engine, bound, expected(steps))
             raise _Undo

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from oploop.activate import ledger, volumes
+from oploop.activate.chunks import read_chunks
 from oploop.activate.retention import retain
 from oploop.errors import FixData
 from oploop.project import Retention
-from oploop.warehouse.base import NoRoom
+from oploop.warehouse.base import NoRoom, SqlError
 from tests.unit.activate.engine import Engine, at
 from tests.unit.activate.test_ledger import CREATES, fold, kept, step, world
 
@@ -131,6 +133,53 @@ def test_a_ledger_of_an_earlier_release_is_opened(engine: Engine) -> None:
     assert w.rows("SELECT count(*) FROM oploop.change_rows") == [(len(before),)]
 
 
+def test_of_a_volume_only_what_is_asked_for_is_made(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivered(duck, "r0")
+    monkeypatch.setattr(volumes, "FROM", 1)
+    delivered(duck, "r1")
+    _, table = delivered(duck, "r2")
+    w = duck.warehouse
+    numbers = [r[2] for r in w.rows(LOG) if r[0] == "r1"]
+    w.execute(
+        "CREATE TEMP TABLE wanted AS SELECT run_id, sync, number FROM oploop.change_log l WHERE run_id = 'r0' AND number = 5 "
+        f"OR run_id = 'r1' AND number IN ({numbers[0]}, {numbers[1]})"
+    )
+    found = volumes.among(w, "wanted")
+    assert table not in found  # of that run nothing is asked
+    assert sorted(w.rows(found)) == [
+        r for r in w.rows(LOG) if (r[0], r[2]) in {("r0", 5), *(("r1", n) for n in numbers[:2])}
+    ]
+    assert len(w.rows(found)) == 3
+    v = next(v for v in volumes.standing(w) if v.run_id == "r1")
+    unread = replace(v, before="error('made')", after="error('made')")
+    with pytest.raises(SqlError, match="made"):
+        w.rows(unread.select())
+    assert w.rows(unread.select("(SELECT * FROM wanted WHERE number < 0)")) == []
+
+
+def test_a_read_of_the_plan_that_lacks_memory_goes_on_without_the_bound(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = world(engine)
+    _, table = kept(engine, bound)
+    w, lifted, real, streams = engine.warehouse, [], engine.warehouse.stream, []
+
+    def stream(sql: str, params: Any = (), *, batch_rows: int) -> Any:
+        streams.append(sql)
+        for n, batch in enumerate(real(sql, params, batch_rows=batch_rows)):
+            for row in range(batch.num_rows):
+                if len(streams) == 1 and row + n == 3:
+                    raise NoRoom("out of memory")
+                yield batch.slice(row, 1)
+
+    monkeypatch.setattr(w, "stream", stream)
+    monkeypatch.setattr(w, "unbound", lambda: lifted.append(1))
+    read = [
+        n for _, part in read_chunks(bound, w, table, lambda *_: 3) for n in part.rows.column("__number").to_pylist()
+    ]
+    assert (read, lifted) == (list(range(1, 9)), [1])
+
+
 def test_a_fold_that_lacks_memory_is_done_without_the_bound(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = world(engine)
     _, table = kept(engine, bound)
@@ -155,6 +204,8 @@ def test_what_takes_more_memory_than_allowed_says_so(duck: Engine) -> None:
     with w.bounded(60):
         with pytest.raises(NoRoom, match="Out of Memory"):
             w.rows(query)
+        with pytest.raises(NoRoom, match="Out of Memory"):
+            list(w.stream(query))
         w.unbound()
         assert len(w.rows(query)) == 1
     assert len(w.rows(query)) == 1

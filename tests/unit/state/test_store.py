@@ -18,6 +18,8 @@ from oploop.errors import FixConfig, RetryLater
 from oploop.records import Op, Outcome
 from oploop.runtime import Runtime
 from oploop.state import JournalStep, StateReader, StateStore
+from oploop.state import postgres as state_of_servers
+from oploop.state import store as state_of_files
 from oploop.state.store import migrate, open_sqlite
 from tests.unit.state.conftest import NOON, Kind
 
@@ -247,6 +249,18 @@ def test_a_journal_comes_back_as_it_was_written(both: StateStore) -> None:
     both.write_steps([JournalStep("r1", "other", "s1", 1, 1, 1, Op.UPDATE, NOON)])
     assert both.steps("r1", "people") == steps
     assert both.steps("r2", "people") == []
+
+
+def test_a_journal_is_read_in_pages_as_often_as_it_is_asked(both: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (state_of_files, state_of_servers):
+        monkeypatch.setattr(module, "PAGE", 2)
+    assert list(both.journal("r1", "people")) == []
+    for n in range(7):
+        both.write_steps([step(n), JournalStep("r1", "other", f"s{n}", 1, 1, 1, Op.UPDATE, NOON)])
+    both.write_steps([step(n, withdrawn=True) for n in (2, 3, 4)] + [step(0, outcome=Outcome.OK, ended_at=NOON)])
+    found = both.journal("r1", "people")
+    assert list(found) == both.steps("r1", "people")
+    assert [s.first for s in found] == [1, 5, 6, 0]
 
 
 def test_receipts_replace_intents_and_the_last_to_be_written_comes_last(both: StateStore) -> None:

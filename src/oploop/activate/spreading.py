@@ -1,0 +1,160 @@
+"""The journal of a delivery spread out over its changes, in memory that does not depend on how many steps it has."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import pyarrow as pa
+
+from oploop.apps.arrow import TIMESTAMP
+from oploop.records import Outcome
+from oploop.state import JournalStep
+from oploop.warehouse.base import SqlError, Warehouse, literal, quote_table
+
+#: Steps that are Python objects at once.
+AT_ONCE = 2_000
+#: Ledger statuses of the journal's outcomes.
+STATUS = {
+    Outcome.OK: "sent",
+    Outcome.REJECTED: "rejected",
+    Outcome.RETRY: "failed",
+    Outcome.CHANGED: "failed",
+    Outcome.DEFERRED: "deferred",
+    Outcome.UNKNOWN: "unknown",
+}
+_STEPS = pa.schema(
+    [
+        ("step", pa.int64()),
+        ("first", pa.int64()),
+        ("last", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("sent_at", TIMESTAMP),
+        ("acked_at", TIMESTAMP),
+        ("version", pa.int64()),
+        ("ids_from", pa.string()),
+    ]
+)
+_EXCEPTIONS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("status", pa.string()), ("error", pa.string())])
+_IDS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("new_id", pa.string())])
+
+
+def spread(warehouse: Warehouse, steps: Iterable[JournalStep], plan_table: str, keys: Sequence[str]) -> None:
+    """The journal as the temporary table `oploop_outcomes`: one row for each change that was begun, its last try only.
+
+    Only steps, exceptions and new ids pass through Python; the changes themselves are found by their numbers. `keys`: the
+    key's fields, by position in the plan table.
+    """
+    with _shown(warehouse, steps):
+        last_try = (
+            "QUALIFY row_number() OVER (PARTITION BY s.number ORDER BY s.step DESC) = 1"
+            if _tried_again(warehouse)
+            else ""
+        )
+        warehouse.execute(
+            "CREATE OR REPLACE TEMP TABLE oploop_outcomes AS SELECT s.number, "
+            "CASE WHEN e.step IS NOT NULL THEN e.status ELSE s.status END AS status, "
+            "CASE WHEN e.step IS NOT NULL THEN e.error ELSE s.error END AS error, s.attempts, i.new_id, s.sent_at, s.acked_at, "
+            "s.version FROM (SELECT unnest(generate_series(first, last)) AS number, * FROM oploop_steps) s "
+            "LEFT JOIN oploop_exceptions e ON e.step = s.step AND e.number = s.number "
+            f"LEFT JOIN oploop_ids i ON i.step = s.step AND i.number = s.number {last_try}"
+        )
+        _name_new(warehouse, plan_table, keys)
+
+
+@contextlib.contextmanager
+def _shown(warehouse: Warehouse, steps: Iterable[JournalStep]) -> Iterator[None]:
+    """The journal as the temporary tables `oploop_steps`, `oploop_exceptions` and `oploop_ids`.
+
+    A journal of few steps is shown as it stands in Arrow; of one with many a page at a time goes into the warehouse.
+    """
+    pages = _pages(steps)
+    first, second = next(pages), next(pages, None)
+    if second is None:
+        with _registered(warehouse, first, ""):
+            yield
+        return
+    names = list(first)
+    try:
+        with _registered(warehouse, first, "_page"):
+            for name in names:
+                warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM {name}_page")
+        while second is not None:
+            with _registered(warehouse, second, "_page"):
+                for name in names:
+                    if second[name].num_rows:
+                        warehouse.execute(f"INSERT INTO {name} SELECT * FROM {name}_page")
+            second = next(pages, None)
+        yield
+    finally:
+        with contextlib.suppress(SqlError):  # of a transaction that failed
+            for name in names:
+                warehouse.execute(f"DROP TABLE IF EXISTS {name}")
+
+
+@contextlib.contextmanager
+def _registered(warehouse: Warehouse, tables: dict[str, pa.Table], suffix: str) -> Iterator[None]:
+    for name, table in tables.items():
+        warehouse.register(name + suffix, table)
+    try:
+        yield
+    finally:
+        for name in tables:
+            warehouse.unregister(name + suffix)
+
+
+def _pages(steps: Iterable[JournalStep]) -> Iterator[dict[str, pa.Table]]:
+    """Tables of AT_ONCE steps each, at least one."""
+    left, begun = iter(steps), 0
+    while (some := list(islice(left, AT_ONCE))) or not begun:
+        numbered = list(enumerate(some, begun))
+        exceptions = [(n, number, STATUS[Outcome(o)], e) for n, s in numbered for number, o, e in s.exceptions]
+        ids = [(n, number, new_id) for n, s in numbered for number, new_id in s.ids]
+        yield {
+            "oploop_steps": _table([_step_row(n, s) for n, s in numbered], _STEPS),
+            "oploop_exceptions": _table(exceptions, _EXCEPTIONS),
+            "oploop_ids": _table(ids, _IDS),
+        }
+        begun += max(1, len(some))
+
+
+def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
+    return pa.Table.from_arrays([pa.array([r[i] for r in rows], f.type) for i, f in enumerate(schema)], schema=schema)
+
+
+def _step_row(n: int, s: JournalStep) -> tuple[object, ...]:
+    status = STATUS[s.outcome] if s.outcome is not None else "unknown"
+    error = s.error if s.outcome is not None else "the run died before the answer"
+    at = s.began_at, s.ended_at or s.began_at
+    return (n, s.first, s.last, status, error, s.attempt, *at, s.version, s.ids_from)
+
+
+def _tried_again(warehouse: Warehouse) -> bool:
+    """Whether some change stands in more than one step."""
+    before = "lag(last) OVER (ORDER BY first, last) AS before"
+    return bool(
+        warehouse.rows(f"SELECT 1 FROM (SELECT first, {before} FROM oploop_steps) AS s WHERE first <= before LIMIT 1")
+    )
+
+
+def _name_new(warehouse: Warehouse, plan_table: str, keys: Sequence[str]) -> None:
+    """Fill in the ids of new records where they are values of a key field, as steps say in short."""
+    for (name,) in warehouse.rows("SELECT DISTINCT ids_from FROM oploop_steps WHERE ids_from IS NOT NULL ORDER BY 1"):
+        given = " OR ".join(f"number BETWEEN {a} AND {b}" for a, b in _ranges(warehouse, name))
+        warehouse.execute(
+            f"UPDATE oploop_outcomes SET new_id = CAST(p.k{keys.index(name)} AS VARCHAR) FROM {quote_table(plan_table)} p "
+            f"WHERE p.__number = number AND p.__remote IS NULL AND status = 'sent' AND ({given})"
+        )
+
+
+def _ranges(warehouse: Warehouse, name: str) -> list[tuple[int, int]]:
+    """What the steps cover that tell ids by a key field, as few ranges as can be."""
+    reach = "max(last) OVER (ORDER BY first, last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+    begins = f"SELECT first, last, CASE WHEN first <= {reach} + 1 THEN 0 ELSE 1 END AS begins FROM oploop_steps WHERE ids_from = {literal(name)}"
+    parts = f"SELECT first, last, sum(begins) OVER (ORDER BY first, last) AS part FROM ({begins}) AS b"
+    return [
+        (a, b) for a, b in warehouse.rows(f"SELECT min(first), max(last) FROM ({parts}) AS p GROUP BY part ORDER BY 1")
+    ]
