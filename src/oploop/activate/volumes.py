@@ -33,7 +33,7 @@ _TABLES = (
 def memory(fields: int) -> int:
     """Megabytes that the warehouse may take for a large delivery of so many fields, however many its changes are: two threads
     have some 100,000 rows each at hand."""
-    return 320 + 4 * fields
+    return 160 + 4 * fields
 
 
 @dataclass(frozen=True, slots=True)
