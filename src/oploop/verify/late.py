@@ -104,12 +104,10 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
     nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
     held = " AND ".join(f"(NOT {sent_in(f)} OR NOT ({unlike_noted(i, f)}))" for i, f in enumerate(target.fields))
     own = literal(target.sync)
-    warehouse.execute(
-        f"CREATE OR REPLACE TEMP TABLE oploop_unsure AS SELECT * FROM ({MAYBE_UNKNOWN}) AS o WHERE status = 'unknown'"
-    )
+    unsure = f"(SELECT * FROM ({MAYBE_UNKNOWN}) AS o WHERE status = 'unknown')"
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_arrived AS SELECT l.run_id, l.sync, l.number, l.key, l.after, o.seq, o.sent_at, a.* "
-        f"FROM ({target.among(warehouse, 'oploop_unsure')}) l JOIN oploop_unsure o "
+        f"FROM ({target.among(warehouse, unsure)}) l JOIN {unsure} o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"JOIN {target.state_table} s ON s.remote_id = o.remote_id AND s.sync = {own} AND s.run_id < l.run_id "
         f"JOIN (SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid{nows} FROM {quote_table(target.raw_table)} AS r "
