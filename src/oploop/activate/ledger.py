@@ -29,6 +29,8 @@ from oploop.warehouse.base import NoRoom, Warehouse, literal, quote, quote_table
 
 #: The message of a create that was acknowledged without the new record's id.
 UNTOLD = "the app did not tell its id"
+#: Changes that go into a new state by one statement.
+SLICE = 245_760
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,21 +272,33 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
                 names.append(column)
                 values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN d.c{i} THEN d.{new} END")
     last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
-    changes = f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{last}) d"
+
+    def part(some: str) -> str:
+        return f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{some}) d"
+
     columns = ", ".join(["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "as_sent", *names])
     row = ", ".join(["d.rid, ?, ?, d.__number, d.acked_at, d.receipt, TRUE", *values])
     if not warehouse.rows(f"SELECT 1 FROM {spec.state_table} WHERE sync = {literal(spec.sync)} LIMIT 1"):
-        warehouse.execute(
-            f"INSERT INTO {spec.state_table} ({columns}) SELECT {row} FROM {changes}", (spec.sync, run_id)
-        )  # the first delivery
+        into = f"INSERT INTO {spec.state_table} ({columns}) SELECT {row} FROM "
+        for some in _slices(warehouse) if rows == records else [last]:  # the first delivery
+            warehouse.execute(into + part(some), (spec.sync, run_id))
         return
     warehouse.execute(
-        f"MERGE INTO {spec.state_table} s USING {changes} "
+        f"MERGE INTO {spec.state_table} s USING {part(last)} "
         "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
         f"{', '.join(['acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL', *sets])} "
         f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({row})",
         (spec.sync, run_id, spec.sync, run_id),
     )
+
+
+def _slices(warehouse: Warehouse) -> list[str]:
+    """Conditions for so many changes after each other that a join of them with their outcomes stays in little memory."""
+    [(last,)] = warehouse.rows("SELECT max(number) FROM oploop_outcomes")
+    return [
+        f" AND p.__number BETWEEN {n} AND {n + SLICE - 1} AND o.number BETWEEN {n} AND {n + SLICE - 1}"
+        for n in range(1, (last or 1) + 1, SLICE)
+    ]
 
 
 def _merge_records(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:

@@ -182,6 +182,19 @@ def state_of(engine: Engine, bound: Any, remote_id: str) -> dict[str, Any]:
     return dict(row)
 
 
+def test_a_first_state_is_the_same_in_slices(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for size in (ledger.SLICE, 3):
+        engine.reset()
+        monkeypatch.setattr(ledger, "SLICE", size)
+        bound = world(engine)
+        _, table = kept(engine, bound)
+        fold(engine, bound, table, [step(1, 4, ids=[(n, f"new{n}") for n in range(1, 5)]), step(5, 7)])
+        found.append(engine.warehouse.rows(f"SELECT * FROM {states.state_table(bound)} ORDER BY number"))
+    assert [len(rows) for rows in found] == [7, 7]
+    assert found[0] == found[1]
+
+
 def test_only_fields_that_were_sent_get_a_state_and_the_others_keep_theirs(engine: Engine) -> None:
     bound = world(engine)
     engine.state(bound, [{"remote_id": "r1", "acked_at": at(0), "receipt_version": 1, "fields": {"n": (1, 1)}}])
