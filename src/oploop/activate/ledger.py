@@ -273,7 +273,7 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
                 values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN d.c{i} THEN d.{new} END")
     last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
 
-    def part(some: str) -> str:
+    def changes(some: str) -> str:
         return f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{some}) d"
 
     columns = ", ".join(["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "as_sent", *names])
@@ -281,10 +281,10 @@ def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: 
     if not warehouse.rows(f"SELECT 1 FROM {spec.state_table} WHERE sync = {literal(spec.sync)} LIMIT 1"):
         into = f"INSERT INTO {spec.state_table} ({columns}) SELECT {row} FROM "
         for some in _slices(warehouse) if rows == records else [last]:  # the first delivery
-            warehouse.execute(into + part(some), (spec.sync, run_id))
+            warehouse.execute(into + changes(some), (spec.sync, run_id))
         return
     warehouse.execute(
-        f"MERGE INTO {spec.state_table} s USING {part(last)} "
+        f"MERGE INTO {spec.state_table} s USING {changes(last)} "
         "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
         f"{', '.join(['acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL', *sets])} "
         f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({row})",
