@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -135,9 +136,15 @@ class StateReader:
             with self._lock:
                 return self._db.execute(sql, params).fetchall()
         except sqlite3.DatabaseError as e:
-            if str(e).startswith("no such table"):  # it was written by an older oploop, and is only read now
+            if str(e).startswith("no such table") and self._older():
                 return []
             raise FixConfig(f"the state file {self.path} cannot be read: {e}", mend=MEND) from None
+
+    def _older(self) -> bool:
+        """Whether an older oploop wrote the file, which has no table yet of what came since."""
+        with self._lock:
+            done: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        return done < len(_scripts())
 
     def runs(self, limit: int = 20) -> list[RunRow]:
         """The newest runs first."""
@@ -347,14 +354,19 @@ def open_sqlite(path: Path, target: str) -> sqlite3.Connection:
 
 def migrate(db: sqlite3.Connection) -> None:
     """Bring the schema up to date: the files of `sql/` in order, each once (`user_version` counts them)."""
-    folder = resources.files("oploop.state").joinpath("sql")
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    files = _scripts()
     done = db.execute("PRAGMA user_version").fetchone()[0]
     if done > len(files):
         raise FixConfig("the state was written by a newer oploop", mend="upgrade oploop")
     for number, file in enumerate(files, 1):
         if number > done:
             _apply(db, number, file.read_text())
+
+
+def _scripts() -> list[Traversable]:
+    """The files of `sql/`, in order."""
+    folder = resources.files("oploop.state").joinpath("sql")
+    return sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
 
 
 def _apply(db: sqlite3.Connection, number: int, script: str) -> None:

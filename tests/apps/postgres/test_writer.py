@@ -402,7 +402,9 @@ async def test_a_deadlock_is_tried_again(db: Database, crm: PostgresApp) -> None
         sending = asyncio.create_task(
             send(crm, "accounts", Op.UPDATE, [Change(n, Op.UPDATE, {"id": n}, {"score": n}, str(n)) for n in (1, 2)])
         )
-        await asyncio.sleep(0.25)
+        asleep = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while not db.sql(asleep):  # noqa: ASYNC110  it has the first row, and not yet the second
+            await asyncio.sleep(0.01)
         await asyncio.to_thread(other.execute, "UPDATE accounts SET name = 'x' WHERE id = 1")
     assert {r.outcome for r in (await sending).values()} == {Outcome.OK}
     assert db.sql("SELECT name, score FROM accounts ORDER BY id") == [("x", 1), ("x", 2)]
