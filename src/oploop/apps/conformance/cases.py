@@ -6,7 +6,8 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, ClassVar, cast
 
 import orjson
@@ -198,9 +199,12 @@ class Suite:
         made: dict[str, Any] = type(sandbox).default_config(sandbox.url)  # type: ignore[attr-defined]
         return made
 
+    #: Credentials are signed with the time: a clock that is off is refused before anything is read.
+    timed_credentials: ClassVar[bool] = False
+
     @asynccontextmanager
-    async def bench(self, **config: Any) -> AsyncIterator[Bench]:
-        """A running sandbox and an app on it; waits are real but short."""
+    async def bench(self, *, ahead: float = 0.0, **config: Any) -> AsyncIterator[Bench]:
+        """A running sandbox and an app on it, whose clock is so many seconds ahead; waits are real but short."""
         chance = random.Random(11)
 
         async def short(seconds: float) -> None:
@@ -210,7 +214,8 @@ class Suite:
         sandbox = self.sandbox(runtime)
         with sandbox.running():
             block = {**self.config(sandbox), **config}
-            app = self.app_class(self.app_class.type, self.app_class.Config(**block), runtime)
+            ours = replace(runtime, now=lambda: runtime.now() + timedelta(seconds=ahead)) if ahead else runtime
+            app = self.app_class(self.app_class.type, self.app_class.Config(**block), ours)
             try:
                 yield Bench(sandbox, app)
             finally:

@@ -114,6 +114,25 @@ class Reading(Suite):
 
         run(work)
 
+    def test_a_clock_that_is_an_hour_off_hides_no_change(self) -> None:
+        async def work(off: float) -> None:
+            for case in self.streams:
+                if case.change is None:
+                    continue
+                async with self.bench(ahead=off) as bench:
+                    raw = await _filled(bench, case)
+                    await raw.read(bench.app)
+                    key = sorted(_keys(case, raw.stream), key=str)[0]
+                    before = raw.live()[key]
+                    bench.sandbox.advance(2)
+                    case.change(bench.sandbox, key)
+                    bench.sandbox.advance(raw.stream.lag + 2)
+                    await raw.read(bench.app)
+                    assert raw.live()[key][RAW] != before[RAW], f"{case.stream}: {off:+g} s: the change is not seen"
+
+        for off in () if self.timed_credentials else (-3600.0, 3600.0):
+            run(lambda off=off: work(off))
+
     def test_a_record_that_changes_while_paging_is_not_lost(self) -> None:
         async def work() -> None:
             for case in self.streams:
