@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 
 from oploop.apps.conformance.cases import Suite, run
 from oploop.apps.sandbox import Fault
@@ -24,7 +25,8 @@ class Checking(Suite):
     def test_each_wrong_credential_is_named(self) -> None:
         async def work() -> None:
             for key, value in self.wrong_credentials.items():
-                async with self.bench(**{key: value}) as bench:
+                wrong: dict[str, Any] = {key: value}
+                async with self.bench(**wrong) as bench:
                     said = await _refusal(bench.app.check())
                     assert isinstance(said, FixConfig), f"{key} is wrong, and check said {said!r}"
                     assert key in str(said), f"{key} is wrong, and the message does not name it: {said}"

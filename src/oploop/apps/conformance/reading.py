@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any, cast
 
 from oploop.apps.conformance.cases import Bench, Raw, StreamCase, Suite, run
@@ -131,7 +132,7 @@ class Reading(Suite):
                     assert raw.live()[key][RAW] != before[RAW], f"{case.stream}: {off:+g} s: the change is not seen"
 
         for off in () if self.timed_credentials else (-3600.0, 3600.0):
-            run(lambda off=off: work(off))
+            run(partial(work, off))
 
     def test_a_record_that_changes_while_paging_is_not_lost(self) -> None:
         async def work() -> None:
