@@ -265,6 +265,29 @@ def the_clock_is_set_back(make: Callable[[World], Directed]) -> None:
     sim.end()
 
 
+def a_job_ends_while_nobody_looks(make: Callable[[World], Directed]) -> None:
+    """What a job made was there as soon as it ended, so a read long afterwards shows it, however far behind it is."""
+    given = world("Ann", create=Operation(1, 1, 1, 1, Replay.LOOKUP, settle=900.0), lag=60.0, jobs=True)
+    sim = make(given)
+
+    def unheard(request: Request) -> str | None:
+        if "?job=" not in request.url:
+            return None
+        sim.server.jobs["j1"].ready = sim.clock.seconds + 300.0
+        return "login"
+
+    sim.calls(unheard)
+    sim.go()
+    ready = sim.server.jobs["j1"].ready
+    assert ready is not None
+    assert not sim.server.live()
+    sim.calls(lambda request: None)
+    sim.server.behind = 0.999
+    sim.go(1200.0)
+    assert [r.past[0][0] for r in sim.server.live()] == [ready]
+    sim.end()
+
+
 SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
     f.__name__.replace("_", " "): f
     for f in (
@@ -278,6 +301,7 @@ SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
         somebody_comes_between,
         two_wait_for_each_other,
         the_clock_is_set_back,
+        a_job_ends_while_nobody_looks,
     )
 }
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import format_datetime
+from operator import itemgetter
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -125,6 +126,7 @@ class Server:
     # -- the truth ---------------------------------------------------------------------------------------------------
 
     def live(self) -> list[Record]:
+        self._work()
         return [r for r in self.records.values() if r.now is not None]
 
     def _new(self, values: dict[str, Any], by: str) -> Record:
@@ -298,13 +300,16 @@ class Server:
         return {"job": body["job"]}
 
     def _work(self) -> None:
-        """Do the jobs whose time has come; they were sent by the turn that started them."""
-        for job in self.jobs.values():
-            if job.ready is not None and job.results is None and job.ready <= self.clock.seconds:
-                now, self.turn = self.turn, job.turn
-                job.results = [self._one(job.op, item) for item in job.items]
-                self.rng.shuffle(job.results)
-                self.turn = now
+        """Do the jobs whose time has come, each as of then, though nobody looked; they were sent by the turn that started them."""
+        due = [(job.ready, job) for job in self.jobs.values() if job.ready is not None and job.results is None]
+        for ready, job in sorted(due, key=itemgetter(0)):
+            if ready > self.clock.seconds:
+                break
+            now = self.turn, self.clock.seconds
+            self.turn, self.clock.seconds = job.turn, ready
+            job.results = [self._one(job.op, item) for item in job.items]
+            self.rng.shuffle(job.results)
+            self.turn, self.clock.seconds = now
 
     def _page(self, asked: dict[str, str]) -> dict[str, Any]:
         """A page of the listing by id; each record as it was at some moment within the lag."""
