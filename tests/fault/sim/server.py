@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import format_datetime
@@ -18,47 +17,9 @@ from oploop.apps.transport import Answer, ConnectError, CutError, Request
 from oploop.records import Op
 from tests.fault.sim.clock import T0, Clock, timedelta
 from tests.fault.sim.storage import Crash, Points
+from tests.fault.sim.truth import US, Record, Truth, Written
 from tests.fault.sim.wide import REFS
-from tests.fault.sim.world import BAD, DEAF, World, draw_value
-
-US = "us"
-
-
-@dataclass(slots=True)
-class Written:
-    """One line of the app's log: what was done to a record, by whom. `turn` is the run of ours (0: no run)."""
-
-    turn: int
-    who: str
-    op: str
-    id: str
-    sent: dict[str, Any]  #: as it came
-    stored: dict[str, Any]  #: what the app made of it
-    at: float
-    key: str | None = None  #: of ours: the canonical key that the change was for
-
-
-@dataclass(slots=True)
-class Record:
-    """A record with all that it ever was: (when, values or None for deleted)."""
-
-    id: str
-    by: str
-    archived: bool = False  #: and still shown
-    past: list[tuple[float, int, dict[str, Any] | None]] = field(default_factory=list)
-
-    @property
-    def now(self) -> dict[str, Any] | None:
-        return self.past[-1][2]
-
-    @property
-    def version(self) -> int:
-        return self.past[-1][1]
-
-    def as_of(self, at: float) -> tuple[int, dict[str, Any] | None] | None:
-        """(version, values) at a moment; None before it was made."""
-        found = [p for p in self.past if p[0] <= at]
-        return (found[-1][1], found[-1][2]) if found else None
+from tests.fault.sim.world import BAD, World, draw_value
 
 
 @dataclass(slots=True)
@@ -88,90 +49,28 @@ class Job:
 CALM = Weather()
 
 
-class Server:
-    """The app. Called as a `transport.Sender`."""
+class Server(Truth):
+    """The app: what calls do to what it holds. Called as a `transport.Sender`."""
 
     def __init__(self, world: World, clock: Clock, points: Points, note: Callable[[str], None]) -> None:
-        self.world, self.clock, self.points, self.note = world, clock, points, note
+        super().__init__(world, clock, note)
+        self.points = points
         self.rng = random.Random(f"server {world.seed}")
-        self.records: dict[str, Record] = {}
-        self.log: list[Written] = []
         self.received: list[tuple[int, str, dict[str, Any]]] = []  #: (turn, op, item) of all that reached it
         self.applied: set[str] = set()  #: intents that were done
         self.refused: set[str | None] = set()  #: keys of records that were refused, alone
         self.keys: dict[str, tuple[float, dict[str, Any]]] = {}
-        self.turn = 0
         self.weather = CALM
         self.burst = 0
-        self.happened: Counter[str] = Counter()  #: what calls met, and what the app did of its own
         self.meets: Callable[[Request], str | None] | None = None  #: what calls meet in a directed schedule
         self.hint: int | None = None  #: the seconds of its hints there
         self.behind: float | None = None  #: how far behind its listings are there, as a share of the lag
         self.jobs: dict[str, Job] = {}
         self._arriving: list[Callable[[], Any]] = []
-        for row in world.existing:
-            self.person_creates(row)
-
-    # -- people ------------------------------------------------------------------------------------------------------
-
-    def person_creates(self, values: dict[str, Any]) -> None:
-        self._put(self._new(values, "person"), values, "person", "create")
-
-    def person_edits(self, id: str, values: dict[str, Any]) -> None:
-        self._put(self.records[id], values, "person", "update")
-
-    def person_deletes(self, id: str) -> None:
-        self._delete(self.records[id], "person")
-
-    # -- the truth ---------------------------------------------------------------------------------------------------
 
     def live(self) -> list[Record]:
         self._work()
-        return [r for r in self.records.values() if r.now is not None]
-
-    def _new(self, values: dict[str, Any], by: str) -> Record:
-        record = Record(f"{len(self.records) + 1:03}", by)
-        self.records[record.id] = record
-        return record
-
-    def _put(self, record: Record, sent: dict[str, Any], who: str, op: str, key: Any = None) -> dict[str, Any]:
-        before = record.past[-1][2] if record.past else None
-        stored = {k: self._stores(k, v, (before or {}).get(k), who) for k, v in sent.items() if k != "id"}
-        if who == US:
-            for name, value in sent.items():
-                if isinstance(value, str) and stored[name] != value:
-                    self.happened[f"the app makes its own of it: {self.world.behaviour.quirks.get(name)}"] += 1
-        elif self.turn:
-            self.happened[f"people {op}"] += 1
-        values = {**dict.fromkeys(self.world.fields), **(before or {}), **stored}
-        version = max(self.clock.true_micros(), record.version + 1 if record.past else 0)
-        record.past.append((self.clock.seconds, version, values))
-        self.log.append(
-            Written(self.turn, who, op, record.id, dict(sent), stored, self.clock.seconds, self.world.key(key))
-        )
-        self.note(f"app: {who} {op} {record.id} {stored}")
-        return values
-
-    def _stores(self, name: str, value: Any, before: Any, who: str) -> Any:
-        quirk = self.world.behaviour.quirks.get(name)
-        if isinstance(value, list):
-            return sorted(set(value))
-        if not isinstance(value, str) or quirk is None:
-            return value
-        if quirk == "deaf":
-            return before if DEAF in value and who == US else value
-        return value.strip() if quirk == "trim" else value.lower()
-
-    def _delete(self, record: Record, who: str, key: Any = None, op: str = "remove") -> None:
-        shown = op == "archive" and self.world.extras.shows_archived
-        record.archived = record.archived or op == "archive"
-        before = record.now
-        self.happened["people remove"] += who != US
-        record.past.append(
-            (self.clock.seconds, max(self.clock.true_micros(), record.version + 1), before if shown else None)
-        )
-        self.log.append(Written(self.turn, who, op, record.id, {}, {}, self.clock.seconds, self.world.key(key)))
-        self.note(f"app: {who} {op}s {record.id}")
+        return super().live()
 
     # -- a call's way ------------------------------------------------------------------------------------------------
 
@@ -416,11 +315,11 @@ class Server:
             return {"n": n, "changed": True}
         if op in ("remove", "archive"):
             assert record is not None
-            self._delete(record, US, item["key"], op)
+            self.delete(record, US, item["key"], op)
         else:
-            record = record or self._new(item["fields"], US)
+            record = record or self.new(item["fields"], US)
             new = not record.past
-            self._put(record, item["fields"], US, "create" if new else "update", item["key"])
+            self.put(record, item["fields"], US, "create" if new else "update", item["key"])
         self.applied.add(intent)
         result = {"n": n, "version": record.version}
         if self.world.behaviour.tells_ids:
