@@ -34,6 +34,10 @@ def warehouse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     opened.close()
 
 
+#: For tests of what only an engine that reads tables column by column does.
+columnar = pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)
+
+
 def state_of(warehouse: Warehouse, folder: Path, runtime: Runtime) -> tuple[StateStore, Callable[[], StateReader]]:
     """The state as it is kept with a warehouse, empty, and what opens it to another process: in a folder, or in the server."""
     if isinstance(warehouse.connection, psycopg.Connection):

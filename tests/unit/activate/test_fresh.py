@@ -12,6 +12,7 @@ from oploop.activate.plan import make_plan
 from oploop.project import Check, FieldMapping
 from oploop.records import FieldType, Op, Operation
 from tests.unit.activate.engine import SAFE, Engine, a_field, a_sync, an_object, at
+from tests.warehouses import columnar
 
 MODEL = {"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT", "day": "VARCHAR"}
 ROWS = [
@@ -24,13 +25,6 @@ ROWS = [
     ("e@x", "w", -1, None),
 ]
 COLUMNS = {"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT", "day": "DATE"}
-
-
-@pytest.fixture
-def duck(engine: Engine) -> Engine:
-    if not engine.warehouse.columnar:
-        pytest.skip("made only where tables are read column by column")
-    return engine
 
 
 def bound_of(engine: Engine, *, create: bool = True, **sync: Any) -> Any:
@@ -48,30 +42,32 @@ def bound_of(engine: Engine, *, create: bool = True, **sync: Any) -> Any:
     return engine.bind(a_sync(*fields, **(more | sync)), obj)
 
 
+@columnar
 @pytest.mark.parametrize(
     "sync", [{}, {"mode": "update"}, {"order_by": ("n DESC",)}, {"checks": (Check("n >= 0", stop=True),)}]
 )
 def test_it_says_what_the_long_statement_says(
-    duck: Engine, sync: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    engine: Engine, sync: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bound = bound_of(duck, create=sync.get("mode") != "update", **sync)
-    known = diffing.look(bound, duck.warehouse)
-    assert fresh.is_fresh(bound, duck.warehouse, known)
-    short = duck.diff(bound)
+    bound = bound_of(engine, create=sync.get("mode") != "update", **sync)
+    known = diffing.look(bound, engine.warehouse)
+    assert fresh.is_fresh(bound, engine.warehouse, known)
+    short = engine.diff(bound)
     monkeypatch.setattr(fresh, "is_fresh", lambda *_: False)
-    long = duck.diff(bound)
+    long = engine.diff(bound)
     assert short.counts == long.counts
-    assert duck.plan_rows(short) == duck.plan_rows(long)
-    assert duck.held(short) == duck.held(long)
-    assert diffing.shown_changes(short, duck.warehouse, None) == diffing.shown_changes(long, duck.warehouse, None)
-    assert list(duck.warehouse.columns(short.table)) == list(duck.warehouse.columns(long.table))
+    assert engine.plan_rows(short) == engine.plan_rows(long)
+    assert engine.held(short) == engine.held(long)
+    assert diffing.shown_changes(short, engine.warehouse, None) == diffing.shown_changes(long, engine.warehouse, None)
+    assert list(engine.warehouse.columns(short.table)) == list(engine.warehouse.columns(long.table))
 
 
+@columnar
 @pytest.mark.parametrize("what", ["a record", "an identity", "something removed", "something parked", "state"])
-def test_not_where_anything_is_held_or_remembered(duck: Engine, what: str) -> None:
-    bound, w = bound_of(duck), duck.warehouse
+def test_not_where_anything_is_held_or_remembered(engine: Engine, what: str) -> None:
+    bound, w = bound_of(engine), engine.warehouse
     if what == "a record":
-        duck.records(COLUMNS, [("r1", "q@x", "a", 1, None, 0, at(0), True)])
+        engine.records(COLUMNS, [("r1", "q@x", "a", 1, None, 0, at(0), True)])
     elif what == "an identity":
         w.execute("INSERT INTO oploop.records VALUES ('crm', 'people', 'email', 'a@x', 'r1', 'r', ?)", (at(0),))
     elif what == "something removed":
@@ -93,14 +89,15 @@ def test_not_where_anything_is_held_or_remembered(duck: Engine, what: str) -> No
     assert not fresh.is_fresh(bound, w, diffing.look(bound, w))
 
 
-def test_a_large_plan_is_written_once_where_it_stays(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@columnar
+def test_a_large_plan_is_written_once_where_it_stays(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "FROM", 1)
-    bound, w = bound_of(duck), duck.warehouse
-    looked = duck.diff(bound)
+    bound, w = bound_of(engine), engine.warehouse
+    looked = engine.diff(bound)
     assert not looked.stands
     found = diffing.diff(bound, w, table="plan_people_x", lasting=True)
     assert (found.stands, found.table, found.name) == (True, "oploop_state.plan_people_x", "plan_people_x")
-    assert duck.plan_rows(found) == duck.plan_rows(looked)
+    assert engine.plan_rows(found) == engine.plan_rows(looked)
     plan = make_plan(found, w, budget=None, call_seconds=None)
     assert ledger.keep_plan(plan, w, "r1", at(1)) == found.table
     volumes.sweep(w)

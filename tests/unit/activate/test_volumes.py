@@ -15,16 +15,10 @@ from oploop.project import Retention
 from oploop.warehouse.base import NoRoom, SqlError
 from tests.unit.activate.engine import Engine, at
 from tests.unit.activate.test_ledger import CREATES, fold, kept, step, world
+from tests.warehouses import columnar
 
 LOG = "SELECT * FROM oploop.change_log ORDER BY run_id, number"
 CHANGES = "SELECT * EXCLUDE (run_id, planned_at, event_at) FROM oploop.changes ORDER BY run_id, key"
-
-
-@pytest.fixture
-def duck(engine: Engine) -> Engine:
-    if not engine.warehouse.columnar:
-        pytest.skip("volumes stand where tables are read column by column")
-    return engine
 
 
 def delivered(engine: Engine, run_id: str = "r1") -> tuple[Any, str]:
@@ -40,76 +34,83 @@ def tables(engine: Engine) -> list[str]:
     return [t for t in engine.warehouse.tables() if t.startswith("oploop_state.plan_")]
 
 
-def test_a_volume_says_what_rows_would_say(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    delivered(duck)
-    rows, changes = duck.warehouse.rows(LOG), duck.warehouse.rows(CHANGES)
+@columnar
+def test_a_volume_says_what_rows_would_say(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivered(engine)
+    rows, changes = engine.warehouse.rows(LOG), engine.warehouse.rows(CHANGES)
     assert (len(rows), len(changes)) == (6, 6)
-    assert tables(duck) == []
-    duck.reset()
+    assert tables(engine) == []
+    engine.reset()
     monkeypatch.setattr(volumes, "FROM", 6)
-    _, table = delivered(duck)
-    assert duck.warehouse.rows(LOG) == rows
-    assert duck.warehouse.rows(CHANGES) == changes
-    assert tables(duck) == [table]
-    assert duck.warehouse.rows("SELECT count(*) FROM oploop.change_rows") == [(0,)]
-    ledger.ensure(duck.warehouse)  # as the next process does
-    assert duck.warehouse.rows(LOG) == rows
+    _, table = delivered(engine)
+    assert engine.warehouse.rows(LOG) == rows
+    assert engine.warehouse.rows(CHANGES) == changes
+    assert tables(engine) == [table]
+    assert engine.warehouse.rows("SELECT count(*) FROM oploop.change_rows") == [(0,)]
+    ledger.ensure(engine.warehouse)  # as the next process does
+    assert engine.warehouse.rows(LOG) == rows
 
 
-def test_of_a_first_load_nothing_is_kept_for_what_was_not_there(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@columnar
+def test_of_a_first_load_nothing_is_kept_for_what_was_not_there(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(volumes, "FROM", 1)
-    bound = world(duck)
-    duck.records({"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT"}, [])
-    _, table = kept(duck, bound)
-    assert [k for c, k in duck.warehouse.columns(table).items() if c in ("b0", "b1")] == ["INTEGER", "INTEGER"]
-    fold(duck, bound, table, [step(1, CREATES)])
+    bound = world(engine)
+    engine.records({"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT"}, [])
+    _, table = kept(engine, bound)
+    assert [k for c, k in engine.warehouse.columns(table).items() if c in ("b0", "b1")] == ["INTEGER", "INTEGER"]
+    fold(engine, bound, table, [step(1, CREATES)])
     first = "SELECT before::VARCHAR, after::VARCHAR FROM oploop.changes ORDER BY key LIMIT 1"
-    assert duck.warehouse.rows(first) == [
+    assert engine.warehouse.rows(first) == [
         ('{"we\'ird \\"f.x\\"":null,"n":null}', '{"we\'ird \\"f.x\\"":"it\'s 0","n":0}')
     ]
 
 
-def test_the_oldest_volume_becomes_rows_when_there_are_many(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@columnar
+def test_the_oldest_volume_becomes_rows_when_there_are_many(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "FROM", 1)
     monkeypatch.setattr(volumes, "MOST", 1)
-    delivered(duck, "r1")
-    one = duck.warehouse.rows(LOG)
-    _, table = delivered(duck, "r2")
-    assert tables(duck) == [table]
-    assert duck.warehouse.rows("SELECT DISTINCT run_id FROM oploop.change_rows") == [("r1",)]
-    assert duck.warehouse.rows(LOG.replace(" ORDER", " WHERE run_id = 'r1' ORDER")) == one
-    assert duck.warehouse.rows("SELECT run_id, count(*) FROM oploop.changes GROUP BY 1 ORDER BY 1") == [
+    delivered(engine, "r1")
+    one = engine.warehouse.rows(LOG)
+    _, table = delivered(engine, "r2")
+    assert tables(engine) == [table]
+    assert engine.warehouse.rows("SELECT DISTINCT run_id FROM oploop.change_rows") == [("r1",)]
+    assert engine.warehouse.rows(LOG.replace(" ORDER", " WHERE run_id = 'r1' ORDER")) == one
+    assert engine.warehouse.rows("SELECT run_id, count(*) FROM oploop.changes GROUP BY 1 ORDER BY 1") == [
         ("r1", 6),
-        ("r2", len(duck.warehouse.rows(LOG)) - 6),
+        ("r2", len(engine.warehouse.rows(LOG)) - 6),
     ]
 
 
-def test_a_fold_that_fails_leaves_no_volume(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@columnar
+def test_a_fold_that_fails_leaves_no_volume(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "FROM", 1)
-    bound = world(duck)
-    _, table = kept(duck, bound)
-    monkeypatch.setattr(ledger, "_park", lambda *_: duck.warehouse.execute("SELECT nothing"))
+    bound = world(engine)
+    _, table = kept(engine, bound)
+    monkeypatch.setattr(ledger, "_park", lambda *_: engine.warehouse.execute("SELECT nothing"))
     with pytest.raises(FixData):
-        fold(duck, bound, table, [step(1, CREATES)])
-    assert duck.warehouse.rows(LOG) == []
-    assert volumes.standing(duck.warehouse) == []
-    assert [d[2] for d in ledger.unfolded(duck.warehouse)] == [table]
+        fold(engine, bound, table, [step(1, CREATES)])
+    assert engine.warehouse.rows(LOG) == []
+    assert volumes.standing(engine.warehouse) == []
+    assert [d[2] for d in ledger.unfolded(engine.warehouse)] == [table]
     monkeypatch.undo()
-    fold(duck, bound, table, [step(1, CREATES)])
-    assert len(duck.warehouse.rows(LOG)) == CREATES
+    fold(engine, bound, table, [step(1, CREATES)])
+    assert len(engine.warehouse.rows(LOG)) == CREATES
 
 
-def test_what_its_time_is_over_leaves_a_volume_too(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@columnar
+def test_what_its_time_is_over_leaves_a_volume_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "FROM", 1)
-    delivered(duck)
-    retain(duck.warehouse, Retention(changes=1.0), at(100_000))
-    held = [r[2] for r in duck.warehouse.rows(LOG)]
+    delivered(engine)
+    retain(engine.warehouse, Retention(changes=1.0), at(100_000))
+    held = [r[2] for r in engine.warehouse.rows(LOG)]
     assert held == [1, 2, 5, 6]  # the last of their records, or parked; the other two told no id
-    assert duck.warehouse.rows("SELECT count(*) FROM oploop.change_outcomes") == [(4,)]
-    duck.warehouse.execute("DELETE FROM oploop.parked")
-    duck.warehouse.execute('DELETE FROM oploop_state."crm__people"')
-    retain(duck.warehouse, Retention(changes=1.0), at(100_000))
-    assert (duck.warehouse.rows(LOG), tables(duck), volumes.standing(duck.warehouse)) == ([], [], [])
+    assert engine.warehouse.rows("SELECT count(*) FROM oploop.change_outcomes") == [(4,)]
+    engine.warehouse.execute("DELETE FROM oploop.parked")
+    engine.warehouse.execute('DELETE FROM oploop_state."crm__people"')
+    retain(engine.warehouse, Retention(changes=1.0), at(100_000))
+    assert (engine.warehouse.rows(LOG), tables(engine), volumes.standing(engine.warehouse)) == ([], [], [])
 
 
 def test_a_ledger_of_an_earlier_release_is_opened(engine: Engine) -> None:
@@ -133,12 +134,13 @@ def test_a_ledger_of_an_earlier_release_is_opened(engine: Engine) -> None:
     assert w.rows("SELECT count(*) FROM oploop.change_rows") == [(len(before),)]
 
 
-def test_of_a_volume_only_what_is_asked_for_is_made(duck: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    delivered(duck, "r0")
+@columnar
+def test_of_a_volume_only_what_is_asked_for_is_made(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivered(engine, "r0")
     monkeypatch.setattr(volumes, "FROM", 1)
-    delivered(duck, "r1")
-    _, table = delivered(duck, "r2")
-    w = duck.warehouse
+    delivered(engine, "r1")
+    _, table = delivered(engine, "r2")
+    w = engine.warehouse
     numbers = [r[2] for r in w.rows(LOG) if r[0] == "r1"]
     w.execute(
         "CREATE TEMP TABLE wanted AS SELECT run_id, sync, number FROM oploop.change_log l WHERE run_id = 'r0' AND number = 5 "
@@ -198,8 +200,9 @@ def test_a_fold_that_lacks_memory_is_done_without_the_bound(engine: Engine, monk
     assert len(engine.warehouse.rows(LOG)) == CREATES
 
 
-def test_what_takes_more_memory_than_allowed_says_so(duck: Engine) -> None:
-    w = duck.warehouse
+@columnar
+def test_what_takes_more_memory_than_allowed_says_so(engine: Engine) -> None:
+    w = engine.warehouse
     query = "SELECT max(x) FROM (SELECT list(i) AS x FROM range(10000000) t(i))"
     with w.bounded(60):
         with pytest.raises(NoRoom, match="Out of Memory"):
