@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import orjson
@@ -22,7 +23,7 @@ from oploop.activate.convert import canonical, key_form
 from oploop.activate.rules import Rule, besides, rules_of
 from oploop.apps.columns import rows_of
 from oploop.records import Change, FieldType, Stream
-from oploop.warehouse.base import NoRoom, Warehouse, literal, quote_table
+from oploop.warehouse.base import Warehouse, literal, quote_table, roomy
 
 #: Statuses of a plan table's rows that are sent.
 SENT = ("create", "update", "archive", "remove")
@@ -224,11 +225,7 @@ def diff(
 def _write(bound: BoundSync, warehouse: Warehouse, statement: str) -> None:
     """Write a large plan in as little memory as a small one, if that can be."""
     with warehouse.bulk(lasting=False), warehouse.bounded(volumes.memory(len(bound.fields))):
-        try:
-            warehouse.execute(statement)
-        except NoRoom:
-            warehouse.unbound()
-            warehouse.execute(statement)
+        roomy(warehouse, partial(warehouse.execute, statement))
 
 
 def _holds(bound: BoundSync, warehouse: Warehouse, table: str) -> bool:

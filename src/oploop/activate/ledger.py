@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from importlib import resources
 
 import orjson
@@ -25,7 +26,7 @@ from oploop.activate.unknowns import waits_for_person, was
 from oploop.activate.waiting import SAID_SENT
 from oploop.records import Op, Replay
 from oploop.state import JournalStep
-from oploop.warehouse.base import NoRoom, Warehouse, literal, quote, quote_table
+from oploop.warehouse.base import Warehouse, literal, quote, quote_table, roomy
 
 #: The message of a create that was acknowledged without the new record's id.
 UNTOLD = "the app did not tell its id"
@@ -175,11 +176,7 @@ def fold(
     `steps` may be gone through more than once; those without a receipt are unknown. A change that was tried several times
     counts by its last try. The plan table of a large delivery becomes a volume of the ledger.
     """
-    try:
-        _fold(warehouse, run_id, spec, plan_table, planned_at, steps, now)
-    except NoRoom:
-        warehouse.unbound()
-        _fold(warehouse, run_id, spec, plan_table, planned_at, steps, now)
+    roomy(warehouse, partial(_fold, warehouse, run_id, spec, plan_table, planned_at, steps, now))
 
 
 def _fold(

@@ -5,7 +5,7 @@ Statements are written in the dialect of DuckDB where dialects agree; what engin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -149,6 +149,15 @@ class Warehouse(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+def roomy(warehouse: Warehouse, do: Callable[[], object]) -> None:
+    """Do something that leaves nothing behind when it fails: as it is, and where memory is too little once more without the bound."""
+    try:
+        do()
+    except NoRoom:
+        warehouse.unbound()
+        do()
 
 
 def raw_table(app: str, stream: str, *, deleted_too: bool = False) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -28,7 +29,7 @@ class Values(Protocol):
     def json_of(self, members: Sequence[tuple[str, str]]) -> str | None: ...
 
 
-class Session(Generic[C]):
+class Session(ABC, Generic[C]):
     """A session over a driver's connection. Whoever makes one of an engine gives `values`, `_send` and `_roll_back`."""
 
     values: Values
@@ -45,12 +46,13 @@ class Session(Generic[C]):
         """The driver's connection. Whoever uses it must not do so while others use this object."""
         return self._connection
 
+    @abstractmethod
     def _send(self, sql: str, params: Sequence[Any] = ()) -> Any:
-        raise NotImplementedError
+        """Run a statement. Within the lock."""
 
+    @abstractmethod
     def _roll_back(self) -> None:
         """End the open transaction, also of a session that broke or has rolled back already."""
-        raise NotImplementedError
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
