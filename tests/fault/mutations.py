@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import orjson
 
-from oploop.activate import awaited, conflicts, diff, leaving, ledger, spreading, sql
+from oploop.activate import awaited, conflicts, diff, folding, leaving, ledger, spreading, sql
 from oploop.activate import deliver as delivering
 from oploop.activate.deliver import Deliverer
 from oploop.activate.journal import Journal
@@ -113,25 +113,25 @@ _step_row = spreading._step_row
 
 def _piecemeal() -> AbstractContextManager[Any]:
     """A fold whose statements are committed one by one."""
-    real = ledger.fold
+    real = folding.fold
 
     def fold(warehouse: Any, *args: Any) -> None:
         with patch.object(type(warehouse), "transaction", lambda self: contextlib.nullcontext()):
             real(warehouse, *args)
 
-    return patch.object(ledger, "fold", fold)
+    return patch.object(folding, "fold", fold)
 
 
 def _nothing_lost(*args: Any) -> list[JournalStep]:
     return []
 
 
-def _no_rejections(warehouse: Any, run_id: str, spec: Any, table: str, now: Any) -> None:
-    _park(warehouse, run_id, spec, table, now)
+def _no_rejections(warehouse: Any, begun: Any, now: Any) -> None:
+    _park(warehouse, begun, now)
     warehouse.execute("DELETE FROM oploop.parked WHERE reason = 'rejected'")
 
 
-_park = ledger._park
+_park = folding._park
 
 # -- deliveries -------------------------------------------------------------------------------------------------------
 
@@ -275,7 +275,7 @@ MUTATIONS = [
         directed="there and back",
     ),
     Mutation("by-place", "an answer's parts are taken in the order of the call", _by_place),
-    Mutation("not-parked", "rejected changes are not parked", _instead(ledger, "_park", _no_rejections)),
+    Mutation("not-parked", "rejected changes are not parked", _instead(folding, "_park", _no_rejections)),
     Mutation(
         "no-tug-of-war",
         "a tug-of-war is never parked",

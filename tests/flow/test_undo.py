@@ -213,7 +213,7 @@ async def test_an_undo_that_was_cut_off_is_taken_up_like_any_delivery(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr("oploop.activate.ledger.fold", dies)
+        m.setattr("oploop.activate.folding.fold", dies)
         with pytest.raises(KeyboardInterrupt):
             await undo(low, first.run_id)
     assert set(low.tickets("priority").values()) == {"low"}

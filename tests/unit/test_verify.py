@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from oploop.activate import ledger, states
+from oploop.activate import folding, ledger, states
 from oploop.activate.plan import make_plan
 from oploop.errors import RetryLater
 from oploop.project import FieldMapping
@@ -117,7 +117,8 @@ class Office:
                 run_id, "people", "s1", 1, 1, 1, Op.UPDATE, at(seconds), at(seconds), Outcome.OK, version=version
             )
         ]
-        ledger.fold(self.w, run_id, ledger.spec_of(self.bound, self.w, None), table, at(seconds), steps, at(seconds))
+        begun = ledger.Begun(run_id, ledger.spec_of(self.bound, self.w, None), table, at(seconds))
+        folding.fold(self.w, begun, steps, at(seconds))
         return run_id
 
     @property

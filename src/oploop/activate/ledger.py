@@ -7,10 +7,8 @@ sync's file has changed meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import partial
 from importlib import resources
 
 import orjson
@@ -18,20 +16,16 @@ import orjson
 from oploop.activate import appending, conflicts, rekeying, states, volumes, waiting
 from oploop.activate import diff as d
 from oploop.activate.bound import BoundSync
-from oploop.activate.deliver import ON_ITS_WAY
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
-from oploop.activate.spreading import spread
 from oploop.activate.unknowns import waits_for_person, was
 from oploop.activate.waiting import SAID_SENT
 from oploop.records import Op, Replay
 from oploop.state import JournalStep
-from oploop.warehouse.base import Warehouse, literal, quote, quote_table, roomy
+from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: The message of a create that was acknowledged without the new record's id.
 UNTOLD = "the app did not tell its id"
-#: Changes that go into a new state by one statement.
-SLICE = 245_760
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +48,16 @@ class FoldSpec:
     append: bool = False  #: each row once: what was sent is remembered by its key
     undoes: list[str] = field(default_factory=list)  #: runs that it takes back: what it puts back is parked
     keys: list[str] = field(default_factory=list)  #: the key's fields, by position
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A delivery whose plan table is kept, and stands until it is folded."""
+
+    run_id: str
+    spec: FoldSpec
+    plan_table: str
+    planned_at: datetime
 
 
 def ensure(warehouse: Warehouse) -> None:
@@ -148,12 +152,12 @@ def _kept(plan: SyncPlan, warehouse: Warehouse) -> str:
     )
 
 
-def unfolded(warehouse: Warehouse) -> list[tuple[str, FoldSpec, str, datetime]]:
-    """Deliveries that were begun and never folded: (run_id, spec, plan table, when)."""
+def unfolded(warehouse: Warehouse) -> list[Begun]:
+    """Deliveries that were begun and never folded, oldest first."""
     if not warehouse.columns("oploop.deliveries"):
         return []
     rows = warehouse.rows("SELECT run_id, spec, plan_table, noted_at FROM oploop.deliveries ORDER BY noted_at")
-    return [(r[0], _spec(r[1]), r[2], r[3]) for r in rows]
+    return [Begun(r[0], _spec(r[1]), r[2], r[3]) for r in rows]
 
 
 def _spec(text: str) -> FoldSpec:
@@ -162,222 +166,10 @@ def _spec(text: str) -> FoldSpec:
     return FoldSpec(**data)
 
 
-def fold(
-    warehouse: Warehouse,
-    run_id: str,
-    spec: FoldSpec,
-    plan_table: str,
-    planned_at: datetime,
-    steps: Iterable[JournalStep],
-    now: datetime,
-) -> None:
-    """Take a delivery's journal into the ledger, all or nothing, and let go of its plan table.
-
-    `steps` may be gone through more than once; those without a receipt are unknown. A change that was tried several times
-    counts by its last try. The plan table of a large delivery becomes a volume of the ledger.
-    """
-    roomy(warehouse, partial(_fold, warehouse, run_id, spec, plan_table, planned_at, steps, now))
-
-
-def _fold(
-    warehouse: Warehouse,
-    run_id: str,
-    spec: FoldSpec,
-    plan_table: str,
-    planned_at: datetime,
-    steps: Iterable[JournalStep],
-    now: datetime,
-) -> None:
-    spread(warehouse, steps, plan_table, spec.keys)
-    large = _is_large(warehouse)
-    with warehouse.bulk(lasting=not large), warehouse.transaction():
-        _append(warehouse, run_id, spec, plan_table, planned_at, now, large=large)
-        if spec.append:
-            _remember(warehouse, run_id, spec, plan_table, now)
-        else:
-            _merge_state(warehouse, run_id, spec, plan_table)
-            _merge_records(warehouse, run_id, spec, plan_table, now)
-            _forget_removed(warehouse, run_id, spec, plan_table)
-        _park(warehouse, run_id, spec, plan_table, now)
-        if spec.undoes:
-            _park_undone(warehouse, run_id, spec, plan_table, now)
-        target = (spec.sync, spec.app, spec.object)
-        conflicts.park_tugs(warehouse, run_id, target, spec.ours, _joined(plan_table), now)
-        warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (run_id, spec.sync))
-        if not large:
-            warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(plan_table)}")
-
-
-def all_unknown(warehouse: Warehouse, run_id: str, sync: str, plan_table: str, at: datetime) -> list[JournalStep]:
+def all_unknown(warehouse: Warehouse, begun: Begun) -> list[JournalStep]:
     """A journal that says of every change of a plan table that it may have been sent."""
-    [(last,)] = warehouse.rows(f"SELECT max(__number) FROM {quote_table(plan_table)}")
-    return [JournalStep(run_id, sync, "lost", 1, last, 1, Op.UPSERT, at)] if last else []
-
-
-def _joined(plan_table: str) -> str:
-    return f"{quote_table(plan_table)} p JOIN oploop_outcomes o ON o.number = p.__number"
-
-
-def _is_large(warehouse: Warehouse) -> bool:
-    """Whether the delivery whose outcomes are `oploop_outcomes` becomes a volume of the ledger."""
-    [(begun,)] = warehouse.rows("SELECT count(*) FROM oploop_outcomes")
-    return warehouse.columnar and begun >= volumes.FROM
-
-
-def _append(
-    warehouse: Warehouse,
-    run_id: str,
-    spec: FoldSpec,
-    plan_table: str,
-    planned_at: datetime,
-    now: datetime,
-    *,
-    large: bool,
-) -> None:
-    """The changes and what became of them, into the ledger."""
-    volume = volumes.Volume(
-        run_id, spec.sync, spec.app, spec.object, plan_table, spec.before, spec.after, planned_at, spec.release
-    )
-    if large:
-        volumes.add(warehouse, volume)
-    else:
-        begun = "__number IN (SELECT number FROM oploop_outcomes)"
-        warehouse.execute(f"INSERT INTO oploop.change_rows {volume.select()} WHERE {begun}")
-    warehouse.execute(
-        "INSERT INTO oploop.change_outcomes SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
-        f"COALESCE(o.new_id, p.__remote), o.sent_at, NULL, ? FROM {_joined(plan_table)}",
-        (run_id, spec.sync, now),
-    )
-
-
-def _merge_state(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str) -> None:
-    """What was acknowledged is now both sent and, until a read shows otherwise, stored."""
-    states.ensure_state(warehouse, spec.state_table, spec.fields)
-    # a new record whose id was not told is found by the next read; two changes of one record leave one state, the last
-    rid = "p.__key" if spec.blind else "COALESCE(o.new_id, p.__remote)"
-    done = f"{_joined(plan_table)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
-    some = "".join(f", count(*) FILTER (WHERE p.c{i})" for i in range(len(spec.fields)))
-    [(rows, records, *sent)] = warehouse.rows(f"SELECT count(*), count(DISTINCT {rid}){some} FROM {done}")
-    sets, names, values = [], [], []
-    for i, (name, _) in enumerate(spec.fields):
-        if not sent[i]:  # the fields that nobody sends are left as they are
-            continue
-        for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
-            column = states.state_column(name, part)
-            sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
-            if part != "stored":
-                names.append(column)
-                values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN d.c{i} THEN d.{new} END")
-    last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
-
-    def changes(some: str) -> str:
-        return f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{some}) d"
-
-    columns = ", ".join(["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "as_sent", *names])
-    row = ", ".join(["d.rid, ?, ?, d.__number, d.acked_at, d.receipt, TRUE", *values])
-    if not warehouse.rows(f"SELECT 1 FROM {spec.state_table} WHERE sync = {literal(spec.sync)} LIMIT 1"):
-        into = f"INSERT INTO {spec.state_table} ({columns}) SELECT {row} FROM "
-        for some in _slices(warehouse) if rows == records else [last]:  # the first delivery
-            warehouse.execute(into + changes(some), (spec.sync, run_id))
-        return
-    warehouse.execute(
-        f"MERGE INTO {spec.state_table} s USING {changes(last)} "
-        "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
-        f"{', '.join(['acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL', *sets])} "
-        f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({row})",
-        (spec.sync, run_id, spec.sync, run_id),
-    )
-
-
-def _slices(warehouse: Warehouse) -> list[str]:
-    """Conditions for so many changes after each other that a join of them with their outcomes stays in little memory."""
-    [(last,)] = warehouse.rows("SELECT max(number) FROM oploop_outcomes")
-    return [
-        f" AND p.__number BETWEEN {n} AND {n + SLICE - 1} AND o.number BETWEEN {n} AND {n + SLICE - 1}"
-        for n in range(1, (last or 1) + 1, SLICE)
-    ]
-
-
-def _merge_records(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
-    """Who is who: the ids of records that were created, so that the next run knows them before any read does."""
-    new = f"{_joined(plan_table)} WHERE o.status = 'sent' AND o.new_id IS NOT NULL AND p.__status = 'create'"
-    warehouse.execute(  # one that was deleted in the app and is made again takes the place of the old one
-        "DELETE FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ? "
-        f"AND canonical_key IN (SELECT p.__key FROM {new})",
-        (spec.app, spec.object, spec.key_fields),
-    )
-    warehouse.execute(
-        f"INSERT INTO oploop.records SELECT ?, ?, ?, p.__key, o.new_id, ?, ? FROM {new}",
-        (spec.app, spec.object, spec.key_fields, run_id, now),
-    )
-
-
-def _forget_removed(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str) -> None:
-    """What the app acknowledged as removed is no record of ours any more; that it was one is kept."""
-    if not warehouse.rows(f"SELECT 1 FROM {quote_table(plan_table)} WHERE __status IN ('archive', 'remove') LIMIT 1"):
-        return
-    gone = f"{_joined(plan_table)} WHERE o.status = 'sent' AND p.__status IN ('archive', 'remove')"
-    warehouse.execute(
-        f"INSERT INTO oploop.removed SELECT ?, ?, p.__remote, p.__key, p.__status, ?, ?, p.__number, o.acked_at FROM {gone}",
-        (spec.app, spec.object, spec.sync, run_id),
-    )
-    warehouse.execute(
-        f"DELETE FROM oploop.records WHERE app = ? AND object = ? AND remote_id IN (SELECT p.__remote FROM {gone})",
-        (spec.app, spec.object),
-    )
-    sid = "p.__key" if spec.blind else "p.__remote"
-    warehouse.execute(f"DELETE FROM {spec.state_table} WHERE remote_id IN (SELECT {sid} FROM {gone})")
-
-
-def _remember(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
-    """The keys of rows that were appended."""
-    warehouse.execute(
-        f"INSERT INTO oploop.appended SELECT ?, ?, ?, p.__key, 'sent', ?, ? FROM {_joined(plan_table)} WHERE o.status = 'sent'",
-        (spec.sync, spec.app, spec.object, run_id, now),
-    )
-
-
-def _park_undone(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
-    """What an undo took back is not brought back until the model wants something else: of updates field by field."""
-    done, head = (
-        f"FROM {_joined(plan_table)} WHERE o.status IN ('sent', 'unknown')",
-        "SELECT ?, ?, ?, p.__key, 'undone'",
-    )
-    into = "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at, field)"
-    values = (spec.sync, spec.app, spec.object, None, run_id, now)
-    warehouse.execute(f"{into} {head}, NULLIF(p.__z, ''), ?, ?, ?, NULL {done} AND p.__z IS NOT NULL", values)
-    for i, label in enumerate(spec.labels):
-        warehouse.execute(f"{into} {head}, p.z{i}, ?, ?, ?, {literal(label)} {done} AND p.z{i} IS NOT NULL", values)
-
-
-def _park(warehouse: Warehouse, run_id: str, spec: FoldSpec, plan_table: str, now: datetime) -> None:
-    """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, until it is known.
-
-    A record that was made without telling its id is not found by the next plan, until a read must have shown it.
-    """
-    # of what an undo took back only the fields that are sent, as only of those the model wants something else
-    arms = " ".join(f"WHEN {literal(label)} THEN p.c{i}" for i, label in enumerate(spec.labels))
-    its = f"CASE parked.field {arms} ELSE FALSE END" if arms else "FALSE"
-    warehouse.execute(
-        "DELETE FROM oploop.parked WHERE sync = ? AND app = ? AND object = ? AND EXISTS (SELECT 1 FROM "
-        f"{_joined(plan_table)} WHERE p.__key = parked.key AND (parked.field IS NULL OR {its}))",
-        (spec.sync, spec.app, spec.object),
-    )
-    careful = ", ".join(literal(kind) for kind in spec.careful) or "NULL"
-    untold = "o.status = 'sent' AND o.new_id IS NULL AND p.__status = 'create'"
-    if spec.blind or "create" not in spec.careful:
-        untold = "FALSE"
-    # of a run that died long ago a read of today tells what became of it: not when we noted it, but when it was done by then
-    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
-    done_by = f"LEAST(o.acked_at + INTERVAL '{ON_ITS_WAY:f} seconds', {at})"
-    warehouse.execute(
-        "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) "
-        f"SELECT ?, ?, ?, p.__key, CASE WHEN {untold} THEN 'unknown' ELSE o.status END, "
-        f"CASE WHEN o.status = 'rejected' THEN {spec.after} END, CASE WHEN {untold} THEN {literal(UNTOLD)} ELSE o.error END, ?, "
-        f"CASE WHEN o.status = 'unknown' THEN {done_by} ELSE {at} END "
-        f"FROM {_joined(plan_table)} WHERE o.status = 'rejected' OR ({untold}) OR (o.status = 'unknown' AND p.__status IN ({careful}))",
-        (spec.sync, spec.app, spec.object, run_id),
-    )
+    [(last,)] = warehouse.rows(f"SELECT max(__number) FROM {quote_table(begun.plan_table)}")
+    return [JournalStep(begun.run_id, begun.spec.sync, "lost", 1, last, 1, Op.UPSERT, begun.planned_at)] if last else []
 
 
 def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 
-from oploop.activate import appending, conflicts, ledger, rekeying, sync_runs, volumes
+from oploop.activate import appending, conflicts, folding, ledger, rekeying, sync_runs, volumes
 from oploop.activate import deliver as delivering
 from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
@@ -25,13 +25,15 @@ async def recover(ws: Workspace) -> list[str]:
     """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown, unless the app
     can still tell what became of it."""
     done = []
-    for run_id, spec, table, at in ledger.unfolded(ws.warehouse):
+    for begun in ledger.unfolded(ws.warehouse):
+        run_id, spec = begun.run_id, begun.spec
         steps: Iterable[JournalStep] = ws.store.journal(run_id, spec.sync)
         if ws.store.run(run_id) is None:  # the state was lost: anything may have been sent
-            steps = ledger.all_unknown(ws.warehouse, run_id, spec.sync, table, at)
+            steps = ledger.all_unknown(ws.warehouse, begun)
         if any(map(noted, steps)) and spec.app in ws.project.apps:
-            ws.store.write_steps(await settle(ws.app(spec.app), ws.warehouse, spec, table, steps, ws.runtime.now()))
-        ledger.fold(ws.warehouse, run_id, spec, table, at, steps, ws.runtime.now())
+            settled = await settle(ws.app(spec.app), ws.warehouse, spec, begun.plan_table, steps, ws.runtime.now())
+            ws.store.write_steps(settled)
+        folding.fold(ws.warehouse, begun, steps, ws.runtime.now())
         ws.store.end_delivery(run_id, spec.sync)
         done.append(f"{spec.sync} of run {run_id}")
     volumes.sweep(ws.warehouse)
@@ -126,7 +128,7 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
         progress=progress,
     )
     result = await deliverer.run()
-    spec = ledger.spec_of_plan(plan, ws.warehouse, ws.release)
-    ledger.fold(ws.warehouse, run_id, spec, table, now, ws.store.journal(run_id, b.name), ws.runtime.now())
+    begun = ledger.Begun(run_id, ledger.spec_of_plan(plan, ws.warehouse, ws.release), table, now)
+    folding.fold(ws.warehouse, begun, ws.store.journal(run_id, b.name), ws.runtime.now())
     ws.store.end_delivery(run_id, b.name, (b.sync.app, b.object.name), result.times)
     return result

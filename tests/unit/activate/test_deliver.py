@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from oploop.activate import ledger
+from oploop.activate import folding, ledger
 from oploop.activate import plan as planning
 from oploop.activate.deliver import Deliverer, Delivery
 from oploop.activate.journal import Journal
@@ -88,7 +88,7 @@ class Post:
         warehouse = self.engine.warehouse
         with contextlib.suppress(_Undo), warehouse.transaction():
             spec = ledger.spec_of(self.bound, warehouse, None)
-            ledger.fold(warehouse, self.run_id, spec, self.table, at(0), self.journal(), at(99))
+            folding.fold(warehouse, ledger.Begun(self.run_id, spec, self.table, at(0)), self.journal(), at(99))
             yield warehouse
             raise _Undo
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from oploop.activate import ledger, states
+from oploop.activate import folding, ledger, states
 from oploop.activate.bound import BoundSync
 from oploop.activate.diff import Diff
 from oploop.activate.plan import make_plan
@@ -55,7 +55,9 @@ def deliver(engine: Engine, b: BoundSync, found: Diff, *, version: float = 600) 
     table = ledger.keep_plan(plan, engine.warehouse, "r9", at(600))
     step = JournalStep("r9", b.name, "s1", 1, plan.changes, 1, Op.REMOVE, at(600), at(600))
     step.outcome, step.version = "ok", micros(version)  # type: ignore[assignment]
-    ledger.fold(engine.warehouse, "r9", ledger.spec_of(b, engine.warehouse, None), table, at(600), [step], at(601))
+    folding.fold(
+        engine.warehouse, ledger.Begun("r9", ledger.spec_of(b, engine.warehouse, None), table, at(600)), [step], at(601)
+    )
 
 
 def test_only_records_that_we_made_are_removed(engine: Engine) -> None:
@@ -143,7 +145,12 @@ async def test_a_removal_whose_answer_was_lost_was_ours_once_a_read_shows_that_i
     plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
     table = ledger.keep_plan(plan, engine.warehouse, "r9", at(600))
     cut_off = JournalStep("r9", b.name, "s1", 1, 3, 1, Op.REMOVE, at(600))  # the run died before the answer
-    ledger.fold(engine.warehouse, "r9", ledger.spec_of(b, engine.warehouse, None), table, at(600), [cut_off], at(601))
+    folding.fold(
+        engine.warehouse,
+        ledger.Begun("r9", ledger.spec_of(b, engine.warehouse, None), table, at(600)),
+        [cut_off],
+        at(601),
+    )
     engine.warehouse.execute(f"UPDATE {engine.raw} SET _deleted = TRUE, _extracted_at = ? WHERE id = '2'", [at(700)])
     engine.warehouse.execute(f"DELETE FROM {engine.raw} WHERE id = '3'")  # a complete read must have shown it
     engine.warehouse.execute("UPDATE oploop.streams SET complete_began = ?", [at(700)])
@@ -232,7 +239,12 @@ def test_a_record_that_was_deleted_in_the_app_is_made_again_only_if_asked(engine
     table = ledger.keep_plan(plan, engine.warehouse, "r9", at(600))
     step = JournalStep("r9", again.name, "s1", 1, 1, 1, Op.CREATE, at(600), at(600), ids=[(1, "77")])
     step.outcome = "ok"  # type: ignore[assignment]
-    ledger.fold(engine.warehouse, "r9", ledger.spec_of(again, engine.warehouse, None), table, at(600), [step], at(601))
+    folding.fold(
+        engine.warehouse,
+        ledger.Begun("r9", ledger.spec_of(again, engine.warehouse, None), table, at(600)),
+        [step],
+        at(601),
+    )
     assert engine.warehouse.rows("SELECT remote_id FROM oploop.records WHERE canonical_key = 'b'") == [("77",)]
     assert statuses(engine, engine.diff(again)) == {}
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from oploop.activate import ledger, spreading, states, sync_runs
+from oploop.activate import folding, ledger, spreading, states, sync_runs
 from oploop.activate.plan import SyncPlan, delivered_before, make_plan
 from oploop.errors import FixData
 from oploop.project import FieldMapping
@@ -53,7 +53,7 @@ def step(first: int, last: int, outcome: str | None = "ok", **more: Any) -> Jour
 
 def fold(engine: Engine, bound: Any, table: str, steps: list[JournalStep], run_id: str = "r1") -> None:
     spec = ledger.spec_of(bound, engine.warehouse, "v7")
-    ledger.fold(engine.warehouse, run_id, spec, table, at(1), steps, at(9))
+    folding.fold(engine.warehouse, ledger.Begun(run_id, spec, table, at(1)), steps, at(9))
 
 
 @st.composite
@@ -147,14 +147,13 @@ def compare(engine: Engine, bound: Any, wanted: dict[int, tuple[str, str | None,
 def test_a_delivery_is_folded_once(engine: Engine) -> None:
     bound = world(engine)
     _, table = kept(engine, bound)
-    ((run_id, spec, found, begun),) = ledger.unfolded(engine.warehouse)
-    assert (run_id, found, begun) == ("r1", table, at(1))
-    assert spec == ledger.spec_of(bound, engine.warehouse, "v7")
-    ledger.fold(engine.warehouse, run_id, spec, found, begun, [step(1, 4), step(5, 8)], at(9))
+    (begun,) = ledger.unfolded(engine.warehouse)
+    assert begun == ledger.Begun("r1", ledger.spec_of(bound, engine.warehouse, "v7"), table, at(1))
+    folding.fold(engine.warehouse, begun, [step(1, 4), step(5, 8)], at(9))
     assert ledger.unfolded(engine.warehouse) == []
     before = engine.warehouse.rows("SELECT * FROM oploop.change_outcomes ORDER BY number")
     with pytest.raises(FixData):
-        ledger.fold(engine.warehouse, run_id, spec, found, begun, [step(1, 4)], at(9))
+        folding.fold(engine.warehouse, begun, [step(1, 4)], at(9))
     assert engine.warehouse.rows("SELECT * FROM oploop.change_outcomes ORDER BY number") == before
 
 
@@ -184,9 +183,9 @@ def state_of(engine: Engine, bound: Any, remote_id: str) -> dict[str, Any]:
 
 def test_a_first_state_is_the_same_in_slices(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
-    for size in (ledger.SLICE, 3):
+    for size in (folding.SLICE, 3):
         engine.reset()
-        monkeypatch.setattr(ledger, "SLICE", size)
+        monkeypatch.setattr(folding, "SLICE", size)
         bound = world(engine)
         _, table = kept(engine, bound)
         fold(engine, bound, table, [step(1, 4, ids=[(n, f"new{n}") for n in range(1, 5)]), step(5, 7)])
@@ -284,7 +283,8 @@ def test_what_must_not_be_doubled_is_parked_while_it_is_unknown(
 def test_without_a_journal_all_that_was_to_be_sent_is_unknown(engine: Engine) -> None:
     bound = world(engine, create=Operation(batch=9, replay=Replay.KEY))
     _, table = kept(engine, bound)
-    fold(engine, bound, table, ledger.all_unknown(engine.warehouse, "r1", "people", table, at(1)))
+    (begun,) = ledger.unfolded(engine.warehouse)
+    fold(engine, bound, table, ledger.all_unknown(engine.warehouse, begun))
     assert engine.warehouse.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1") == [("unknown", 8)]
     assert engine.diff(bound).counts == {"parked": CREATES, "update": UPDATES}
 
@@ -323,8 +323,8 @@ def test_held_rows_are_noted_with_each_run(engine: Engine) -> None:
 def test_a_crash_before_the_journal_begins_leaves_nothing(engine: Engine) -> None:
     bound = world(engine)
     kept(engine, bound)
-    ((run_id, spec, table, begun),) = ledger.unfolded(engine.warehouse)
-    ledger.fold(engine.warehouse, run_id, spec, table, begun, [], at(9))
+    (begun,) = ledger.unfolded(engine.warehouse)
+    folding.fold(engine.warehouse, begun, [], at(9))
     assert engine.warehouse.rows("SELECT count(*) FROM oploop.changes") == [(0,)]
     assert engine.diff(bound).counts == {"create": 4, "update": 4}
 
@@ -345,6 +345,6 @@ def test_a_fold_that_fails_leaves_all_as_it_was(engine: Engine) -> None:
     for left in ("oploop.change_log", "oploop.change_outcomes", "oploop.records"):
         assert engine.warehouse.rows(f"SELECT count(*) FROM {left}") == [(0,)]
     assert not engine.warehouse.columns(states.state_table(bound).replace('"', ""))
-    ((run_id, spec, found, begun),) = ledger.unfolded(engine.warehouse)
-    ledger.fold(engine.warehouse, run_id, spec, found, begun, [step(1, 4), step(5, 8)], at(9))
+    (begun,) = ledger.unfolded(engine.warehouse)
+    folding.fold(engine.warehouse, begun, [step(1, 4), step(5, 8)], at(9))
     assert engine.warehouse.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1") == [("sent", 8)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from oploop.activate import diff as diffing
-from oploop.activate import ledger
+from oploop.activate import folding, ledger
 from oploop.activate.plan import make_plan
 from oploop.project import FieldMapping
 from oploop.records import Op, Outcome
@@ -31,10 +31,10 @@ def test_long_names_that_begin_alike_are_delivered_and_known_apart(engine: Engin
     assert found.counts == {"update": 1}
     plan = make_plan(found, engine.warehouse, budget=None, call_seconds=None)
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(1))
-    ((run_id, spec, kept, begun),) = ledger.unfolded(engine.warehouse)
-    assert kept == table
+    (begun,) = ledger.unfolded(engine.warehouse)
+    assert begun.plan_table == table
     done = JournalStep("r1", bound.name, "s", 1, 1, 1, Op.UPDATE, at(2), at(2), Outcome.OK)
-    ledger.fold(engine.warehouse, run_id, spec, kept, begun, [done], at(3))
+    folding.fold(engine.warehouse, begun, [done], at(3))
     assert diffing.look(bound, engine.warehouse).state_fields == {f"{LONG}A", f"{LONG}B"}
     again = diffing.diff(bound, engine.warehouse, table="again")
     assert again.counts == {}

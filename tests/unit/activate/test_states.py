@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from oploop.activate import diff as diffing
-from oploop.activate import ledger, states
+from oploop.activate import folding, ledger, states
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.records import FieldType, Op, Outcome
@@ -54,7 +54,9 @@ class World:
         table = ledger.keep_plan(plan, self.w, run_id, at(seconds))
         entry = JournalStep(run_id, bound.name, "s", 1, sent, 1, Op.UPDATE, at(seconds), at(seconds), Outcome.OK)
         entry.version = micros(seconds)
-        ledger.fold(self.w, run_id, ledger.spec_of(bound, self.w, None), table, at(seconds), [entry], at(seconds))
+        folding.fold(
+            self.w, ledger.Begun(run_id, ledger.spec_of(bound, self.w, None), table, at(seconds)), [entry], at(seconds)
+        )
         return run_id
 
     async def looks(self, bound: BoundSync) -> ReadBack:

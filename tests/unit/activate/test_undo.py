@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from oploop.activate import diff as diffing
-from oploop.activate import ledger, undo
+from oploop.activate import folding, ledger, undo
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import SyncPlan, make_plan
 from oploop.project import FieldMapping
@@ -92,7 +92,7 @@ class Office:
             else:
                 self.live[str(c.remote_id)].update(c.fields)
         spec = ledger.spec_of_plan(plan, self.w, None)
-        ledger.fold(self.w, run_id, spec, table, at(self.seconds), [entry], at(self.seconds))
+        folding.fold(self.w, ledger.Begun(run_id, spec, table, at(self.seconds)), [entry], at(self.seconds))
         return run_id
 
     def undo(self, *runs: str, **asked: Any) -> undo.UndoPlan:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from oploop.activate import ledger, states, waiting
+from oploop.activate import folding, ledger, states, waiting
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.errors import FixConfig
@@ -38,7 +38,9 @@ def lose(engine: Engine, b: BoundSync) -> None:
     plan = make_plan(found, engine.warehouse, budget=None, call_seconds=None, allow={"first", "first-run"})
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4), at(5), outcome=Outcome.UNKNOWN)
-    ledger.fold(engine.warehouse, "r1", ledger.spec_of(b, engine.warehouse, None), table, at(3), [step], at(9))
+    folding.fold(
+        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9)
+    )
     assert engine.diff(b).counts == {"parked": 1}
 
 
@@ -132,7 +134,9 @@ def test_a_canary_whose_id_was_not_told_could_not_be_read_back(engine: Engine) -
     plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4), at(5), outcome=Outcome.OK)
-    ledger.fold(engine.warehouse, "r1", ledger.spec_of(b, engine.warehouse, None), table, at(3), [step], at(9))
+    folding.fold(
+        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9)
+    )
     watched = Watched("tier", "tier", "r.tier", "VARCHAR", FieldType.TEXT)
     target = Target(b.name, "crm", OBJECT, engine.raw, "id", states.state_table(b), (watched,), None)
     [found] = unmeant(target, engine.warehouse, "r1")
@@ -158,7 +162,9 @@ def test_an_unknown_update_is_judged_by_what_an_update_declares(
     plan = make_plan(found, engine.warehouse, budget=None, call_seconds=None, allow={"first"})
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.UPDATE, at(4), at(5), outcome=Outcome.UNKNOWN)
-    ledger.fold(engine.warehouse, "r1", ledger.spec_of(b, engine.warehouse, None), table, at(3), [step], at(9))
+    folding.fold(
+        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9)
+    )
     assert engine.diff(b).counts == {"parked": 1}
     ledger.forget_unknown(engine.warehouse, b, at(50))
     assert engine.diff(b).counts == {"parked": 1}, "a read of before it must have settled"
@@ -171,7 +177,9 @@ def test_what_died_long_ago_is_told_by_the_first_read_after_it_was_found(engine:
     plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4))  # no answer: the run died
-    ledger.fold(engine.warehouse, "r1", ledger.spec_of(b, engine.warehouse, None), table, at(3), [step], at(5000))
+    folding.fold(
+        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(5000)
+    )
     read(engine, b, 4 + 60 + 100)  # in time, but of before: the call may have been on its way
     assert engine.diff(b).counts == {"parked": 1}
     read(engine, b, 4 + 60 + 101)

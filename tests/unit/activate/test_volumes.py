@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oploop.activate import ledger, volumes
+from oploop.activate import folding, ledger, volumes
 from oploop.activate.chunks import read_chunks
 from oploop.activate.retention import retain
 from oploop.errors import FixData
@@ -88,12 +88,12 @@ def test_a_fold_that_fails_leaves_no_volume(engine: Engine, monkeypatch: pytest.
     monkeypatch.setattr(volumes, "FROM", 1)
     bound = world(engine)
     _, table = kept(engine, bound)
-    monkeypatch.setattr(ledger, "_park", lambda *_: engine.warehouse.execute("SELECT nothing"))
+    monkeypatch.setattr(folding, "_park", lambda *_: engine.warehouse.execute("SELECT nothing"))
     with pytest.raises(FixData):
         fold(engine, bound, table, [step(1, CREATES)])
     assert engine.warehouse.rows(LOG) == []
     assert volumes.standing(engine.warehouse) == []
-    assert [d[2] for d in ledger.unfolded(engine.warehouse)] == [table]
+    assert [d.plan_table for d in ledger.unfolded(engine.warehouse)] == [table]
     monkeypatch.undo()
     fold(engine, bound, table, [step(1, CREATES)])
     assert len(engine.warehouse.rows(LOG)) == CREATES
@@ -185,7 +185,7 @@ def test_a_read_of_the_plan_that_lacks_memory_goes_on_without_the_bound(
 def test_a_fold_that_lacks_memory_is_done_without_the_bound(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     bound = world(engine)
     _, table = kept(engine, bound)
-    real, tries = ledger._park, []
+    real, tries = folding._park, []
 
     def park(*given: Any) -> None:
         tries.append(1)
@@ -193,7 +193,7 @@ def test_a_fold_that_lacks_memory_is_done_without_the_bound(engine: Engine, monk
             raise NoRoom("out of memory")
         real(*given)
 
-    monkeypatch.setattr(ledger, "_park", park)
+    monkeypatch.setattr(folding, "_park", park)
     with engine.warehouse.bounded(100):
         fold(engine, bound, table, [step(1, CREATES)])
     assert len(tries) == 2

@@ -1,0 +1,239 @@
+"""The fold: a delivery's journal and its plan table become the ledger's rows, state per field, identities and what is parked, in
+one transaction, so that it is done once whenever the run died."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import partial
+
+from oploop.activate import conflicts, states, volumes
+from oploop.activate.deliver import ON_ITS_WAY
+from oploop.activate.ledger import UNTOLD, Begun
+from oploop.activate.spreading import spread
+from oploop.state import JournalStep
+from oploop.warehouse.base import Warehouse, literal, quote_table, roomy
+
+#: Changes that go into a new state by one statement.
+SLICE = 245_760
+
+
+def fold(
+    warehouse: Warehouse,
+    begun: Begun,
+    steps: Iterable[JournalStep],
+    now: datetime,
+) -> None:
+    """Take a delivery's journal into the ledger, all or nothing, and let go of its plan table.
+
+    `steps` may be gone through more than once; those without a receipt are unknown. A change that was tried several times
+    counts by its last try. The plan table of a large delivery becomes a volume of the ledger.
+    """
+    roomy(warehouse, partial(_fold, warehouse, begun, steps, now))
+
+
+def _fold(
+    warehouse: Warehouse,
+    begun: Begun,
+    steps: Iterable[JournalStep],
+    now: datetime,
+) -> None:
+    spec = begun.spec
+    spread(warehouse, steps, begun.plan_table, spec.keys)
+    large = _is_large(warehouse)
+    with warehouse.bulk(lasting=not large), warehouse.transaction():
+        _append(warehouse, begun, now, large=large)
+        if spec.append:
+            _remember(warehouse, begun, now)
+        else:
+            _merge_state(warehouse, begun)
+            _merge_records(warehouse, begun, now)
+            _forget_removed(warehouse, begun)
+        _park(warehouse, begun, now)
+        if spec.undoes:
+            _park_undone(warehouse, begun, now)
+        target = (spec.sync, spec.app, spec.object)
+        conflicts.park_tugs(warehouse, begun.run_id, target, spec.ours, _joined(begun), now)
+        warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (begun.run_id, spec.sync))
+        if not large:
+            warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(begun.plan_table)}")
+
+
+def _joined(begun: Begun) -> str:
+    return f"{quote_table(begun.plan_table)} p JOIN oploop_outcomes o ON o.number = p.__number"
+
+
+def _is_large(warehouse: Warehouse) -> bool:
+    """Whether the delivery whose outcomes are `oploop_outcomes` becomes a volume of the ledger."""
+    [(count,)] = warehouse.rows("SELECT count(*) FROM oploop_outcomes")
+    return warehouse.columnar and count >= volumes.FROM
+
+
+def _append(
+    warehouse: Warehouse,
+    begun: Begun,
+    now: datetime,
+    *,
+    large: bool,
+) -> None:
+    """The changes and what became of them, into the ledger."""
+    spec = begun.spec
+    volume = volumes.Volume(
+        begun.run_id,
+        spec.sync,
+        spec.app,
+        spec.object,
+        begun.plan_table,
+        spec.before,
+        spec.after,
+        begun.planned_at,
+        spec.release,
+    )
+    if large:
+        volumes.add(warehouse, volume)
+    else:
+        sent = "__number IN (SELECT number FROM oploop_outcomes)"
+        warehouse.execute(f"INSERT INTO oploop.change_rows {volume.select()} WHERE {sent}")
+    warehouse.execute(
+        "INSERT INTO oploop.change_outcomes SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
+        f"COALESCE(o.new_id, p.__remote), o.sent_at, NULL, ? FROM {_joined(begun)}",
+        (begun.run_id, spec.sync, now),
+    )
+
+
+def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
+    """What was acknowledged is now both sent and, until a read shows otherwise, stored."""
+    spec = begun.spec
+    states.ensure_state(warehouse, spec.state_table, spec.fields)
+    # a new record whose id was not told is found by the next read; two changes of one record leave one state, the last
+    rid = "p.__key" if spec.blind else "COALESCE(o.new_id, p.__remote)"
+    done = f"{_joined(begun)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
+    some = "".join(f", count(*) FILTER (WHERE p.c{i})" for i in range(len(spec.fields)))
+    [(rows, records, *sent)] = warehouse.rows(f"SELECT count(*), count(DISTINCT {rid}){some} FROM {done}")
+    sets, names, values = [], [], []
+    for i, (name, _) in enumerate(spec.fields):
+        if not sent[i]:  # the fields that nobody sends are left as they are
+            continue
+        for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
+            column = states.state_column(name, part)
+            sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
+            if part != "stored":
+                names.append(column)
+                values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN d.c{i} THEN d.{new} END")
+    last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
+
+    def changes(some: str) -> str:
+        return f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{some}) d"
+
+    columns = ", ".join(["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "as_sent", *names])
+    row = ", ".join(["d.rid, ?, ?, d.__number, d.acked_at, d.receipt, TRUE", *values])
+    if not warehouse.rows(f"SELECT 1 FROM {spec.state_table} WHERE sync = {literal(spec.sync)} LIMIT 1"):
+        into = f"INSERT INTO {spec.state_table} ({columns}) SELECT {row} FROM "
+        for some in _slices(warehouse) if rows == records else [last]:  # the first delivery
+            warehouse.execute(into + changes(some), (spec.sync, begun.run_id))
+        return
+    warehouse.execute(
+        f"MERGE INTO {spec.state_table} s USING {changes(last)} "
+        "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
+        f"{', '.join(['acked_at = d.acked_at, receipt_version = d.receipt, settled_at = NULL', *sets])} "
+        f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({row})",
+        (spec.sync, begun.run_id, spec.sync, begun.run_id),
+    )
+
+
+def _slices(warehouse: Warehouse) -> list[str]:
+    """Conditions for so many changes after each other that a join of them with their outcomes stays in little memory."""
+    [(last,)] = warehouse.rows("SELECT max(number) FROM oploop_outcomes")
+    return [
+        f" AND p.__number BETWEEN {n} AND {n + SLICE - 1} AND o.number BETWEEN {n} AND {n + SLICE - 1}"
+        for n in range(1, (last or 1) + 1, SLICE)
+    ]
+
+
+def _merge_records(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
+    """Who is who: the ids of records that were created, so that the next run knows them before any read does."""
+    spec = begun.spec
+    new = f"{_joined(begun)} WHERE o.status = 'sent' AND o.new_id IS NOT NULL AND p.__status = 'create'"
+    warehouse.execute(  # one that was deleted in the app and is made again takes the place of the old one
+        "DELETE FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ? "
+        f"AND canonical_key IN (SELECT p.__key FROM {new})",
+        (spec.app, spec.object, spec.key_fields),
+    )
+    warehouse.execute(
+        f"INSERT INTO oploop.records SELECT ?, ?, ?, p.__key, o.new_id, ?, ? FROM {new}",
+        (spec.app, spec.object, spec.key_fields, begun.run_id, now),
+    )
+
+
+def _forget_removed(warehouse: Warehouse, begun: Begun) -> None:
+    """What the app acknowledged as removed is no record of ours any more; that it was one is kept."""
+    spec = begun.spec
+    if not warehouse.rows(
+        f"SELECT 1 FROM {quote_table(begun.plan_table)} WHERE __status IN ('archive', 'remove') LIMIT 1"
+    ):
+        return
+    gone = f"{_joined(begun)} WHERE o.status = 'sent' AND p.__status IN ('archive', 'remove')"
+    warehouse.execute(
+        f"INSERT INTO oploop.removed SELECT ?, ?, p.__remote, p.__key, p.__status, ?, ?, p.__number, o.acked_at FROM {gone}",
+        (spec.app, spec.object, spec.sync, begun.run_id),
+    )
+    warehouse.execute(
+        f"DELETE FROM oploop.records WHERE app = ? AND object = ? AND remote_id IN (SELECT p.__remote FROM {gone})",
+        (spec.app, spec.object),
+    )
+    sid = "p.__key" if spec.blind else "p.__remote"
+    warehouse.execute(f"DELETE FROM {spec.state_table} WHERE remote_id IN (SELECT {sid} FROM {gone})")
+
+
+def _remember(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
+    """The keys of rows that were appended."""
+    spec = begun.spec
+    warehouse.execute(
+        f"INSERT INTO oploop.appended SELECT ?, ?, ?, p.__key, 'sent', ?, ? FROM {_joined(begun)} WHERE o.status = 'sent'",
+        (spec.sync, spec.app, spec.object, begun.run_id, now),
+    )
+
+
+def _park_undone(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
+    """What an undo took back is not brought back until the model wants something else: of updates field by field."""
+    spec = begun.spec
+    done, head = (
+        f"FROM {_joined(begun)} WHERE o.status IN ('sent', 'unknown')",
+        "SELECT ?, ?, ?, p.__key, 'undone'",
+    )
+    into = "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at, field)"
+    values = (spec.sync, spec.app, spec.object, None, begun.run_id, now)
+    warehouse.execute(f"{into} {head}, NULLIF(p.__z, ''), ?, ?, ?, NULL {done} AND p.__z IS NOT NULL", values)
+    for i, label in enumerate(spec.labels):
+        warehouse.execute(f"{into} {head}, p.z{i}, ?, ?, ?, {literal(label)} {done} AND p.z{i} IS NOT NULL", values)
+
+
+def _park(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
+    """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, until it is known.
+
+    A record that was made without telling its id is not found by the next plan, until a read must have shown it.
+    """
+    spec = begun.spec
+    # of what an undo took back only the fields that are sent, as only of those the model wants something else
+    arms = " ".join(f"WHEN {literal(label)} THEN p.c{i}" for i, label in enumerate(spec.labels))
+    its = f"CASE parked.field {arms} ELSE FALSE END" if arms else "FALSE"
+    warehouse.execute(
+        "DELETE FROM oploop.parked WHERE sync = ? AND app = ? AND object = ? AND EXISTS (SELECT 1 FROM "
+        f"{_joined(begun)} WHERE p.__key = parked.key AND (parked.field IS NULL OR {its}))",
+        (spec.sync, spec.app, spec.object),
+    )
+    careful = ", ".join(literal(kind) for kind in spec.careful) or "NULL"
+    untold = "o.status = 'sent' AND o.new_id IS NULL AND p.__status = 'create'"
+    if spec.blind or "create" not in spec.careful:
+        untold = "FALSE"
+    # of a run that died long ago a read of today tells what became of it: not when we noted it, but when it was done by then
+    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
+    done_by = f"LEAST(o.acked_at + INTERVAL '{ON_ITS_WAY:f} seconds', {at})"
+    warehouse.execute(
+        "INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) "
+        f"SELECT ?, ?, ?, p.__key, CASE WHEN {untold} THEN 'unknown' ELSE o.status END, "
+        f"CASE WHEN o.status = 'rejected' THEN {spec.after} END, CASE WHEN {untold} THEN {literal(UNTOLD)} ELSE o.error END, ?, "
+        f"CASE WHEN o.status = 'unknown' THEN {done_by} ELSE {at} END "
+        f"FROM {_joined(begun)} WHERE o.status = 'rejected' OR ({untold}) OR (o.status = 'unknown' AND p.__status IN ({careful}))",
+        (spec.sync, spec.app, spec.object, begun.run_id),
+    )
