@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from oploop.activate import diff as d
 from oploop.activate.bound import BoundSync
@@ -39,7 +40,7 @@ def key_members(bound: BoundSync, rows: pa.RecordBatch) -> list[Member]:
 
 def sent_members(bound: BoundSync, rows: pa.RecordBatch) -> list[Member] | None:
     """What `diff.fields_of` sends of each row, as members; None where some rows are new and others are not."""
-    new = rows.column("__status").to_pylist().count("create")
+    new = pc.sum(pc.equal(rows.column("__status"), "create")).as_py() or 0
     if new and new < rows.num_rows:
         return None
     made = zip(key_members(bound, rows), bound.keys, strict=True) if new else ()

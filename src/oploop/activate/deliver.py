@@ -49,7 +49,6 @@ class Delivery:
     error: OploopError | None = None  #: why the rest was not begun
     errors: list[str] = field(default_factory=list)  #: the first few rejections, in the app's words
     changed: list[str] = field(default_factory=list)  #: the app's ids of records that were no longer as they were read
-
     left: int = 0  #: of those, the ones that were looked at again and need nothing more
     times: dict[tuple[Op, CallKind], CallTime] = field(default_factory=dict)  #: of steps that were answered at once
 
