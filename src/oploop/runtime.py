@@ -31,6 +31,16 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _nap(seconds: float) -> None:
+    """Sleep, and let a Ctrl-C that came meanwhile end the work: asyncio only marks the task that is at work as cancelled,
+    which it would not see before it awaits something."""
+    time.sleep(seconds)
+    with contextlib.suppress(RuntimeError):  # no event loop is running
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
+
+
 #: Seconds that calls in flight have to end, once a run was asked to stop.
 GRACE = 25.0
 
@@ -162,6 +172,7 @@ class Runtime:
     now: Callable[[], datetime] = _utc_now
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    nap: Callable[[float], None] = _nap  #: a sleep in which nothing else goes on: of who waits for the warehouse itself
     new_id: Callable[[], str] = _new_id
     random: random.Random = field(default_factory=random.Random)
     stop: Stop = field(default_factory=Stop)

@@ -7,7 +7,6 @@ and the lease tells others who it is.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -135,7 +134,7 @@ class Storage:
                 if not told:
                     self.on_wait(f"{e.message}, waiting up to {self.wait:g} s")
                     told = True
-                time.sleep(min(0.2, left))
+                self.runtime.nap(min(0.2, left))
 
     def _holder(self) -> str | None:
         lease = self.state.lease(WAREHOUSE_LEASE)

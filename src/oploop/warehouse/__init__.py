@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -22,13 +21,12 @@ def open_warehouse(
     runtime: Runtime,
     wait: float | None = None,
     holder: Callable[[], str | None] = lambda: None,
-    pause: Callable[[float], None] = time.sleep,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> Warehouse:
     """Open the warehouse file at `path`, making it and its folder unless `read_only`.
 
     While another process holds the file, tries again for `wait` seconds (None or 0: not at all); `on_wait` is told
-    once who holds it, `pause` sleeps between tries. `holder` is what our own state knows of the holder ("oploop run
+    once who holds it, `runtime.nap` sleeps between tries. `holder` is what our own state knows of the holder ("oploop run
     (pid 123) since 10:02"), or None.
 
     Raises FixConfig when there is no warehouse to read, when the file is none, when a newer engine wrote it, when it
@@ -36,9 +34,7 @@ def open_warehouse(
     """
     from oploop.warehouse.duckdb import open_duckdb  # DuckDB is loaded only by those who open a warehouse
 
-    return open_duckdb(
-        path, read_only=read_only, runtime=runtime, wait=wait, holder=holder, pause=pause, on_wait=on_wait
-    )
+    return open_duckdb(path, read_only=read_only, runtime=runtime, wait=wait, holder=holder, on_wait=on_wait)
 
 
 def open_server(block: WarehouseBlock, *, read_only: bool) -> Warehouse:

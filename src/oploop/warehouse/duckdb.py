@@ -170,7 +170,6 @@ def open_duckdb(
     runtime: Runtime,
     wait: float | None,
     holder: Callable[[], str | None],
-    pause: Callable[[float], None],
     on_wait: Callable[[str], None],
 ) -> DuckDBWarehouse:
     """See `oploop.warehouse.open_warehouse`."""
@@ -190,7 +189,7 @@ def open_duckdb(
             if not told:
                 on_wait(f"{path} is held by {holder() or duckdb_file.describe_process(pid)}, waiting up to {wait:g} s")
                 told = True
-            pause(min(0.2, left))
+            runtime.nap(min(0.2, left))
 
 
 def _no_catalog(error: BaseException | None) -> bool:

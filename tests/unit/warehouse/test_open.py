@@ -1,12 +1,15 @@
 """Opening a warehouse: what can be wrong with the file, and who holds it."""
 
+import asyncio
 import contextlib
 import os
+import signal
 import sqlite3
 import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,9 +151,8 @@ def test_waiting_gets_it_when_it_is_let_go(held: tuple[Path, subprocess.Popen[st
             process.stdin.close()
             process.wait(10)
 
-    warehouse = open_warehouse(
-        path, read_only=False, runtime=Runtime(monotonic=lambda: 0.0), wait=60, pause=pause, on_wait=said.append
-    )
+    runtime = Runtime(monotonic=lambda: 0.0, nap=pause)
+    warehouse = open_warehouse(path, read_only=False, runtime=runtime, wait=60, on_wait=said.append)
     warehouse.close()
     assert len(pauses) == 3
     assert len(said) == 1
@@ -163,9 +165,22 @@ def test_waiting_ends(held: tuple[Path, subprocess.Popen[str]]) -> None:
     def pause(seconds: float) -> None:
         clock[0] += seconds
 
+    runtime = Runtime(monotonic=lambda: clock[0], nap=pause)
     with pytest.raises(FixConfig, match=r"\(waited 5 s\)"):
-        open_warehouse(held[0], read_only=True, runtime=Runtime(monotonic=lambda: clock[0]), wait=5, pause=pause)
+        open_warehouse(held[0], read_only=True, runtime=runtime, wait=5)
     assert clock[0] == pytest.approx(5)
+
+
+def test_ctrl_c_ends_the_waiting(held: tuple[Path, subprocess.Popen[str]]) -> None:
+    async def work() -> None:
+        open_warehouse(
+            held[0], read_only=True, runtime=Runtime(), wait=30, on_wait=lambda _: signal.raise_signal(signal.SIGINT)
+        )
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(work())
+    assert time.monotonic() - began < 20, "it went on waiting"
 
 
 def test_statements(tmp_path: Path) -> None:
