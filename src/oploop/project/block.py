@@ -64,7 +64,20 @@ def _absolute(value: Any, root: Path) -> Any:
 
 def is_secret(info: FieldInfo) -> bool:
     """Whether an app's key is declared as a secret."""
-    return "Secret" in str(info.annotation)
+    return _holds_secret(info.annotation)
+
+
+def _holds_secret(annotation: Any) -> bool:
+    """Whether a value of this type may be a secret, or hold one."""
+    return _is_secret_type(annotation) or any(map(_holds_secret, get_args(annotation)))
+
+
+def _is_secret_type(annotation: Any) -> bool:
+    """Whether a type is one of pydantic's for secrets, or made from one."""
+    from pydantic import Secret, SecretBytes, SecretStr
+
+    own = get_origin(annotation) or annotation
+    return isinstance(own, type) and issubclass(own, (Secret, SecretBytes, SecretStr))
 
 
 def _explained(e: ValidationError, model: type[BaseModel], block: AppBlock, used: set[str]) -> FixConfig:
@@ -147,9 +160,9 @@ def _secrets_at(annotation: Any, value: Any, path: tuple[str | int, ...]) -> Ite
     elif get_origin(annotation) in (list, tuple):
         for n, inner in enumerate(value) if isinstance(value, list) else ():
             yield from _secrets_at(args[0], inner, (*path, n))
-    elif args:  # of what it may be, or may be besides
+    elif args and not _is_secret_type(annotation):  # of what it may be, or may be besides
         yield from dict.fromkeys(p for arg in args for p in _secrets_at(arg, value, path))
-    elif isinstance(value, str) and "Secret" in str(annotation):
+    elif isinstance(value, str) and _is_secret_type(annotation):
         yield path
 
 

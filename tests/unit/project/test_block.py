@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, Secret, SecretStr, field_validator
 
 from oploop.errors import FixConfig
 from oploop.project import load_project, validate_block, written_secrets
+from oploop.project.block import is_secret
 from tests.unit.project.conftest import Write
 
 
@@ -187,3 +189,29 @@ def test_secrets_within_a_secret_less_key_are_found_and_hidden(write: Write) -> 
         "oploop.yml:4: app.login.pin is a secret written into the file — put it into ${APP_LOGIN_PIN}",
         "oploop.yml:8: app.pins.0 is a secret written into the file — put it into ${APP_PINS_0}",
     ]
+
+
+class Pin(SecretStr):
+    """A kind of secret of an app's own."""
+
+
+class NoSecretAtAll(BaseModel):
+    """What only speaks of secrets."""
+
+    pin: str
+
+
+def test_secrets_are_known_by_their_type_and_not_by_its_name(write: Write) -> None:
+    class Odd(BaseModel):
+        pin: Pin
+        code: Secret[str]
+        login: NoSecretAtAll
+        kind: Literal["Secret", "Open"] = "Open"
+
+    text = "name: acme\napps:\n  app:\n    pin: a\n    code: b\n    login: {pin: c}\n    kind: Secret\n"
+    block = load_project(write(text), {}).apps["app"]
+    assert [w.partition(" is a secret")[0] for w in written_secrets(Odd, block)] == [
+        "oploop.yml:5: app.code",
+        "oploop.yml:4: app.pin",
+    ]
+    assert [n for n, info in Odd.model_fields.items() if is_secret(info)] == ["pin", "code"]
