@@ -82,7 +82,8 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
 
 async def undo(ws: Workspace, runs: Sequence[str], plans: Sequence[SyncReport], tell: Tell = nobody) -> RunReport:
     """Send what `plan_undo` planned, as a run of its own: journal, ledger and recovery are those of any delivery."""
-    async with recorded(ws) as report:
+    async with alerted(ws, tell) as told, recorded(ws) as report:
+        told.report = report
         report.undoes = tuple(runs)
         report.syncs += plans
         await deliver_all(ws, report, plans, tell)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -169,6 +171,20 @@ class RunReport:
             "recovered": self.recovered,
             **({"undoes": list(self.undoes)} if self.undoes else {}),
         }
+
+
+def read_back_text(verified: Sequence[ReadBack]) -> str | None:
+    """What the apps hold now of what the last runs sent, in words; None where nothing was looked at."""
+    looked = [v for v in verified if v.run_id is not None]
+    if not looked:
+        return None
+    total: Counter[str] = Counter()
+    for v in looked:
+        total.update(v.counts)
+    parts = [f"{total[s]:,} {s}" for s in ("confirmed", "drifted", "gone")]
+    parts += [f"{total[s]:,} {s}" for s in ("altered", "ignored") if total[s]]
+    waiting = sum(v.waiting for v in looked)
+    return ", ".join(parts + ([f"{waiting:,} not seen yet"] if waiting else []))
 
 
 def stream_json(s: StreamResult) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from oploop.cli import show
 from oploop.cli.out import Out, pad
 from oploop.cli.show_plan import can_pass
+from oploop.report import read_back_text
 
 if TYPE_CHECKING:
     from oploop.extract import StreamResult
@@ -79,19 +80,11 @@ def _said(message: str) -> str:
 
 def verify_lines(out: Out, verified: list[ReadBack], seconds: float | None, width: int) -> list[str]:
     """What the apps hold now of what the last runs sent."""
-    looked = [v for v in verified if v.run_id is not None]
-    if not looked:
+    text = read_back_text(verified)
+    if text is None:
         return []
-    total: Counter[str] = Counter()
-    for v in looked:
-        total.update(v.counts)
-    parts = [f"{total['confirmed']:,} confirmed", f"{total['drifted']:,} drifted", f"{total['gone']:,} gone"]
-    parts += [f"{total[s]:,} {s}" for s in ("altered", "ignored") if total[s]]
-    waiting = sum(v.waiting for v in looked)
-    if waiting:
-        parts.append(f"{waiting:,} not seen yet")
-    lines = [stage_line(out, True, "verify", f"last run: {', '.join(parts)}", seconds, width)]
-    return lines + [f"    {v.sync}: {show.clean(str(v.error))}" for v in looked if v.error is not None]
+    lines = [stage_line(out, True, "verify", f"last run: {text}", seconds, width)]
+    return lines + [f"    {v.sync}: {show.clean(str(v.error))}" for v in verified if v.run_id and v.error is not None]
 
 
 def sync_lines(out: Out, s: SyncReport, environment: str, width: int, again: str) -> list[str]:

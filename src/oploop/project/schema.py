@@ -83,7 +83,7 @@ def _nested(read: Read) -> Schema:
         check = {"anyOf": [_TEXT, {**_closed(syncs.CHECK_KEYS), "required": ["sql"]}]}
         return {"anyOf": [check, {"type": "array", "items": check}]}
     if read is alerts.alerts:
-        return {"type": "array", "items": {**_closed(alerts.ALERT_KEYS), "required": ["to"]}}
+        return {"type": "array", "items": {**_closed(alerts.ALERT_KEYS), "required": ["to", "channel"]}}
     one: dict[Read, Schema] = {
         config.environments: {"type": "object", "additionalProperties": _closed(config.ENVIRONMENT_KEYS)},
         config.retention: _closed(config.RETENTION_KEYS),

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from oploop.errors import FixConfig, OploopError
 from oploop.project.alerts import Alert, On
 from oploop.records import Notice
-from oploop.report import RunReport, SyncReport
+from oploop.report import RunReport, SyncReport, read_back_text
 from oploop.workspace import Event, Tell, Workspace
 
 
 @dataclass(slots=True)
 class Told:
-    """What there is to tell: the report of a run that came to its end, or the error that ended it."""
+    """What there is to tell: the report of a run, as far as it came, and the error that ended it in the middle."""
 
     report: RunReport | None = None
-    error: OploopError | None = None
+    error: Exception | None = None
 
 
 @asynccontextmanager
@@ -28,7 +28,7 @@ async def alerted(ws: Workspace, tell: Tell) -> AsyncIterator[Told]:
     refuse(ws)
     try:
         yield told
-    except OploopError as e:
+    except Exception as e:
         told.error = e
         await alert(ws, told, tell)
         raise
@@ -57,20 +57,33 @@ async def alert(ws: Workspace, told: Told, tell: Tell) -> None:
 
 def notice_of(a: Alert, told: Told, project: str, environment: str) -> Notice | None:
     """What an alert tells; None where there is nothing that it asks for."""
-    if told.error is not None or told.report is None:
-        wanted = On.FAILED in a.on or On.DIGEST in a.on
-        lines = [str(told.error)] if told.error is not None else []
-        return Notice(f"{project} ({environment}): the run ended before anything was sent", lines) if wanted else None
-    report = told.report
+    report, told_of_failure = told.report, On.FAILED in a.on or On.DIGEST in a.on
+    if told.error is not None or report is None:
+        return _broken_off(told, f"{project} ({environment})") if told_of_failure else None
     bad, held = troubles(report), [s for s in report.syncs if s.plan is not None and s.plan.held]
-    lines = list(bad) if On.FAILED in a.on or On.DIGEST in a.on else []
+    lines = list(bad) if told_of_failure else []
     if On.DIGEST in a.on:
-        lines += [sync_line(s) for s in report.syncs if s.status not in ("stopped", "failed")]
+        seen = read_back_text(report.verified)
+        lines += [f"last run: {seen}"] if seen is not None else []
+        lines += [sync_line(s) for s in report.syncs if not _bad(s)]
     elif On.HELD in a.on:
         lines += [f"{s.sync}: {s.plan.held:,} held" for s in held if s.plan is not None]
     if not lines and On.DIGEST not in a.on:
         return None
-    return Notice(f"{project} ({environment}): run {report.run_id} {report.status}", lines or ["nothing to do"])
+    undone = f", an undo of {', '.join(report.undoes)}" if report.undoes else ""
+    title = f"{project} ({environment}): run {report.run_id}{undone} {report.status}"
+    return Notice(title, lines or ["nothing to do"])
+
+
+def _broken_off(told: Told, where: str) -> Notice:
+    """What is told of a run that an error ended: what it was, and what had been sent by then."""
+    own = isinstance(told.error, OploopError)
+    why = str(told.error) if own else f"{type(told.error).__name__}: a defect of oploop; its output tells more"
+    report = told.report
+    if report is None or not any(s.stage == "deliver" for s in report.stages):
+        return Notice(f"{where}: the run ended before anything was sent", [why])
+    sent = [sync_line(s) for s in report.syncs if s.delivery is not None]
+    return Notice(f"{where}: run {report.run_id} broke off in the middle", [why, *sent])
 
 
 def troubles(report: RunReport) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from oploop.apps.slack.sandbox import SlackSandbox
 from oploop.errors import FixConfig
 from oploop.loop import Options
 from oploop.project import load_project
+from oploop.report import SyncReport
 from oploop.runtime import Runtime
 from oploop.stages.undoing import Wish, plan_undo
-from oploop.workspace import Event, Workspace
+from oploop.workspace import Event, Tell, Workspace
 
 PROJECT = """\
 name: acme
@@ -155,3 +158,56 @@ async def test_an_apply_is_told_as_a_run_is(box: SlackSandbox, tmp_path: Path) -
         loop.save_plan(ws, [], tmp_path / "friday.plan")
         report = await loop.apply(ws, tmp_path / "friday.plan", Options())
     assert told(box)[0].startswith(f"*acme (prod): run {report.run_id} ok")
+
+
+async def test_what_was_sent_is_told_of_a_run_that_broke_off(
+    box: SlackSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alerts(tmp_path, '{to: slack, channel: "#general"}')
+    (tmp_path / "syncs/zz.yml").write_text(SYNC.replace("#ops", "#general"))
+    real = loop.deliver
+
+    async def deliver(ws: Workspace, plan: SyncReport, run_id: str, tell: Tell) -> None:
+        if plan.sync == "zz":
+            raise MemoryError("with values of a row")
+        await real(ws, plan, run_id, tell)
+
+    monkeypatch.setattr(loop, "deliver", deliver)
+    with pytest.raises(MemoryError):
+        await turn(tmp_path, risks(2))
+    [text] = told(box)
+    head, why, sent = text.split("\n")
+    assert head.endswith("broke off in the middle*")
+    assert why == "• MemoryError: a defect of oploop; its output tells more"
+    assert sent == "• risks → slack.messages: 2 sent"
+
+
+async def test_each_sync_is_told_once_also_where_some_of_it_was_refused(box: SlackSandbox, tmp_path: Path) -> None:
+    alerts(tmp_path, '{to: slack, channel: "#general", on: digest}')
+    (tmp_path / "syncs/risks.yml").write_text(SYNC.replace("#ops", "#nowhere"))
+    await turn(tmp_path, risks(2))
+    assert told(box)[0].split("\n")[1:] == ["• risks → slack.messages: 2 rejected"]
+
+
+async def test_an_undo_is_told_as_a_run_is_and_a_digest_tells_what_the_apps_hold(
+    box: SlackSandbox, tmp_path: Path
+) -> None:
+    alerts(tmp_path, '{to: slack, channel: "#general", on: digest}')
+    (tmp_path / "syncs/risks.yml").write_text(
+        "model: main.risks\nto: shop.customers\nmode: update\nkey: {id: account_id}\nfields: [name]\n"
+    )
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db:
+        db.execute("CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT)")
+        db.execute("INSERT INTO customers VALUES (0, 'a'), (1, 'b')")
+        db.commit()
+    text = (tmp_path / "oploop.yml").read_text()
+    (tmp_path / "oploop.yml").write_text(text.replace("apps:\n", "apps:\n  shop: {type: sqlite, database: shop.db}\n"))
+    first = await turn(tmp_path, risks(2))
+    await turn(tmp_path)
+    assert told(box)[-1].split("\n")[1] == "• last run: 2 confirmed, 0 drifted, 0 gone"
+    async with workspace(tmp_path) as ws:
+        wish = Wish((first.run_id,))
+        report = await loop.undo(ws, wish.runs, await plan_undo(ws, wish))
+    head, line = told(box)[-1].split("\n")
+    assert head == f"*acme (prod): run {report.run_id}, an undo of {first.run_id} ok*"
+    assert line == "• risks → shop.customers: 2 sent"

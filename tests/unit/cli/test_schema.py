@@ -77,6 +77,7 @@ def test_what_is_right_passes(text: str) -> None:
         ("project", "name: a\napps: {zendesk: {budget: {share: 0.5}}}"),
         ("project", "name: a\napps: {zendesk: {tables: {tickets: {table: a.b}}}}"),
         ("project", "name: a\nmodels: {engine: dtb}"),
+        ("project", "name: a\nalerts: [{to: slack}]"),
         ("sync", "model: a\nto: b.c\nmode: upsrt"),
         ("sync", "model: a\nto: b.c\nfields: {x: {colunm: y}}"),
         ("sync", "model: a"),
