@@ -176,7 +176,7 @@ async def test_the_plan_tells_calls_and_time_of_its_delivery(name: str, tmp_path
     with desk.box.running() as url:
         desk.set_up(url)
         _, sync = await desk.turn(case.first)
-        rows, shares, asked = case.first, list[float](), steps_took(sync)
+        rows, shares, asked, alike = case.first, list[float](), steps_took(sync), True
         for _ in range(TRIES):
             rows = rows + case.later if case.anew else case.later
             desk.box.log.clear()
@@ -186,8 +186,10 @@ async def test_the_plan_tells_calls_and_time_of_its_delivery(name: str, tmp_path
             said, took = sync.plan.estimate, sync.delivery
             refused = sum(e.status == 429 for e in desk.box.log)
             if steps_took(sync) != asked:  # jobs went on for longer, or shorter, than the first ones
+                alike = False  # and what is kept of them is a mean
                 continue
-            assert said.calls <= took.calls <= said.calls + refused
+            off = 0 if alike else round(said.calls * 0.1)
+            assert said.calls - off <= took.calls <= said.calls + off + refused
             lasted = max(t.seconds for t in took.times.values())
             if not refused and lasted < took.seconds * BUSY:
                 shares.append(round(said.seconds / took.seconds, 3))
