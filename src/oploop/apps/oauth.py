@@ -36,6 +36,8 @@ from oploop.runtime import Runtime, Vault
 EARLY, EARLY_SHARE = 60.0, 0.1
 #: Seconds to wait while another process renews the token, and between two looks.
 PATIENCE, LOOK = 60.0, 0.2
+#: Seconds that the token endpoint has for its answer, where the account's settings do not say.
+ANSWERED = 30.0
 #: Seconds for which a signed assertion is good.
 ASSERTED = 180.0
 
@@ -83,7 +85,7 @@ class Grant(ABC):
             form |= {"client_id": self.client_id} | ({"client_secret": secret} if secret is not None else {})
         if self.scope is not None:
             form["scope"] = self.scope
-        return Request("POST", self.token_url, headers, urlencode(form).encode(), timeout=30.0)
+        return Request("POST", self.token_url, headers, urlencode(form).encode())
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,9 @@ class OAuth:
         """Ask the token endpoint. While it cannot answer, the call that needs the token was certainly not made."""
         now, url = self._now(), self.grant.token_url
         try:
-            answer = await sender(self.grant.request(kept, now))
+            answer = await sender(
+                replace(self.grant.request(kept, now), timeout=self._runtime.http.timeout or ANSWERED)
+            )
         except (ConnectError, CutError) as e:
             raise ConnectError(f"its token endpoint {url} cannot be reached: {e}") from None
         if answer.status in (408, 429) or answer.status >= 500:

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from oploop.apps.oauth import ClientCredentials, Grant, JwtBearer, OAuth, RefreshToken
 from oploop.apps.transport import Answer, ConnectError, CutError, LostAnswer, NoAnswer, Policy, Request, Transport
 from oploop.errors import FixConfig
-from oploop.runtime import Runtime
+from oploop.runtime import HttpWay, Runtime
 from oploop.state import StateStore
 from oploop.state.vault import StateVault
 from tests.unit.activate.script import Clock
@@ -39,6 +39,7 @@ class Vendor:
     asked: list[dict[str, str]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    timeouts: list[float] = field(default_factory=list)  #: of requests for a token
     good: dict[str, float] = field(default_factory=dict)
     refresh: str = "refresh-0"
     answer: Any = None  #: what the token endpoint answers, or raises, instead
@@ -61,6 +62,7 @@ class Vendor:
         form = {k: v[0] for k, v in parse_qs((request.body or b"").decode()).items()}
         self.asked.append(form)
         self.headers.append(dict(request.headers))
+        self.timeouts.append(request.timeout)
         if isinstance(self.answer, Exception):
             raise self.answer
         if self.answer is not None:
@@ -109,6 +111,14 @@ async def test_a_token_is_asked_for_once_and_shared() -> None:
         {"grant_type": "client_credentials", "client_id": "client", "client_secret": "the-clients-secret"}
     ]
     assert vendor.calls == ["Bearer access-token-1"] * 5
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(None, 30.0), (5.0, 5.0), (120.0, 120.0)])
+async def test_a_token_may_take_as_long_as_the_account_says(timeout: float | None, seconds: float) -> None:
+    vendor = Vendor()
+    runtime = replace(vendor.clock.runtime(), http=HttpWay(timeout=timeout))
+    await vendor.transport(runtime=runtime).request("GET", "x")
+    assert vendor.timeouts == [seconds]
 
 
 async def test_a_token_is_renewed_before_it_expires() -> None:
