@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import UNSET, Raw
+from msgspec.json import Encoder
 
-from oploop.apps.jsonrows import Columns, Records, written
+from oploop.apps.jsonrows import Columns, Records, without
+from oploop.apps.jsonrows import written as record_text
+from oploop.apps.jsonvalues import parsed, written
 from oploop.errors import FixData
 from oploop.lean import arrow_alone
 from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
@@ -40,6 +43,9 @@ ARROW_TYPES: Mapping[ColumnType, pa.DataType] = {
 
 #: What tells a column from the others.
 Of: TypeAlias = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
+
+#: Writes texts as lines, in half the time that joining them takes; none of them has a line break of its own.
+_TEXTS, NEWLINE = Encoder(), 10
 
 #: Arrow field metadata that marks a text column as JSON for the warehouse.
 JSON_MARK = {b"oploop": b"json"}
@@ -71,8 +77,9 @@ def table_from_records(
     """
     hidden = set(exclude)
     more: dict[str, Any] = {"extracted_at": extracted_at, "exclude": hidden, "texts": texts}
-    if isinstance(records, Records) and not hidden:
-        raw = records.texts if raw is None else raw
+    if isinstance(records, Records):
+        if raw is None:
+            raw = without(records, hidden) if hidden else records.texts
         values = None if texts else Columns.cached(tuple(stream.columns.items())).of(records)
         if values is not None:
             return table_from_columns(stream, values, raw=raw, versions=versions, deleted=deleted, **more)
@@ -80,7 +87,7 @@ def table_from_records(
     columns = {name: _values(parsed, name) for name in set[str](stream.columns).union(*parsed)}
     if raw is None:
         shown = [{k: v for k, v in r.items() if k not in hidden} for r in parsed] if hidden else parsed
-        raw = list(map(written, shown))
+        raw = list(map(record_text, shown))
     return table_from_columns(stream, columns, raw=raw, versions=versions, deleted=deleted, **more)
 
 
@@ -102,26 +109,32 @@ def table_from_columns(
     # fields that the stream does not declare; those that are called like our own columns stand in _raw only
     for name in sorted(values.keys() - kinds.keys() - hidden - set(META_COLUMNS)):
         kinds[name] = ColumnType.JSON
-    fields = [column_field(name, kind) for name, kind in kinds.items()]
     columns = [
         convert(values[name], kind, texts=texts) if name in values else pa.nulls(n, ARROW_TYPES[kind])
         for name, kind in kinds.items()
     ]
-    whole = pa.Table.from_arrays(columns, schema=pa.schema(fields))
-    more = [
-        pa.field(RAW, pa.string(), metadata=JSON_MARK),
-        pa.field(EXTRACTED_AT, TIMESTAMP),
-        pa.field(VERSION, pa.int64()),
-        pa.field(DELETED, pa.bool_()),
-    ]
+    whole = pa.Table.from_arrays(columns, schema=_schema(tuple(kinds.items()))) if told else None
     ours = [
         _joined(raw),
         pa.repeat(pa.scalar(extracted_at, TIMESTAMP), n),
         _told(versions, pa.int64(), n, whole),
         _told(False if deleted is None else deleted, pa.bool_(), n, whole),
     ]
-    kept = [i for i, name in enumerate(kinds) if name not in hidden]
-    return pa.Table.from_arrays([columns[i] for i in kept] + ours, schema=pa.schema([fields[i] for i in kept] + more))
+    shown = [(column, named) for column, named in zip(columns, kinds.items(), strict=True) if named[0] not in hidden]
+    schema = _schema(tuple(named for _, named in shown), ours=True)
+    return pa.Table.from_arrays([column for column, _ in shown] + ours, schema=schema)
+
+
+@lru_cache(256)
+def _schema(kinds: tuple[tuple[str, ColumnType], ...], *, ours: bool = False) -> pa.Schema:
+    """The schema of columns of these kinds, with `ours` behind them."""
+    more = [
+        pa.field(RAW, pa.string(), metadata=JSON_MARK),
+        pa.field(EXTRACTED_AT, TIMESTAMP),
+        pa.field(VERSION, pa.int64()),
+        pa.field(DELETED, pa.bool_()),
+    ]
+    return pa.schema([column_field(name, kind) for name, kind in kinds] + (more if ours else []))
 
 
 def _told(what: Any, kind: pa.DataType, n: int, whole: pa.Table) -> Any:
@@ -148,35 +161,43 @@ def _values(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
         return [r.get(name) for r in records]
 
 
-def _joined(texts: Sequence[Any], data: bytes | None = None) -> pa.Array:
-    """Texts in UTF-8, as bytes or what has them, as a column: copied once, checked once. `data`: all of them joined."""
-    data = b"".join(texts) if data is None else data
-    ends = np.zeros(len(texts) + 1, np.int32)
-    np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=ends[1:])
-    found = pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(data))
+def _joined(texts: Sequence[Any], *, nulls: bool = False) -> pa.Array:
+    """Texts in UTF-8, as bytes or what has them, as a column. `nulls`: the text `null` is none."""
+    offsets = np.zeros(len(texts) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=offsets[1:])
+    return _column(b"".join(texts), offsets, nulls=nulls)
+
+
+def _column(data: bytes, offsets: np.ndarray[Any, Any], *, nulls: bool = False) -> pa.Array:
+    found = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(data))
     try:
         found.validate(full=True)
     except pa.ArrowInvalid:
         raise FixData(
             "an answer holds text that is not UTF-8", mend="check base_url, and any proxy in between"
         ) from None
-    return found
+    return pc.if_else(pc.not_equal(found, "null"), found, None) if nulls else found
 
 
 def _json_texts(values: Sequence[Any]) -> pa.Array:
     """A JSON column from texts (`msgspec.Raw`; None or UNSET where it is missing). One with needless escapes is written anew: each
     for itself, so that a value has one text whatever stands beside it."""
     try:
-        data = b"".join(values)
+        lines = _TEXTS.encode_lines(values)
     except TypeError:  # some are missing
-        values = [v if type(v) is Raw else b"null" for v in values]
-        data = b"".join(values)
-    if b"\\" in data and (b"\\u" in data or b"\\/" in data):
-        values = [orjson.dumps(orjson.loads(v)) if b"\\u" in v or b"\\/" in v else v for v in map(bytes, values)]
-        data = b"".join(values)
-    found = _joined(values, data)
-    there = pc.not_equal(found, "null")
-    return found if pc.all(there).as_py() else pc.if_else(there, found, None)
+        values = [v if type(v) is Raw else None for v in values]
+        lines = _TEXTS.encode_lines(values)
+    ends = np.flatnonzero(np.frombuffer(lines, np.uint8) == NEWLINE)
+    if len(ends) != len(values) or (b"\\" in lines and (b"\\u" in lines or b"\\/" in lines)):
+        return _joined([_plain(b"null" if v is None else bytes(v)) for v in values], nulls=True)
+    offsets = np.zeros(len(values) + 1, np.int32)
+    offsets[1:] = ends - np.arange(len(values))
+    return _column(lines.replace(b"\n", b""), offsets, nulls=b"null\n" in lines)
+
+
+def _plain(text: bytes) -> bytes:
+    """A JSON text without needless escapes."""
+    return written(parsed(text)) if b"\\u" in text or b"\\/" in text else text
 
 
 def convert(values: Sequence[Any], kind: ColumnType, *, texts: bool = False) -> pa.Array:
@@ -203,7 +224,7 @@ def _convert(values: Sequence[Any], kind: ColumnType) -> pa.Array:
         case ColumnType.JSON if type(next((v for v in values if v is not None and v is not UNSET), None)) is Raw:
             return _json_texts(values)
         case ColumnType.JSON:
-            return pa.array([None if v is None else orjson.dumps(v) for v in values], pa.string())
+            return pa.array([None if v is None else written(v) for v in values], pa.string())
         case ColumnType.UNIX:
             return _instants(values, "s", 1e6)
         case ColumnType.UNIX_MS:
@@ -271,7 +292,7 @@ def _texts(values: Sequence[Any]) -> pa.Array:
 def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, int | float) else orjson.dumps(value).decode()
+    return str(value) if isinstance(value, int | float) else written(value).decode()
 
 
 __all__ = [

@@ -9,13 +9,14 @@ fit (a type, a name that is not declared), the decoder learns that once and goes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, overload
 
 import msgspec
 import orjson
 
+from oploop.apps import jsonvalues
 from oploop.apps.policy import Answer
 from oploop.errors import FixData
 from oploop.records import ColumnType
@@ -110,8 +111,8 @@ def _compact(body: bytes) -> bytes:
 
 def _parsed(text: Any) -> dict[str, Any]:
     try:
-        record = orjson.loads(text if isinstance(text, bytes) else bytes(text))
-    except orjson.JSONDecodeError as e:
+        record = jsonvalues.parsed(bytes(text))
+    except ValueError as e:
         raise FixData(f"an answer holds a record that is no JSON: {e}", mend="check base_url") from None
     if not isinstance(record, dict):
         raise FixData("an answer's list holds something that is no record", mend="check base_url")
@@ -121,11 +122,26 @@ def _parsed(text: Any) -> dict[str, Any]:
 def written(value: Any) -> bytes:
     """A parsed value as JSON text."""
     try:
-        return orjson.dumps(value)
+        return jsonvalues.written(value)
     except orjson.JSONEncodeError:  # what it parses to a depth of 1,024 it writes to one of 254
         raise FixData(
             "an answer holds a record that is nested too deeply", mend="leave its field out by `exclude`"
         ) from None
+
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def without(records: Records, hidden: Collection[str]) -> list[bytes]:
+    """The records' texts less these members; what is left of them stands as it came."""
+    return [_without(text, hidden) for text in records.texts]
+
+
+def _without(text: Any, hidden: Collection[str]) -> bytes:
+    try:
+        return msgspec.json.encode({n: v for n, v in _MEMBERS.decode(text).items() if n not in hidden})
+    except (*NO_FIT, UnicodeDecodeError):
+        return written({n: v for n, v in _parsed(text).items() if n not in hidden})
 
 
 class Columns:
@@ -209,4 +225,4 @@ def _numbered(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((f"f{i}", name) for i, name in enumerate(names))
 
 
-__all__ = ["Columns", "Records", "records_in", "texts_of", "written"]
+__all__ = ["Columns", "Records", "records_in", "texts_of", "without", "written"]

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from oploop.apps.budget import DayQuota, Quota
+from oploop.apps.jsonvalues import parsed
 from oploop.apps.origin import bare
 from oploop.errors import FixConfig, OploopError, RetryLater
 
@@ -40,8 +41,8 @@ class Answer:
     def json(self) -> Any:
         """The body parsed as JSON; FixConfig when it is something else (a login page, a cut-off answer, nothing)."""
         try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
+            return parsed(self.body)
+        except ValueError:
             raise NotTheApi(self) from None
 
     def said(self) -> dict[str, Any]:
