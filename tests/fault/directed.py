@@ -31,6 +31,7 @@ from tests.fault.sim.schedule import Simulation
 from tests.fault.sim.world import APP, MODEL, OBJECT, PLACE, SYNC, Behaviour, World
 
 SAFE = Operation(5, 1, 1, 1, Replay.SAFE)
+BY_JOBS = frozenset({Op.CREATE, Op.UPDATE})
 Row = dict[str, Any]
 
 
@@ -267,7 +268,7 @@ def the_clock_is_set_back(make: Callable[[World], Directed]) -> None:
 
 def a_job_ends_while_nobody_looks(make: Callable[[World], Directed]) -> None:
     """What a job made was there as soon as it ended, so a read long afterwards shows it, however far behind it is."""
-    given = world("Ann", create=Operation(1, 1, 1, 1, Replay.LOOKUP, settle=900.0), lag=60.0, jobs=True)
+    given = world("Ann", create=Operation(1, 1, 1, 1, Replay.LOOKUP, settle=900.0), lag=60.0, jobs=BY_JOBS)
     sim = make(given)
 
     def unheard(request: Request) -> str | None:
@@ -288,6 +289,49 @@ def a_job_ends_while_nobody_looks(make: Callable[[World], Directed]) -> None:
     sim.end()
 
 
+def a_job_goes_on_unheard(make: Callable[[World], Directed]) -> None:
+    """A job cannot be asked after and works for hours; the next ones cannot be heard of either, and then one says that it works."""
+    sim = make(world("Ann", "Bob", create=Operation(2, 1, 1, 1, Replay.LOOKUP, settle=0.0), jobs=BY_JOBS))
+    _takes_hours(sim)
+    for seconds in (0.0, 100.0, 2000.0):
+        sim.go(seconds)
+    sim.calls(lambda request: None)
+    sim.go(100.0)
+    assert not sim.server.live()
+    sim.end()
+
+
+def a_job_changes_records_late(make: Callable[[World], Directed]) -> None:
+    """A job that changes a record is not heard of any more; the model moves on, and the job must not have the last word."""
+    sim = make(world("Ann", existing=("Ann",), jobs=BY_JOBS))
+    sim.wants("Eve")
+    _takes_hours(sim)
+    sim.go()
+
+    def at_once(request: Request) -> None:
+        for job in list(sim.server.jobs.values())[1:]:
+            job.ready = job.began
+
+    sim.calls(at_once)
+    sim.wants("Dee")
+    sim.go(100.0)
+    sim.end()
+
+
+def _takes_hours(sim: Directed) -> None:
+    """No job can be asked after, and each takes 9,000 s."""
+
+    def unheard(request: Request) -> str | None:
+        if "?job=" not in request.url:
+            return None
+        for job in sim.server.jobs.values():
+            if job.results is None:
+                job.ready = (job.began or 0.0) + 9000.0
+        return "refused"
+
+    sim.calls(unheard)
+
+
 SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
     f.__name__.replace("_", " "): f
     for f in (
@@ -302,6 +346,8 @@ SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
         two_wait_for_each_other,
         the_clock_is_set_back,
         a_job_ends_while_nobody_looks,
+        a_job_goes_on_unheard,
+        a_job_changes_records_late,
     )
 }
 

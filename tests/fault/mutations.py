@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import orjson
 
-from oploop.activate import awaited, conflicts, diff, folding, leaving, ledger, spreading, sql
+from oploop.activate import awaited, conflicts, diff, folding, jobs, leaving, ledger, spreading, sql
 from oploop.activate import deliver as delivering
 from oploop.activate.deliver import Deliverer
 from oploop.activate.journal import Journal
@@ -318,6 +318,18 @@ MUTATIONS = [
         "updates are made whatever became of the record since it was read",
         _instead(delivering, "conditional", lambda *args, **more: False),
         directed="somebody comes between",
+    ),
+    Mutation(
+        "job-is-over",
+        "a job whose end nobody heard counts as over",
+        _instead(jobs, "still_at_it", lambda bound: "FALSE"),
+        directed="a job goes on unheard",
+    ),
+    Mutation(
+        "job-again",
+        "what a job may still change is sent again",
+        _instead(jobs.Watched, "among", lambda self, number: "FALSE"),
+        directed="a job changes records late",
     ),
     Mutation(
         "waits-unsaid",

@@ -274,18 +274,19 @@ class Deliverer:
             await self._lost(step, operation, entry, e, until)
         except Interrupted:
             self._ends()
-            await self._close(entry, undone, None)
+            await self._close(entry, _noted(entry, undone), None)
         except QuotaSpent as e:  # what is left goes with a later run, in the order of the plan
             self._stop = self._stop or e
-            await self._close(entry, Outcome.UNKNOWN if undone is Outcome.UNKNOWN else Outcome.DEFERRED, str(e))
+            stays = _noted(entry, undone)
+            await self._close(entry, Outcome.UNKNOWN if stays is Outcome.UNKNOWN else Outcome.DEFERRED, str(e))
         except NoAnswer as e:  # tried often enough already: the next step would not get through either
             self._stop = self._stop or e
-            await self._close(entry, undone, str(e))
+            await self._close(entry, _noted(entry, undone), str(e))
         except RetryLater as e:
-            await self._close(entry, undone, str(e))
+            await self._close(entry, _noted(entry, undone), str(e))
         except OploopError as e:
             self._stop = self._stop or e
-            await self._close(entry, undone, str(e))
+            await self._close(entry, _noted(entry, undone), str(e))
         else:
             await self._answered(step, operation, entry, receipts, undone, until)
 
@@ -369,8 +370,9 @@ class Deliverer:
             await self._deliver(follow, operation, entry.attempt, undone, until)
 
     async def _lost(self, step: Step, operation: Operation, entry: JournalStep, e: LostAnswer, until: float) -> None:
-        """The answer was lost: send again what may be sent twice; the rest is unknown and stays so."""
-        if entry.attempt < TRIES and _harmless(operation):
+        """The answer was lost: send again what may be sent twice; the rest is unknown and stays so, as is what a job may still
+        be at: the next run asks after it."""
+        if entry.attempt < TRIES and _harmless(operation) and entry.note is None:
             await self._close(entry, Outcome.UNKNOWN, str(e), _all(step, Outcome.UNKNOWN))
             await self._runtime.sleep(0.5 * entry.attempt)
             await self._deliver(step, operation, entry.attempt + 1, Outcome.UNKNOWN, until)
@@ -427,6 +429,11 @@ def _stands(told: Outcome, undone: Outcome) -> Outcome:
     if told is Outcome.RETRY or (told is Outcome.CHANGED and undone is Outcome.UNKNOWN):
         return undone
     return told
+
+
+def _noted(entry: JournalStep, undone: Outcome) -> Outcome:
+    """What a call that failed leaves its changes as: a job of which there is a note may go on without us."""
+    return undone if entry.note is None else Outcome.UNKNOWN
 
 
 def _all(step: Step, outcome: Outcome) -> dict[int, Outcome]:

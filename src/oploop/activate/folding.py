@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
 
-from oploop.activate import conflicts, states, volumes
+from oploop.activate import conflicts, jobs, states, volumes
 from oploop.activate.deliver import ON_ITS_WAY
-from oploop.activate.ledger import UNTOLD, Begun
+from oploop.activate.ledger import Begun
 from oploop.activate.spreading import spread
+from oploop.activate.waiting import UNTOLD
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote_table, roomy
 
@@ -38,8 +39,8 @@ def _fold(
     steps: Iterable[JournalStep],
     now: datetime,
 ) -> None:
-    spec = begun.spec
-    spread(warehouse, steps, begun.plan_table, spec.keys)
+    spec, watched = begun.spec, jobs.Watched(steps)
+    spread(warehouse, watched, begun.plan_table, spec.keys)
     large = _is_large(warehouse)
     with warehouse.bulk(lasting=not large), warehouse.transaction():
         _append(warehouse, begun, now, large=large)
@@ -49,7 +50,8 @@ def _fold(
             _merge_state(warehouse, begun)
             _merge_records(warehouse, begun, now)
             _forget_removed(warehouse, begun)
-        _park(warehouse, begun, now)
+        _park(warehouse, begun, watched, now)
+        jobs.keep(warehouse, begun, watched)
         if spec.undoes:
             _park_undone(warehouse, begun, now)
         target = (spec.sync, spec.app, spec.object)
@@ -208,8 +210,9 @@ def _park_undone(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
         warehouse.execute(f"{into} {head}, p.z{i}, ?, ?, ?, {literal(label)} {done} AND p.z{i} IS NOT NULL", values)
 
 
-def _park(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
-    """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, until it is known.
+def _park(warehouse: Warehouse, begun: Begun, watched: jobs.Watched, now: datetime) -> None:
+    """Rejected changes wait until the model wants something else; unknown ones that must not be doubled, or that a job may still
+    do, until it is known.
 
     A record that was made without telling its id is not found by the next plan, until a read must have shown it.
     """
@@ -234,6 +237,7 @@ def _park(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
         f"SELECT ?, ?, ?, p.__key, CASE WHEN {untold} THEN 'unknown' ELSE o.status END, "
         f"CASE WHEN o.status = 'rejected' THEN {spec.after} END, CASE WHEN {untold} THEN {literal(UNTOLD)} ELSE o.error END, ?, "
         f"CASE WHEN o.status = 'unknown' THEN {done_by} ELSE {at} END "
-        f"FROM {_joined(begun)} WHERE o.status = 'rejected' OR ({untold}) OR (o.status = 'unknown' AND p.__status IN ({careful}))",
+        f"FROM {_joined(begun)} WHERE o.status = 'rejected' OR ({untold}) "
+        f"OR (o.status = 'unknown' AND (p.__status IN ({careful}) OR {watched.among('p.__number')}))",
         (spec.sync, spec.app, spec.object, begun.run_id),
     )

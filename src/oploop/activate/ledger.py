@@ -13,19 +13,16 @@ from importlib import resources
 
 import orjson
 
-from oploop.activate import appending, conflicts, rekeying, states, volumes, waiting
+from oploop.activate import appending, conflicts, jobs, rekeying, states, volumes, waiting
 from oploop.activate import diff as d
 from oploop.activate.bound import BoundSync
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
 from oploop.activate.unknowns import waits_for_person, was
-from oploop.activate.waiting import SAID_SENT
+from oploop.activate.waiting import SAID_SENT, UNTOLD
 from oploop.records import Op, Replay
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
-
-#: The message of a create that was acknowledged without the new record's id.
-UNTOLD = "the app did not tell its id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +174,8 @@ def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | N
     them anew.
 
     `vouched`: see `sql.Known`. What an operation declares to settle later than the stream's lag waits for that; what no read
-    can decide stays unknown until a person does; then the next such read tells who it is.
+    can decide stays unknown until a person does; then the next such read tells who it is. Nor can one decide what a job may
+    still do.
     """
     if vouched is None:
         return
@@ -193,6 +191,7 @@ def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | N
             continue
         settled = vouched - timedelta(seconds=operations[op].settle or 0.0)
         warehouse.execute(
-            f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ? AND {was(kind)}{said}",
+            f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ? AND {was(kind)}{said} "
+            f"AND NOT {jobs.still_at_it(bound)}",
             (bound.name, settled),
         )

@@ -44,6 +44,13 @@ CREATE TABLE IF NOT EXISTS oploop.parked (
     wanted VARCHAR, message VARCHAR, run_id VARCHAR, noted_at TIMESTAMPTZ NOT NULL, field VARCHAR
 );
 ALTER TABLE oploop.parked ADD COLUMN IF NOT EXISTS field VARCHAR;
+-- Jobs that an app may still be at, as nobody heard their end; `keys_table` tells their records apart. `sync`: its name in the ledger,
+-- `owner`: its name now.
+CREATE TABLE IF NOT EXISTS oploop.jobs (
+    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, owner VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL,
+    op VARCHAR NOT NULL, note VARCHAR NOT NULL, first BIGINT NOT NULL, last BIGINT NOT NULL, keys_table VARCHAR NOT NULL,
+    keys VARCHAR NOT NULL, noted_at TIMESTAMPTZ NOT NULL
+);
 -- Syncs that send nothing until they are resumed.
 CREATE TABLE IF NOT EXISTS oploop.paused (sync VARCHAR NOT NULL, run_id VARCHAR, reason VARCHAR, since TIMESTAMPTZ NOT NULL);
 -- Which run took back which.

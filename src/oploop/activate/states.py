@@ -161,6 +161,7 @@ def claim(warehouse: Warehouse, bound: BoundSync) -> None:
                 warehouse.execute(
                     f"UPDATE oploop.{its} SET sync = {own} WHERE sync IN ({', '.join(map(literal, gone))})"
                 )
+            warehouse.execute(f"UPDATE oploop.jobs SET owner = {own} WHERE owner IN ({', '.join(map(literal, gone))})")
 
 
 def _names(present: Mapping[str, str]) -> list[str]:

@@ -12,6 +12,8 @@ from oploop.warehouse.base import Warehouse, literal
 
 #: How the message of an unknown create begins that a person says was done.
 SAID_SENT = "said to be sent"
+#: The message of a create that was acknowledged without the new record's id.
+UNTOLD = "the app did not tell its id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def say(warehouse: Warehouse, bound: BoundSync, where: str, *, sent: bool, now: 
                 (bound.name, bound.sync.app, bound.sync.object),
             )
         elif sent:
-            _into_state(warehouse, bound)
+            into_state(warehouse, bound)
             warehouse.execute(
                 f"UPDATE oploop.parked SET message = ?, noted_at = {at} WHERE {where} AND reason = 'unknown' "
                 "AND key IN (SELECT key FROM oploop_said WHERE rid IS NULL)",
@@ -128,8 +130,8 @@ def note_shown(warehouse: Warehouse, bound: BoundSync, now: datetime) -> None:
         warehouse.execute(f"DELETE FROM oploop.parked WHERE {where}")
 
 
-def _into_state(warehouse: Warehouse, bound: BoundSync) -> None:
-    """What a person says was sent is what we sent last, as if the answer had come."""
+def into_state(warehouse: Warehouse, bound: BoundSync) -> None:
+    """What is in the table `oploop_said`, with an id, is what we sent last, as if the answer had come."""
     table = states.state_table(bound)
     fields = [(f.field.name, warehouse.sql_type(f.field.type)) for f in bound.fields]
     states.ensure_state(warehouse, table, fields)

@@ -126,8 +126,13 @@ class App(ABC):
         raise LookupError(f"{self.type} tells nobody anything")
 
     async def settle(self, object_name: str, op: Op, note: str, changes: Sequence[Change]) -> Sequence[Receipt]:
-        """What became of a call that a dead run had begun, by the `note` that it kept with `Step.note`; no receipt for what
-        cannot be told. The changes have their number, key and remote id, and no fields."""
+        """What became of a job whose end nobody heard, by the `note` that was kept of it with `Step.note`. The changes have their
+        number, key and remote id, and no fields.
+
+        No receipts, or RetryLater: it may still be at work; waits for its end a minute at the most. Until it is told that the
+        job is over nothing of it is sent again, and each run asks. Of one that is over but tells nothing any more each change
+        gets an UNKNOWN receipt: then reads tell what it did.
+        """
         return []
 
     async def aclose(self) -> None:

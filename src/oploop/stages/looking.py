@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from oploop.activate import diff as diffing
-from oploop.activate import ledger, states, volumes, waiting
+from oploop.activate import jobs, ledger, states, volumes, waiting
 from oploop.activate.bound import BoundSync
 from oploop.apps.base import App
 from oploop.extract import load_fetched
@@ -21,6 +21,8 @@ async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool)
     """Look at what the syncs' last deliveries left in the apps; by key where the reads cannot vouch for it yet."""
     results = []
     for b in bound:
+        if not within_run:
+            await jobs.ask(ws.app(b.sync.app), ws.warehouse, b, ws.runtime.now)
         waiting.note_shown(ws.warehouse, b, ws.runtime.now())
         ledger.forget_unknown(ws.warehouse, b, diffing.vouched_until(b, ws.warehouse))
         target = target_of(ws, b)

@@ -14,8 +14,9 @@ from oploop.apps.conformance import Bench
 from oploop.apps.salesforce.sandbox import SalesforceSandbox
 from oploop.apps.sandbox import Fault
 from oploop.apps.transport import LostAnswer, Refused
-from oploop.errors import QuotaSpent, SkipRecord
+from oploop.errors import QuotaSpent, RetryLater, SkipRecord
 from oploop.records import Change, Op, Outcome, Receipt, Step
+from oploop.runtime import Runtime
 from tests.apps.salesforce.conftest import Make
 
 
@@ -229,3 +230,58 @@ async def test_a_record_is_updated_only_while_nobody_has_changed_it(make: Make, 
     bad = replace(changes[0], fields={"Name": None}, as_read={})
     (receipt,) = await bench.app.send(replace(made, changes=[bad], conditional=True))
     assert receipt.outcome is Outcome.REJECTED
+
+
+async def noted(bench: Bench, made: Step, box: SalesforceSandbox) -> str:
+    """Send it as a job of which nobody hears after it was begun; its id."""
+    notes: list[str] = []
+
+    async def note(text: str) -> None:
+        notes.append(text)
+
+    box.faults.append(Fault("GET .*jobs/ingest", "status", status=500, body="[]", times=6))
+    with pytest.raises(LostAnswer, match="was begun, but cannot be asked after"):
+        await bench.app.send(replace(made, note=note))
+    return notes[0]
+
+
+async def test_a_job_tells_later_what_it_did(make: Make, box: SalesforceSandbox) -> None:
+    bench, made = make(), step(Op.CREATE, [*accounts(300), {"Billing_Id__c": "b7", "Name": "again"}])
+    job = await noted(bench, made, box)
+    receipts = await bench.app.settle("Account", Op.CREATE, job, made.changes)
+    assert sorted(r.number for r in receipts) == [c.number for c in made.changes]
+    held = {r["Billing_Id__c"]: r["Id"] for r in box.dump("Account")}
+    told = {r.number: r for r in receipts}
+    assert all(told[n].remote_id == held[f"b{n - 1}"] for n in range(1, 301) if n != 8)
+    assert {told[8].outcome, told[301].outcome} == {Outcome.OK, Outcome.REJECTED}
+
+
+async def test_a_job_that_is_at_work_is_not_over(make: Make, box: SalesforceSandbox) -> None:
+    clock = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    bench, made = make(Runtime(sleep=sleep, monotonic=lambda: clock[0])), step(Op.CREATE, accounts(300))
+    job = await noted(bench, made, box)
+    box.jobs.polls = 1_000
+    with pytest.raises(RetryLater, match="has not ended"):
+        await bench.app.settle("Account", Op.CREATE, job, made.changes)
+    assert clock[0] < 300
+
+
+async def test_a_job_of_long_ago_is_over(make: Make, box: SalesforceSandbox) -> None:
+    bench, made = make(), step(Op.CREATE, accounts(300))
+    job = await noted(bench, made, box)
+    box.jobs.jobs.clear()
+    receipts = await bench.app.settle("Account", Op.CREATE, job, made.changes)
+    assert [r.outcome for r in receipts] == [Outcome.UNKNOWN] * 300
+
+
+async def test_a_job_of_which_nobody_tells_whether_it_was_begun_may_have_been(
+    make: Make, box: SalesforceSandbox
+) -> None:
+    box.faults.append(Fault("PATCH .*jobs/ingest", "lose"))
+    box.faults.append(Fault("GET .*jobs/ingest", "status", status=503, body="[]", times=99))
+    with pytest.raises(LostAnswer, match="does not tell whether"):
+        await send(make(), step(Op.CREATE, accounts(300)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -269,6 +270,29 @@ async def test_an_accepted_job_that_cannot_be_asked_after_is_lost_not_refused(
         sandbox.faults[:] = [fault]
         with pytest.raises(LostAnswer, match="accepted"):
             await app.send(step("tickets", Op.UPDATE, *two))
+
+
+async def test_a_job_tells_later_what_it_did(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:
+    """Also where the first of the changes was not given to it."""
+    new: list[tuple[str | None, dict[str, Any]]] = [(None, {"subject": f"s{n}", "description": "d"}) for n in range(5)]
+    new[0], new[3] = (None, {"nothing": "of the kind"}), (None, {"subject": "no comment"})
+    notes: list[str] = []
+
+    async def note(text: str) -> None:
+        notes.append(text)
+
+    made = replace(step("tickets", Op.CREATE, *new), note=note)
+    sandbox.faults[:] = [Fault("job_statuses", "status", status=500, times=6)]
+    with pytest.raises(LostAnswer, match="accepted"):
+        await app.send(made)
+    await asyncio.sleep(0.05)
+    told = by_number(await app.settle("tickets", Op.CREATE, notes[0], made.changes))
+    assert sorted(told) == [2, 3, 4, 5]
+    assert told[4].outcome is Outcome.REJECTED
+    assert [ticket(sandbox, int(told[n].remote_id or 0))["subject"] for n in (2, 3, 5)] == ["s1", "s2", "s4"]
+    sandbox.jobs.clear()
+    forgotten = await app.settle("tickets", Op.CREATE, notes[0], made.changes)
+    assert {r.outcome for r in forgotten} == {Outcome.UNKNOWN}
 
 
 async def test_a_job_that_is_killed_half_way(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:

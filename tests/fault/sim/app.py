@@ -8,7 +8,7 @@ from typing import Any
 from oploop.apps.arrow import table_from_records
 from oploop.apps.base import Account, App, micros
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Policy, Sender, Transport
-from oploop.errors import OploopError
+from oploop.errors import OploopError, RetryLater
 from oploop.records import (
     Batch,
     Change,
@@ -103,7 +103,7 @@ class SimApp(App):
             for c in step.changes
         ]
         body = {"op": step.op.value, "items": items}
-        if world.behaviour.jobs and step.op is Op.CREATE:
+        if step.op in world.behaviour.jobs:
             return await self._send_job(world, step, body)
         # a conditional call that was done would be refused the second time
         harmless = operation.replay in (Replay.SAFE, Replay.KEY) and not step.conditional
@@ -127,16 +127,22 @@ class SimApp(App):
             raise LostAnswer(f"job {job} was begun, but cannot be asked after: {e}") from e
 
     async def _results(self, world: World, job: str) -> list[Receipt]:
-        while True:
+        """What a job did, once it is over; RetryLater when that takes longer than anybody waits."""
+        for _ in range(20):
             answer = await self.wire.request("GET", world.name, params={"job": job})
             told = answer.json()
             if told["state"] == "done":
                 return [self._receipt(world, r, answer) for r in told["results"]]
             await self.runtime.sleep(30.0)
+        raise RetryLater(f"job {job} does not end")
 
     async def settle(self, object_name: str, op: Op, note: str, changes: Sequence[Change]) -> list[Receipt]:
         world = self.worlds[object_name]
         told = (await self.wire.request("GET", world.name, params={"job": note})).json()
+        if told["state"] == "works":
+            raise RetryLater(f"job {note} is still at work")
+        if told["state"] == "forgotten":
+            return [Receipt(c.number, Outcome.UNKNOWN, error="the app does not know the job any more") for c in changes]
         if told["state"] == "open":
             await self.wire.request("POST", world.name, params={"do": "drop"}, json={"job": note}, idempotent=True)
             return [Receipt(c.number, Outcome.RETRY, error="the run died before its job began") for c in changes]

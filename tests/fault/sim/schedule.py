@@ -52,11 +52,12 @@ WEATHERS: dict[str, Weather] = {
     ),
     "unread": Weather({"lost": 0.1}, unread=0.5),
     "crowded": Weather({"lost": 0.05}, meddle=0.6),
+    "unheard": Weather({"lost": 0.05}, unheard=0.7),
 }
 
 
 #: Those that only the widest worlds know.
-WIDE_ONLY = ("unread", "crowded")
+WIDE_ONLY = ("unread", "crowded", "unheard")
 #: A schedule's worlds are small and move a lot: the guardrails on the model's size are not what is tried here.
 ALLOWED = {name: frozenset({"rows", "nulls"}) for name in (worlds.SYNC, wide.FIRMS)}
 #: Our tables that tell whose a row is, and by which column.
@@ -373,7 +374,8 @@ class Simulation:
             turn = self.turn("calm", mishaps=False)
             if turn.report is None:
                 raise Wrong(f"a run without mishaps fails: {turn.error}")
-            quiet = quiet + 1 if self.received == sent and not self.paused() else 0
+            at_work = any(side.server.at_work() for side in self.sides)
+            quiet = quiet + 1 if self.received == sent and not self.paused() and not at_work else 0
             if quiet == 2:
                 return
         raise Wrong(f"after {PATIENCE} turns without mishaps it still sends")

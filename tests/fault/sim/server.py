@@ -32,6 +32,7 @@ class Weather:
     unnamed: float = 0.0  #: the answer leaves a record out
     meddle: float = 0.0  #: calls just before which somebody edits one of their records
     unread: float = 0.0  #: pages of listings that do not come, while all else does
+    unheard: float = 0.0  #: questions after jobs that are not answered, while all else is
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Job:
     op: str
     items: list[dict[str, Any]]
     turn: int = 0
+    began: float | None = None
     ready: float | None = None  #: when it is done; None: it was not started
     results: list[dict[str, Any]] | None = None
     dropped: bool = False
@@ -78,6 +80,9 @@ class Server(Truth):
         self.points.reach(f"before {request.method} {urlsplit(request.url).path}")
         mishap = self._mishap() if self.meets is None else self.meets(request)
         listing = request.method == "GET" and "after" in request.url
+        if self.weather.unheard and "?job=" in request.url and self.rng.random() < self.weather.unheard:
+            mishap = "refused"
+            self.happened["a job cannot be asked after"] += 1
         if self.weather.unread and listing and self.rng.random() < self.weather.unread:
             mishap = "refused"
         slow = self.rng.uniform(2, 59) if self.rng.random() < self.weather.slow else self.rng.uniform(0.01, 0.4)
@@ -176,8 +181,7 @@ class Server(Truth):
             return self._answer(request, 200, self._job(asked["do"], orjson.loads(request.body or b"{}")))
         if "job" in asked:
             job = self.jobs[asked["job"]]
-            state = "done" if job.results is not None else "open" if job.ready is None else "works"
-            return self._answer(request, 200, {"state": state, "results": job.results})
+            return self._answer(request, 200, {"state": self._state(job), "results": job.results})
         if request.method == "POST":
             return self._write(request, orjson.loads(request.body or b"{}"))
         if "ids" in asked:
@@ -193,10 +197,22 @@ class Server(Truth):
         job = self.jobs[body["job"]]
         job.dropped = job.dropped or do == "drop"
         if do == "start" and job.ready is None and not job.dropped:
-            job.ready, job.turn = self.clock.seconds + self.rng.choice((0.0, 20.0, 100.0, 700.0)), self.turn
+            job.began = self.clock.seconds
+            job.ready, job.turn = self.clock.seconds + self.rng.choice((0.0, 20.0, 100.0, 700.0, 5000.0)), self.turn
             self.received += [(self.turn, job.op, item) for item in job.items]
             self.happened["slow job"] += job.ready > self.clock.seconds
         return {"job": body["job"]}
+
+    def _state(self, job: Job) -> str:
+        if job.ready is None:
+            return "open"
+        if job.results is None:
+            return "works"
+        return "done" if self.clock.seconds - job.ready <= self.world.behaviour.job_kept else "forgotten"
+
+    def at_work(self) -> bool:
+        """Whether some job is not over."""
+        return any(self._state(job) == "works" for job in self.jobs.values())
 
     def _work(self) -> None:
         """Do the jobs whose time has come, each as of then, though nobody looked; they were sent by the turn that started them."""

@@ -47,15 +47,12 @@ def _conditions(rng: random.Random, world: World) -> World:
 
 
 def _jobs(rng: random.Random, world: World) -> World:
-    """New records are made by jobs, which take their time."""
+    """New records are made by jobs, records changed by them perhaps, which take their time, and longer than anybody waits."""
     made = world.object.operations.get(Op.CREATE)
     if made is None or made.replay not in (Replay.LOOKUP, Replay.NEVER) or rng.random() < 0.5:
         return world
-    settle = 900.0 if made.replay is Replay.LOOKUP else None
-    operations = {**world.object.operations, Op.CREATE: replace(made, settle=settle)}
-    return replace(
-        world, behaviour=replace(world.behaviour, jobs=True), object=replace(world.object, operations=operations)
-    )
+    jobs = frozenset((Op.CREATE, Op.UPDATE) if rng.random() < 0.4 else (Op.CREATE,))
+    return replace(world, behaviour=replace(world.behaviour, jobs=jobs, job_kept=rng.choice((60.0, 3000.0, 86400.0))))
 
 
 def _firms(seed: int, draw: Callable[[int], World]) -> World:

@@ -67,7 +67,8 @@ class Behaviour:
     page: int = 3
     quirks: dict[str, str] = field(default_factory=dict)  #: field -> trim | lower | deaf
     history: bool = False  #: its listing is of changes, the newest first
-    jobs: bool = False  #: records are made by jobs, which take their time
+    jobs: frozenset[Op] = frozenset()  #: what is done by jobs, which take their time
+    job_kept: float = 86400.0  #: seconds after its end for which it knows a job
 
 
 @dataclass(slots=True)

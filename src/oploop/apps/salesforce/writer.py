@@ -26,12 +26,15 @@ MAX_JOB_BYTES = 100_000_000
 #: Of a record that is to be removed: it is gone already.
 GONE = frozenset({"ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "NOT_FOUND"})
 OPERATIONS = {Op.CREATE: "insert", Op.UPDATE: "update", Op.UPSERT: "upsert", Op.REMOVE: "delete"}
+#: Of a change that a job says nothing of; of all those of one that is long over.
+NO_RESULT = "the job has no result for this record"
+FORGOTTEN = "Salesforce does not know its job any more"
 #: Why a conditional update was not made.
 CHANGED = "changed in Salesforce since it was read"
 #: A change, and the record that is sent for it.
 Sent: TypeAlias = tuple[Change, dict[str, Any]]
-#: Seconds that a later run waits for a job which a dead one began.
-SETTLING = 600.0
+#: Seconds that a later run waits for a job whose end nobody heard.
+SETTLING = 60.0
 
 
 class Writer:
@@ -135,22 +138,28 @@ class Writer:
         ]
         receipts, left = _matched(waiting, names, results, _made(job, step.op))
         unsure = Outcome.UNKNOWN if step.op is Op.CREATE else Outcome.RETRY
-        return receipts + [
-            Receipt(c.number, unsure, c.remote_id, "the job has no result for this record") for c in left
-        ]
+        return receipts + [Receipt(c.number, unsure, c.remote_id, NO_RESULT) for c in left]
 
     async def settle(self, op: Op, job_id: str, changes: Sequence[Change]) -> list[Receipt]:
-        """See App.settle: what a job of a dead run did; one that was never closed did nothing, and shall not."""
+        """See App.settle: what a job did; one that was never closed did nothing, and shall not."""
         path = f"jobs/ingest/{job_id}"
-        state = (await self._client.get(path)).json()
+        try:
+            state = (await self._client.get(path)).json()
+        except Refused as e:
+            if e.status != 404:
+                raise
+            return [Receipt(c.number, Outcome.UNKNOWN, c.remote_id, FORGOTTEN) for c in changes]
         if state["state"] == "Open":
             await self._client.call("PATCH", path, {"state": "Aborted"}, harmless=True)
-            return [Receipt(c.number, Outcome.RETRY, c.remote_id, "the run died before its job began") for c in changes]
-        await ended(self._client, path, patience=SETTLING)
+            return [Receipt(c.number, Outcome.RETRY, c.remote_id, "its job was never begun") for c in changes]
+        state = await ended(self._client, path, patience=SETTLING)
         known = op in (Op.UPDATE, Op.REMOVE)
         names = ["Id"] if known else list(changes[0].key)
         waiting = [(c, (str(c.remote_id),) if known else tuple(_cell(plain(c.key[n])) for n in names)) for c in changes]
-        return _matched(waiting, names, await self._results(path), _made(state, op))[0]
+        receipts, left = _matched(waiting, names, await self._results(path), _made(state, op))
+        idle = state["state"] != "JobComplete" and not int(state.get("numberRecordsProcessed") or 0)
+        outcome = Outcome.RETRY if idle else Outcome.UNKNOWN
+        return receipts + [Receipt(c.number, outcome, c.remote_id, NO_RESULT) for c in left]
 
     async def _results(self, path: str) -> list[tuple[str, Answer]]:
         get, csv_only = self._client.transport.request, {"Accept": "text/csv"}
@@ -162,9 +171,12 @@ class Writer:
         try:
             await self._client.call("PATCH", path, {"state": "UploadComplete"}, harmless=False)
         except LostAnswer:
-            state = (await self._client.get(path)).json()["state"]
-            if state == "Open":
-                await self._client.call("PATCH", path, {"state": "UploadComplete"}, harmless=False)
+            try:
+                state = (await self._client.get(path)).json()["state"]
+                if state == "Open":
+                    await self._client.call("PATCH", path, {"state": "UploadComplete"}, harmless=False)
+            except OploopError as e:  # the first one may be on its way
+                raise LostAnswer(f"Salesforce does not tell whether the job at {path} was begun: {e.message}") from e
 
 
 def _external_id(table: Table, step: Step) -> str:

@@ -13,9 +13,9 @@ from oploop.apps.zendesk.comments import Comments
 from oploop.apps.zendesk.custom_objects import CustomObjects, is_custom, object_named, stream_named
 from oploop.apps.zendesk.objects import COMMENT_OBJECT, COMMENTS, FIELD_LISTS, OBJECTS, describe
 from oploop.apps.zendesk.streams import LIST_PAGE, STREAMS, Reader, records_of
-from oploop.apps.zendesk.writer import Writer
+from oploop.apps.zendesk.writer import Writer, settle_job
 from oploop.errors import FixConfig, did_you_mean
-from oploop.records import Batch, Cursor, Field, Object, ReadOptions, Receipt, Step, Stream
+from oploop.records import Batch, Change, Cursor, Field, Object, Op, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -127,6 +127,10 @@ class ZendeskApp(App):
         if step.object == COMMENTS:
             return await self.comments.send(step)
         return await self.writer.send(step)
+
+    async def settle(self, object_name: str, op: Op, note: str, changes: Sequence[Change]) -> list[Receipt]:
+        """See App.settle: the note is a job's id, and the changes that it was given."""
+        return await settle_job(self.client, op, note, changes)
 
 
 def __getattr__(name: str) -> Any:

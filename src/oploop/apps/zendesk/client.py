@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import Field as ConfigField
@@ -34,6 +34,7 @@ EXPORTS_A_MINUTE = 10  #: what every plan has; the answers' own header tells whe
 MAX_JOBS = 30  #: jobs that an account may have queued or running
 FIRST_POLL, LAST_POLL = 0.2, 5.0  #: seconds between two questions after a job
 JOB_PATIENCE = 3600.0  #: seconds after which a job that does not end counts as lost
+SETTLING = 60.0  #: seconds that a later run waits for a job whose end nobody heard
 JOB_ENDED = frozenset({"completed", "failed", "killed"})
 SUBDOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*", re.IGNORECASE)
 
@@ -205,8 +206,9 @@ class Client:
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         may_be_closed: bool = False,
+        note: Callable[[str], Awaitable[None]] | None = None,
     ) -> tuple[dict[str, Any], int | None]:
-        """Submit a job and wait for its end: (job_status, the app's clock when it was accepted, microseconds).
+        """Submit a job and wait for its end: (job_status, the app's clock when it was accepted, microseconds). `note` keeps its id.
 
         Raises Refused, FixConfig or RetryLater when it was not accepted, LostAnswer when that or its end cannot be known,
         and with `may_be_closed` BulkClosed when the account has not been given this bulk call (403).
@@ -218,15 +220,28 @@ class Client:
             status = read_written(answer).get("job_status")
             if not isinstance(status, dict) or "id" not in status:
                 raise LostAnswer(f"{method} /api/v2/{path} was accepted, but the answer names no job")
+            if note is not None and status.get("status") not in JOB_ENDED:
+                await note(str(status["id"]))
             return await self._wait_for(status), answer.date_micros()
 
-    async def _wait_for(self, status: dict[str, Any]) -> dict[str, Any]:
+    async def job_of_before(self, job_id: str) -> dict[str, Any] | None:
+        """The end of a job that was submitted by an earlier call; None when Zendesk does not know it any more.
+
+        Raises LostAnswer when it has not ended after a minute, or cannot be asked after.
+        """
+        answer = await self.get(f"job_statuses/{job_id}", ok=(404,))
+        if answer.status == 404:
+            return None
+        status = answer.json().get("job_status")
+        return await self._wait_for(status, SETTLING) if isinstance(status, dict) else None
+
+    async def _wait_for(self, status: dict[str, Any], patience: float = JOB_PATIENCE) -> dict[str, Any]:
         """Ask after a job in growing waits until it has ended."""
         wait, began = FIRST_POLL, self.runtime.monotonic()
         job_id = status["id"]
         while status.get("status") not in JOB_ENDED:
-            if self.runtime.monotonic() - began > JOB_PATIENCE:
-                raise LostAnswer(f"job {job_id} has not ended after {JOB_PATIENCE / 60:.0f} minutes")
+            if self.runtime.monotonic() - began > patience:
+                raise LostAnswer(f"job {job_id} has not ended after {patience / 60:.0f} minutes")
             await self.runtime.sleep(wait)
             wait = min(LAST_POLL, wait * 1.6)
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from oploop.apps.transport import Refused
 from oploop.apps.zendesk.client import Client
 from oploop.apps.zendesk.objects import CUSTOM_PREFIX, custom_object
 from oploop.apps.zendesk.streams import LIST_PAGE, Reader, listed, records_of, version_of
-from oploop.apps.zendesk.writer import custom_value, job_receipts, single_receipt
+from oploop.apps.zendesk.writer import custom_value, job_receipts, note_job, single_receipt
 from oploop.errors import FixConfig, did_you_mean
 from oploop.records import Batch, Change, ColumnType, Field, Object, Op, Outcome, ReadOptions, Receipt, Step, Stream
 
@@ -101,7 +102,9 @@ class CustomObjects:
             return [await self._single(f"{path}/records", *bodies[0])]
         items: list[Any] = [b["id"] if step.op is Op.REMOVE else b for _, b in bodies]
         job = {"action": ACTIONS[step.op], "items": items}
-        status, version = await self._client.job("POST", f"{path}/jobs", json={"job": job})
+        status, version = await self._client.job(
+            "POST", f"{path}/jobs", json={"job": job}, note=partial(note_job, step, step.changes)
+        )
         return job_receipts(step.op, bodies, status, version)
 
     async def _single(self, path: str, change: Change, body: dict[str, Any]) -> Receipt:

@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
+
+import orjson
 
 from oploop.apps.base import new_values
 from oploop.apps.transport import Answer, LostAnswer, Refused
@@ -37,6 +40,26 @@ CREATE_ONLY: Mapping[str, Mapping[str, str]] = {
 CHANGED = "changed in Zendesk since it was read"
 #: Kinds of failure inside a job that say nothing against the record itself.
 PASSING = re.compile(r"conflict|lock|timeout|too.?many|rate.?limit|unavailable|internal", re.IGNORECASE)
+
+
+async def note_job(step: Step, changes: Sequence[Change], job_id: str) -> None:
+    """Keep a job's id with the step, and which changes it was given, in its order: results are known by their place in it."""
+    if step.note is not None:
+        await step.note(orjson.dumps({"job": job_id, "numbers": [c.number for c in changes]}).decode())
+
+
+async def settle_job(client: Client, op: Op, note: str, changes: Sequence[Change]) -> list[Receipt]:
+    """See App.settle, of a job that `note_job` has noted."""
+    told = orjson.loads(note)
+    status = await client.job_of_before(told["job"])
+    if status is None:
+        return [
+            Receipt(c.number, Outcome.UNKNOWN, c.remote_id, "Zendesk does not know its job any more") for c in changes
+        ]
+    known = {c.number: c for c in changes}
+    given = [known.get(n) or Change(n, op, {}, {}) for n in told["numbers"]]
+    receipts = job_receipts(op, [(c, c.key) for c in given], status, None)
+    return [r for r in receipts if r.number in known]
 
 
 class Writer:
@@ -89,12 +112,15 @@ class Writer:
         name = step.object
         records = [body for _, body in bodies]
         changes = [change for change, _ in bodies]
+        note = partial(note_job, step, changes)
         match step.op:
             case Op.REMOVE:
                 ids = ",".join(str(c.remote_id) for c in changes)
-                status, version = await self._client.job("DELETE", f"{name}/destroy_many", params={"ids": ids})
+                status, version = await self._client.job(
+                    "DELETE", f"{name}/destroy_many", params={"ids": ids}, note=note
+                )
             case Op.UPDATE:
-                status, version = await self._client.job("PUT", f"{name}/update_many", json={name: records})
+                status, version = await self._client.job("PUT", f"{name}/update_many", json={name: records}, note=note)
             case Op.CREATE | Op.UPSERT:
                 if name == "organizations" and step.op is Op.UPSERT:  # Zendesk has no bulk call for it
                     return await self._one_by_one(step, bodies)
@@ -103,7 +129,7 @@ class Writer:
                     return await self._one_by_one(step, bodies)
                 try:
                     status, version = await self._client.job(
-                        "POST", path, json={name: records}, may_be_closed=name == "users"
+                        "POST", path, json={name: records}, may_be_closed=name == "users", note=note
                     )
                 except BulkClosed:
                     self._singles_only.add(path)

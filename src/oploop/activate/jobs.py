@@ -1,0 +1,242 @@
+"""Jobs that an app may still be at: calls of which it kept a note, and whose end nobody heard.
+
+Until the app says that such a job is over, nothing of it is sent again, whatever a read shows: it could still do what it was
+given. Each run asks; what the app then tells of its changes is taken into the ledger like an answer that came late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import orjson
+import pyarrow as pa
+
+from oploop.activate import volumes, waiting
+from oploop.activate.spreading import STATUS
+from oploop.apps.base import App
+from oploop.errors import OploopError
+from oploop.records import Change, Op, Outcome, Receipt, Replay
+from oploop.state import JournalStep
+from oploop.warehouse.base import Warehouse, literal, quote_table
+
+if TYPE_CHECKING:
+    from oploop.activate.bound import BoundSync
+    from oploop.activate.ledger import Begun
+
+#: What begins the names of the tables that tell the records of such jobs apart.
+TABLES = "oploop_state.job_"
+#: The last outcome of each change.
+LAST = (
+    "SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, max(remote_id) AS remote_id "
+    "FROM oploop.change_outcomes GROUP BY 1, 2, 3"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that may still be at work: changes `first`..`last` of a run; `table` has the values of their `keys`."""
+
+    run_id: str
+    sync: str
+    op: Op
+    note: str
+    first: int
+    last: int
+    table: str
+    keys: list[str]
+
+
+class Watched:
+    """A delivery's steps; those whose jobs may go on are kept in `open` as they are gone through."""
+
+    def __init__(self, steps: Iterable[JournalStep]) -> None:
+        self._steps = steps
+        self.open: list[JournalStep] = []
+
+    def __iter__(self) -> Iterator[JournalStep]:
+        self.open.clear()
+        for step in self._steps:
+            if step.note is not None and step.outcome in (None, Outcome.UNKNOWN):
+                self.open.append(step)
+            yield step
+
+    def among(self, number: str) -> str:
+        """The condition that a change, by its number, was given to one of these jobs."""
+        return " OR ".join(f"{number} BETWEEN {s.first} AND {s.last}" for s in self.open) or "FALSE"
+
+
+def keep(warehouse: Warehouse, begun: Begun, watched: Watched) -> None:
+    """Note a delivery's jobs whose end nobody heard. Within the caller's transaction, while the plan table stands."""
+    if not watched.open:
+        return
+    spec, table = begun.spec, begun.plan_table.replace(volumes.PLANS, TABLES)
+    columns = ", ".join(["__number", "__remote", *(f"k{i}" for i in range(len(spec.keys)))])
+    warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")
+    warehouse.execute(
+        f"CREATE TABLE {quote_table(table)} AS SELECT {columns} FROM {quote_table(begun.plan_table)} "
+        f"WHERE {watched.among('__number')}"
+    )
+    keys = orjson.dumps(spec.keys).decode()
+    for s in watched.open:
+        warehouse.execute(
+            "INSERT INTO oploop.jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                begun.run_id,
+                spec.sync,
+                spec.sync,
+                spec.app,
+                spec.object,
+                s.op.value,
+                s.note,
+                s.first,
+                s.last,
+                table,
+                keys,
+                s.began_at,
+            ),
+        )
+
+
+def still_at_it(bound: BoundSync) -> str:
+    """The condition on `oploop.parked` that a job of the change's run may still be at work at the object."""
+    app, obj = literal(bound.sync.app), literal(bound.sync.object)
+    return f"run_id IN (SELECT run_id FROM oploop.jobs WHERE app = {app} AND object = {obj})"
+
+
+def open_jobs(warehouse: Warehouse, bound: BoundSync) -> list[Job]:
+    """Jobs of the sync that may still be at work."""
+    rows = warehouse.rows(
+        "SELECT run_id, sync, op, note, first, last, keys_table, keys FROM oploop.jobs WHERE owner = ? AND app = ? AND object = ? "
+        "ORDER BY noted_at, first",
+        (bound.name, bound.sync.app, bound.sync.object),
+    )
+    return [Job(r[0], r[1], Op(r[2]), r[3], r[4], r[5], r[6], orjson.loads(r[7])) for r in rows]
+
+
+async def ask(app: App, warehouse: Warehouse, bound: BoundSync, now: Callable[[], datetime]) -> None:
+    """Ask an app what became of the sync's jobs. One that it is still at, or that cannot be asked after now, stays as it is."""
+    for job in open_jobs(warehouse, bound):
+        changes = list(_unknown(warehouse, job))
+        receipts: Sequence[Receipt] = ()
+        if changes:  # else a read, or a person, has said of all what became of them
+            try:
+                receipts = await app.settle(bound.sync.object, job.op, job.note, changes)
+            except OploopError:
+                continue
+            if not receipts:
+                continue
+        with warehouse.transaction():
+            _take(warehouse, bound, job, receipts, now())
+            _forget(warehouse, job)
+
+
+def _unknown(warehouse: Warehouse, job: Job) -> Iterator[Change]:
+    """A job's changes of which nobody knows what became of them, by what tells their records apart."""
+    columns = ", ".join(["t.__number", "t.__remote", *(f"t.k{i}" for i in range(len(job.keys)))])
+    rows = warehouse.rows(
+        f"SELECT {columns} FROM {quote_table(job.table)} t JOIN ({LAST}) o ON o.number = t.__number "
+        f"WHERE o.run_id = ? AND o.sync = ? AND o.status = 'unknown' AND t.__number BETWEEN {job.first} AND {job.last} ORDER BY 1",
+        (job.run_id, job.sync),
+    )
+    for r in rows:
+        yield Change(r[0], job.op, dict(zip(job.keys, r[2:], strict=True)), {}, r[1])
+
+
+def _take(warehouse: Warehouse, bound: BoundSync, job: Job, receipts: Sequence[Receipt], now: datetime) -> None:
+    """What a job that is over did, into the ledger, the state and the identities; what of it is not told, the next read tells."""
+    # a removal is seen by reads, as are changes that are known by another key now
+    known = [k.field.name for k in bound.keys] == job.keys
+    told = [r for r in receipts if _tells(job.op, r)] if known else []
+    at = f"TIMESTAMPTZ {literal(now.isoformat())}"
+    _hear(warehouse, bound, job, told, at)
+    warehouse.execute(
+        "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, status, error, NULL, remote_id, NULL, NULL, "
+        f"{at} FROM oploop_heard"
+    )
+    # `waiting` takes into the state what is in the table `oploop_said`
+    rid = "key" if bound.blind else "remote_id"
+    warehouse.execute(
+        f"CREATE OR REPLACE TEMP TABLE oploop_said AS SELECT *, {rid} AS rid FROM oploop_heard WHERE status = 'sent'"
+    )
+    if bound.appends:
+        warehouse.execute(
+            f"INSERT INTO oploop.appended SELECT DISTINCT ?, ?, ?, key, 'sent', run_id, {at} FROM oploop_said",
+            (bound.name, bound.sync.app, bound.sync.object),
+        )
+    else:
+        waiting.into_state(warehouse, bound)
+        _identify(warehouse, bound, at)
+    _release(warehouse, bound, job, at)
+
+
+def _tells(op: Op, receipt: Receipt) -> bool:
+    if receipt.outcome is Outcome.OK:
+        return op in (Op.CREATE, Op.UPDATE, Op.UPSERT)
+    return receipt.outcome is not Outcome.UNKNOWN
+
+
+def _hear(warehouse: Warehouse, bound: BoundSync, job: Job, told: Sequence[Receipt], at: str) -> None:
+    """The receipts beside the changes that are still unknown, as the temporary table `oploop_heard`."""
+    schema = pa.schema([("n", pa.int64()), ("told", pa.string()), ("error", pa.string()), ("id", pa.string())])
+    rows = [(r.number, STATUS[r.outcome], r.error, r.remote_id) for r in told]
+    columns = [pa.array([r[i] for r in rows], f.type) for i, f in enumerate(schema)]
+    warehouse.register("oploop_told", pa.Table.from_arrays(columns, schema=schema))
+    run, sync = literal(job.run_id), literal(job.sync)
+    asked = f"(SELECT {run} AS run_id, {sync} AS sync, n AS number FROM oploop_told)"
+    try:
+        warehouse.execute(
+            "CREATE OR REPLACE TEMP TABLE oploop_heard AS SELECT l.run_id, l.sync, l.number, l.op, l.after, l.key, o.seq, "
+            f"t.told AS status, t.error, COALESCE(t.id, o.remote_id) AS remote_id, {at} AS sent_at "
+            f"FROM oploop_told t JOIN ({volumes.among(warehouse, asked)}) l ON l.number = t.n "
+            f"JOIN ({LAST}) o ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number WHERE o.status = 'unknown'"
+        )
+    finally:
+        warehouse.unregister("oploop_told")
+
+
+def _identify(warehouse: Warehouse, bound: BoundSync, at: str) -> None:
+    """Who is who: the ids of the records that the job made."""
+    new = "FROM oploop_said WHERE op = 'create' AND remote_id IS NOT NULL"
+    target = (bound.sync.app, bound.sync.object, bound.key_names)
+    warehouse.execute(
+        f"DELETE FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ? AND canonical_key IN (SELECT key {new})",
+        target,
+    )
+    warehouse.execute(f"INSERT INTO oploop.records SELECT ?, ?, ?, key, remote_id, run_id, {at} {new}", target)
+
+
+def _release(warehouse: Warehouse, bound: BoundSync, job: Job, at: str) -> None:
+    """Let go of what is known now. The job is over: what it did not tell, a read that begins from now on does."""
+    run, sync = literal(job.run_id), literal(job.sync)
+    mine = f"parked.sync = {literal(bound.name)} AND parked.reason = 'unknown' AND parked.run_id = {run}"
+    warehouse.execute(
+        "UPDATE oploop.parked SET reason = 'rejected', wanted = h.after, message = h.error FROM oploop_heard h "
+        f"WHERE {mine} AND h.key = parked.key AND h.status = 'rejected'"
+    )
+    unnamed = "status = 'sent' AND op = 'create' AND remote_id IS NULL"
+    if bound.blind or bound.appends:
+        unnamed = "FALSE"
+    done = f"SELECT key FROM oploop_heard WHERE status <> 'rejected' AND NOT ({unnamed})"
+    if bound.blind and job.op is not Op.CREATE and _harmless(bound, job.op):  # no read will tell
+        done = (
+            f"SELECT key FROM oploop.change_log WHERE run_id = {run} AND sync = {sync} "
+            f"AND number BETWEEN {job.first} AND {job.last}"
+        )
+    warehouse.execute(f"DELETE FROM oploop.parked WHERE {mine} AND key IN ({done})")
+    named = f"SELECT key FROM oploop_heard WHERE {unnamed}"
+    warehouse.execute(f"UPDATE oploop.parked SET message = {literal(waiting.UNTOLD)} WHERE {mine} AND key IN ({named})")
+    warehouse.execute(f"UPDATE oploop.parked SET noted_at = {at} WHERE {mine}")
+
+
+def _harmless(bound: BoundSync, op: Op) -> bool:
+    operation = bound.object.operations.get(op)
+    return operation is not None and operation.replay in (Replay.SAFE, Replay.KEY)
+
+
+def _forget(warehouse: Warehouse, job: Job) -> None:
+    warehouse.execute("DELETE FROM oploop.jobs WHERE keys_table = ? AND first = ?", (job.table, job.first))
+    if not warehouse.rows("SELECT 1 FROM oploop.jobs WHERE keys_table = ? LIMIT 1", (job.table,)):
+        warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(job.table)}")
