@@ -72,7 +72,8 @@ def test_what_is_laid_out_is_a_package_that_passes_the_suite(tmp_path: Path) -> 
     folder = tmp_path / "oploop-my-crm"
     made = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert made == {
-        "README.md", "pyproject.toml", "oploop_my_crm/__init__.py", "oploop_my_crm/sandbox.py", "tests/test_my_crm.py",
+        "README.md", "pyproject.toml", "oploop_my_crm/__init__.py", "oploop_my_crm/app.toml", "oploop_my_crm/sandbox.py",
+        "tests/test_my_crm.py",
     }  # fmt: skip
     assert all(name in said for name in made)
     assert re.findall(r"%\w+%", "".join((folder / n).read_text() for n in made)) == []

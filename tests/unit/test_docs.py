@@ -164,6 +164,7 @@ def test_the_tutorials_files_make_a_project(tmp_path: Path) -> None:
 
 # -- the example app -----------------------------------------------------------------------------------------------------
 
+BLOCKS = re.compile(r"(?ms)^```(?:python|toml)\n# (\S+\.py|\S+/app\.toml)\n(.*?)^```")
 PROJECT = "name: shop\nmodels: {engine: none}\napps:\n  bookshop: {base_url: '${URL}', token: '${TOKEN}'}\n"
 SYNC = "model: main.shelves\nto: bookshop.books\nmode: update\nkey: {id: book}\nfields: [shelf]\n"
 
@@ -172,7 +173,7 @@ SYNC = "model: main.shelves\nto: bookshop.books\nmode: update\nkey: {id: book}\n
 def bookshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's package, installed as far as Python is concerned; a project that uses it."""
     site, page = tmp_path / "site", (ROOT / "docs/adding-an-app.md").read_text(encoding="utf-8")
-    for name, code in re.findall(r"(?ms)^```python\n# (\S+\.py)\n(.*?)^```", page):
+    for name, code in BLOCKS.findall(page):
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(code, encoding="utf-8")
     info = site / "oploop_bookshop-0.1.0.dist-info"
@@ -232,8 +233,8 @@ async def test_the_example_app_names_the_wrong_credential(bookshop: Path) -> Non
 def test_the_example_app_is_the_one_in_examples() -> None:
     """Whose tests, built and installed, run in tests/examples."""
     page = (ROOT / "docs/adding-an-app.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"(?ms)^```python\n# (\S+\.py)\n(.*?)^```", page)
-    assert len(blocks) == 3
+    blocks = BLOCKS.findall(page)
+    assert len(blocks) == 4
     for name, code in blocks:
         path = ROOT / "examples/bookshop" / (name if "/" in name else f"tests/{name}")
         assert path.read_text(encoding="utf-8") == code, path

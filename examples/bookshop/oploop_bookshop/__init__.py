@@ -13,54 +13,15 @@ from pydantic import SecretStr
 
 from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import Account, App, AppConfig, micros
+from oploop.apps.declared import declared
 from oploop.apps.jsonrows import Records, records_in
 from oploop.apps.paging import ahead
 from oploop.apps.transport import Answer, Budget, Policy, Transport
-from oploop.records import (
-    Batch,
-    Column,
-    ColumnType,
-    Cursor,
-    Field,
-    FieldType,
-    Object,
-    Op,
-    Operation,
-    Outcome,
-    ReadOptions,
-    Receipt,
-    Replay,
-    Step,
-    Stream,
-)
+from oploop.records import Batch, Cursor, Outcome, ReadOptions, Receipt, Step
 from oploop.runtime import Runtime
 
-BOOKS = Stream(
-    "books",
-    primary_key=("id",),
-    columns={
-        "id": ColumnType.INTEGER,
-        "title": ColumnType.TEXT,
-        "stock": ColumnType.INTEGER,
-        "shelf": ColumnType.TEXT,
-        "deleted": ColumnType.BOOLEAN,
-        "updated_at": ColumnType.TIMESTAMP,
-    },
-    lag=1.0,
-    description="the books, deleted ones too",
-)
-BOOK = Object(
-    "books",
-    stream="books",
-    # Setting a book's fields twice does no harm, so an update whose answer was lost may be sent again.
-    operations={Op.UPDATE: Operation(batch=1, in_flight=4, replay=Replay.SAFE)},
-    fields={
-        "id": Field("id", FieldType.INTEGER, source=Column("id"), key=True, read_only=True),
-        "title": Field("title", FieldType.TEXT, source=Column("title"), max_length=200),
-        "shelf": Field("shelf", FieldType.TEXT, source=Column("shelf"), enum=("front", "back", "cellar")),
-    },
-    description="books on their shelves",
-)
+SAID = declared(__package__)  # app.toml
+BOOKS = SAID.streams["books"]
 
 
 class BookshopConfig(AppConfig):
@@ -91,8 +52,8 @@ class BookshopApp(App):
     type = "bookshop"
     title = "The bookshop's stock system"
     Config = BookshopConfig
-    streams = {"books": BOOKS}
-    objects = {"books": BOOK}
+    streams = SAID.streams
+    objects = SAID.objects
 
     def __init__(self, name: str, config: BookshopConfig, runtime: Runtime) -> None:
         super().__init__(name, config, runtime)

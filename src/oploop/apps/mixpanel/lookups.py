@@ -17,54 +17,16 @@ import pyarrow as pa
 from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.mixpanel.client import Client, read_written
+from oploop.apps.mixpanel.streams import SAID
 from oploop.apps.transport import NotTheApi
-from oploop.records import (
-    Batch,
-    Column,
-    ColumnType,
-    Deletes,
-    Field,
-    FieldType,
-    Object,
-    Op,
-    Operation,
-    Outcome,
-    ReadOptions,
-    Receipt,
-    Replay,
-    Step,
-    Stream,
-)  # fmt: skip
+from oploop.records import Batch, Outcome, ReadOptions, Receipt, Step
 
 NAME = "lookup_tables"
 MAX_BYTES = 100_000_000  #: of a table's CSV, unpacked
 ID = "id"  #: the column that tells rows apart; Mixpanel takes the first for it
 SHOWN = 3  #: of the faults that Mixpanel names
 
-STREAM = Stream(
-    NAME,
-    primary_key=("id",),
-    columns={"id": ColumnType.TEXT, "name": ColumnType.TEXT},
-    incremental=False,
-    deletes=Deletes.ABSENCE,
-    description="lookup tables, without their rows, which Mixpanel shows to nobody",
-)
-OBJECT = Object(
-    NAME,
-    operations={Op.UPDATE: Operation(batch=1, replay=Replay.SAFE)},
-    stream=NAME,
-    fields={
-        "id": Field("id", FieldType.TEXT, source=Column("id"), key=True, read_only=True),
-        "name": Field("name", FieldType.TEXT, source=Column("name"), key=True, read_only=True),
-        "rows": Field(
-            "rows",
-            FieldType.JSON,
-            nullable=False,
-            description="all rows, as a list of objects, each with an `id` of its own",
-        ),
-    },
-    description="lookup tables that were made in Mixpanel; their rows are replaced as a whole",
-)
+STREAM = SAID.streams[NAME]
 
 
 async def read(client: Client, options: ReadOptions) -> AsyncIterator[Batch]:

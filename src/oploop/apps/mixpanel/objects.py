@@ -11,107 +11,24 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
-from oploop.apps.mixpanel import lookups
-from oploop.apps.mixpanel.streams import group_name
-from oploop.records import Change, Column, Field, FieldType, JsonPath, Object, Op, Operation, Replay, Step
+from oploop.apps.mixpanel.streams import SAID, group_name
+from oploop.records import Change, Object, Op, Step
 
-MAX_RECORDS = 2000  #: profile updates, or events, a call
+MAX_RECORDS = SAID.objects["profiles"].operations[Op.UPSERT].batch  #: profile updates, or events, a call
 MAX_CALL_BYTES = 10_000_000
 MAX_RECORD_BYTES = 1_000_000
 PREFIX = "properties."
 
-#: Setting, unsetting and deleting twice does no harm, nor does an event with the same `$insert_id`.
-_SAFE = Operation(batch=MAX_RECORDS, in_flight=4, replay=Replay.SAFE)
-#: Mixpanel's own names of properties that it shows in its pages.
-_RESERVED = {
-    "$name": FieldType.TEXT,
-    "$first_name": FieldType.TEXT,
-    "$last_name": FieldType.TEXT,
-    "$email": FieldType.TEXT,
-    "$phone": FieldType.TEXT,
-    "$avatar": FieldType.TEXT,
-    "$created": FieldType.TIMESTAMP,
-}
-#: Ids under which Mixpanel takes no event: they come of mistakes.
-BAD_IDS = frozenset(
-    [
-        "00000000-0000-0000-0000-000000000000",
-        "anon",
-        "anonymous",
-        "nil",
-        "none",
-        "null",
-        "n/a",
-        "na",
-        "undefined",
-        "unknown",
-        "<nil>",
-        "0",
-        "-1",
-        "true",
-        "false",
-        "[]",
-        "{}",
-    ]
-)
 _NAMESPACE = UUID("7a3d1f0e-5b6c-5c1e-9d55-6f0b7c1a9e21")
-
-
-def _profiles(name: str, stream: str | None, reserved: Mapping[str, FieldType], description: str) -> Object:
-    fields = {
-        "$distinct_id": Field(
-            "$distinct_id", FieldType.TEXT, source=Column("$distinct_id"), key=True, required=True, nullable=False
-        )
-    }
-    fields |= {n: Field(n, kind, source=JsonPath("$properties", (n,))) for n, kind in reserved.items()}
-    return Object(
-        name,
-        operations={
-            Op.UPSERT: Operation(batch=MAX_RECORDS, in_flight=4, replay=Replay.SAFE, keys=("$distinct_id",)),
-            Op.UPDATE: _SAFE,
-            Op.REMOVE: _SAFE,
-        },
-        stream=stream,
-        id_column="$distinct_id",
-        fields=fields,
-        dynamic={PREFIX: Field(PREFIX, FieldType.JSON, source=JsonPath("$properties", ()), description="any property")},
-        lookup_batch=500,
-        description=description,
-    )
-
-
-EVENTS = Object(
-    "events",
-    operations={Op.CREATE: _SAFE},
-    id_column="$insert_id",
-    fields={
-        "event": Field("event", FieldType.TEXT, required=True, nullable=False, description="the event's name"),
-        "time": Field("time", FieldType.TIMESTAMP, required=True, nullable=False, description="when it happened"),
-        "distinct_id": Field(
-            "distinct_id", FieldType.TEXT, key=True, required=True, nullable=False, description="the user who did it"
-        ),
-        "$insert_id": Field(
-            "$insert_id", FieldType.TEXT, key=True, max_length=36, description="by default made of the sync and its key"
-        ),
-    },
-    dynamic={PREFIX: Field(PREFIX, FieldType.JSON, key=True, description="a property of the event")},
-    description="events, appended; one that was sent cannot be changed or taken back",
-)
 
 
 def objects_of(groups: Mapping[str, int | None]) -> dict[str, Object]:
     """The objects of a project with these group keys."""
-    found = {
-        "profiles": _profiles("profiles", "profiles", _RESERVED, "users, by $distinct_id"),
-        "events": EVENTS,
-        lookups.NAME: lookups.OBJECT,
-    }
+    found = dict(SAID.objects)
     for key, number in groups.items():
         name = group_name(key)
-        stream = name if number is not None else None
-        found[name] = _profiles(
-            name, stream, {"$name": FieldType.TEXT}, f"groups by {key}; $distinct_id is the group's id"
-        )
+        said = f"groups by {key}; $distinct_id is the group's id"
+        found[name] = SAID.object("_group", name, said, stream=name if number is not None else "")
     return found
 
 
@@ -125,7 +42,7 @@ def event_of(step: Step, change: Change) -> dict[str, Any]:
             event["event"] = value
         elif name == "time":
             properties["time"] = round(value.timestamp() * 1000)
-        elif name in EVENTS.fields:
+        elif name in SAID.objects["events"].fields:
             properties[name] = value
         elif name.startswith(PREFIX):
             properties[name.removeprefix(PREFIX)] = plain(value)

@@ -11,8 +11,15 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from oploop.apps.mixpanel.objects import BAD_IDS, MAX_RECORD_BYTES
+from oploop.apps.mixpanel.objects import MAX_RECORD_BYTES
 
+#: Ids under which Mixpanel takes no event: they come of mistakes.
+BAD_IDS = frozenset(
+    [
+        "00000000-0000-0000-0000-000000000000", "anon", "anonymous", "nil", "none", "null", "n/a", "na", "undefined", "unknown",
+        "<nil>", "0", "-1", "true", "false", "[]", "{}",
+    ]
+)  # fmt: skip
 _INSERT_ID = re.compile(r"[A-Za-z0-9-]{1,36}")
 EARLIEST_MS = 31_536_000_000  #: 1971
 HOUR_MS = 3_600_000

@@ -19,14 +19,12 @@ import pyarrow.compute as pc
 
 from oploop.apps.arrow import TIMESTAMP, empty_table, table_from_records
 from oploop.apps.base import micros
-from oploop.apps.mixpanel import lookups
+from oploop.apps.declared import declared
 from oploop.apps.mixpanel.client import Client
 from oploop.apps.paging import ahead
 from oploop.errors import RetryLater
-from oploop.records import Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
+from oploop.records import Batch, Cursor, ReadOptions, Stream
 
-#: Profiles that were written show in queries a little later; how much, Mixpanel does not say.
-PROFILE_LAG = 60.0
 #: No export reaches back further.
 FIRST_DAY = date(2011, 7, 10)
 LIMIT = 100_000  #: events of an export of several days at the most: `limit` takes no more
@@ -35,35 +33,9 @@ MOST_DAYS = 366
 BATCH_ROWS = 20_000
 FETCH_IDS = 500  #: profiles asked for by id in one query
 
-EVENTS = Stream(
-    "events",
-    # Not distinct_id: it changes when Mixpanel finds two identities to be one user.
-    primary_key=("event", "time", "$insert_id"),
-    columns={
-        "event": ColumnType.TEXT,
-        "time": ColumnType.UNIX_MS,
-        "$insert_id": ColumnType.TEXT,
-        "distinct_id": ColumnType.TEXT,
-        "mp_processing_time_ms": ColumnType.UNIX_MS,
-        "properties": ColumnType.JSON,
-    },
-    deletes=Deletes.NEVER,
-    lag=600.0,
-    description="events, one row each, with all their properties",
-)
-
-
-def profile_stream(name: str, description: str) -> Stream:
-    """A stream of user profiles, or of the profiles of one group key."""
-    return Stream(
-        name,
-        primary_key=("$distinct_id",),
-        columns={"$distinct_id": ColumnType.TEXT, "$properties": ColumnType.JSON},
-        incremental=False,
-        deletes=Deletes.ABSENCE,
-        lag=PROFILE_LAG,
-        description=description,
-    )
+SAID = declared(__package__)
+EVENTS = SAID.streams["events"]
+PROFILE_LAG = SAID.streams["profiles"].lag
 
 
 def group_name(key: str) -> str:
@@ -73,11 +45,11 @@ def group_name(key: str) -> str:
 
 def streams_of(groups: Mapping[str, int | None]) -> dict[str, Stream]:
     """The streams of a project with these group keys; one without a data group id cannot be read."""
-    users = profile_stream("profiles", "users, with all their properties")
-    found = {"events": EVENTS, "profiles": users, lookups.NAME: lookups.STREAM}
+    found = dict(SAID.streams)
     for key, number in groups.items():
         if number is not None:
-            found[group_name(key)] = profile_stream(group_name(key), f"groups by {key}, with all their properties")
+            said = f"groups by {key}, with all their properties"
+            found[group_name(key)] = SAID.stream("profiles", group_name(key), said)
     return found
 
 

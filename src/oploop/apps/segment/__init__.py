@@ -13,10 +13,9 @@ from pydantic import Field, SecretStr, model_validator
 from oploop.apps.base import Account, App, AppConfig
 from oploop.apps.segment.client import TrackingClient, transport
 from oploop.apps.segment.logs import LogStore
-from oploop.apps.segment.objects import OBJECTS
 from oploop.apps.segment.reader import LogReader
 from oploop.apps.segment.sandbox import SegmentSandbox
-from oploop.apps.segment.streams import STREAMS
+from oploop.apps.segment.streams import OBJECTS, STREAMS
 from oploop.errors import FixConfig
 from oploop.records import Batch, Cursor, ReadOptions, Receipt, Step
 from oploop.runtime import Runtime

@@ -1,4 +1,4 @@
-"""What can be written to Segment: traits of users, and events.
+"""Changes as the events that Segment takes.
 
 Sources: segment.com/docs/connections/sources/catalog/libraries/server/http-api (calls, sizes, the messageId) and
 segment.com/docs/connections/spec/{identify,track}.
@@ -7,7 +7,6 @@ segment.com/docs/connections/spec/{identify,track}.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -15,49 +14,13 @@ from typing import Any
 import orjson
 
 from oploop.apps.base import new_values
-from oploop.records import Change, Field, FieldType, Object, Op, Operation, Replay, Step
+from oploop.apps.segment.streams import OBJECTS
+from oploop.records import Change, Step
 
 MAX_EVENT_BYTES = 32 * 1024
 MAX_BATCH_BYTES = 475_000  #: the API takes 500 KB; Segment's own libraries stop here
 MAX_BATCH_EVENTS = 2500  #: a larger batch is answered 200 and dropped
 MAX_MESSAGE_ID = 99
-
-#: Segment drops an event whose messageId it has seen within the last day or so: sending again does no harm so long.
-_SENDING = Operation(batch=1000, in_flight=8, replay=Replay.KEY, ttl=24 * 3600)
-
-_USER_ID = Field("userId", FieldType.TEXT, key=True, nullable=False, description="your own id of the user")
-_ANONYMOUS_ID = Field("anonymousId", FieldType.TEXT, key=True, description="a visitor's id, where the user is unknown")
-_TIMESTAMP = Field("timestamp", FieldType.TIMESTAMP, description="when it happened; by default when Segment gets it")
-
-OBJECTS: Mapping[str, Object] = {
-    "identify": Object(
-        name="identify",
-        operations={Op.UPSERT: replace(_SENDING, keys=("userId",))},
-        id_column="userId",
-        fields={
-            "userId": Field("userId", FieldType.TEXT, key=True, required=True, nullable=False),
-            "anonymousId": _ANONYMOUS_ID,
-            "timestamp": _TIMESTAMP,
-        },
-        dynamic={
-            "traits.": Field("traits.", FieldType.JSON, description="a trait of the user: text, number, list, ...")
-        },
-        description="Traits of a user, for all destinations of the source. Cannot be read back: such a sync is blind",
-    ),
-    "track": Object(
-        name="track",
-        operations={Op.CREATE: _SENDING},
-        id_column="messageId",
-        fields={
-            "event": Field("event", FieldType.TEXT, required=True, nullable=False, description="what happened"),
-            "userId": _USER_ID,
-            "anonymousId": _ANONYMOUS_ID,
-            "timestamp": _TIMESTAMP,
-        },
-        dynamic={"properties.": Field("properties.", FieldType.JSON, key=True, description="a property of the event")},
-        description="Events, appended. An event that was sent cannot be changed or taken back",
-    ),
-}
 
 _NESTED = {"identify": "traits", "track": "properties"}
 

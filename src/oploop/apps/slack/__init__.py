@@ -10,7 +10,7 @@ from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import Account, App, micros
 from oploop.apps.paging import ahead
 from oploop.apps.slack.client import Client, SlackConfig
-from oploop.apps.slack.objects import ESCAPE, OBJECTS, STREAMS, objects_at
+from oploop.apps.slack.objects import SAID, TEXT, objects_at
 from oploop.records import Batch, Cursor, Notice, Outcome, ReadOptions, Receipt, Step
 from oploop.runtime import Runtime
 
@@ -36,8 +36,8 @@ class SlackApp(App):
     title = "Slack"
     limits = "a message a second and channel, 20 reads a minute (`reads_per_minute`)"
     Config = SlackConfig
-    streams = STREAMS
-    objects = OBJECTS
+    streams = SAID.streams
+    objects = SAID.objects
     notifies = True
 
     def __init__(self, name: str, config: SlackConfig, runtime: Runtime) -> None:
@@ -56,7 +56,7 @@ class SlackApp(App):
         async with ahead(self._pages(stream)) as pages:
             async for records, at, began in pages:
                 yield Batch(stream, self._table(stream, records, at, began, options.exclude))
-        yield Batch(stream, empty_table(STREAMS[stream], options.exclude), {}, complete=True)
+        yield Batch(stream, empty_table(self.streams[stream], options.exclude), {}, complete=True)
 
     async def _pages(self, stream: str) -> AsyncGenerator[tuple[list[dict[str, Any]], int | None, datetime]]:
         """Each page's records, Slack's clock, and when it was asked for."""
@@ -84,7 +84,7 @@ class SlackApp(App):
 
     def _table(self, stream: str, records: list[dict[str, Any]], at: int | None, began: Any, exclude: Any = ()) -> Any:
         return table_from_records(
-            STREAMS[stream],
+            self.streams[stream],
             records,
             versions=at if at is not None else micros(began),
             extracted_at=began,
@@ -113,7 +113,7 @@ class SlackApp(App):
 
 def escaped(text: str) -> str:
     """Mere text in Slack's markup."""
-    for plain, safe in ESCAPE:
+    for plain, safe in TEXT.escape:
         text = text.replace(plain, safe)
     return text
 

@@ -15,7 +15,7 @@ import orjson
 from aiohttp import web
 
 from oploop.apps.sandbox import Sandbox, json_response
-from oploop.apps.slack.objects import MAX_TEXT
+from oploop.apps.slack.objects import TEXT
 
 TOKEN = "xoxb-oploop-sandbox"
 TEAM = "T0SANDBOX1"
@@ -191,7 +191,7 @@ class SlackSandbox(Sandbox):
             return _no("not_in_channel")
         if not text and not blocks and not attachments:
             return _no("no_text")
-        if len(text) > MAX_TEXT:
+        if len(text) > (TEXT.max_length or 0):
             return _no("msg_too_long")
         if len(attachments) > 100:
             return _no("too_many_attachments")

@@ -11,9 +11,9 @@ from pydantic import Field, SecretStr, field_validator
 from oploop.apps.arrow import table_from_records
 from oploop.apps.base import Account, App, AppConfig
 from oploop.apps.stripe.client import StripeClient, StripePolicy, auth_headers
-from oploop.apps.stripe.objects import OBJECTS, send_change
+from oploop.apps.stripe.objects import send_change
 from oploop.apps.stripe.reader import MICRO, Reader
-from oploop.apps.stripe.streams import RESOURCES, STREAMS
+from oploop.apps.stripe.streams import OBJECTS, RESOURCES, STREAMS
 from oploop.apps.transport import Budget, NotTheApi, Transport
 from oploop.records import Batch, Cursor, ReadOptions, Receipt, Step
 from oploop.runtime import Runtime

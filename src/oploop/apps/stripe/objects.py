@@ -1,4 +1,4 @@
-"""What can be written in Stripe, and one change's way there (docs.stripe.com/api/customers).
+"""One change's way to Stripe (docs.stripe.com/api/customers).
 
 One object a call; there is no bulk endpoint. `metadata` merges, and "" unsets a value.
 """
@@ -6,69 +6,17 @@ One object a call; there is no bulk endpoint. `metadata` merges, and "" unsets a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 from oploop.apps.base import new_values
 from oploop.apps.stripe.client import StripeClient
+from oploop.apps.stripe.streams import OBJECTS
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused
 from oploop.errors import RetryLater
-from oploop.records import (
-    Canonical,
-    Change,
-    Column,
-    Field,
-    FieldType,
-    JsonPath,
-    Object,
-    Op,
-    Operation,
-    Outcome,
-    Receipt,
-    Replay,
-)
+from oploop.records import Change, Op, Outcome, Receipt
 
 METADATA = "metadata."
-KEY_TTL = 24 * 3600.0  #: seconds for which Stripe keeps what a call under an idempotency key answered
-
-_ONE_A_CALL = Operation(batch=1, in_flight=16, replay=Replay.KEY, ttl=KEY_TTL)
-_REMOVE = replace(_ONE_A_CALL, replay=Replay.SAFE, ttl=None)  #: what is gone cannot be deleted a second time
-
-
-def _text(name: str, title: str, limit: int, description: str = "", **more: Any) -> Field:
-    return Field(
-        name, FieldType.TEXT, title=title, source=Column(name), max_length=limit, description=description, **more
-    )
-
-
-CUSTOMERS = Object(
-    "customers",
-    operations={Op.CREATE: _ONE_A_CALL, Op.UPDATE: _ONE_A_CALL, Op.REMOVE: _REMOVE},
-    stream="customers",
-    fields={
-        "id": _text("id", "ID", 5000, "Stripe's own id, cus_…", key=True, read_only=True, nullable=False),
-        "email": _text("email", "Email", 512, "may stand in several customers", key=True, canonical=Canonical.LOWER),
-        "name": _text("name", "Name", 256),
-        "description": _text("description", "Description", 5000),
-        "phone": _text("phone", "Phone", 20),
-    },
-    dynamic={
-        METADATA: Field(
-            METADATA,
-            FieldType.TEXT,
-            title="Metadata",
-            source=JsonPath("metadata", ()),
-            key=True,
-            max_length=500,
-            description="up to 50 a customer; the name after the point has up to 40 characters",
-        )
-    },
-    lookup_batch=1,
-    description="customers: description, name, e-mail, phone and metadata",
-)
-
-OBJECTS: Mapping[str, Object] = {"customers": CUSTOMERS}
 
 
 def form_of(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from oploop.apps.transport import NotTheApi
 from oploop.apps.zendesk.client import Client, ZendeskConfig
 from oploop.apps.zendesk.comments import Comments
 from oploop.apps.zendesk.custom_objects import CustomObjects, is_custom, object_named, stream_named
-from oploop.apps.zendesk.objects import COMMENT_OBJECT, COMMENTS, FIELD_LISTS, OBJECTS, describe
+from oploop.apps.zendesk.objects import COMMENTS, FIELD_LISTS, OBJECTS, describe
 from oploop.apps.zendesk.streams import LIST_PAGE, STREAMS, Reader, records_of
 from oploop.apps.zendesk.writer import Writer, settle_job
 from oploop.errors import FixConfig, did_you_mean
@@ -32,7 +32,7 @@ class ZendeskApp(App):
     asks = ("subdomain", "email", "api_token")
     Config = ZendeskConfig
     streams: Mapping[str, Stream] = STREAMS
-    objects: Mapping[str, Object] = {**OBJECTS, COMMENTS: COMMENT_OBJECT}
+    objects: Mapping[str, Object] = OBJECTS
 
     def __init__(self, name: str, config: ZendeskConfig, runtime: Runtime) -> None:
         super().__init__(name, config, runtime)
@@ -105,7 +105,7 @@ class ZendeskApp(App):
         if is_custom(object_name):
             return describe(object_name, await self.custom.definitions(object_name))
         if object_name == COMMENTS:
-            return COMMENT_OBJECT.fields
+            return OBJECTS[COMMENTS].fields
         if object_name not in OBJECTS:
             raise FixConfig(f"Zendesk has no object {object_name!r}", mend=did_you_mean(object_name, self.objects))
         name = FIELD_LISTS[object_name]

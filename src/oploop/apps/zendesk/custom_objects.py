@@ -17,20 +17,14 @@ from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.transport import Refused
 from oploop.apps.zendesk.client import Client
-from oploop.apps.zendesk.objects import CUSTOM_PREFIX, custom_object
-from oploop.apps.zendesk.streams import LIST_PAGE, Reader, listed, records_of, version_of
+from oploop.apps.zendesk.objects import CUSTOM_PREFIX, SAID, custom_object
+from oploop.apps.zendesk.streams import LIST_PAGE, Reader, records_of, version_of
 from oploop.apps.zendesk.writer import custom_value, job_receipts, note_job, single_receipt
 from oploop.errors import FixConfig, did_you_mean
-from oploop.records import Batch, Change, ColumnType, Field, Object, Op, Outcome, ReadOptions, Receipt, Step, Stream
+from oploop.records import Batch, Change, Field, Object, Op, Outcome, ReadOptions, Receipt, Step, Stream
 
 PREFIX = "custom_objects."
 KEY = re.compile(r"[A-Za-z0-9_-]+")
-COLUMNS: Mapping[str, ColumnType] = {
-    **dict.fromkeys(("id", "name", "external_id", "custom_object_key"), ColumnType.TEXT),
-    "custom_object_fields": ColumnType.JSON,
-    **dict.fromkeys(("created_by_user_id", "updated_by_user_id", "url"), ColumnType.TEXT),
-    **dict.fromkeys(("created_at", "updated_at"), ColumnType.TIMESTAMP),
-}
 ACTIONS: Mapping[Op, str] = {
     Op.CREATE: "create",
     Op.UPDATE: "update",
@@ -45,7 +39,7 @@ def is_custom(name: str) -> bool:
 
 
 def stream_named(name: str) -> Stream | None:
-    return listed(name, COLUMNS, "records of a custom object") if is_custom(name) else None
+    return SAID.stream("_custom", name) if is_custom(name) else None
 
 
 def object_named(name: str) -> Object | None:
@@ -75,11 +69,11 @@ class CustomObjects:
 
     def read(self, name: str, options: ReadOptions) -> AsyncIterator[Batch]:
         path = f"custom_objects/{name.removeprefix(PREFIX)}/records"
-        return self._reader.listed(listed(name, COLUMNS, ""), path, "custom_object_records", options)
+        return self._reader.listed(SAID.stream("_custom", name), path, "custom_object_records", options)
 
     async def fetch(self, name: str, ids: Sequence[str]) -> Batch:
         """The records with these ids; those that are gone have `_deleted` true."""
-        stream, wanted = listed(name, COLUMNS, ""), list(dict.fromkeys(ids))
+        stream, wanted = SAID.stream("_custom", name), list(dict.fromkeys(ids))
         tables = [empty_table(stream)]
         for i in range(0, len(wanted), LIST_PAGE):
             page, began = wanted[i : i + LIST_PAGE], self._client.runtime.now()
@@ -129,7 +123,7 @@ class CustomObjects:
 
 def record_of(op: Op, change: Change) -> dict[str, Any]:
     """The record to send for a change; of a removal only its id. What an append's own key is called is not sent."""
-    known: Mapping[str, Field] = custom_object("").fields
+    known: Mapping[str, Field] = custom_object("_").fields
     body: dict[str, Any] = {} if op in (Op.CREATE, Op.UPSERT) else {"id": change.remote_id}
     if op is Op.REMOVE:
         return body

@@ -1,7 +1,6 @@
-"""What can be written in Zendesk, as data, and how an account's own fields are added to it.
+"""What can be written in Zendesk, as `app.toml` says, and how an account's own fields are added to it.
 
-Sources: developer.zendesk.com, API reference of tickets, users, organizations, ticket fields, user fields; the OpenAPI
-document (TicketUpdateInput, UserForAdmin, OrganizationObject, TicketFieldObject).
+Sources: developer.zendesk.com, API reference of ticket fields, user fields; the OpenAPI document (TicketFieldObject).
 """
 
 from __future__ import annotations
@@ -11,19 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from oploop.records import (
-    Canonical,
-    Column,
-    Condition,
-    Field,
-    FieldType,
-    JsonEntry,
-    JsonPath,
-    Object,
-    Op,
-    Operation,
-    Replay,
-)
+from oploop.apps.declared import declared
+from oploop.records import Field, FieldType, JsonEntry, JsonPath, Object
 
 #: Internal names of custom fields: prefix + stable id (tickets: the number, users and organizations: the key).
 PREFIXES: Mapping[str, str] = {
@@ -39,199 +27,14 @@ FIELD_LISTS: Mapping[str, str] = {
     "organizations": "organization_fields",
 }
 
-PRIORITIES = ("low", "normal", "high", "urgent")
-STATUSES = ("new", "open", "pending", "hold", "solved", "closed")
-TYPES = ("problem", "incident", "question", "task")
-
-#: A create whose answer was lost may still be queued as a job, and the export withholds a minute more.
-CREATE_SETTLES = 300.0
-
-
-#: Up to 100 records a job; a job costs two calls (submit, ask), so two records go as two single calls.
-MANY_SAFE = Operation(batch=100, single_up_to=2, calls=2, in_flight=10, replay=Replay.SAFE)
-#: A ticket's update can be made only while nobody has changed it since; in a job it cannot. Protecting against ticket update
-#: collisions: developer.zendesk.com, managing tickets, creating and updating tickets.
-SAFE_UPDATE = Condition("updated_at", Operation(batch=1, in_flight=10, replay=Replay.SAFE))
-UPDATE_TICKETS = replace(MANY_SAFE, condition=SAFE_UPDATE)
-MANY_LOOKUP = replace(MANY_SAFE, replay=Replay.LOOKUP, settle=CREATE_SETTLES)
-UPSERT_USERS = replace(MANY_SAFE, keys=("email", "external_id"))
-UPSERT_ORGANIZATION = Operation(batch=1, replay=Replay.SAFE, keys=("external_id",))  # Zendesk has no bulk call for it
-
-
-def _field(name: str, kind: FieldType = FieldType.TEXT, **more: Any) -> Field:
-    return Field(name, kind, source=Column(name), **more)
-
-
-def _read_only(kind: FieldType, *names: str) -> list[Field]:
-    return [_field(name, kind, read_only=True) for name in names]
-
-
-def _by_name(*groups: Iterable[Field]) -> dict[str, Field]:
-    return {f.name: f for group in groups for f in group}
-
-
-_INTEGER, _BOOLEAN, _TIMESTAMP = FieldType.INTEGER, FieldType.BOOLEAN, FieldType.TIMESTAMP
-_ID = _field("id", _INTEGER, key=True, read_only=True, nullable=False, description="Zendesk's own id")
-
-TICKET_FIELDS = _by_name(
-    [
-        _ID,
-        _field("external_id", key=True, description="your own id; Zendesk does not enforce that it is unique"),
-        _field("subject"),
-        _field(
-            "description",
-            required=True,
-            nullable=False,
-            description="the first comment; only when a ticket is created",
-        ),
-        _field("status", enum=STATUSES, nullable=False, description="a closed ticket takes no more changes"),
-        _field("priority", enum=PRIORITIES),
-        _field("type", enum=TYPES),
-        _field("requester_id", _INTEGER, nullable=False),
-        _field("submitter_id", _INTEGER, nullable=False, description="only when a ticket is created"),
-        _field("assignee_id", _INTEGER),
-        _field("group_id", _INTEGER),
-        _field("organization_id", _INTEGER, description="one of the requester's organizations"),
-        _field("brand_id", _INTEGER, nullable=False),
-        _field("ticket_form_id", _INTEGER),
-        _field("custom_status_id", _INTEGER, nullable=False),
-        _field("problem_id", _INTEGER, description="the problem that an incident belongs to"),
-        _field("recipient", description="only when a ticket is created"),
-        _field("due_at", _TIMESTAMP, description="for tickets of type task"),
-        _field("tags", FieldType.LIST, description="sent whole; Zendesk lower-cases tags and splits them at blanks"),
-    ],
-    _read_only(_TIMESTAMP, "created_at", "updated_at"),
-    _read_only(_BOOLEAN, "has_incidents", "is_public", "allow_channelback", "allow_attachments"),
-    _read_only(FieldType.JSON, "via", "satisfaction_rating", "followup_ids"),
-    _read_only(FieldType.TEXT, "url"),
-)
-
-USER_FIELDS = _by_name(
-    [
-        _ID,
-        _field(
-            "email",
-            key=True,
-            canonical=Canonical.LOWER,
-            description="an existing user's primary address cannot be changed here: Zendesk would add a second one",
-        ),
-        _field(
-            "external_id",
-            key=True,
-            canonical=Canonical.LOWER,
-            description="your own id; matched without regard to case, kept in the case last sent",
-        ),
-        _field("name", required=True, nullable=False),
-        _field("role", enum=("end-user", "agent", "admin"), nullable=False),
-        _field("alias"),
-        _field("phone"),
-        _field("shared_phone_number", _BOOLEAN),
-        _field("organization_id", _INTEGER),
-        _field("default_group_id", _INTEGER),
-        _field("custom_role_id", _INTEGER),
-        _field("locale", nullable=False),
-        _field("locale_id", _INTEGER, nullable=False),
-        _field("time_zone", nullable=False),
-        _field("details"),
-        _field("notes"),
-        _field("signature", description="agents and admins only"),
-        _field("moderator", _BOOLEAN, nullable=False),
-        _field("only_private_comments", _BOOLEAN, nullable=False),
-        _field("suspended", _BOOLEAN, nullable=False),
-        _field("verified", _BOOLEAN, nullable=False),
-        _field("ticket_restriction", enum=("organization", "groups", "assigned", "requested")),
-        _field("tags", FieldType.LIST, description="sent whole; only where user tagging is enabled"),
-    ],
-    _read_only(
-        _BOOLEAN, "active", "shared", "shared_agent", "chat_only", "restricted_agent", "two_factor_auth_enabled"
-    ),
-    _read_only(_INTEGER, "role_type"),
-    _read_only(_TIMESTAMP, "created_at", "updated_at", "last_login_at"),
-    _read_only(FieldType.TEXT, "iana_time_zone", "url"),
-    _read_only(FieldType.JSON, "photo"),
-)
-
-ORGANIZATION_FIELDS = _by_name(
-    [
-        _ID,
-        _field(
-            "external_id",
-            key=True,
-            canonical=Canonical.LOWER,
-            description="your own id; matched without regard to case",
-        ),
-        _field("name", key=True, required=True, nullable=False, description="unique in the account"),
-        _field("details"),
-        _field("notes"),
-        _field("group_id", _INTEGER),
-        _field("shared_tickets", _BOOLEAN, nullable=False),
-        _field("shared_comments", _BOOLEAN, nullable=False),
-        _field("domain_names", FieldType.LIST, description="sent whole"),
-        _field("tags", FieldType.LIST, description="sent whole"),
-    ],
-    _read_only(_TIMESTAMP, "created_at", "updated_at", "deleted_at"),
-    _read_only(FieldType.TEXT, "url"),
-)
-
-OBJECTS: Mapping[str, Object] = {
-    "tickets": Object(
-        "tickets",
-        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: UPDATE_TICKETS, Op.REMOVE: MANY_SAFE},
-        stream="tickets",
-        fields=TICKET_FIELDS,
-        description="support tickets",
-    ),
-    "users": Object(
-        "users",
-        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.UPSERT: UPSERT_USERS, Op.REMOVE: MANY_SAFE},
-        stream="users",
-        fields=USER_FIELDS,
-        description="end users, agents and admins; an upsert matches by email or external_id",
-    ),
-    "organizations": Object(
-        "organizations",
-        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.UPSERT: UPSERT_ORGANIZATION, Op.REMOVE: MANY_SAFE},
-        stream="organizations",
-        fields=ORGANIZATION_FIELDS,
-        description="organizations; an upsert matches by external_id, never by name",
-    ),
-}
-
-
 COMMENTS = "ticket_comments"
-#: A comment cannot be told from another one, so one whose answer was lost is never sent again.
-MANY_NEVER = replace(MANY_SAFE, replay=Replay.NEVER)
-COMMENT_OBJECT = Object(
-    COMMENTS,
-    {Op.CREATE: MANY_NEVER},
-    fields=_by_name(
-        [
-            Field("ticket_id", _INTEGER, required=True, nullable=False, description="the ticket to comment on"),
-            Field("body", FieldType.TEXT, required=True, nullable=False, max_length=65_535),
-            Field("public", _BOOLEAN, nullable=False, description="whether the requester sees it; true unless said"),
-            Field("author_id", _INTEGER, nullable=False, description="an agent; whose token it is unless said"),
-        ]
-    ),
-    description="comments on tickets that are there, each once (mode: append)",
-)
+SAID = declared(__package__)
+OBJECTS = SAID.objects
 
 
 def custom_object(name: str) -> Object:
     """A custom object's records, `custom_objects.KEY`; its own fields are described by the account."""
-    fields = [
-        Field("id", FieldType.TEXT, source=Column("id"), key=True, read_only=True, nullable=False),
-        Field("external_id", FieldType.TEXT, source=Column("external_id"), key=True, description="your own id, unique"),
-        Field("name", FieldType.TEXT, source=Column("name"), required=True, nullable=False, max_length=255),
-        *_read_only(_TIMESTAMP, "created_at", "updated_at"),
-    ]
-    upsert = replace(MANY_SAFE, keys=("external_id",))
-    return Object(
-        name,
-        {Op.CREATE: MANY_LOOKUP, Op.UPDATE: MANY_SAFE, Op.UPSERT: upsert, Op.REMOVE: MANY_SAFE},
-        stream=name,
-        fields=_by_name(fields),
-        description="records of a custom object; an upsert matches by external_id",
-    )
+    return SAID.object("_custom", name, stream=name)
 
 
 # -- an account's own fields ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from oploop.apps.zendesk.objects import PRIORITIES, STATUSES, TYPES
+from oploop.apps.zendesk.objects import OBJECTS
 
 ADDRESS = "https://sandbox.zendesk.com/api/v2"  #: of records, as they show it; links for paging have the real one
 
@@ -112,17 +112,17 @@ def field_template(kind: str, number: int, given: Mapping[str, Any], now: str) -
     return field
 
 
-def _options(values: tuple[str, ...]) -> list[dict[str, str]]:
-    return [{"name": v.capitalize(), "value": v} for v in values]
+def _options(field: str) -> list[dict[str, str]]:
+    return [{"name": v.capitalize(), "value": v} for v in OBJECTS["tickets"].fields[field].enum or ()]
 
 
 #: What every account has.
 SYSTEM_TICKET_FIELDS: tuple[Mapping[str, Any], ...] = (
     {"type": "subject", "title": "Subject", "removable": False},
     {"type": "description", "title": "Description", "removable": False},
-    {"type": "status", "title": "Status", "removable": False, "system_field_options": _options(STATUSES)},
-    {"type": "tickettype", "title": "Type", "removable": False, "system_field_options": _options(TYPES)},
-    {"type": "priority", "title": "Priority", "removable": False, "system_field_options": _options(PRIORITIES)},
+    {"type": "status", "title": "Status", "removable": False, "system_field_options": _options("status")},
+    {"type": "tickettype", "title": "Type", "removable": False, "system_field_options": _options("type")},
+    {"type": "priority", "title": "Priority", "removable": False, "system_field_options": _options("priority")},
     {"type": "group", "title": "Group", "removable": False},
     {"type": "assignee", "title": "Assignee", "removable": False},
 )

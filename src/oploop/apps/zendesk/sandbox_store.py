@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from oploop.apps.zendesk.objects import PREFIXES, PRIORITIES, STATUSES, TYPES
+from oploop.apps.zendesk.objects import OBJECTS, PREFIXES
 from oploop.apps.zendesk.sandbox_shapes import (
     DEFINITION_SHAPES,
     RULES,
@@ -25,11 +25,7 @@ SAFE_UPDATE = (
 )
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 ENUMS: Mapping[str, tuple[str, ...]] = {
-    "status": STATUSES,
-    "priority": PRIORITIES,
-    "type": TYPES,
-    "role": ("end-user", "agent", "admin"),
-    "ticket_restriction": ("organization", "groups", "assigned", "requested"),
+    name: field.enum for kind in ("tickets", "users") for name, field in OBJECTS[kind].fields.items() if field.enum
 }
 
 

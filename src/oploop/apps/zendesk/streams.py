@@ -26,18 +26,10 @@ from oploop.apps.jsonrows import Records, records_in
 from oploop.apps.paging import ahead
 from oploop.apps.transport import Answer, Refused
 from oploop.apps.zendesk.client import Client
+from oploop.apps.zendesk.objects import SAID
 from oploop.errors import FixData, RetryLater
-from oploop.records import Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
+from oploop.records import Batch, Cursor, ReadOptions, Stream
 
-T, I, B, TS, J = (  # noqa: E741 - a table reads best with short names
-    ColumnType.TEXT,
-    ColumnType.INTEGER,
-    ColumnType.BOOLEAN,
-    ColumnType.TIMESTAMP,
-    ColumnType.JSON,
-)
-
-LAG = 60.0  #: seconds: the exports withhold what changed within the last minute
 PAGE = 1000  #: records a page of an export
 LIST_PAGE = 100  #: records a page of a list
 TOO_RECENT = timedelta(seconds=120)  #: a start time must be a minute old by Zendesk's clock, which is not ours
@@ -45,77 +37,7 @@ TOO_RECENT = timedelta(seconds=120)  #: a start time must be a minute old by Zen
 #: Fields that repeat another one's values: excluded with it.
 TWINS: Mapping[str, tuple[str, ...]] = {"custom_fields": ("fields",), "subject": ("raw_subject",)}
 
-TICKET_COLUMNS: dict[str, ColumnType] = {
-    "id": I, "external_id": T, "subject": T, "raw_subject": T, "description": T, "status": T, "priority": T, "type": T,
-    "requester_id": I, "submitter_id": I, "assignee_id": I, "organization_id": I, "group_id": I, "brand_id": I,
-    "problem_id": I, "ticket_form_id": I, "custom_status_id": I, "forum_topic_id": I, "via_followup_source_id": I,
-    "recipient": T, "tags": J, "custom_fields": J, "collaborator_ids": J, "email_cc_ids": J, "follower_ids": J,
-    "followup_ids": J, "sharing_agreement_ids": J, "via": J, "satisfaction_rating": J, "has_incidents": B,
-    "is_public": B, "allow_channelback": B, "allow_attachments": B, "from_messaging_channel": B, "due_at": TS,
-    "created_at": TS, "updated_at": TS, "generated_timestamp": I, "url": T,
-}  # fmt: skip
-
-USER_COLUMNS: dict[str, ColumnType] = {
-    "id": I, "external_id": T, "name": T, "email": T, "alias": T, "phone": T, "shared_phone_number": B, "role": T,
-    "role_type": I, "custom_role_id": I, "default_group_id": I, "organization_id": I, "active": B, "verified": B,
-    "suspended": B, "shared": B, "shared_agent": B, "moderator": B, "chat_only": B, "restricted_agent": B,
-    "only_private_comments": B, "report_csv": B, "two_factor_auth_enabled": B, "ticket_restriction": T, "locale": T,
-    "locale_id": I, "time_zone": T, "iana_time_zone": T, "details": T, "notes": T, "signature": T, "tags": J,
-    "user_fields": J, "photo": J, "last_login_at": TS, "created_at": TS, "updated_at": TS, "url": T,
-}  # fmt: skip
-
-ORGANIZATION_COLUMNS: dict[str, ColumnType] = {
-    "id": I, "external_id": T, "name": T, "details": T, "notes": T, "group_id": I, "domain_names": J, "tags": J,
-    "shared_tickets": B, "shared_comments": B, "organization_fields": J, "created_at": TS, "updated_at": TS,
-    "deleted_at": TS, "url": T,
-}  # fmt: skip
-
-TICKET_FIELD_COLUMNS: dict[str, ColumnType] = {
-    "id": I, "type": T, "title": T, "raw_title": T, "description": T, "raw_description": T, "agent_description": T,
-    "position": I, "active": B, "required": B, "removable": B, "collapsed_for_agents": B, "regexp_for_validation": T,
-    "title_in_portal": T, "raw_title_in_portal": T, "visible_in_portal": B, "editable_in_portal": B,
-    "required_in_portal": B, "tag": T, "sub_type_id": I, "creator_user_id": I, "creator_app_name": T,
-    "relationship_target_type": T, "relationship_filter": J, "custom_field_options": J, "system_field_options": J,
-    "custom_statuses": J, "created_at": TS, "updated_at": TS, "url": T,
-}  # fmt: skip
-
-RATING_COLUMNS: dict[str, ColumnType] = {
-    "id": I, "ticket_id": I, "requester_id": I, "assignee_id": I, "group_id": I, "score": T, "comment": T, "reason": T,
-    "reason_code": I, "reason_id": I, "created_at": TS, "updated_at": TS, "url": T,
-}  # fmt: skip
-
-METRIC_COLUMNS: dict[str, ColumnType] = {
-    "id": I, "ticket_id": I, "reopens": I, "replies": I, "group_stations": I, "assignee_stations": I,
-    "reply_time_in_minutes": J, "reply_time_in_seconds": J, "first_resolution_time_in_minutes": J,
-    "full_resolution_time_in_minutes": J, "agent_wait_time_in_minutes": J, "requester_wait_time_in_minutes": J,
-    "on_hold_time_in_minutes": J, "assigned_at": TS, "initially_assigned_at": TS, "solved_at": TS,
-    "assignee_updated_at": TS, "requester_updated_at": TS, "status_updated_at": TS, "custom_status_updated_at": TS,
-    "latest_comment_added_at": TS, "created_at": TS, "updated_at": TS, "url": T,
-}  # fmt: skip
-
-MEMBERSHIP_COLUMNS: dict[str, ColumnType] = {
-    "id": I, "user_id": I, "organization_id": I, "organization_name": T, "default": B, "view_tickets": B,
-    "created_at": TS, "updated_at": TS, "url": T,
-}  # fmt: skip
-
-
-def listed(name: str, columns: Mapping[str, ColumnType], description: str) -> Stream:
-    """A stream that is read whole each time, page by page."""
-    return Stream(name, ("id",), columns, incremental=False, deletes=Deletes.ABSENCE, description=description)
-
-
-STREAMS: Mapping[str, Stream] = {
-    "tickets": Stream("tickets", ("id",), TICKET_COLUMNS, lag=LAG, description="tickets, deleted ones too"),
-    "users": Stream("users", ("id",), USER_COLUMNS, lag=LAG, description="end users, agents and admins"),
-    "organizations": Stream("organizations", ("id",), ORGANIZATION_COLUMNS, lag=LAG, description="organizations"),
-    "ticket_fields": Stream(
-        "ticket_fields", ("id",), TICKET_FIELD_COLUMNS, incremental=False, deletes=Deletes.ABSENCE,
-        description="what fields tickets have, system and custom",
-    ),
-    "satisfaction_ratings": listed("satisfaction_ratings", RATING_COLUMNS, "what requesters say of their tickets"),
-    "ticket_metrics": listed("ticket_metrics", METRIC_COLUMNS, "how long tickets took, and how often they moved"),
-    "organization_memberships": listed("organization_memberships", MEMBERSHIP_COLUMNS, "which users are in which organizations"),
-}  # fmt: skip
+STREAMS = SAID.streams
 
 #: Which exports share a limit, as the answers' headers name it.
 BUCKETS: Mapping[str, str] = {"tickets": "exports", "organizations": "exports", "users": "cursor exports"}

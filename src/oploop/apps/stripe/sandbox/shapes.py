@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from oploop.apps.stripe.streams import COLUMNS
+from oploop.apps.stripe.streams import STREAMS
 
 KINDS = ("customers", "charges", "refunds", "subscriptions", "invoices", "products", "prices")
 #: The API's name of one record, and the beginning of its id.
@@ -171,7 +171,7 @@ NEEDS: Mapping[str, frozenset[str]] = {
     "products": frozenset(("name",)),
     "prices": frozenset(("currency", "product")),
 }
-_KNOWN = {kind: COLUMNS[kind].keys() | {"id", "object"} for kind in KINDS}
+_KNOWN = {kind: STREAMS[kind].columns.keys() | {"id", "object"} for kind in KINDS}
 
 
 def complete(kind: str, record: Mapping[str, Any], record_id: str, now: int) -> dict[str, Any]:
