@@ -51,6 +51,15 @@ _TEXTS, NEWLINE = Encoder(), 10
 JSON_MARK = {b"oploop": b"json"}
 
 
+#: The Arrow fields of oploop's own columns.
+META_FIELDS = [
+    pa.field(RAW, pa.string(), metadata=JSON_MARK),
+    pa.field(EXTRACTED_AT, TIMESTAMP),
+    pa.field(VERSION, pa.int64()),
+    pa.field(DELETED, pa.bool_()),
+]
+
+
 def column_field(name: str, kind: ColumnType) -> pa.Field:
     """The Arrow field of a stream's column; JSON columns are text with a mark."""
     return pa.field(name, ARROW_TYPES[kind], metadata=JSON_MARK if kind is ColumnType.JSON else None)
@@ -128,13 +137,23 @@ def table_from_columns(
 @lru_cache(256)
 def _schema(kinds: tuple[tuple[str, ColumnType], ...], *, ours: bool = False) -> pa.Schema:
     """The schema of columns of these kinds, with `ours` behind them."""
-    more = [
-        pa.field(RAW, pa.string(), metadata=JSON_MARK),
-        pa.field(EXTRACTED_AT, TIMESTAMP),
-        pa.field(VERSION, pa.int64()),
-        pa.field(DELETED, pa.bool_()),
-    ]
-    return pa.schema([column_field(name, kind) for name, kind in kinds] + (more if ours else []))
+    return pa.schema([column_field(name, kind) for name, kind in kinds] + (META_FIELDS if ours else []))
+
+
+def with_meta(
+    table: pa.Table,
+    *,
+    raw: pa.Array | pa.ChunkedArray,
+    versions: int,
+    extracted_at: datetime,
+    deleted: bool | pa.Array | pa.ChunkedArray = False,
+) -> pa.Table:
+    """A table that came as one, with oploop's own columns behind its own. `raw`: its rows as JSON, or NULL."""
+    n = table.num_rows
+    gone = pa.repeat(pa.scalar(deleted), n) if isinstance(deleted, bool) else deleted
+    at, version = pa.scalar(extracted_at, TIMESTAMP), pa.scalar(versions, pa.int64())
+    ours = [raw, pa.repeat(at, n), pa.repeat(version, n), gone]
+    return pa.Table.from_arrays([*table.columns, *ours], schema=pa.schema([*table.schema, *META_FIELDS]))
 
 
 def _told(what: Any, kind: pa.DataType, n: int, whole: pa.Table) -> Any:
@@ -299,6 +318,7 @@ __all__ = [
     "ARROW_TYPES",
     "JSON_MARK",
     "META_COLUMNS",
+    "META_FIELDS",
     "TIMESTAMP",
     "Of",
     "column_field",
@@ -307,4 +327,5 @@ __all__ = [
     "instants",
     "table_from_columns",
     "table_from_records",
+    "with_meta",
 ]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from oploop.apps.transport import Budget
 from oploop.records import Batch, Change, Cursor, Field, Notice, Object, Op, ReadOptions, Receipt, Step, Stream
@@ -31,6 +31,19 @@ class AppConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str | None = None
+
+
+class AddresslessConfig(AppConfig):
+    """The same of what is not called by HTTP, and has no `base_url`; `instead` says what tells where it is."""
+
+    instead: ClassVar[str] = ""
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            raise ValueError(f"is not for {cls.instead}")
+        return value
 
 
 @dataclass(frozen=True, slots=True)

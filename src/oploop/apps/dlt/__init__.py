@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, closing
 
-from pydantic import Field, JsonValue, field_validator
+from pydantic import Field, JsonValue
 
-from oploop.apps.base import Account, App, AppConfig
+from oploop.apps.base import Account, AddresslessConfig, App
+from oploop.apps.blocking import in_a_thread
 from oploop.apps.dlt.rows import Rows
 from oploop.apps.dlt.source import Source, Streams
 from oploop.errors import FixConfig
 from oploop.records import Batch, Cursor, Deletes, ReadOptions, Stream
 from oploop.runtime import Runtime
 
-T = TypeVar("T")
 BATCH = 5_000  #: rows of a batch at the least, but for the last
 
 
-class DltConfig(AppConfig):
+class DltConfig(AddresslessConfig):
     """Keys of a dlt source in `oploop.yml`."""
+
+    instead = "a dlt source: give it what it takes in args"
 
     #: `package.module.function`, or `path.py:function` from the project's folder, where modules are looked for first.
     source: str = Field(min_length=1, json_schema_extra={"path": True})
     #: what the function is called with; may hold secrets, so it is shown nowhere
     args: dict[str, JsonValue] = Field(default={}, repr=False)
-
-    @field_validator("base_url")
-    @classmethod
-    def _no_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("is not for a dlt source: give it what it takes in args")
-        return value
 
 
 class DltApp(App):
@@ -71,17 +64,10 @@ class DltApp(App):
         known = {} if cursor is None else cursor["kinds"]
         rows = Rows(found, self._source.mark(stream), self.runtime.now(), options.exclude, known)
         state = self._source.state(None if whole or cursor is None else cursor["state"])
-        with ThreadPoolExecutor(1, thread_name_prefix="dlt") as thread:  # dlt's context belongs to a thread
-
-            async def call(work: Callable[[], T]) -> T:
-                return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-            items = self._source.items(stream, state, options.since)
-            try:
-                while (table := await call(lambda: rows.take(items, BATCH))) is not None:
-                    yield Batch(stream, table)
-            finally:
-                await call(items.close)
+        items = self._source.items(stream, state, options.since)
+        async with aclosing(in_a_thread(rows.tables(items, BATCH), "dlt")) as tables:
+            async for table in tables:
+                yield Batch(stream, table)
         position = {"state": None if whole else self._source.dumped(state), "kinds": rows.known}
         yield Batch(stream, rows.nothing(), position, complete=True)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -16,12 +17,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oploop.apps.arrow import TIMESTAMP, empty_table, table_from_records
+from oploop.apps.arrow import empty_table, table_from_records, with_meta
 from oploop.apps.base import micros
 from oploop.apps.dlt.source import KEY
 from oploop.apps.kinds import Kinds
 from oploop.errors import FixData
-from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, Stream
+from oploop.records import META_COLUMNS, RAW, Stream
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_NAIVE_UTC
 
@@ -37,8 +38,13 @@ class Rows:
         self._kinds = Kinds(stream.columns, known)
         self._waiting: Any = None  #: a table that came behind records
 
-    def take(self, items: Iterator[Any], least: int) -> pa.Table | None:
-        """The next table of at least so many records, or as it came; None at the end."""
+    def tables(self, items: Generator[Any], least: int) -> Generator[pa.Table]:
+        """Tables of at least so many records, but for the last, or as they came; `items` is closed in the end."""
+        with closing(items):
+            while (table := self._take(items, least)) is not None:
+                yield table
+
+    def _take(self, items: Iterator[Any], least: int) -> pa.Table | None:
         if self._waiting is not None:
             table, self._waiting = self._waiting, None
             return self._from_table(table)
@@ -95,15 +101,8 @@ class Rows:
         if KEY in self._stream.columns:
             keys = [hashlib.blake2b(_dumped(r, set()), digest_size=16).hexdigest() for r in table.to_pylist()]
             table = table.append_column(KEY, pa.array(keys, pa.string()))
-        added = [
-            (pa.field(RAW, pa.string(), metadata={b"oploop": b"json"}), pa.nulls(n, pa.string())),
-            (pa.field(EXTRACTED_AT, TIMESTAMP), pa.repeat(pa.scalar(self._began, TIMESTAMP), n)),
-            (pa.field(VERSION, pa.int64()), pa.repeat(pa.scalar(micros(self._began)), n)),
-            (pa.field(DELETED, pa.bool_()), gone),
-        ]
-        for field, values in added:
-            table = table.append_column(field, values)
-        return table
+        raw = pa.nulls(n, pa.string())
+        return with_meta(table, raw=raw, versions=micros(self._began), extracted_at=self._began, deleted=gone)
 
 
 def _plain(item: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from datetime import UTC, datetime
 
 from oploop.apps.base import Account, App
@@ -70,12 +69,9 @@ class FilesApp(App):
         of = f" ({', '.join(parts)})" if parts else ""
         return Account(f"{len(files):,} files at {self.store.shown}{of}{until}", self.store.shown)
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read and reader.py."""
-        reading = self._reader.read(self.streams[stream], self.config.streams[stream], cursor, options)
-        async with aclosing(reading) as batches:
-            async for batch in batches:
-                yield batch
+        return self._reader.read(self.streams[stream], self.config.streams[stream], cursor, options)
 
     async def send(self, step: Step) -> Sequence[Receipt]:
         """See App.send and writer.py."""

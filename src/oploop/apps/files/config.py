@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from oploop.apps.base import AppConfig
+from oploop.apps.base import AddresslessConfig
 from oploop.records import ColumnType, FieldType
 
 Format = Literal["csv", "jsonl", "parquet"]
@@ -116,8 +116,10 @@ class ObjectSpec(Part):
         return found
 
 
-class FilesConfig(AppConfig):
+class FilesConfig(AddresslessConfig):
     """Keys of files in `oploop.yml`."""
+
+    instead = "files: url is where they are"
 
     #: a folder (relative to the project) or any fsspec URL
     url: str = Field(min_length=1, json_schema_extra={"path": True})
@@ -125,13 +127,6 @@ class FilesConfig(AppConfig):
     options: dict[str, JsonValue] = Field(default={}, repr=False)
     streams: dict[str, StreamSpec] = {}
     objects: dict[str, ObjectSpec] = {}
-
-    @field_validator("base_url")
-    @classmethod
-    def _no_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("is not for files: url is where they are")
-        return value
 
     @model_validator(mode="after")
     def _either(self) -> FilesConfig:

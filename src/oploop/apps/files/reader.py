@@ -7,29 +7,28 @@ from there.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oploop.apps.arrow import TIMESTAMP, column_field, empty_table, table_from_records
+from oploop.apps.arrow import column_field, empty_table, table_from_records, with_meta
 from oploop.apps.base import micros
+from oploop.apps.blocking import in_a_thread
 from oploop.apps.files.config import FILE, ROW, StreamSpec
 from oploop.apps.files.formats import read_lines, read_tables, typed
 from oploop.apps.kinds import Kinds
 from oploop.apps.storage import File, Store
 from oploop.errors import FixConfig, FixData, OploopError, RetryLater
-from oploop.records import DELETED, EXTRACTED_AT, RAW, VERSION, Batch, Cursor, ReadOptions, Stream
+from oploop.records import RAW, Batch, Cursor, ReadOptions, Stream
 from oploop.runtime import Runtime
 
-T = TypeVar("T")
 SAFE_EVERY = 20  #: files after which the cursor is kept
 
 
@@ -48,17 +47,9 @@ class FileReader:
             if name in options.exclude:
                 raise FixConfig(f"{stream.name}: {name} identifies a row, so it cannot be excluded")
         reading = _Reading(self._store, stream, spec, options, self._runtime.now(), self.notes)
-        with ThreadPoolExecutor(1, thread_name_prefix="files") as thread:
-
-            async def call(work: Callable[[], T]) -> T:
-                return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-            batches = reading.batches(cursor)
-            try:
-                while (batch := await call(lambda: next(batches, None))) is not None:
-                    yield batch
-            finally:
-                await call(batches.close)
+        async with aclosing(in_a_thread(reading.batches(cursor), "files")) as batches:
+            async for batch in batches:
+                yield batch
 
 
 def matching(spec: StreamSpec, name: str) -> bool:
@@ -203,7 +194,7 @@ class _Reading:
                 found = found.append_column(column_field(name, kind), pa.nulls(n, column_field(name, kind).type))
         for at, (name, values) in enumerate(given.items()):
             found = found.add_column(at, name, values)
-        return self._with_meta(found, raw, self._version(file), deleted=False)
+        return with_meta(found, raw=raw, versions=self._version(file), extracted_at=self._began)
 
     def _gone(self, name: str, first: int, last: int) -> Iterator[Batch]:
         """Rows that a file has no more, as bare deleted ones."""
@@ -218,18 +209,6 @@ class _Reading:
                 deleted=[True] * len(keys),
             )
             yield Batch(self._stream.name, table)
-
-    def _with_meta(self, table: pa.Table, raw: pa.Array, version: int, *, deleted: bool) -> pa.Table:
-        n, fields = table.num_rows, {f.name: f for f in empty_table(self._stream).schema}
-        values = {
-            RAW: raw,
-            EXTRACTED_AT: pa.repeat(pa.scalar(self._began, TIMESTAMP), n),
-            VERSION: pa.repeat(pa.scalar(version), n),
-            DELETED: pa.repeat(pa.scalar(deleted), n),
-        }
-        for name, column in values.items():
-            table = table.append_column(fields[name], column)
-        return table
 
 
 def _packed(name: str) -> str | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
-from oploop.apps.base import Account, App, AppConfig
+from oploop.apps.base import Account, AddresslessConfig, App
 from oploop.apps.postgres.catalog import STEPS, Catalog, objects, streams
 from oploop.apps.postgres.reader import TableReader
 from oploop.apps.postgres.server import Server, parse_dsn
@@ -17,8 +16,10 @@ from oploop.records import Batch, Cursor, Object, ReadOptions, Receipt, Step, St
 from oploop.runtime import Runtime
 
 
-class PostgresConfig(AppConfig):
+class PostgresConfig(AddresslessConfig):
     """Keys of a Postgres app in `oploop.yml`."""
+
+    instead = "a database: dsn is its address"
 
     dsn: SecretStr
     schema_: str = Field(default="public", alias="schema", min_length=1)
@@ -33,13 +34,6 @@ class PostgresConfig(AppConfig):
     @classmethod
     def _an_address(cls, value: SecretStr) -> SecretStr:
         parse_dsn(value.get_secret_value())
-        return value
-
-    @field_validator("base_url")
-    @classmethod
-    def _no_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("is not for a database: dsn is its address")
         return value
 
 
@@ -83,11 +77,9 @@ class PostgresApp(App):
         said += ", a replica: it can only be read" if replica else "" if keeps else f", without {STEPS}"
         return Account(said, f"{self.server.host}/{database}")
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read and reader.py."""
-        async with aclosing(self._reader.read(self.catalog.table(stream), cursor, options)) as batches:
-            async for batch in batches:
-                yield batch
+        return self._reader.read(self.catalog.table(stream), cursor, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch."""

@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 import pyarrow as pa
 
-from oploop.apps.arrow import ARROW_TYPES, TIMESTAMP, column_field, empty_table
+from oploop.apps.arrow import ARROW_TYPES, column_field, empty_table, with_meta
 from oploop.apps.base import micros
 from oploop.apps.postgres.catalog import PgColumn, Table, stream_of
 from oploop.apps.postgres.kinds import literal, quote
 from oploop.apps.postgres.server import SETTINGS, Server
 from oploop.errors import FixConfig, OploopError
-from oploop.records import DELETED, EXTRACTED_AT, RAW, VERSION, Batch, ColumnType, Cursor, ReadOptions
+from oploop.records import Batch, ColumnType, Cursor, ReadOptions
 from oploop.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -308,11 +308,8 @@ class _Reading:
             found[name].cast(ARROW_TYPES[kind]) if name in found else pa.nulls(n, ARROW_TYPES[kind])
             for name, kind in kinds.items()
         ]
-        nothing = empty_table(self._stream)
-        fields += [nothing.schema.field(name) for name in (RAW, EXTRACTED_AT, VERSION, DELETED)]
-        values += [raw, pa.repeat(pa.scalar(self._began, TIMESTAMP), n), pa.repeat(pa.scalar(self._snapshot.at), n)]
-        values.append(pa.repeat(pa.scalar(deleted), n))
-        return pa.Table.from_arrays(values, schema=pa.schema(fields))
+        table = pa.Table.from_arrays(values, schema=pa.schema(fields))
+        return with_meta(table, raw=raw, versions=self._snapshot.at, extracted_at=self._began, deleted=deleted)
 
     def _nothing(self) -> pa.Table:
         return empty_table(self._stream, self._options.exclude)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
 
 from oploop.apps.base import Account, App
 from oploop.apps.salesforce.catalog import Catalog, Objects, Streams
@@ -52,11 +51,9 @@ class SalesforceApp(App):
         kind = f"{org['OrganizationType']}{', a sandbox' if org['IsSandbox'] else ''}"
         return Account(f"{org['Name']}, {kind} at {address}", str(org["Id"]))
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """See App.read and reader.py."""
-        async with aclosing(self._reader.read(self.catalog.table(stream), cursor, options)) as batches:  # type: ignore[type-var]
-            async for batch in batches:
-                yield batch
+        return self._reader.read(self.catalog.table(stream), cursor, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch."""

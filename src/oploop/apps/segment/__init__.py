@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -75,13 +74,11 @@ class SegmentApp(App):
             said.append(f"{host} answers (write_key unproven: Segment says 200 to any key)")
         return Account("; ".join(said))
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read. The cursor names the files read; see position.py."""
         if self._reader is None:
             raise FixConfig(f"{self.name}.{stream} cannot be read: logs is not set", mend=f"set apps.{self.name}.logs")
-        async with aclosing(self._reader.read(stream, cursor, options)) as batches:
-            async for batch in batches:
-                yield batch
+        return self._reader.read(stream, cursor, options)
 
     async def send(self, step: Step) -> list[Receipt]:
         """See App.send. OK means that Segment accepted the event, not that a destination took it."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from oploop.apps.base import Account, App, AppConfig
+from oploop.apps.base import Account, AddresslessConfig, App
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.reader import TableReader
 from oploop.apps.sql.tables import Catalog, objects, streams
@@ -19,8 +18,10 @@ from oploop.records import Batch, Cursor, Object, ReadOptions, Receipt, Step, St
 from oploop.runtime import Runtime
 
 
-class SqlConfig(AppConfig):
+class SqlConfig(AddresslessConfig):
     """Keys of a database in `oploop.yml`, beside its address."""
+
+    instead = "a database"
 
     #: table: the column by which it is read on; without one it is read whole
     cursor: dict[str, str] = {}
@@ -28,13 +29,6 @@ class SqlConfig(AppConfig):
     key: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
     #: seconds by which a read goes back before the newest value of a cursor that tells the time
     overlap: float = Field(default=600.0, ge=0)
-
-    @field_validator("base_url")
-    @classmethod
-    def _no_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            raise ValueError("is not for a database")
-        return value
 
 
 class SqlApp(App):
@@ -63,11 +57,9 @@ class SqlApp(App):
 
         return Account(await asyncio.to_thread(work), self.engine.place)
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read and reader.py."""
-        async with aclosing(self._reader.read(self.catalog.table(stream), cursor, options)) as batches:
-            async for batch in batches:
-                yield batch
+        return self._reader.read(self.catalog.table(stream), cursor, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch."""

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import aclosing, closing
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 import pyarrow as pa
 
 from oploop.apps.arrow import convert, empty_table, table_from_records
+from oploop.apps.blocking import in_a_thread
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.tables import TIMES, SqlColumn, Table, id_of, parts_of, stream_of
 from oploop.errors import FixConfig
 from oploop.records import Batch, ColumnType, Cursor, ReadOptions
 from oploop.runtime import Runtime
 
-T = TypeVar("T")
 ROWS = 10_000  #: rows of a batch
 FETCHED = 500  #: ids of one query
 
@@ -42,17 +41,9 @@ class TableReader:
         _check(table, options)
         reading = _Reading(self._engine, table, options, self._runtime.now(), self._overlap)
         self._engine.calls += 1
-        with ThreadPoolExecutor(1, thread_name_prefix="sql") as thread:  # one connection, one thread
-
-            async def call(work: Callable[[], T]) -> T:
-                return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-            batches = reading.batches(cursor)
-            try:
-                while (batch := await call(lambda: next(batches, None))) is not None:
-                    yield batch
-            finally:
-                await call(batches.close)
+        async with aclosing(in_a_thread(reading.batches(cursor), "sql")) as batches:
+            async for batch in batches:
+                yield batch
 
     async def fetch(self, table: Table, ids: Sequence[str]) -> Batch:
         """See App.fetch: those that are gone come as deleted rows."""
