@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from oploop.errors import FixConfig, did_you_mean
 from oploop.records import META_COLUMNS, ColumnType, Deletes, FieldType, Stream
-
-V = TypeVar("V")
 
 #: The type of a field by that of the column which shows it.
 FIELD_TYPES: Mapping[ColumnType, FieldType] = {
@@ -80,24 +78,3 @@ def keyed_stream(
         deletes=Deletes.MARKED if goes_on else Deletes.ABSENCE,
         description=comment,
     )
-
-
-class Lazy(Mapping[str, V]):
-    """A database's streams, or objects, by name; each is made when its entry is asked for, as a table must be described for it."""
-
-    def __init__(
-        self, has: Callable[[str], bool], names: Callable[[], Iterable[str]], make: Callable[[str], V]
-    ) -> None:
-        self._has, self._names, self._make = has, names, make
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._has(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names())
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __getitem__(self, name: str) -> V:
-        return self._make(name)

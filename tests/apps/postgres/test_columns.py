@@ -92,4 +92,4 @@ async def test_what_columns_cannot_say_is_left_to_the_long_way(
 ) -> None:
     db.sql(TABLE)
     await crm.describe("public.t")
-    assert group_of(crm.catalog.table("public.t"), Op.UPSERT, change()) is None
+    assert group_of(crm.catalog.get("public.t"), Op.UPSERT, change()) is None

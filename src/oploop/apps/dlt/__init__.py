@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue
 from oploop.apps.base import Account, AddresslessConfig, App
 from oploop.apps.blocking import in_a_thread
 from oploop.apps.dlt.rows import Rows
-from oploop.apps.dlt.source import Source, Streams
+from oploop.apps.dlt.source import Source
 from oploop.errors import FixConfig
 from oploop.records import Batch, Cursor, Deletes, ReadOptions, Stream
 from oploop.runtime import Runtime
@@ -41,7 +41,7 @@ class DltApp(App):
     def __init__(self, name: str, config: DltConfig, runtime: Runtime) -> None:
         super().__init__(name, config, runtime)
         self._source = Source(name, config.source, config.args)
-        self.streams: Mapping[str, Stream] = Streams(self._source)
+        self.streams: Mapping[str, Stream] = self._source.each(lambda stream: stream)
 
     async def check(self) -> Account:
         """Make the source and take the first page of its first resource: nothing less shows that its credentials are good."""

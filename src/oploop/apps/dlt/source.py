@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 
+from oploop.apps.named import Catalog
 from oploop.errors import FixConfig, FixData, OploopError, RetryLater, did_you_mean
 from oploop.project.yaml import SECRET_KEY
 from oploop.records import ColumnType, Deletes, Stream
@@ -38,11 +39,12 @@ KINDS: Mapping[str, ColumnType] = {
 _LOCKS: dict[str, threading.Lock] = {}
 
 
-class Source:
+class Source(Catalog[Stream]):
     """One source function with its arguments."""
 
     def __init__(self, app: str, path: str, args: Mapping[str, Any]) -> None:
-        self._app, self._args = app, dict(args)
+        super().__init__()
+        self._app, self._args, self.lacks = app, dict(args), f"{app} has no resource"
         self._folder, self._name = os.path.split(path) if os.path.isabs(path) else ("", path)
         if ".py:" in path:  # a file may stand in any folder
             self._folder, self._name = "", path
@@ -63,13 +65,18 @@ class Source:
         found: Mapping[str, Any] = self._made.selected_resources
         return found
 
-    def stream(self, name: str) -> Stream:
-        """A resource as a stream; FixConfig, with the nearest right one, when there is none."""
-        resources = self.resources()
-        if name not in resources:
-            raise FixConfig(f"{self._app} has no resource {name!r}", mend=did_you_mean(name, resources))
+    def listed(self) -> Mapping[str, bool]:
+        return dict.fromkeys(self.resources(), False)
+
+    def has(self, name: str) -> bool:
+        return name in self.resources()
+
+    def describe(self, name: str) -> Stream | None:
+        """A resource as a stream."""
+        if name not in self.resources():
+            return None
         doing = f"has a resource {name!r} that cannot be read"
-        found: Stream = self._explained(lambda: stream_of(name, resources[name]), doing)
+        found: Stream = self._explained(lambda: stream_of(name, self.resources()[name]), doing)
         return found
 
     def mark(self, name: str) -> str | None:
@@ -201,28 +208,6 @@ class Source:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
-
-
-class Streams(Mapping[str, Stream]):
-    """A source's resources; the source is made when it is first asked."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._known: dict[str, Stream] = {}
-
-    def __getitem__(self, name: str) -> Stream:
-        if name not in self._known:
-            self._known[name] = self._source.stream(name)
-        return self._known[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._source.resources()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._source.resources())
-
-    def __len__(self) -> int:
-        return len(self._source.resources())
 
 
 def stream_of(name: str, resource: Any) -> Stream:

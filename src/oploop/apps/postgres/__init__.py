@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, SecretStr, field_validator
 
 from oploop.apps.base import Account, AddresslessConfig, App
-from oploop.apps.postgres.catalog import STEPS, Catalog, objects, streams
+from oploop.apps.postgres.catalog import STEPS, Catalog, object_of, stream_of
 from oploop.apps.postgres.reader import TableReader
 from oploop.apps.postgres.server import Server, parse_dsn
 from oploop.apps.postgres.writer import TableWriter
@@ -50,8 +50,8 @@ class PostgresApp(App):
         super().__init__(name, config.model_copy(update={"base_url": self.server.base_url}), runtime)
         self.transport = self.server
         self.catalog = Catalog(self.server, config.schema_, config.key, config.cursor)
-        self.streams: Mapping[str, Stream] = streams(self.catalog)
-        self.objects: Mapping[str, Object] = objects(self.catalog)
+        self.streams: Mapping[str, Stream] = self.catalog.each(stream_of)
+        self.objects: Mapping[str, Object] = self.catalog.each(object_of, written=True)
         self._reader = TableReader(self.server, runtime, config.overlap)
         self._writer = TableWriter(self.server, runtime)
 
@@ -79,15 +79,15 @@ class PostgresApp(App):
 
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read and reader.py."""
-        return self._reader.read(self.catalog.table(stream), cursor, options)
+        return self._reader.read(self.catalog.get(stream), cursor, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch."""
-        return await self._reader.fetch(self.catalog.table(object_name), remote_ids)
+        return await self._reader.fetch(self.catalog.get(object_name), remote_ids)
 
     async def send(self, step: Step) -> Sequence[Receipt]:
         """See App.send and writer.py."""
-        return await self._writer.send(self.catalog.table(step.object), step)
+        return await self._writer.send(self.catalog.get(step.object), step)
 
 
 __all__ = ["PostgresApp", "PostgresConfig"]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from oploop.apps import tables
+from oploop.apps import named, tables
 from oploop.apps.postgres.kinds import Kind, PgType, as_text, kind_of, quote
 from oploop.apps.postgres.server import Server
-from oploop.errors import FixConfig, did_you_mean
+from oploop.errors import FixConfig
 from oploop.records import (
     Canonical,
     Column,
@@ -144,47 +144,33 @@ class Table:
         return f"({texts[0]})::text" if len(texts) == 1 else f"jsonb_build_array({', '.join(texts)})::text"
 
 
-class Catalog:
-    """The tables of one database, each described once, when it is first asked for."""
+#: What is written to: no view, and no table of another server.
+WRITTEN = ("r", "p")
+
+
+class Catalog(named.Catalog[Table]):
+    """The tables and views of one database that the user may use; those of the configured schema come first."""
 
     def __init__(
         self, server: Server, schema: str, keys: Mapping[str, Sequence[str]], cursors: Mapping[str, str]
     ) -> None:
-        self._server, self._schema = server, schema
-        self._keys = {self._full(k): tuple(v) for k, v in keys.items()}
-        self._cursors = {self._full(k): v for k, v in cursors.items()}
-        self._names: dict[str, str] | None = None
-        self._tables: dict[str, Table | None] = {}
+        super().__init__()
+        self._server, self._schema, self.lacks = server, schema, f"{server.place} has no table"
+        self._keys = {self.full(k): tuple(v) for k, v in keys.items()}
+        self._cursors = {self.full(k): v for k, v in cursors.items()}
 
-    def names(self) -> Mapping[str, str]:
-        """All tables and views that the user may use and their pg_class.relkind, those of the configured schema first."""
-        if self._names is None:
-            with self._server.short() as connection:
-                rows = connection.execute(_TABLES, (self._schema,)).fetchall()
-            self._names = {f"{schema}.{name}": relkind for schema, name, relkind in rows}
-        return self._names
+    def listed(self) -> Mapping[str, bool]:
+        with self._server.short() as connection:
+            rows = connection.execute(_TABLES, (self._schema,)).fetchall()
+        return {f"{schema}.{name}": relkind in WRITTEN for schema, name, relkind in rows}
 
-    def has(self, name: str) -> bool:
-        return self._look(self._full(name)) is not None
-
-    def table(self, name: str) -> Table:
-        """A table by name; FixConfig, with the nearest right one, when there is none."""
-        full = self._full(name)
-        found = self._look(full)
-        if found is None:
-            near = did_you_mean(full, self.names())
-            raise FixConfig(f"{self._server.place} has no table {full!r}", mend=near)
-        return found
-
-    def _full(self, name: str) -> str:
+    def full(self, name: str) -> str:
         return name if "." in name else f"{self._schema}.{name}"
 
-    def _look(self, full: str) -> Table | None:
-        if full not in self._tables:
-            with self._server.short() as connection, connection.transaction():
-                connection.execute("SET LOCAL search_path = pg_catalog")  # so that types come with their schema
-                self._tables[full] = self._describe(connection, full)
-        return self._tables[full]
+    def describe(self, name: str) -> Table | None:
+        with self._server.short() as connection, connection.transaction():
+            connection.execute("SET LOCAL search_path = pg_catalog")  # so that types come with their schema
+            return self._describe(connection, name)
 
     def _describe(self, connection: Any, full: str) -> Table | None:
         schema, _, name = full.partition(".")
@@ -252,6 +238,10 @@ SETTLES = 60.0
 
 def object_of(table: Table) -> Object:
     """What is written to a table. Its operations are those that the user may do there."""
+    if table.relkind not in WRITTEN:
+        raise FixConfig(
+            f"{table.label} is no table of this database, so nothing is written to it", mend="write to a table"
+        )
     # a step is known by its id; a later run sends the same rows under another one
     replay, ttl = (Replay.KEY, STEPS_KEPT) if table.keeps_steps else (Replay.LOOKUP, None)
     again = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE)
@@ -293,29 +283,3 @@ def field_of(table: Table, column: PgColumn) -> Field:
         nullable=not column.required,
         description=column.comment or "",
     )
-
-
-def streams(catalog: Catalog) -> Mapping[str, Stream]:
-    """All tables and views, as streams."""
-    return tables.Lazy(catalog.has, catalog.names, lambda name: stream_of(catalog.table(name)))
-
-
-#: What is written to: no view, and no table of another server.
-WRITTEN = ("r", "p")
-
-
-def objects(catalog: Catalog) -> Mapping[str, Object]:
-    """All tables, as objects."""
-
-    def make(name: str) -> Object:
-        table = catalog.table(name)
-        if table.relkind not in WRITTEN:
-            raise FixConfig(
-                f"{table.label} is no table of this database, so nothing is written to it", mend="write to a table"
-            )
-        return object_of(table)
-
-    def names() -> Iterator[str]:
-        return (name for name, relkind in catalog.names().items() if relkind in WRITTEN)
-
-    return tables.Lazy(catalog.has, names, make)

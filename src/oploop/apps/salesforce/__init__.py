@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from oploop.apps.base import Account, App
-from oploop.apps.salesforce.catalog import Catalog, Objects, Streams
+from oploop.apps.salesforce.catalog import Catalog
 from oploop.apps.salesforce.client import Client, SalesforceConfig
 from oploop.apps.salesforce.reader import Reader
 from oploop.apps.salesforce.writer import Writer
@@ -30,8 +30,8 @@ class SalesforceApp(App):
         self.client = Client(config, runtime)
         self.transport = self.client.transport
         self.catalog = Catalog(self.client)
-        self.streams: Mapping[str, Stream] = Streams(self.catalog)
-        self.objects: Mapping[str, Object] = Objects(self.catalog)
+        self.streams: Mapping[str, Stream] = self.catalog.each(lambda table: table.stream)
+        self.objects: Mapping[str, Object] = self.catalog.each(lambda table: table.object, written=True)
         self._reader, self._writer = Reader(self.client), Writer(self.client)
 
     async def check(self) -> Account:
@@ -53,15 +53,15 @@ class SalesforceApp(App):
 
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """See App.read and reader.py."""
-        return self._reader.read(self.catalog.table(stream), cursor, options)
+        return self._reader.read(self.catalog.get(stream), cursor, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch."""
-        return await self._reader.fetch(self.catalog.table(object_name), remote_ids)
+        return await self._reader.fetch(self.catalog.get(object_name), remote_ids)
 
     async def send(self, step: Step) -> Sequence[Receipt]:
         """See App.send and writer.py."""
-        return await self._writer.send(self.catalog.table(step.object), step)
+        return await self._writer.send(self.catalog.get(step.object), step)
 
     async def settle(self, object_name: str, op: Op, note: str, changes: Sequence[Change]) -> Sequence[Receipt]:
         """See App.settle: the note is a job's id."""

@@ -6,15 +6,15 @@ Source: REST API Developer Guide, sObject Describe; Object Reference, field type
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from oploop.apps import named
 from oploop.apps.salesforce.client import Client
 from oploop.apps.transport import Refused, Transport
-from oploop.errors import FixConfig, did_you_mean
 from oploop.records import (
     Canonical,
     Column,
@@ -203,39 +203,27 @@ def _described(told: Mapping[str, Any], picked: list[str]) -> str:
     return "; ".join(p for p in parts if p)
 
 
-class Catalog:
-    """The objects of one org. Each is described once, when it is first named, over a short connection of its own: names are
-    asked for in the middle of other things."""
+class Catalog(named.Catalog[Table]):
+    """The objects of one org, by their API names. Each is asked for over a short connection of its own: names are asked for in
+    the middle of other things."""
+
+    lacks = "Salesforce has no object"
 
     def __init__(self, client: Client) -> None:
+        super().__init__()
         self._client = client
-        self._names: dict[str, bool] | None = None
-        self._tables: dict[str, Table | None] = {}
 
-    def names(self) -> Mapping[str, bool]:
+    def listed(self) -> Mapping[str, bool]:
         """All objects that can be read, and whether they can be written."""
-        if self._names is None:
-            body = _apart(lambda: self._ask("sobjects"))
-            self._names = {
-                o["name"]: bool(o.get("createable") or o.get("updateable"))
-                for o in body["sobjects"]
-                if o.get("queryable")
-            }
-        return self._names
+        body = _apart(lambda: self._ask("sobjects"))
+        return {
+            o["name"]: bool(o.get("createable") or o.get("updateable")) for o in body["sobjects"] if o.get("queryable")
+        }
 
-    def find(self, name: str) -> Table | None:
-        """An object by its API name; None when the org has none that this user may see."""
-        if name not in self._tables:
-            body = _apart(lambda: self._ask(f"sobjects/{name}/describe")) if name.isidentifier() else None
-            self._tables[name] = Table(body) if body is not None and body["name"] == name else None
-        return self._tables[name]
-
-    def table(self, name: str) -> Table:
-        """An object by name; FixConfig, with the nearest right one, when there is none."""
-        found = self.find(name)
-        if found is None:
-            raise FixConfig(f"Salesforce has no object {name!r}", mend=did_you_mean(name, self.names()))
-        return found
+    def describe(self, name: str) -> Table | None:
+        """None when the org has none that this user may see."""
+        body = _apart(lambda: self._ask(f"sobjects/{name}/describe")) if name.isidentifier() else None
+        return Table(body) if body is not None and body["name"] == name else None
 
     async def _ask(self, rest: str) -> Any:
         transport: Transport = self._client.make_transport(counted=False)
@@ -254,37 +242,3 @@ def _apart(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Do it in an event loop of its own, and wait for it."""
     with ThreadPoolExecutor(1, thread_name_prefix="salesforce") as thread:
         return thread.submit(lambda: asyncio.run(work())).result()
-
-
-class _Lazy:
-    """The names of an org's objects; one is described when its entry is asked for."""
-
-    _writable = False
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self._catalog.find(name) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        return (name for name, writable in self._catalog.names().items() if writable or not self._writable)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-class Streams(_Lazy, Mapping[str, Stream]):
-    """All objects that can be queried, as streams."""
-
-    def __getitem__(self, name: str) -> Stream:
-        return self._catalog.table(name).stream
-
-
-class Objects(_Lazy, Mapping[str, Object]):
-    """All objects that can be written."""
-
-    _writable = True
-
-    def __getitem__(self, name: str) -> Object:
-        return self._catalog.table(name).object

@@ -12,7 +12,7 @@ from pydantic import Field
 from oploop.apps.base import Account, AddresslessConfig, App
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.reader import TableReader
-from oploop.apps.sql.tables import Catalog, objects, streams
+from oploop.apps.sql.tables import Catalog, Table, object_of, stream_of
 from oploop.apps.sql.writer import TableWriter
 from oploop.records import Batch, Cursor, Object, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
@@ -39,10 +39,13 @@ class SqlApp(App):
         super().__init__(name, config.model_copy(update={"base_url": self.engine.base_url}), runtime)
         self.transport = self.engine
         self.catalog = Catalog(self.engine, config.key, config.cursor)
-        self.streams: Mapping[str, Stream] = streams(self.catalog)
-        self.objects: Mapping[str, Object] = objects(self.catalog, self.engine.batch, self.engine.in_flight)
+        self.streams: Mapping[str, Stream] = self.catalog.each(stream_of)
+        self.objects: Mapping[str, Object] = self.catalog.each(self._object, written=True)
         self._reader = TableReader(self.engine, runtime, config.overlap)
         self._writer = TableWriter(self.engine, runtime)
+
+    def _object(self, table: Table) -> Object:
+        return object_of(table, self.engine.batch, self.engine.in_flight)
 
     @abstractmethod
     def make_engine(self, name: str, config: Any, runtime: Runtime) -> Engine:
@@ -59,12 +62,12 @@ class SqlApp(App):
 
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read and reader.py."""
-        return self._reader.read(self.catalog.table(stream), cursor, options)
+        return self._reader.read(self.catalog.get(stream), cursor, options)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch."""
-        return await self._reader.fetch(self.catalog.table(object_name), remote_ids)
+        return await self._reader.fetch(self.catalog.get(object_name), remote_ids)
 
     async def send(self, step: Step) -> Sequence[Receipt]:
         """See App.send and writer.py."""
-        return await self._writer.send(self.catalog.table(step.object), step)
+        return await self._writer.send(self.catalog.get(step.object), step)

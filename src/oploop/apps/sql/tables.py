@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from oploop.apps import tables
-from oploop.errors import FixConfig, did_you_mean
+from oploop.apps import named, tables
+from oploop.errors import FixConfig
 from oploop.records import (
     Canonical,
     Column,
@@ -110,41 +110,25 @@ def parts_of(table: Table, remote_id: str) -> list[Any]:
     return [int(v) if w and str(v).lstrip("-").isdigit() else v for v, w in zip(values, whole, strict=True)]
 
 
-class Catalog:
-    """The tables of one database, each described once, when it is first asked for."""
+class Catalog(named.Catalog[Table]):
+    """The tables and views of one database."""
 
     def __init__(self, engine: Engine, keys: Mapping[str, Sequence[str]], cursors: Mapping[str, str]) -> None:
-        self._engine = engine
+        super().__init__()
+        self._engine, self.lacks = engine, f"{engine.place} has no table"
         self._keys = {k: tuple(v) for k, v in keys.items()}
         self._cursors = dict(cursors)
-        self._names: Mapping[str, bool] | None = None
-        self._tables: dict[str, Table | None] = {}
 
-    def names(self) -> Mapping[str, bool]:
-        """All tables and views; False: a view."""
-        if self._names is None:
-            with self._engine.connection() as connection:
-                found = self._engine.names(connection)
-            self._names = {n: real for n, real in found.items() if n != STEPS}
-        return self._names
+    def listed(self) -> Mapping[str, bool]:
+        with self._engine.connection() as connection:
+            found = self._engine.names(connection)
+        return {n: real for n, real in found.items() if n != STEPS}
 
-    def has(self, name: str) -> bool:
-        return self._look(name) is not None
-
-    def table(self, name: str) -> Table:
-        """A table by name; FixConfig, with the nearest right one, when there is none."""
-        found = self._look(name)
-        if found is None:
-            raise FixConfig(f"{self._engine.place} has no table {name!r}", mend=did_you_mean(name, self.names()))
-        return found
-
-    def _look(self, name: str) -> Table | None:
-        if name not in self._tables:
-            asked = {*self._keys.get(name, ()), self._cursors.get(name, "")}
-            with self._engine.connection() as connection:
-                said = self._engine.describe(connection, name, asked)
-            self._tables[name] = self._made(name, said) if said is not None else None
-        return self._tables[name]
+    def describe(self, name: str) -> Table | None:
+        asked = {*self._keys.get(name, ()), self._cursors.get(name, "")}
+        with self._engine.connection() as connection:
+            said = self._engine.describe(connection, name, asked)
+        return self._made(name, said) if said is not None else None
 
     def _made(self, name: str, said: Described) -> Table:
         names = [c.name for c in said.columns]
@@ -225,17 +209,3 @@ def field_of(table: Table, column: SqlColumn) -> Field:
         nullable=not column.required,
         description=column.comment,
     )
-
-
-def streams(catalog: Catalog) -> Mapping[str, Stream]:
-    """All tables and views, as streams."""
-    return tables.Lazy(catalog.has, catalog.names, lambda name: stream_of(catalog.table(name)))
-
-
-def objects(catalog: Catalog, batch: int, in_flight: int) -> Mapping[str, Object]:
-    """All tables, as objects."""
-
-    def names() -> Iterator[str]:
-        return (name for name, real in catalog.names().items() if real)
-
-    return tables.Lazy(catalog.has, names, lambda name: object_of(catalog.table(name), batch, in_flight))
