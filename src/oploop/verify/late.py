@@ -115,6 +115,8 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
         f"WHERE l.sync IN ({own}, s.log_sync) AND l.op = 'update' AND {held or 'FALSE'} "
         "QUALIFY row_number() OVER (PARTITION BY o.remote_id ORDER BY l.run_id DESC) = 1"
     )
+    if not warehouse.rows("SELECT 1 FROM oploop_arrived LIMIT 1"):
+        return
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
     sets = []
     for i, f in enumerate(target.fields):
