@@ -230,6 +230,7 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     shapes = [_Shape(bound, warehouse, known, i) for i in range(len(bound.fields))]
     for s in shapes:
         cols += [f"{s.was} AS was{s.i}", f"a.n{s.i} AS b{s.i}", f"rec.in{s.i}", f"{s.why} AS why{s.i}"]
+        cols += [f"{s.made} AS made{s.i}", f"rec.later{s.i}", f"{s.why_later} AS whylater{s.i}"]
         cols.append(f"CASE WHEN rec.undo{s.i} THEN NULL ELSE {s.taken} END AS taken{s.i}")
     cols += ["a.__stamp"] if bound.stamp is not None else []
     whole = "CASE WHEN rec.changes = 1 AND NOT rec.of_undo THEN rec.whole END AS __whole"
@@ -239,7 +240,8 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     )
     if known.has_state:
         inner += f" LEFT JOIN {known.state} s ON s.remote_id = rec.remote_id"
-    outer = ["*", f"{_reason(bound)} AS __reason"]
+    judged = _updates_of_what_stays(bound, f"SELECT *, {_reason(bound)} AS __reason FROM ({inner})")
+    outer = ["*"]
     for i in range(len(bound.fields)):
         # what a record was made of is removed with it; what it was removed with is made anew
         back = f"why{i} IS NULL AND was{i} IS DISTINCT FROM b{i}"
@@ -249,7 +251,23 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     some = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
     parks = [f"CASE WHEN __status = 'update' AND c{i} THEN taken{i} END AS z{i}" for i in range(len(bound.fields))]
     whole = "CASE WHEN __of_undo THEN NULL WHEN __status = 'remove' THEN COALESCE(__whole, '') WHEN __status = 'create' THEN '{}' END AS __z"
-    return f"SELECT *, (__status <> 'update' OR {some}) AS __sent, {', '.join([whole, *parks])} FROM (SELECT {', '.join(outer)} FROM ({inner}))"
+    return f"SELECT *, (__status <> 'update' OR {some}) AS __sent, {', '.join([whole, *parks])} FROM (SELECT {', '.join(outer)} FROM ({judged}))"
+
+
+def _updates_of_what_stays(bound: BoundSync, judged: str) -> str:
+    """Of a record that was made and cannot be removed, what was changed after that goes back to what it was made with.
+
+    `__stays`: why the record itself stays.
+    """
+    n = range(len(bound.fields))
+    later = " OR ".join(f"later{i}" for i in n) or "FALSE"
+    stays = f"__status = 'remove' AND __reason <> {literal(GONE)} AND ({later})"
+    instead = [f"CASE WHEN {stays} THEN made{i} ELSE was{i} END AS was{i}" for i in n]
+    instead += [f"CASE WHEN {stays} THEN later{i} ELSE in{i} END AS in{i}" for i in n]
+    instead += [f"CASE WHEN {stays} THEN whylater{i} ELSE why{i} END AS why{i}" for i in n]
+    instead.append(f"CASE WHEN {stays} THEN 'update' ELSE __status END AS __status")
+    instead.append(f"CASE WHEN {stays} THEN NULL ELSE __reason END AS __reason")
+    return f"SELECT * REPLACE ({', '.join(instead)}), CASE WHEN {stays} THEN __reason END AS __stays FROM ({judged})"
 
 
 def _records(bound: BoundSync) -> str:
@@ -271,8 +289,11 @@ def _records(bound: BoundSync) -> str:
     for i, f in enumerate(bound.fields):
         has = f"json_exists(CAST({_SENT_FIELDS} AS JSON), {pointer(f.label)})"
         mine = f"inside AND {has}"
+        later = f"{mine} AND op = 'update'"
         cols += [
             f"bool_or({mine}) AS in{i}",
+            f"bool_or({later}) AS later{i}",
+            f"{at('min', 'before', later)} AS made{i}",
             f"{at('min', 'before', mine)} AS first{i}",
             f"{at('max', 'after', mine)} AS last{i}",
             f"{at('max', 'status', mine)} AS said{i}",
@@ -298,7 +319,10 @@ def _status() -> str:
 
 
 class _Shape:
-    """The expressions of one field, over the record `rec`, the app's row `a` and the state `s`."""
+    """The expressions of one field, over the record `rec`, the app's row `a` and the state `s`.
+
+    `was`: before the first of its changes; `made`: before the first of its updates, as its record was made.
+    """
 
     def __init__(self, bound: BoundSync, warehouse: Warehouse, known: Known, i: int) -> None:
         f, self.i = bound.fields[i], i
@@ -310,13 +334,17 @@ class _Shape:
             at, stored = (f"s.{states.state_column(f.field.name, p)}" for p in ("at", "stored"))
             left = f"CASE WHEN {at} IS NOT NULL AND rec.said{i} <> 'unknown' THEN {stored} ELSE {left} END"
         now, then = (_comparable(e, f.field.canonical, f.field.type) for e in (f"a.n{i}", left))
-        arms = [
-            f"WHEN NOT rec.in{i} THEN NULL WHEN rec.other{i} > rec.run{i} THEN {literal(LATER)}",
-            f"WHEN {now} IS DISTINCT FROM {then} THEN {literal(UNSEEN if f.field.source is None else CHANGED)}",
-        ]
-        if not f.field.nullable:
-            arms.append(f"WHEN {self.was} IS NULL THEN {literal(CLEAR)}")
-        self.why = f"CASE {' '.join(arms)} END"
+        self.made = noted(f"rec.made{i}", f.label, f.field.type, sql_type)
+        since = (
+            f"WHEN rec.other{i} > rec.run{i} THEN {literal(LATER)} "
+            f"WHEN {now} IS DISTINCT FROM {then} THEN {literal(UNSEEN if f.field.source is None else CHANGED)}"
+        )
+
+        def why(touched: str, before: str) -> str:
+            clear = "" if f.field.nullable else f" WHEN {before} IS NULL THEN {literal(CLEAR)}"
+            return f"CASE WHEN NOT {touched} THEN NULL {since}{clear} END"
+
+        self.why, self.why_later = why(f"rec.in{i}", self.was), why(f"rec.later{i}", self.made)
 
 
 def _comparable(expr: str, form: Canonical, kind: FieldType) -> str:
@@ -346,7 +374,8 @@ def _reason(bound: BoundSync) -> str:
 def _left(
     bound: BoundSync, warehouse: Warehouse, missing: Mapping[str, str]
 ) -> tuple[tuple[tuple[str, int], ...], tuple[Left, ...]]:
-    parts = ["SELECT __key AS key, NULL AS field, __reason AS reason FROM oploop_undo WHERE __reason IS NOT NULL"]
+    whole = "COALESCE(__reason, __stays)"
+    parts = [f"SELECT __key AS key, NULL AS field, {whole} AS reason FROM oploop_undo WHERE {whole} IS NOT NULL"]
     for i, f in enumerate(bound.fields):
         parts.append(
             f"SELECT __key, {literal(f.label)}, why{i} FROM oploop_undo WHERE __reason IS NULL AND __status = 'update' "

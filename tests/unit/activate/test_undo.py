@@ -211,6 +211,32 @@ def test_what_an_object_cannot_take_is_named(engine: Engine) -> None:
     assert dict(office.undo(run_id).reasons) == {undo.UPSERTED: 1}
 
 
+def test_of_a_record_that_stays_what_was_changed_later_is_put_back(engine: Engine) -> None:
+    office = Office(engine)
+    runs = [office.turn([("new@x", tier, n, ["y"])]) for tier, n in (("gold", 1), ("lead", 1), ("tin", 1))]
+    poor = an_object(*(OBJ.fields[f] for f in FIELDS), operations={Op.CREATE: SAFE, Op.UPDATE: SAFE})
+    office.bound = lambda: engine.bind(a_sync(*FIELDS, mode="upsert", conflict="ours"), poor)  # type: ignore[method-assign]
+    found = office.undo(*runs)
+    assert found.left == (undo.Left("new@x", None, "crm.people takes no removals, so what was made stays"),)
+    assert (found.plan.update, found.plan.remove) == (1, 0)
+    office.send(found.plan)
+    [made] = [r for r in office.live.values() if r["email"] == "new@x"]
+    assert made == {"email": "new@x", "tier": "gold", "n": 1, "tags": ["y"]}
+    assert office.w.rows("SELECT field, wanted FROM oploop.parked") == [("tier", '"tin"')]
+    assert not office.undo(*runs).plan.changes
+
+
+def test_of_a_record_that_somebody_edited_the_rest_is_put_back(engine: Engine) -> None:
+    office = Office(engine)
+    runs = [office.turn([("new@x", "gold", 1, ["y"])]), office.turn([("new@x", "lead", 2, ["y"])])]
+    [rid] = [i for i, r in office.live.items() if r["email"] == "new@x"]
+    office.live[rid]["n"] = 7
+    found = office.undo(*runs)
+    assert [(x.field, x.reason) for x in found.left] == [("n", undo.CHANGED), (None, undo.CHANGED)]
+    office.send(found.plan)
+    assert office.live[rid] == {"email": "new@x", "tier": "gold", "n": 7, "tags": ["y"]}
+
+
 def test_a_field_that_cannot_be_cleared_or_belongs_to_another_sync_is_named(engine: Engine) -> None:
     office = Office(engine)
     run_id = office.turn([("a@x", "gold", 1, ["y"])])
