@@ -65,8 +65,44 @@ async def test_with_hold_a_change_of_somebody_is_never_overwritten(desk: Desk) -
         f"SELECT key, status, error FROM oploop.changes WHERE key IN ('2', '3') AND run_id = '{report.run_id}' ORDER BY key, status"
     )
     why = "changed in Zendesk since it was read"
-    assert said == [("2", "failed", why), ("3", "confirmed", None), ("3", "failed", why)]
+    assert said == [("2", "drifted", why), ("3", "confirmed", None), ("3", "failed", why)]
     assert all(body["ticket"]["safe_update"] for body in puts(desk))
+
+
+async def test_what_a_canary_finds_changed_is_looked_at_again_though_nothing_follows(desk: Desk) -> None:
+    desk.sync(BOTH + "canary: 50\n")
+    await desk.model(LOW)
+    await turn(desk)
+    await desk.model(HIGH)
+
+    def people() -> None:
+        desk.edit(2, priority="urgent")
+        desk.edit(3, type="task")
+
+    report = await turn(desk, people)
+    (done,) = report.syncs
+    assert done.delivery is not None
+    assert (report.status, done.delivery.delivered, done.delivery.failed, done.delivery.left) == ("ok", 4, 0, 1)
+    assert done.read_back is not None
+    assert done.read_back.counts == {"confirmed": 4}
+    assert {n: p for n, p in desk.tickets("priority").items() if n < 6} == dict.fromkeys(range(1, 6), "high") | {
+        2: "urgent"
+    }
+
+
+async def test_what_was_left_to_somebody_is_nothing_to_undo(desk: Desk) -> None:
+    from oploop.stages.undoing import Wish, plan_undo
+
+    desk.sync(BOTH)
+    await desk.model(LOW)
+    await turn(desk)
+    await desk.model(HIGH.replace("6)", "3)"))
+    run = (await turn(desk, lambda: desk.edit(2, priority="urgent"))).run_id
+    desk.edit(2, priority="high")  # as if the refused change had been made
+    async with desk.workspace() as ws:
+        (planned,) = await plan_undo(ws, Wish((run,)))
+    assert planned.plan is not None
+    assert (planned.plan.changes, planned.left) == (1, [])
 
 
 async def test_the_next_run_has_nothing_to_do_after_a_record_was_decided_anew(desk: Desk) -> None:

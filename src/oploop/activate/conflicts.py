@@ -56,6 +56,22 @@ def park_conflicts(warehouse: Warehouse, plan: SyncPlan, run_id: str, now: datet
         warehouse.execute(f"DELETE FROM oploop.parked WHERE {mine}{f' AND field NOT IN ({labels})' if labels else ''}")
 
 
+def note_left(warehouse: Warehouse, anew: SyncPlan, run_id: str, now: datetime) -> None:
+    """Changes of this run that were refused since somebody had changed the record, and that the fields' rules leave at that, now
+    that it was looked at again: it has drifted."""
+    if not anew.diff.count("kept") and not anew.diff.count("parked"):
+        return
+    left = f"SELECT __remote FROM {quote_table(anew.diff.table)} WHERE __status IN ('kept', 'parked')"
+    warehouse.execute(
+        "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, 'drifted', error, NULL, remote_id, NULL, NULL, "
+        f"TIMESTAMPTZ {literal(now.isoformat())} FROM (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, "
+        "arg_max(error, seq) AS error, max(remote_id) AS remote_id FROM oploop.change_outcomes WHERE run_id = ? AND sync = ? "
+        f"GROUP BY 1, 2, 3) AS o WHERE status = 'failed' AND remote_id IN ({left}) "
+        "QUALIFY row_number() OVER (PARTITION BY remote_id ORDER BY number DESC) = 1",
+        (run_id, anew.bound.name),
+    )
+
+
 def ours_of(bound: BoundSync) -> list[tuple[int, str, str]]:
     """(position, label, JSON text of the value sent) of the fields with `conflict: ours`, for folding."""
     as_json = lists(bound)

@@ -26,6 +26,9 @@ from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 #: What never changed anything in the app, so that there is nothing to undo.
 NOTHING_DONE = "('rejected', 'failed', 'ignored')"
 
+#: Of a change by its outcomes: it did something. One that failed at first was never made, whatever a look said of its record.
+DID = f"status NOT IN {NOTHING_DONE} AND said <> 'failed'"
+
 #: The ledger's column, as JSON text, that names the fields of a change.
 _SENT_FIELDS = "CASE WHEN op = 'remove' THEN before ELSE after END"
 
@@ -174,10 +177,10 @@ def gather(bound: BoundSync, warehouse: Warehouse, names: Sequence[str], asked: 
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_undo_all AS SELECT l.run_id, l.sync, l.number, l.key, l.op, o.status, "
         f"o.remote_id, {inside}{key} AS inside, EXISTS (SELECT 1 FROM oploop.undone u WHERE u.run_id = l.run_id) AS of_undo "
-        "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, arg_max(status, seq) AS status, "
+        "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, arg_max(status, seq) AS status, arg_min(status, seq) AS said, "
         "max(remote_id) AS remote_id FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
-        f"WHERE {here} AND o.status NOT IN {NOTHING_DONE}"
+        f"WHERE {here} AND {DID}"
     )
     of_them = "oploop_undo_all WHERE remote_id IN (SELECT remote_id FROM oploop_undo_all WHERE inside)"
     logged = volumes.among(warehouse, f"(SELECT run_id, sync, number FROM {of_them})")

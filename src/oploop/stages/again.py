@@ -52,6 +52,7 @@ async def send_again(
             break
         anew = _anew(ws, plan, f"{plan.diff.name}_a{turn}", ids, after)
         conflicts.park_conflicts(ws.warehouse, anew, run_id, ws.runtime.now())
+        conflicts.note_left(ws.warehouse, anew, run_id, ws.runtime.now())
         after += anew.changes
         delivery.outcomes[Outcome.CHANGED] -= len(ids)
         delivery.changed = []

@@ -33,12 +33,15 @@ async def deliver_canary(ws: Workspace, report: SyncReport, run_id: str, tell: T
     looked = await verify(ws, [plan.bound], within_run=True)
     report.read_back = looked[0] if looked else None
     wrong = _wrong(ws, plan, run_id, report.delivery, first.changes - len(report.delivery.changed))
-    if not wrong and rest.changes:
-        report.delivery = report.delivery.plus(await send(ws, rest, run_id, tell))
-        if not report.saved:
+    if not wrong:
+        done = report.delivery.delivered
+        if rest.changes:
+            report.delivery = report.delivery.plus(await send(ws, rest, run_id, tell))
+        if not report.saved:  # also what the canary found changed
             report.delivery = await send_again(ws, plan, report.delivery, run_id, tell, send)
-        looked = await verify(ws, [plan.bound], within_run=True)
-        report.read_back = looked[0] if looked else None
+        if report.delivery.delivered > done:
+            looked = await verify(ws, [plan.bound], within_run=True)
+            report.read_back = looked[0] if looked else None
     report.error = report.delivery.error
     report.status = "ok" if report.error is None else "interrupted" if report.delivery.interrupted else "failed"
     if wrong:
