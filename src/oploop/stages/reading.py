@@ -37,9 +37,19 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str]
     neighbours = [s for s in ws.project.syncs.values() if s.enabled and (s.app, s.object) in targets and s not in syncs]
     bound = [await ws.precheck(s) for s in [*neighbours, *syncs]]
     refuse_shared_fields(bound)
-    for b in bound[len(neighbours) :]:
+    refuse_new_keys(ws, bound[len(neighbours) :], rekey)
+
+
+def refuse_new_keys(ws: Workspace, bound: Sequence[BoundSync], rekey: Collection[str]) -> None:
+    """FixConfig for a sync that has delivered by another key, or to another object, and of which nobody said that it is meant."""
+    for b in bound:
         if b.name not in rekey:
             rekeying.refuse(ws.warehouse, b)
+
+
+async def check_before_build(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str]) -> None:
+    """What a plan would refuse is refused before its models are built."""
+    refuse_new_keys(ws, [await ws.precheck(s) for s in syncs], rekey)
 
 
 async def whose_all(ws: Workspace, names: Collection[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 import orjson
 
 from oploop.activate import diff as diffing
+from oploop.activate import rekeying
 from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.convert import canonical, key_form
 from oploop.errors import FixConfig, OploopError, did_you_mean
+from oploop.project import OnLeave
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, Field, FieldType
 from oploop.trace.nouns import Past, Trace, TracedField, TracedSync
 from oploop.trace.sources import add_lineage, find_sources
@@ -57,13 +59,14 @@ async def trace(ws: Workspace, target: str, text: str, say: Callable[[str], None
     key = key_of(text)
     say(f"asking {app_name}")
     syncs = [s for s in ws.project.syncs.values() if (s.app, s.object) == (app_name, object_name)]
-    bound = [await ws.bound(s) for s in syncs]
+    known = [await _as_delivered(ws, await ws.bound(s)) for s in syncs]
+    bound = [b for b, _ in known]
     record = _find(ws, app_name, object_name, key, bound)
     result = Trace(app_name, object_name, None, None, deleted=False)
     if record is not None:
         result.remote_id, result.read_at, result.deleted = record.remote_id, record.read_at, record.deleted
         result.about = dict(record.about)
-    rows = [(b, _sync(ws, b, record, key)) for b in bound]
+    rows = [(b, _sync(ws, b, record, key, waits)) for b, waits in known]
     result.syncs = [t for _, t in rows]
     if record is None and not any(t.row for t in result.syncs):
         raise _unknown(ws, target, key, app_name, object_name)
@@ -147,13 +150,29 @@ def _joined(parts: Sequence[str]) -> str:
 # -- one sync ------------------------------------------------------------------------------------------------------------
 
 
-def _sync(ws: Workspace, b: BoundSync, record: Record | None, key: str) -> TracedSync:
-    """How one sync stands to the record, field by field."""
+async def _as_delivered(ws: Workspace, b: BoundSync) -> tuple[BoundSync, str | None]:
+    """A sync by the key that its records are known by; what it waits for, if its file has another one, or another object."""
+    was = rekeying.delivered(ws.warehouse, b.name)
+    if was is None or was.is_of(b):
+        return b, None
+    go = f"nothing is sent before oploop run --rekey {b.name}"
+    if (was.app, was.object) != (b.sync.app, b.sync.object):
+        return b, f"it has delivered to {was.app}.{was.object} until now; {go}"
+    waits = f"its records are known by {was.key_fields}, its file says {b.key_names}; {go}"
+    try:
+        return await ws.bound(replace(b.sync, key=was.key)), waits
+    except FixConfig:  # the old key's column is no longer in the model
+        return b, waits
+
+
+def _sync(ws: Workspace, b: BoundSync, record: Record | None, key: str, waits: str | None) -> TracedSync:
+    """How one sync stands to the record, field by field. `waits`: for what it sends nothing at all."""
     found = _canonical(ws, b, record, key)
     row, wanted, inside = _model_row(ws, b, found)
     plan = _plan_row(ws, b, found) if inside else {}
     status = plan.get("__status") or ("same" if inside else "absent")
-    says = _says(ws, b, status, plan, row, record)
+    says = _says(ws, b, status, plan, row, record) if waits is None else waits
+    status = status if waits is None else "rekey"
     state = _state(ws, b, record)
     now = _now(ws, b, record)
     traced = TracedSync(b.name, b.sync.model, {k.column: row.get(k.column) for k in b.keys}, status, says, row=row)
@@ -292,7 +311,10 @@ def _says(
         case "absent" if row:
             return f"left out by the sync's `where: {b.sync.where}`"
         case "absent":
-            return f"{b.sync.model} has no row with this key; the record is left as it is"
+            then = (
+                "the record is left as it is" if b.on_leave is OnLeave.KEEP else f"see its on_leave: {b.on_leave.value}"
+            )
+            return f"{b.sync.model} has no row with this key; {then}"
     if record is None:
         return "the app's records cannot be read" if b.blind else "not found in the app"
     return "nothing to send"
@@ -331,6 +353,8 @@ def _why(
         return "not wanted by the sync" if t.sent_at is None else "no longer wanted by the sync; left as it is"
     if status in ("held", "parked", "gone", "missing", "waiting"):
         return status
+    if status == "rekey" and (send or kept):
+        return "differs; not sent as long as the sync waits"
     if send:
         return _to_send(f, t)
     if kept:

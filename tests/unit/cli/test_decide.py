@@ -183,6 +183,12 @@ def test_another_key_is_refused_until_it_is_asked_for(read: Path, zendesk: Zende
         assert done.code == 2
         assert f"syncs/{SYNC}.yml:4: it has delivered by key id; by external_id" in (done.words + done.err)
         assert f"oploop run --rekey {SYNC}" in done.words + done.err
+    done = run("plan", "--env", "prod", "--build", folder=read)
+    assert (done.code, "models" in done.words) == (2, False), "it is refused before anything is built"
+    done = run("trace", "zendesk.tickets", "101", "--env", "prod", folder=read)
+    assert done.code == 0
+    assert "known by id, its file says external_id; nothing is sent before oploop run --rekey" in done.words
+    assert "has no row" not in done.words
     done = run("doctor", "--env", "prod", folder=read)
     assert done.code != 0
     assert f"syncs/{SYNC}.yml:4: it has delivered by key id; by external_id" in done.words

@@ -106,6 +106,7 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
     syncs = chosen.selection.pick(ws.project)
     run = RunReport("", ws.environment)
     if given["build"]:
+        await loop.check_before_build(ws, syncs, chosen.rekey)
         began = ws.runtime.monotonic()
         run.unit_tests = await loop.unit_tests(ws, progress.tell)
         run.models = await loop.build(ws, ws.runtime.new_id(), progress.tell)
