@@ -46,12 +46,15 @@ def draft(
     modes = modes_of(obj)
     if mode is not None and mode not in modes:
         raise FixConfig(f"{app}.{obj.name} does not take mode {mode!r}", mend=f"it takes: {', '.join(modes)}")
+    if key and mode is None and "append" in modes and "update" not in modes and key.keys() - described.keys():
+        mode = "append"
+    own = mode == "append"  # its key may be the model's own columns
     chosen = dict(key) if key else _key(app, obj, fields, columns)
     for name, column in chosen.items():
-        if name not in described or column not in columns:
-            what = f"field {name!r} in {app}.{obj.name}" if name not in described else f"column {column!r} in {model}"
-            raise FixConfig(f"there is no {what}", mend="write --key FIELD=COLUMN")
-    taken = {described[n].name for n in chosen}
+        if column not in columns or (name not in described and not (own and name == column)):
+            what = f"column {column!r} in {model}" if column not in columns else f"field {name!r} in {app}.{obj.name}"
+            raise FixConfig(f"there is no {what}", mend=_how_to_say(fields, modes))
+    taken = {described[n].name for n in chosen if n in described}
     open_ = {n: f for n, f in fields.items() if not f.read_only and f.name not in taken}
     matched = {n: c for n, f in open_.items() if (c := _column_of(n, f, columns)) is not None}
     used = {*chosen.values(), *matched.values()}
@@ -117,8 +120,15 @@ def _key(app: str, obj: Object, fields: Mapping[str, Field], columns: Sequence[s
                 return {name: column}
     raise FixConfig(
         f"no column looks like a key of {app}.{obj.name}: {', '.join(able) or 'it has no key field'}",
-        mend="say which: --key FIELD=COLUMN" if able else None,
+        mend=_how_to_say(fields, modes_of(obj)),
     )
+
+
+def _how_to_say(fields: Mapping[str, Field], modes: Sequence[str]) -> str:
+    """How to name the key, of an object that is appended to by the model's own columns, too."""
+    ways = ["--key FIELD=COLUMN"] if any(f.key for f in fields.values()) else []
+    ways += ["--key COLUMN --mode append, of the columns that tell rows apart"] if "append" in modes else []
+    return f"say which: {', or '.join(ways or ['--key FIELD=COLUMN'])}"
 
 
 def as_yaml(d: Draft) -> str:
@@ -130,7 +140,7 @@ def as_yaml(d: Draft) -> str:
         f"model: {_word(d.model)}",
         f"to: {_word(d.target)}",
         f"mode: {d.mode}" + (f"   # also: {others}" if others else ""),
-        f"key: {{{', '.join(f'{_word(n)}: {_word(c)}' for n, c in d.key.items())}}}",
+        f"key: {_key_text(d.key)}",
         "fields:" if d.fields else "fields: {}   # no column is named like a field",
     ]
     lines += [f"  {_word(n)}: {_word(c)}{_note(d.about[n])}" for n, c in d.fields.items()]
@@ -142,6 +152,13 @@ def as_yaml(d: Draft) -> str:
         more = len(d.free_fields) - SHOWN
         lines += [f"#   and {more} more: oploop apps {d.target.replace('.', ' ', 1)}"] if more > 0 else []
     return "\n".join(lines) + "\n"
+
+
+def _key_text(key: Mapping[str, str]) -> str:
+    """A list where the names are equal, else a map."""
+    if all(n == c for n, c in key.items()):
+        return f"[{', '.join(map(_word, key))}]"
+    return f"{{{', '.join(f'{_word(n)}: {_word(c)}' for n, c in key.items())}}}"
 
 
 def _note(f: Field) -> str:

@@ -57,6 +57,15 @@ def test_the_key_and_the_mode_may_be_said(read: Path) -> None:
     assert (again.code, (read / "syncs" / "made.yml").read_text()) == (2, text)
 
 
+def test_what_is_appended_may_have_the_models_own_key(read: Path) -> None:
+    args = ("new", "sync", "mart.ticket_priority", "zendesk.ticket_comments", "--name", "notes")
+    done = run(*args, "--key", "ticket_id", "--key", "reason", folder=read)
+    assert done.code == 0, done.err
+    sync = load_project(read, {}).syncs["notes"]
+    assert (sync.mode, list(sync.key)) == ("append", ["ticket_id", "reason"])
+    assert "key: [ticket_id, reason]\n" in (read / "syncs" / "notes.yml").read_text()
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -64,7 +73,13 @@ def test_the_key_and_the_mode_may_be_said(read: Path) -> None:
         (("mart.ticket_priority", "zendesk.tikets"), "zendesk has no object 'tikets' — did you mean 'tickets'?"),
         (("mart.ticket_priority", "zendesks.tickets"), "there is no app 'zendesks'"),
         (("mart.ticket_priority", "tickets"), "'tickets' is not app.object"),
-        (("mart.ticket_priority", "zendesk.tickets", "--key", "id"), "--key 'id' is no FIELD=COLUMN"),
+        (("mart.ticket_priority", "zendesk.tickets", "--key", "id="), "--key 'id=' is no FIELD=COLUMN"),
+        (("mart.ticket_priority", "zendesk.ticket_comments"), "say which: --key COLUMN --mode append"),
+        (
+            ("mart.ticket_priority", "zendesk.tickets", "--key", "reason"),
+            "there is no field 'reason' in zendesk.tickets",
+        ),
+        (("mart.ticket_priority", "zendesk.tickets", "--key", "nr", "--mode", "append"), "there is no column 'nr'"),
         (
             ("mart.ticket_priority", "zendesk.tickets", "--key", "id=nr"),
             "there is no column 'nr' in mart.ticket_priority",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "keys",
     multiple=True,
     metavar="FIELD=COLUMN",
-    help="The key, if no column is named like one; may be repeated.",
+    help="The key, if no column is named like one; a COLUMN alone where both are called so, or of mode append. May be repeated.",
 )
 @click.option("--mode", help="The sync's mode [default: the one that does the least].")
 @click.option("--name", metavar="NAME", help="The sync's name, and its file's [default: the model's].")
@@ -103,9 +103,9 @@ def _pair(text: str) -> tuple[str, str]:
     from oploop.errors import FixConfig
 
     name, equals, column = text.partition("=")
-    if not equals or not name.strip() or not column.strip():
+    if not name.strip() or bool(equals) != bool(column.strip()):
         raise FixConfig(f"--key {text!r} is no FIELD=COLUMN", mend="write --key external_id=account_id")
-    return name.strip(), column.strip()
+    return name.strip(), column.strip() or name.strip()
 
 
 async def _draft(ws: Workspace, model: str, target: str, key: dict[str, str], mode: str | None) -> Draft:
