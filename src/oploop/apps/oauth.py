@@ -40,6 +40,8 @@ PATIENCE, LOOK = 60.0, 0.2
 ANSWERED = 30.0
 #: Seconds for which a signed assertion is good.
 ASSERTED = 180.0
+#: Seconds by which our clock may differ from the endpoint's without being the reason for which an assertion is refused.
+CLOCK_OFF = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +224,10 @@ class OAuth:
     async def _asked(self, sender: Sender, kept: Tokens | None) -> Tokens:
         """Ask the token endpoint. While it cannot answer, the call that needs the token was certainly not made."""
         now, url = self._now(), self.grant.token_url
-        try:
-            answer = await sender(
-                replace(self.grant.request(kept, now), timeout=self._runtime.http.timeout or ANSWERED)
-            )
-        except (ConnectError, CutError) as e:
-            raise ConnectError(f"its token endpoint {url} cannot be reached: {e}") from None
+        answer = await self._answer(sender, kept, now)
+        off = _ahead(answer, now)
+        if answer.status in (400, 401) and isinstance(self.grant, JwtBearer) and abs(off) > CLOCK_OFF:
+            answer = await self._answer(sender, kept, now - off)  # signed by the endpoint's clock in place of ours
         if answer.status in (408, 429) or answer.status >= 500:
             raise ConnectError(f"its token endpoint {url} answers HTTP {answer.status}")
         if 300 <= answer.status < 400:
@@ -241,6 +241,13 @@ class OAuth:
         until = None if lasts is None else now + lasts - min(EARLY, lasts * EARLY_SHARE)
         refresh = body.get("refresh_token") or (kept.refresh if kept is not None else None)
         return Tokens(access, until, refresh)
+
+    async def _answer(self, sender: Sender, kept: Tokens | None, now: float) -> Answer:
+        seconds = self._runtime.http.timeout or ANSWERED
+        try:
+            return await sender(replace(self.grant.request(kept, now), timeout=seconds))
+        except (ConnectError, CutError) as e:
+            raise ConnectError(f"its token endpoint {self.grant.token_url} cannot be reached: {e}") from None
 
     def _refusal(self, answer: Answer, body: Mapping[str, Any], kept: Tokens | None) -> FixConfig:
         said = (
@@ -261,6 +268,12 @@ class OAuth:
 
 def _bearing(request: Request, token: str) -> Request:
     return replace(request, headers={**request.headers, "Authorization": f"Bearer {token}"})
+
+
+def _ahead(answer: Answer, now: float) -> float:
+    """Seconds by which our clock, which showed `now`, is ahead of the one that an answer tells; 0 where it tells none."""
+    at = answer.date_micros()
+    return 0.0 if at is None else now - at / 1e6
 
 
 def _read(kept: str | None) -> Tokens | None:

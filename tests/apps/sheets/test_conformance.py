@@ -40,7 +40,6 @@ def _delete(sandbox: Any, key: str) -> None:
 
 
 class TestSheets(AppSuite):
-    timed_credentials = True
     app_class = SheetsApp
     wrong_credentials = {"key": NOBODYS}
     streams = [StreamCase("targets", "targets", _row, "GET /v4/.*values", change=_change, delete=_delete)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -255,10 +257,15 @@ def test_a_key_file_that_is_no_text_is_named(tmp_path: Path) -> None:
         StateVault(no_store, tmp_path, lambda: None).put("a", "b")
 
 
+def private_key(key: rsa.RSAPrivateKey | None = None) -> SecretStr:
+    key = key or rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return SecretStr(key.private_bytes(*form).decode())
+
+
 async def test_an_assertion_is_signed_for_whom_it_names() -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    pem = SecretStr(key.private_bytes(*form).decode())
+    pem = private_key(key)
     vendor = Vendor()
     await vendor.transport(JwtBearer(TOKEN_URL, "client", private_key=pem, claims={"sub": "ops@acme.example"})).request(
         "GET", "x"
@@ -272,6 +279,31 @@ async def test_an_assertion_is_signed_for_whom_it_names() -> None:
     assert (told["iss"], told["sub"], told["exp"] - told["iat"]) == ("client", "ops@acme.example", 180)
     with pytest.raises(FixConfig, match="private_key is no RSA key"):
         await vendor.transport(JwtBearer(TOKEN_URL, "client", private_key=SecretStr("none"))).request("GET", "x")
+
+
+@dataclass
+class Timed(Vendor):
+    """A token endpoint that takes only assertions of now, by a clock that ours is so many seconds `ahead` of."""
+
+    ahead: float = 0.0
+    offs: list[float] = field(default_factory=list)
+
+    def _token(self, request: Request) -> Answer:
+        told = jwt.decode(parse_qs((request.body or b"").decode())["assertion"][0], options={"verify_signature": False})
+        now = (self.clock.runtime().now() - timedelta(seconds=self.ahead)).replace(microsecond=0)
+        self.offs.append(told["iat"] - now.timestamp())
+        if abs(self.offs[-1]) > 60:
+            headers = {"date": format_datetime(now, usegmt=True)}
+            return Answer(400, headers, b'{"error": "invalid_grant", "error_description": "Invalid JWT"}', request)
+        return super()._token(request)
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+async def test_an_assertion_that_our_clock_spoils_is_signed_again_by_the_endpoints(ahead: int) -> None:
+    vendor = Timed(ahead=ahead)
+    await vendor.transport(JwtBearer(TOKEN_URL, "client", private_key=private_key())).request("GET", "x")
+    assert vendor.offs == [ahead, 0]
+    assert vendor.calls == ["Bearer access-token-1"]
 
 
 async def test_a_client_may_say_who_it_is_in_the_header() -> None:

@@ -88,6 +88,15 @@ class Tab:
         return found
 
 
+#: What Google says to an assertion that is not of now.
+OUT_OF_TIME = (
+    "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. "
+    "Check your iat and exp values in the JWT claim."
+)
+#: Seconds by which an assertion may have been signed in the future.
+SLACK = 60
+
+
 class SheetsSandbox(Sandbox):
     """Google Sheets on loopback: one spreadsheet. `per_minute`: calls that it takes, None for any number."""
 
@@ -164,11 +173,14 @@ class SheetsSandbox(Sandbox):
         form = {k: v[0] for k, v in parse_qs((await request.read()).decode()).items()}
         try:
             key = load_pem_private_key(private_key().encode(), None).public_key()
-            claims = jwt.decode(form["assertion"], key, algorithms=["RS256"], audience=[f"{self.url}/token", TOKEN_URL])  # type: ignore[arg-type]
+            where, by_own_clock = [f"{self.url}/token", TOKEN_URL], {"verify_iat": False, "verify_exp": False}
+            claims = jwt.decode(form["assertion"], key, algorithms=["RS256"], audience=where, options=by_own_clock)  # type: ignore[arg-type]
             if claims["iss"] != EMAIL or "spreadsheets" not in claims["scope"]:
                 raise KeyError("scope")
         except (jwt.PyJWTError, KeyError):
             return json_response({"error": "invalid_grant", "error_description": "Invalid JWT Signature."}, 400)
+        if not claims["iat"] - SLACK <= self.now().timestamp() < claims["exp"]:
+            return json_response({"error": "invalid_grant", "error_description": OUT_OF_TIME}, 400)
         token = f"ya29.{self._runtime.new_id()}"
         self._tokens.add(token)
         return json_response({"access_token": token, "expires_in": 3599, "token_type": "Bearer"})
