@@ -131,6 +131,17 @@ async def test_csv_is_text_but_for_what_is_declared(local: FilesBox) -> None:
     assert "zip" not in orjson.loads(rows[0]["_raw"])
 
 
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "nan", "inf", "1e300", "20000-01-01", "infinity", "soon"])
+async def test_what_no_double_and_no_calendar_holds_is_null_and_stays_in_raw(local: FilesBox, value: str) -> None:
+    columns = {"n": "number", "u": "unix", "m": "unix_ms", "t": "timestamp", "d": "date"}
+    local.put("p.csv", f"{','.join(columns)}\n{','.join([value] * 5)}\n2.5,2,2000,9999-12-31,9999-12-31\n".encode())
+    (bad, good), _ = await read(app(local, streams={"p": {"files": "*.csv", "columns": columns}}), "p")
+    assert [bad[c] for c in columns] == [1e300 if value == "1e300" else None, None, None, None, None]
+    assert orjson.loads(bad["_raw"]) == dict.fromkeys(columns, value)
+    two = datetime(1970, 1, 1, 0, 0, 2, tzinfo=UTC)
+    assert [good[c] for c in columns] == [2.5, two, two, datetime(9999, 12, 31, tzinfo=UTC), date(9999, 12, 31)]
+
+
 async def test_encodings_empty_files_and_parquet_types(local: FilesBox) -> None:
     local.put("people/l.csv", "id,name\n1,Müller\n".encode("latin-1"))
     local.put("people/empty.csv", b"")

@@ -141,9 +141,14 @@ def _expression(column: str, has: pa.DataType, kind: ColumnType | None) -> str:
         return f"to_json({column})::VARCHAR" if pa.types.is_nested(has) else column
     match kind:
         case ColumnType.UNIX:
-            return f"to_timestamp(TRY_CAST({column} AS DOUBLE))"
+            return _known_day(f"TRY(to_timestamp(TRY_CAST({column} AS DOUBLE)))")
         case ColumnType.UNIX_MS:
-            return f"to_timestamp(TRY_CAST({column} AS DOUBLE) / 1000)"
+            return _known_day(f"TRY(to_timestamp(TRY_CAST({column} AS DOUBLE) / 1000))")
+        case ColumnType.TIMESTAMP | ColumnType.DATE:
+            return _known_day(f"TRY_CAST({column} AS {_SQL_TYPES[kind]})")
+        case ColumnType.NUMBER if pa.types.is_string(has) or pa.types.is_large_string(has):
+            number = f"TRY_CAST({column} AS DOUBLE)"  # 1e400 would be infinity
+            return f"CASE WHEN isfinite({number}) THEN {number} END"
         case ColumnType.JSON:
             text = pa.types.is_string(has) or pa.types.is_large_string(has)
             return f"TRY_CAST({column} AS JSON)::VARCHAR" if text else f"to_json({column})::VARCHAR"
@@ -151,6 +156,11 @@ def _expression(column: str, has: pa.DataType, kind: ColumnType | None) -> str:
             return f"to_json({column})::VARCHAR"
         case _:
             return f"TRY_CAST({column} AS {_SQL_TYPES[kind]})"
+
+
+def _known_day(value: str) -> str:
+    """A time or a day of those that people, and most warehouses, have; others (infinity, the year 20000) are none."""
+    return f"CASE WHEN year({value}) BETWEEN 1 AND 9999 THEN {value} END"
 
 
 def _connection() -> Any:
