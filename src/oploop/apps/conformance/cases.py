@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -15,7 +15,7 @@ import orjson
 from oploop.apps.base import App
 from oploop.apps.sandbox import Sandbox
 from oploop.apps.transport import LostAnswer, Refused
-from oploop.errors import RetryLater, SkipRecord
+from oploop.errors import FixConfig, OploopError, RetryLater, SkipRecord
 from oploop.records import (
     DELETED,
     RAW,
@@ -199,6 +199,10 @@ class Suite:
         made: dict[str, Any] = type(sandbox).default_config(sandbox.url)  # type: ignore[attr-defined]
         return made
 
+    def names_credential(self, said: FixConfig) -> bool:
+        """Whether a message names one of the keys that are credentials."""
+        return not self.wrong_credentials or any(key in str(said) for key in self.wrong_credentials)
+
     #: Credentials are signed with the time: a clock that is off is refused before anything is read.
     timed_credentials: ClassVar[bool] = False
 
@@ -256,9 +260,30 @@ def run(work: Callable[[], Any]) -> None:
     asyncio.run(work())
 
 
+async def refusal(work: Awaitable[object]) -> OploopError | None:
+    """The error that an awaitable raises; None when it goes well."""
+    try:
+        await work
+    except OploopError as e:
+        return e
+    return None
+
+
 def readable(obj: Object) -> bool:
     """Whether what was written can be read back by key."""
     return obj.stream is not None
 
 
-__all__ = ["RAW", "Bench", "ObjectCase", "Raw", "StreamCase", "Suite", "alike", "readable", "run", "value_in"]
+__all__ = [
+    "RAW",
+    "Bench",
+    "ObjectCase",
+    "Raw",
+    "StreamCase",
+    "Suite",
+    "alike",
+    "readable",
+    "refusal",
+    "run",
+    "value_in",
+]

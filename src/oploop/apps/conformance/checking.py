@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import Any
 
-from oploop.apps.conformance.cases import Suite, run
+from oploop.apps.conformance.cases import Suite, refusal, run
 from oploop.apps.sandbox import Fault
-from oploop.errors import FixConfig, OploopError
+from oploop.errors import FixConfig
 from oploop.records import Batch, Column, Op, ReadOptions, Replay
 
 
@@ -27,7 +27,7 @@ class Checking(Suite):
             for key, value in self.wrong_credentials.items():
                 wrong: dict[str, Any] = {key: value}
                 async with self.bench(**wrong) as bench:
-                    said = await _refusal(bench.app.check())
+                    said = await refusal(bench.app.check())
                     assert isinstance(said, FixConfig), f"{key} is wrong, and check said {said!r}"
                     assert key in str(said), f"{key} is wrong, and the message does not name it: {said}"
                     assert value not in str(said), f"the message repeats the credential {key}"
@@ -39,7 +39,7 @@ class Checking(Suite):
             for action in ("html", "truncate", "empty") if self.http else ():
                 async with self.bench() as bench:
                     bench.sandbox.faults.append(Fault(".*", action, times=99))
-                    said = await _refusal(bench.app.check())
+                    said = await refusal(bench.app.check())
                     assert isinstance(said, FixConfig), f"{action}: check said {said!r}"
 
         run(work)
@@ -75,8 +75,9 @@ class Checking(Suite):
                 async with self.bench() as bench:
                     bench.sandbox.load(case.kind, [case.record(i) for i in range(case.count)])
                     bench.sandbox.faults.append(Fault(case.calls, "status", status=401, body="{}", times=99))
-                    said = await _refusal(_drain(bench.app.read(case.stream, None, ReadOptions())))
+                    said = await refusal(_drain(bench.app.read(case.stream, None, ReadOptions())))
                     assert isinstance(said, FixConfig), f"{case.stream}: a 401 in mid-read was {said!r}"
+                    assert self.names_credential(said), f"{case.stream}: a 401 in mid-read names no credential: {said}"
 
         run(work)
 
@@ -84,12 +85,3 @@ class Checking(Suite):
 async def _drain(batches: AsyncIterator[Batch]) -> None:
     async for _ in batches:
         pass
-
-
-async def _refusal(work: Awaitable[object]) -> OploopError | None:
-    """The error that an awaitable raises; None when it goes well."""
-    try:
-        await work
-    except OploopError as e:
-        return e
-    return None

@@ -28,6 +28,10 @@ class Reading(Suite):
                     await raw.read(bench.app)
                     expected = _keys(case, raw.stream)
                     assert expected <= set(raw.live()), f"{case.stream}: lost {expected - set(raw.live())}"
+                    more = set(raw.live()) - expected - await self._there_anyway(case)
+                    assert not more, (
+                        f"{case.stream}: records come that nobody made, or twice: {sorted(map(str, more))[:3]}"
+                    )
                     for row in raw.rows.values():
                         lost = set(raw.stream.columns) - set(row)
                         assert not lost, f"{case.stream}: declared columns {lost} do not come"
@@ -36,6 +40,13 @@ class Reading(Suite):
                         assert row[RAW]
 
         run(work)
+
+    async def _there_anyway(self, case: StreamCase) -> set[Any]:
+        """The keys of what an account has before anything is loaded into it."""
+        async with self.bench() as bench:
+            raw = Raw(bench.app.streams[case.stream])
+            await raw.read(bench.app)
+            return set(raw.live())
 
     def test_a_second_read_with_nothing_new_brings_nothing_lost(self) -> None:
         async def work() -> None:

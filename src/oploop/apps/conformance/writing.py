@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from oploop.apps.conformance.cases import Bench, ObjectCase, Suite, alike, readable, run, value_in
+from oploop.apps.conformance.cases import Bench, ObjectCase, Suite, alike, readable, refusal, run, value_in
 from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig
 from oploop.records import Change, Field, Op, Outcome, Receipt, Replay, Step
 
 #: So many records at the most are written where an object takes larger batches.
-MOST = 1_200
+MOST = 2_600
 
 
 class Writing(Suite):
@@ -22,7 +22,7 @@ class Writing(Suite):
             for case in self.objects:
                 async with self.bench() as bench:
                     ids = await _make(bench, case, 3)
-                    if _making(bench, case) is not None:
+                    if await _making(bench, case) is not None:
                         await _check_back(bench, case, {i: case.fields(n) for n, i in enumerate(ids)})
                     if case.changed is not None and Op.UPDATE in bench.app.objects[case.object].operations:
                         await _change(bench, case, ids)
@@ -30,11 +30,33 @@ class Writing(Suite):
 
         run(work)
 
+    def test_each_way_of_making_records_makes_them_and_the_same_again_makes_no_others(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                for op in (Op.CREATE, Op.UPSERT):
+                    async with self.bench() as bench:
+                        await bench.app.describe(case.object)
+                        operation = bench.app.objects[case.object].operations.get(op)
+                        if operation is None or (operation.keys and not set(case.key) <= set(operation.keys)):
+                            continue
+                        before, records = case.stored(bench.sandbox), [{"fields": case.fields(n)} for n in range(3)]
+                        again = op is Op.UPSERT and readable(bench.app.objects[case.object])
+                        for _ in range(2 if again else 1):
+                            receipts = await bench.deliver(case, op, records)
+                            bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
+                            assert not bad, f"{case.object} {op}: {bad[0]}"
+                            made = case.stored(bench.sandbox) - before
+                            assert made == 3, f"{case.object} {op}: {made} records stand there for 3"
+                        sent = {_id(r): case.fields(n) for n, (_, r) in enumerate(sorted(receipts.items()))}
+                        await _check_back(bench, case, sent)
+
+        run(work)
+
     def test_the_largest_batch_and_one_more(self) -> None:
         async def work() -> None:
             for case in self.objects:
                 async with self.bench() as bench:
-                    op = _making(bench, case)
+                    op = await _making(bench, case)
                     if op is None:
                         continue
                     size = min(MOST, bench.app.objects[case.object].operations[op].batch + 1)
@@ -84,6 +106,28 @@ class Writing(Suite):
 
         run(work)
 
+    def test_credentials_that_expire_before_a_write_stop_it_and_are_named(self) -> None:
+        async def work() -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    op = await _making(bench, case)
+                    if op is None or case.calls is None:
+                        continue
+                    before = case.stored(bench.sandbox)
+                    size = min(4, bench.app.objects[case.object].operations[op].batch)
+                    new = enumerate(map(case.fields, range(size)), 1)
+                    changes = [Change(n, op, {k: f.get(k) for k in case.key}, f) for n, f in new]
+                    step = Step(bench.app.runtime.new_id(), "conformance", case.object, op, changes)
+                    fault = Fault(case.calls, "status", status=401, body="{}", times=99)
+                    bench.sandbox.faults.append(fault)
+                    said = await refusal(bench.app.send(step))
+                    _was_met(fault, 99, case)
+                    assert isinstance(said, FixConfig), f"{case.object}: a 401 to a write was {said!r}"
+                    assert self.names_credential(said), f"{case.object}: a 401 to a write names no credential: {said}"
+                    assert case.stored(bench.sandbox) == before
+
+        run(work)
+
     def test_a_limit_delays_and_doubles_nothing(self) -> None:
         async def work() -> None:
             for case in self.objects:
@@ -95,6 +139,7 @@ class Writing(Suite):
                     fault = Fault(case.calls, "status", status=429, headers={"Retry-After": "0"}, body="{}", times=2)
                     bench.sandbox.faults.append(fault)
                     receipts = await bench.deliver(case, op, records)
+                    _was_met(fault, 2, case)
                     assert [r.outcome for r in receipts.values()] == [Outcome.OK] * 4, f"{case.object}: {receipts}"
                     assert case.stored(bench.sandbox) - before == (0 if op is Op.UPDATE else 4)
 
@@ -104,12 +149,14 @@ class Writing(Suite):
         async def work() -> None:
             for case in self.objects:
                 async with self.bench() as bench:
-                    op = _making(bench, case)
+                    op = await _making(bench, case)
                     if op is None or case.calls is None:
                         continue
                     before = case.stored(bench.sandbox)
-                    bench.sandbox.faults.append(Fault(case.calls, "lose"))
+                    fault = Fault(case.calls, "lose")
+                    bench.sandbox.faults.append(fault)
                     receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(2)])
+                    _was_met(fault, 1, case)
                     made = case.stored(bench.sandbox) - before
                     known = sum(r.outcome is Outcome.OK for r in receipts.values())
                     assert made <= 2, f"{case.object}: an answer was lost, and {made} records stand there for 2"
@@ -126,7 +173,7 @@ class Writing(Suite):
         async def work() -> None:
             for case in self.objects:
                 async with self.bench() as bench:
-                    op = _making(bench, case)
+                    op = await _making(bench, case)
                     if op is None or bench.app.objects[case.object].operations[op].replay is not Replay.KEY:
                         continue
                     before = case.stored(bench.sandbox)
@@ -136,25 +183,33 @@ class Writing(Suite):
 
         run(work)
 
-    def test_removing_is_done_and_may_be_said_twice(self) -> None:
+    def test_removing_and_archiving_are_done_and_may_be_said_twice(self) -> None:
         async def work() -> None:
             for case in self.objects:
-                async with self.bench() as bench:
-                    if Op.REMOVE not in bench.app.objects[case.object].operations or _making(bench, case) is None:
-                        continue
-                    ids = await _make(bench, case, 3)
-                    gone = [{"fields": {}, "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids[:2])]
-                    for _ in range(2):
-                        receipts = await bench.deliver(case, Op.REMOVE, gone)
-                        assert all(r.outcome is Outcome.OK for r in receipts.values()), f"{case.object}: {receipts}"
-                    if readable(bench.app.objects[case.object]):
-                        assert set(await _rows(bench, case, ids)) == {ids[2]}, f"{case.object}: not gone"
+                for op in (Op.REMOVE, Op.ARCHIVE):
+                    async with self.bench() as bench:
+                        if op not in bench.app.objects[case.object].operations or await _making(bench, case) is None:
+                            continue
+                        ids = await _make(bench, case, 3)
+                        gone = [{"fields": {}, "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids[:2])]
+                        for _ in range(2):
+                            receipts = await bench.deliver(case, op, gone)
+                            bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
+                            assert not bad, f"{case.object} {op}: {bad[0]}"
+                        if readable(bench.app.objects[case.object]):
+                            assert set(await _rows(bench, case, ids)) == {ids[2]}, f"{case.object} {op}: not gone"
 
         run(work)
 
 
-def _making(bench: Bench, case: ObjectCase) -> Op | None:
+def _was_met(fault: Fault, times: int, case: ObjectCase) -> None:
+    """A fault that no call met proves nothing."""
+    assert fault.times < times, f"{case.object}: no call that wrote it was {case.calls!r}"
+
+
+async def _making(bench: Bench, case: ObjectCase) -> Op | None:
     """The operation that makes records of the case: the one whose key the app itself knows, where it has one."""
+    await bench.app.describe(case.object)  # an app may learn its operations from the account
     operations = bench.app.objects[case.object].operations
     upsert = operations.get(Op.UPSERT)
     if upsert is not None and (Op.CREATE not in operations or set(case.key) <= set(upsert.keys)):
@@ -164,7 +219,7 @@ def _making(bench: Bench, case: ObjectCase) -> Op | None:
 
 async def _trial(bench: Bench, case: ObjectCase, count: int) -> tuple[Op | None, list[dict[str, Any]]]:
     """An operation to try, and records for it: new ones, or changes of those that are there."""
-    op = _making(bench, case)
+    op = await _making(bench, case)
     if op is not None:
         return op, [{"fields": case.fields(n)} for n in range(count)]
     ids = await _make(bench, case, count)
@@ -174,7 +229,7 @@ async def _trial(bench: Bench, case: ObjectCase, count: int) -> tuple[Op | None,
 
 
 async def _make(bench: Bench, case: ObjectCase, count: int) -> list[str]:
-    op = _making(bench, case)
+    op = await _making(bench, case)
     if op is None:
         return case.existing(bench.sandbox, count) if case.existing is not None else []
     receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(count)])
