@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-from importlib.machinery import ModuleSpec
+from collections.abc import Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 
 #: Objects made, less those freed, until the youngest are looked at (CPython: 700). Rows of an API's page are many small
@@ -25,14 +28,55 @@ class _NoPandas:
         return None
 
 
+class _Arrow:
+    """Finds pyarrow, and has it look for pandas as soon as it is loaded."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "pyarrow":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Looking(spec.loader)
+        return spec
+
+
+class _Looking(Loader):
+    """Loads pyarrow as its own loader does."""
+
+    def __init__(self, own: Loader) -> None:
+        self._own = own
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._own.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._own.exec_module(module)
+        if "pandas" not in sys.modules:  # else it is pandas that imports pyarrow, or has been there before
+            _look()
+
+    def __getattr__(self, name: str) -> Any:  # what else is asked of a loader: where the source stands, resources
+        return getattr(self._own, name)
+
+
 def arrow_alone() -> None:
     """Keep pyarrow from importing pandas, where that is installed, at the first list that it is given: it wants to know whether
     the list is a Series, and the import takes a second. Whoever asks Arrow for a data frame later has it then.
 
-    pyarrow has no switch for that; it looks once (`pandas-shim.pxi`), so it is made to look now.
+    pyarrow has no switch for that; it looks once (`pandas-shim.pxi`), so it is made to look when it is loaded: now, or later,
+    as it is loaded only by those who have rows for it.
     """
     if "pandas" in sys.modules:
         return
+    if "pyarrow" in sys.modules:
+        _look()
+    elif not any(isinstance(finder, _Arrow) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Arrow())
+
+
+def _look() -> None:
+    """Let pyarrow look for pandas while there seems to be none."""
     import pyarrow as pa
 
     hide = _NoPandas()

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from oploop.activate.deliver import Delivery
 from oploop.activate.diff import SENT
 from oploop.activate.plan import SyncPlan
-from oploop.activate.undo import Left
 from oploop.errors import OploopError
-from oploop.extract import StreamResult
 from oploop.model.base import ModelResult, ModelStatus
 from oploop.records import Outcome
 from oploop.verify import STATUSES, ReadBack
+
+if TYPE_CHECKING:  # a plan needs neither
+    from oploop.activate.deliver import Delivery
+    from oploop.activate.undo import Left
+    from oploop.extract import StreamResult
 
 SyncStatus = Literal["ok", "stopped", "failed", "planned", "nothing", "paused", "interrupted"]
 

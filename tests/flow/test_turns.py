@@ -454,7 +454,7 @@ async def test_a_warehouse_that_is_full_at_the_read_back_fails_the_run_and_loses
         raise SqlError("IO Error: No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("oploop.stages.looking.load_fetched", full)
+        patched.setattr("oploop.extract.load.load_fetched", full)
         report = await desk.turn()
     assert (report.status, report.exit_code, report.syncs[0].status) == ("failed", 1, "failed")
     assert "make room on its disk" in str(report.syncs[0].error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 
 RECORDS = """
 import sys
@@ -47,3 +48,32 @@ import pandas
 print(pandas.DataFrame({"a": [1]}).shape, [f for f in sys.meta_path if type(f).__name__ == "_NoPandas"])
 """
     assert said("import sys" + code) == "(1, 1) []"
+
+
+def test_arrow_looks_when_it_is_loaded_though_that_is_later() -> None:
+    code = """
+from oploop.lean import arrow_alone
+arrow_alone(); arrow_alone()
+print('pyarrow' in sys.modules, [type(f).__name__ for f in sys.meta_path].count("_Arrow"))
+import pyarrow, pyarrow.compute, inspect
+pyarrow.array([1])
+print('pandas' in sys.modules, inspect.getsource(pyarrow)[:1], pyarrow.__spec__.origin == pyarrow.__file__)
+"""
+    assert said("import sys" + code) == "False 1\nFalse # True"
+
+
+def test_a_warehouse_opens_and_answers_without_arrow_and_numpy() -> None:
+    code = """
+import sys
+from pathlib import Path
+from oploop.runtime import Runtime
+from oploop.warehouse import open_warehouse
+warehouse = open_warehouse(Path(sys.argv[1]) / "w.duckdb", read_only=False, runtime=Runtime())
+warehouse.execute("CREATE TABLE t AS SELECT 1 AS a")
+print(warehouse.rows("SELECT a FROM t"), warehouse.columns("t"))
+print([m for m in ("numpy", "pandas", "pyarrow") if m in sys.modules])
+print(warehouse.query("SELECT a FROM t").num_rows)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True, text=True)
+    assert done.stdout.split("\n")[:3] == ["[(1,)] {'a': 'INTEGER'}", "[]", "1"]

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import pyarrow as pa
 
 from oploop.activate import appending, awaited, fresh, leaving, references, sameness, sql, states, volumes
 from oploop.activate.bound import BoundSync
@@ -24,6 +23,9 @@ from oploop.activate.rules import Rule, besides, rules_of
 from oploop.apps.columns import rows_of
 from oploop.records import Change, FieldType, Stream
 from oploop.warehouse.base import Warehouse, literal, quote_table, roomy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Statuses of a plan table's rows that are sent.
 SENT = ("create", "update", "archive", "remove")

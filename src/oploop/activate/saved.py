@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pyarrow as pa
 
 from oploop.activate import diff as d
 from oploop.activate.jsontext import after_json
@@ -23,7 +22,6 @@ from oploop.errors import FixConfig
 from oploop.warehouse.base import Warehouse, quote_table
 
 FORMAT = 1
-_SCHEMA = pa.schema([("key", pa.string()), ("op", pa.string()), ("after", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +88,9 @@ def restrict(diff_: d.Diff, warehouse: Warehouse, rows: list[list[str]]) -> tupl
 
     Changes that came up since the plan was saved are not in the result, as nobody has looked at them.
     """
-    saved = pa.table(
-        {"key": [r[0] for r in rows], "op": [r[1] for r in rows], "after": [r[2] for r in rows]}, schema=_SCHEMA
-    )
+    import pyarrow as pa
+
+    saved = pa.table([pa.array([r[i] for r in rows], pa.string()) for i in range(3)], names=["key", "op", "after"])
     table = quote_table(
         diff_.table
     )  # of the fresh plan, which may stand in the warehouse; what is kept of it is temporary

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from oploop.apps.arrow import ARROW_TYPES, column_field
 from oploop.apps.base import App
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import TableBlock
 from oploop.records import DELETED, EXTRACTED_AT, RAW, VERSION, Batch, ColumnType, Cursor, Deletes, ReadOptions, Stream
 from oploop.runtime import Runtime
 from oploop.warehouse.base import SqlError, Warehouse, quote, quote_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Rows a batch.
 PAGE = 100_000
@@ -194,6 +194,10 @@ class _Select:
 
     def batch(self, rows: pa.Table, runtime: Runtime) -> pa.Table:
         """A page as the raw table's columns."""
+        import pyarrow as pa
+
+        from oploop.apps.arrow import ARROW_TYPES, column_field
+
         kinds = self._stream.columns
         arrays = [rows.column(n).cast(ARROW_TYPES[kinds[n]]) for n in self._names]
         fields = [column_field(n, kinds[n]) for n in self._names]
@@ -211,6 +215,8 @@ class _Select:
 
 
 def _moment(micros: int) -> Any:
+    import pyarrow as pa
+
     return pa.scalar(max(micros, 0), pa.timestamp("us", tz="UTC")).as_py()
 
 

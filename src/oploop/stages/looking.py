@@ -8,7 +8,6 @@ from oploop.activate import diff as diffing
 from oploop.activate import jobs, ledger, states, volumes, waiting
 from oploop.activate.bound import BoundSync
 from oploop.apps.base import App
-from oploop.extract import load_fetched
 from oploop.records import Batch
 from oploop.verify import Fetch, ReadBack, Target, Watched, read_back
 from oploop.workspace import Workspace
@@ -66,6 +65,8 @@ def fetcher(ws: Workspace, b: BoundSync) -> Fetch:
     app: App = ws.app(b.sync.app)
 
     async def fetch(ids: Sequence[str]) -> Batch:
+        from oploop.extract.load import load_fetched
+
         batch = await app.fetch(b.sync.object, ids)
         assert b.stream is not None
         load_fetched(ws.warehouse, app.name, b.stream, batch)

@@ -14,7 +14,6 @@ from oploop.activate import rekeying, states
 from oploop.activate.bound import BoundSync
 from oploop.errors import FixConfig
 from oploop.extract import StreamRequest, StreamResult
-from oploop.extract import extract as extract_streams
 from oploop.model.base import ModelResult, ModelStatus
 from oploop.project import Sync
 from oploop.report import RunReport, SyncReport
@@ -64,6 +63,8 @@ async def extract(
     ws: Workspace, syncs: Sequence[Sync], tell: Tell = nobody, *, full: bool = False, keep: Keep = lambda _: True
 ) -> list[StreamResult]:
     """Read all wanted streams into their raw tables."""
+    from oploop.extract.run import extract as extract_streams
+
     requests = [r for r in stream_requests(ws, syncs, full=full) if keep(r)]
     results = await extract_streams(
         requests,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from oploop.errors import FixData
 from oploop.lean import arrow_alone
 from oploop.records import FieldSource, FieldType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 arrow_alone()
 

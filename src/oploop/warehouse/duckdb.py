@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import orjson
-import pyarrow as pa
 from duckdb.func import PythonUDFType
 
 from oploop.runtime import Runtime
@@ -17,6 +16,9 @@ from oploop.warehouse import duckdb_file, duckdb_values
 from oploop.warehouse.base import NoRoom, SqlError, quote_table
 from oploop.warehouse.duckdb_params import written
 from oploop.warehouse.session import Session
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
@@ -30,17 +32,17 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
         super().__init__(connection, read_only=read_only, label=label)
         self._limit: str | None = None  #: of memory, as it is without a bound
+        self._giver: duckdb.DuckDBPyConnection | None = None  #: holds our function, once a statement has called for it
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for the cursors that SQLMesh opens
         connection.execute("SET TimeZone = 'UTC'")
         if not read_only:  # else a run that changes much writes whole tables out time and again, not once at its end
             connection.execute("SET checkpoint_threshold = '256MB'")
         # a table's name must never find a Python variable of ours; on other cursors SQLMesh lives by that
         connection.execute("SET python_enable_replacements = false")
-        connection.create_function(
-            duckdb_values.SORTED_JSON, _sorted_json, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW
-        )
 
     def session(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            self._give(duckdb_values.SORTED_JSON)
         return self._connection.cursor()
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
@@ -59,6 +61,8 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             return done.fetchall()
 
     def stream(self, sql: str, params: Sequence[Any] = (), *, batch_rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+        with self._lock:
+            self._give(sql)
         cursor = self._connection.cursor()
         try:
             cursor.execute("SET TimeZone = 'UTC'")
@@ -138,6 +142,9 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             if not self.read_only:
                 with contextlib.suppress(duckdb.Error):  # see `bulk`: what is still in the log is written out now
                     self._connection.execute("SET disabled_compression_methods = 'dictionary'")
+            if self._giver is not None:
+                self._giver.close()
+                self._giver = None
             self._connection.close()
 
     def _send(self, sql: str, params: Sequence[Any] = ()) -> int:
@@ -147,10 +154,22 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
         with contextlib.suppress(duckdb.Error, SqlError):  # a failed commit has rolled back already
             self.execute("ROLLBACK")
 
+    def _give(self, sql: str) -> None:
+        """Make our function, if a statement calls it and there is none yet: making one takes DuckDB to import numpy.
+
+        On a cursor of its own, since a transaction that is taken back would take it along, and it cannot be made again.
+        """
+        if self._giver is None and duckdb_values.SORTED_JSON in sql:
+            self._giver = self._connection.cursor()
+            self._giver.create_function(
+                duckdb_values.SORTED_JSON, _sorted_json, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW
+            )
+
     @contextlib.contextmanager
     def _run(self, sql: str, params: Sequence[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._lock:
             try:
+                self._give(sql)
                 yield _execute(self._connection, sql, params)
             except duckdb.OutOfMemoryException as e:
                 raise NoRoom(one_line(e)) from e
@@ -205,8 +224,10 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def _sorted_json(texts: pa.ChunkedArray) -> pa.Array:
+def _sorted_json(texts: Any) -> Any:  # DuckDB looks its annotations up, and would want Arrow for that
     """JSON texts with the keys of their objects in order, without blanks; what is no JSON becomes NULL."""
+    import pyarrow as pa
+
     return pa.array([_sort_one(text) for text in texts.to_pylist()], pa.string())
 
 

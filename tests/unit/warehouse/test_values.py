@@ -1,7 +1,9 @@
 """What a field's value is, read from raw tables as apps fill them."""
 
+import contextlib
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +134,34 @@ def test_a_full_disk_says_what_to_do() -> None:
         " — make room on its disk, then run again"
     )
     assert " — " not in str(SqlError("Parser Error"))
+
+
+def test_our_function_is_there_for_whoever_asks_first(tmp_path: Path) -> None:
+    """It is made when a statement first calls it: within a transaction that is taken back, by a stream, by a session."""
+
+    text, wanted = '{"b": 1, "a": 2}', '{"a":2,"b":1}'
+
+    def sorted_in(call: Callable[[Warehouse, str], Any]) -> Any:
+        opened = open_warehouse(tmp_path / "w.duckdb", read_only=False, runtime=Runtime())
+        try:
+            return call(opened, f"SELECT {opened.typed_value(literal(text), FieldType.JSON)} AS v")
+        finally:
+            opened.close()
+
+    def taken_back(opened: Warehouse, sql: str) -> Any:
+        with contextlib.suppress(SqlError), opened.transaction():
+            opened.rows(sql)
+            opened.execute("SELECT * FROM nowhere")
+        return opened.rows(sql)[0][0]
+
+    assert sorted_in(taken_back) == wanted
+    assert sorted_in(lambda w, sql: next(w.stream(sql)).column(0)[0].as_py()) == wanted
+    assert sorted_in(lambda w, sql: w.session().execute(sql).fetchall()) == [(wanted,)]
+
+    def within(opened: Warehouse, sql: str) -> Any:
+        with opened.transaction():
+            opened.execute("CREATE TEMP TABLE t (a INTEGER)")
+            return opened.rows(sql)[0][0]
+
+    assert sorted_in(within) == wanted
+    assert sorted_in(lambda w, sql: [w.rows(sql)[0][0], w.query(sql).num_rows]) == [wanted, 1]

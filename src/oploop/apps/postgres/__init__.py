@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Annotated
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, SecretStr, field_validator
 
 from oploop.apps.base import Account, AddresslessConfig, App
 from oploop.apps.postgres.catalog import STEPS, Catalog, object_of, stream_of
-from oploop.apps.postgres.reader import TableReader
 from oploop.apps.postgres.server import Server, parse_dsn
-from oploop.apps.postgres.writer import TableWriter
 from oploop.records import Batch, Cursor, Object, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
+
+if TYPE_CHECKING:
+    from oploop.apps.postgres.reader import TableReader
+    from oploop.apps.postgres.writer import TableWriter
 
 
 class PostgresConfig(AddresslessConfig):
@@ -52,8 +55,18 @@ class PostgresApp(App):
         self.catalog = Catalog(self.server, config.schema_, config.key, config.cursor)
         self.streams: Mapping[str, Stream] = self.catalog.each(stream_of)
         self.objects: Mapping[str, Object] = self.catalog.each(object_of, written=True)
-        self._reader = TableReader(self.server, runtime, config.overlap)
-        self._writer = TableWriter(self.server, runtime)
+
+    @cached_property
+    def _reader(self) -> TableReader:
+        from oploop.apps.postgres.reader import TableReader  # a plan moves no rows
+
+        return TableReader(self.server, self.runtime, self.config.overlap)
+
+    @cached_property
+    def _writer(self) -> TableWriter:
+        from oploop.apps.postgres.writer import TableWriter
+
+        return TableWriter(self.server, self.runtime)
 
     async def check(self) -> Account:
         """See App.check. Names which part of the dsn is wrong."""

@@ -16,7 +16,8 @@ from oploop.cli.command import command as make
 from oploop.cli.opening import with_workspace
 
 if TYPE_CHECKING:
-    from oploop.report import SyncReport
+    from oploop.project import Sync
+    from oploop.report import RunReport, SyncReport
     from oploop.workspace import Workspace
 
 
@@ -87,13 +88,14 @@ def _trial(ws: Workspace) -> Iterator[None]:
 
 async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -> tuple[list[SyncReport], bool]:
     """Plan the selected syncs; whether a build that was asked for failed."""
-    from oploop import loop
-    from oploop.cli.show_run import build_lines
     from oploop.report import RunReport
+    from oploop.stages.ordering import waves
+    from oploop.stages.planning import Options, plan_sync
+    from oploop.stages.reading import bind_all
     from oploop.workspace import Selection
 
     allow = options.parse_allow(given["allow"], ws.project.syncs)
-    chosen = loop.Options(
+    chosen = Options(
         Selection(given["select"], given["exclude"]),
         given["key"],
         given["limit"],
@@ -106,20 +108,29 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
     syncs = chosen.selection.pick(ws.project)
     run = RunReport("", ws.environment)
     if given["build"]:
-        await loop.check_before_build(ws, syncs, chosen.rekey)
-        began = ws.runtime.monotonic()
-        run.unit_tests = await loop.unit_tests(ws, progress.tell)
-        run.models = await loop.build(ws, ws.runtime.new_id(), progress.tell)
-        lines = build_lines(cli.out, run.models, ws.runtime.monotonic() - began, 9, run.unit_tests)
-        with progress.paused():
-            cli.out.lines(lines)
-    bound = await loop.bind_all(ws, syncs, run, chosen.rekey)
+        await _build(cli, ws, syncs, run, chosen.rekey, progress)
+    bound = await bind_all(ws, syncs, run, chosen.rekey)
     reports: list[SyncReport] = []
-    for b in (b for wave in loop.waves(bound) for b in wave):
+    for b in (b for wave in waves(bound) for b in wave):
         progress.say(f"planning {b.name}")
-        reports.append(await loop.plan_sync(ws, b, chosen, before=reports))
+        reports.append(await plan_sync(ws, b, chosen, before=reports))
     broken = any(m.status.value in ("failed", "skipped") for m in run.models)
     return sorted([*run.syncs, *reports], key=lambda r: r.sync), broken
+
+
+async def _build(
+    cli: Cli, ws: Workspace, syncs: list[Sync], run: RunReport, rekey: frozenset[str], progress: Any
+) -> None:
+    from oploop.cli.show_run import build_lines
+    from oploop.stages.reading import build, check_before_build, unit_tests
+
+    await check_before_build(ws, syncs, rekey)
+    began = ws.runtime.monotonic()
+    run.unit_tests = await unit_tests(ws, progress.tell)
+    run.models = await build(ws, ws.runtime.new_id(), progress.tell)
+    lines = build_lines(cli.out, run.models, ws.runtime.monotonic() - began, 9, run.unit_tests)
+    with progress.paused():
+        cli.out.lines(lines)
 
 
 def _truly_stopped(r: SyncReport) -> bool:
