@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import orjson
-import pyarrow as pa
 
 from oploop.activate import volumes, waiting
 from oploop.activate.spreading import STATUS
@@ -180,6 +179,8 @@ def _tells(op: Op, receipt: Receipt) -> bool:
 
 def _hear(warehouse: Warehouse, bound: BoundSync, job: Job, told: Sequence[Receipt], at: str) -> None:
     """The receipts beside the changes that are still unknown, as the temporary table `oploop_heard`."""
+    import pyarrow as pa
+
     schema = pa.schema([("n", pa.int64()), ("told", pa.string()), ("error", pa.string()), ("id", pa.string())])
     rows = [(r.number, STATUS[r.outcome], r.error, r.remote_id) for r in told]
     columns = [pa.array([r[i] for r in rows], f.type) for i, f in enumerate(schema)]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from oploop.apps.arrow import TIMESTAMP
 from oploop.records import Outcome
 from oploop.state import JournalStep
 from oploop.warehouse.base import SqlError, Warehouse, literal, quote_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Steps that are Python objects at once.
 AT_ONCE = 2_000
@@ -24,22 +25,20 @@ STATUS = {
     Outcome.DEFERRED: "deferred",
     Outcome.UNKNOWN: "unknown",
 }
-_STEPS = pa.schema(
-    [
-        ("step", pa.int64()),
-        ("first", pa.int64()),
-        ("last", pa.int64()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("attempts", pa.int32()),
-        ("sent_at", TIMESTAMP),
-        ("acked_at", TIMESTAMP),
-        ("version", pa.int64()),
-        ("ids_from", pa.string()),
-    ]
-)
-_EXCEPTIONS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("status", pa.string()), ("error", pa.string())])
-_IDS = pa.schema([("step", pa.int64()), ("number", pa.int64()), ("new_id", pa.string())])
+_STEPS = {
+    "step": "int64",
+    "first": "int64",
+    "last": "int64",
+    "status": "string",
+    "error": "string",
+    "attempts": "int32",
+    "sent_at": "timestamp",
+    "acked_at": "timestamp",
+    "version": "int64",
+    "ids_from": "string",
+}
+_EXCEPTIONS = {"step": "int64", "number": "int64", "status": "string", "error": "string"}
+_IDS = {"step": "int64", "number": "int64", "new_id": "string"}
 
 
 def spread(warehouse: Warehouse, steps: Iterable[JournalStep], plan_table: str, keys: Sequence[str]) -> None:
@@ -121,8 +120,12 @@ def _pages(steps: Iterable[JournalStep]) -> Iterator[dict[str, pa.Table]]:
         begun += max(1, len(some))
 
 
-def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
-    return pa.Table.from_arrays([pa.array([r[i] for r in rows], f.type) for i, f in enumerate(schema)], schema=schema)
+def _table(rows: Sequence[tuple[object, ...]], columns: Mapping[str, str]) -> pa.Table:
+    import pyarrow as pa  # the names of its types are those of `columns`
+
+    times = pa.timestamp("us", tz="UTC")
+    types = [times if kind == "timestamp" else pa.type_for_alias(kind) for kind in columns.values()]
+    return pa.table([pa.array([r[i] for r in rows], kind) for i, kind in enumerate(types)], names=list(columns))
 
 
 def _step_row(n: int, s: JournalStep) -> tuple[object, ...]:
