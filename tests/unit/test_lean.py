@@ -77,3 +77,15 @@ print(warehouse.query("SELECT a FROM t").num_rows)
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, "-c", code, folder], check=True, capture_output=True, text=True)
     assert done.stdout.split("\n")[:3] == ["[(1,)] {'a': 'INTEGER'}", "[]", "1"]
+
+
+def test_a_process_that_ends_looks_for_no_cycles() -> None:
+    code = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_freeze_count() > 10_000, file=sys.stderr))
+from oploop.cli.main import main
+sys.argv = ["oploop", "--help"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stderr.strip() == "True"

@@ -14,7 +14,7 @@ import click
 from oploop.cli.command import report_error
 from oploop.cli.out import Out, quiet_pipe
 from oploop.errors import FixConfig
-from oploop.lean import collect_seldom
+from oploop.lean import collect_seldom, leave_quickly
 
 #: The commands as `oploop --help` lists them. The texts stand here too, so that listing them loads none; a test
 #: holds them equal to the commands' own.
@@ -141,4 +141,7 @@ def main() -> NoReturn:
         if getattr(sys, name) is None:  # closed by who started us (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open as long as the process is
     collect_seldom()
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        leave_quickly()
