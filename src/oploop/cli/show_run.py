@@ -157,6 +157,10 @@ def went_well(s: SyncReport) -> bool:
     return s.ok and not (sent and (sent.rejected or sent.unknown or sent.failed))
 
 
+#: What a look says of records whose status it leaves as it was.
+SEEN = {"sent": "of which the app shows nothing that was sent"}
+
+
 def _delivered(s: SyncReport) -> list[str]:
     assert s.delivery is not None
     d = s.delivery
@@ -175,7 +179,7 @@ def _delivered(s: SyncReport) -> list[str]:
         if [status for status, _ in seen] == ["confirmed"] and seen[0][1] == d.delivered:
             parts.append("all confirmed")
         else:
-            parts += [f"{n:,} {status}" for status, n in seen]
+            parts += [f"{n:,} {SEEN.get(status, status)}" for status, n in seen]
     return parts
 
 

@@ -57,6 +57,7 @@ def target_of(ws: Workspace, b: BoundSync) -> Target | None:
         diffing.vouched_until(b, ws.warehouse),
         b.stream.lag,
         volumes.among,
+        tuple((f.field.name, f.label) for f in b.fields if f.now is None and f"{f.field.name}.at" in state),
     )
 
 

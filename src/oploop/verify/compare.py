@@ -27,6 +27,14 @@ def here(f: Watched) -> str:
     return f"COALESCE(s.{quote(f.name + '.at')} = s.acked_at, FALSE)"
 
 
+def unshown(target: Target) -> str:
+    """Whether the app shows nothing of what the record's last change sent, so that no look can confirm it."""
+    sent = [f"COALESCE(s.{quote(name + '.at')} = s.acked_at, FALSE)" for name, _ in target.unshown]
+    if not sent:
+        return "FALSE"
+    return f"(({' OR '.join(sent)}) AND NOT ({' OR '.join(here(f) for f in target.fields) or 'FALSE'}))"
+
+
 def unlike(i: int, f: Watched, part: str) -> str:
     """Whether the app holds something else than was `sent`, or than it `stored`."""
     was = stored(f.name) if part == "stored" else f"s.{quote(f'{f.name}.{part}')}"
@@ -57,12 +65,12 @@ def before(f: Watched) -> str:
 def noted(f: Watched, side: str) -> str:
     """A field's value in the ledger's row `l`: `before` or `after` the change, in the field's type."""
     if f.type in (FieldType.LIST, FieldType.JSON):
-        return f"NULLIF(CAST(json_extract(CAST(l.{side} AS JSON), {pointer(f)}) AS VARCHAR), 'null')"
-    return f"TRY_CAST((CAST(l.{side} AS JSON) ->> {pointer(f)}) AS {f.sql_type})"
+        return f"NULLIF(CAST(json_extract(CAST(l.{side} AS JSON), {pointer(f.label)}) AS VARCHAR), 'null')"
+    return f"TRY_CAST((CAST(l.{side} AS JSON) ->> {pointer(f.label)}) AS {f.sql_type})"
 
 
-def pointer(f: Watched) -> str:
-    return literal("/" + f.label.replace("~", "~0").replace("/", "~1"))
+def pointer(label: str) -> str:
+    return literal("/" + label.replace("~", "~0").replace("/", "~1"))
 
 
 def unlike_noted(i: int, f: Watched) -> str:
@@ -71,9 +79,9 @@ def unlike_noted(i: int, f: Watched) -> str:
     return f"{now} IS DISTINCT FROM {then}"
 
 
-def sent_in(f: Watched) -> str:
+def sent_in(label: str) -> str:
     """Whether the change `l` sent the field."""
-    return f"json_exists(CAST(l.after AS JSON), {pointer(f)})"
+    return f"json_exists(CAST(l.after AS JSON), {pointer(label)})"
 
 
 def by_the_app(i: int, f: Watched) -> str:

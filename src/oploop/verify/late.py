@@ -102,7 +102,10 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
     Otherwise the app's value would pass for a person's edit, and be left alone for ever once the model goes back.
     """
     nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
-    held = " AND ".join(f"(NOT {sent_in(f)} OR NOT ({unlike_noted(i, f)}))" for i, f in enumerate(target.fields))
+    held = " AND ".join(
+        [f"(NOT {sent_in(f.label)} OR NOT ({unlike_noted(i, f)}))" for i, f in enumerate(target.fields)]
+        + [f"NOT {sent_in(label)}" for _, label in target.unshown]  # nobody can see whether that arrived
+    )
     own = literal(target.sync)
     unsure = f"(SELECT * FROM ({MAYBE_UNKNOWN}) AS o WHERE status = 'unknown')"
     warehouse.execute(
@@ -122,7 +125,7 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
     for i, f in enumerate(target.fields):
         for part, value in (("sent", f"l.n{i}"), ("stored", f"l.n{i}"), ("at", "l.sent_at")):
             column = quote(f"{f.name}.{part}")
-            sets.append(f"{column} = CASE WHEN {sent_in(f)} THEN {value} ELSE s.{column} END")
+            sets.append(f"{column} = CASE WHEN {sent_in(f.label)} THEN {value} ELSE s.{column} END")
     with warehouse.transaction():
         warehouse.execute(
             "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, 'confirmed', NULL, NULL, rid, NULL, "

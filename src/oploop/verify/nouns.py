@@ -42,7 +42,8 @@ def _in_log(_: Warehouse, wanted: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is looked at: one sync's records in one object of an app. `vouched` and `lag`: see `activate.sql.Known`; `among`: how
-    the ledger is asked where it is large (`activate.volumes.among`)."""
+    the ledger is asked where it is large (`activate.volumes.among`); `unshown`: (name, label) of the fields that the app does not
+    show."""
 
     sync: str
     app: str
@@ -54,11 +55,13 @@ class Target:
     vouched: datetime | None
     lag: float = 0.0
     among: Among = _in_log
+    unshown: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
 class ReadBack:
-    """Counts by status over the records that the sync's last delivery touched; `waiting`: no read has shown them yet."""
+    """Counts by status over the records that the sync's last delivery touched; `waiting`: no read has shown them yet. `sent`: a
+    read has shown the record, and the app shows nothing of what was sent."""
 
     sync: str
     run_id: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from oploop.verify import marks
-from oploop.verify.compare import alike, before, by_the_app, here, seen, stored, unlike
+from oploop.verify.compare import alike, before, by_the_app, here, seen, stored, unlike, unshown
 from oploop.verify.nouns import Target, Unmeant, Watched
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
@@ -80,7 +80,8 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
     return (
         f"SELECT s.remote_id, s.sync, {logged} AS log_sync, s.run_id, s.number, s.settled_at IS NOT NULL AS settled, "
         f"{gone} AS gone, {changed} AS changed, {altered} AS altered, {'FALSE' if within_run else person} AS person, "
-        f"{'TRUE' if within_run else 'x.number IS NOT NULL'} AS asked, ({' OR '.join(news) or 'FALSE'}) AS news"
+        f"{'TRUE' if within_run else 'x.number IS NOT NULL'} AS asked, ({' OR '.join(news) or 'FALSE'}) AS news, "
+        f"{unshown(target)} AS unshown"
         f"{''.join(f', {c}' for c in each)} FROM {state} s "
         f"{'LEFT JOIN' if absence_tells else 'JOIN'} ({app}) a ON a.rid = s.remote_id "
         "LEFT JOIN (SELECT DISTINCT run_id, sync, number FROM oploop.change_outcomes WHERE status IN ('drifted', 'gone', 'ignored')) x "
@@ -115,16 +116,18 @@ def _looked(target: Target, *, within_run: bool) -> str:
 
     A record that nobody looked at before has what its delivery left, `sent`, unless the ledger has more of it.
     """
-    first = "WHEN j.person THEN 'drifted' WHEN j.altered THEN 'altered' ELSE 'confirmed'"
+    as_meant = "CASE WHEN j.unshown THEN 'sent' ELSE 'confirmed' END"
+    first = f"WHEN j.person THEN 'drifted' WHEN j.altered THEN 'altered' ELSE {as_meant}"
     if within_run:  # nobody else has had the time: a difference is the app's own doing
         touched = " OR ".join(
             f"COALESCE(j.h{i} AND (j.y{i} OR j.n{i} IS DISTINCT FROM {before(f)}), FALSE)"
             for i, f in enumerate(target.fields)
         )
-        first = f"WHEN NOT j.altered THEN 'confirmed' WHEN {touched or 'FALSE'} THEN 'altered' ELSE 'ignored'"
+        first = f"WHEN NOT j.altered THEN {as_meant} WHEN {touched or 'FALSE'} THEN 'altered' ELSE 'ignored'"
     return (
         f"SELECT j.*, CASE WHEN j.gone THEN 'gone' WHEN NOT j.settled THEN CASE {first} END WHEN j.changed THEN 'drifted' "
-        "WHEN j.altered THEN CASE WHEN o.status = 'ignored' THEN 'ignored' ELSE 'altered' END ELSE 'confirmed' END AS status, "
+        "WHEN j.altered THEN CASE WHEN o.status = 'ignored' THEN 'ignored' ELSE 'altered' END "
+        f"ELSE {as_meant} END AS status, "
         "CASE WHEN o.number IS NOT NULL THEN o.status WHEN j.run_id IS NOT NULL THEN 'sent' END AS before_status, "
         "COALESCE(o.seq, 1) AS seq, l.key, l.after FROM oploop_shown j "
         "LEFT JOIN oploop_noted l ON l.run_id = j.run_id AND l.sync = j.log_sync AND l.number = j.number "

@@ -143,8 +143,12 @@ async def test_a_lookup_table_is_replaced_as_a_whole_when_its_rows_are_others(
         ["s0", "false", 'it\'s, "0" 🌻', "", "0.0", "2026-01-01", '["a","b"]'],
         ["s1", "true", 'it\'s, "1" 🌻', "", "0.25", "2026-01-01", '["a","b"]'],
     ]
-    second = (await turn(tmp_path)).syncs[0]
+    assert first.read_back is not None
+    assert first.read_back.counts == {"sent": 1}, "nobody can read the rows, so nothing confirms them"
+    report = await turn(tmp_path)
+    second = report.syncs[0]
     assert (second.status, len([e for e in box.log if e.method == "PUT"])) == ("nothing", 1)
+    assert [v.counts for v in report.verified] == [{"sent": 1}]
     third = (await turn(tmp_path, tables=tables.format(3))).syncs[0]
     assert third.status == "ok"
     assert [row[0] for row in box.dump("lookup_tables")[0]["rows"]] == ["id", "s0", "s1", "s2"]

@@ -13,7 +13,7 @@ from oploop.errors import FixConfig
 from oploop.project import Mode
 from oploop.records import ColumnType, FieldType, Op, Operation, Outcome, Replay, Stream
 from oploop.state import JournalStep
-from oploop.verify import Target, Watched, unmeant
+from oploop.verify import Target, Watched, read_back, unmeant
 from tests.unit.activate.engine import OBJECT, SAFE, Engine, a_field, a_sync, an_object, at
 
 LOOKUP = Operation(replay=Replay.LOOKUP, settle=100.0)
@@ -184,3 +184,25 @@ def test_what_died_long_ago_is_told_by_the_first_read_after_it_was_found(engine:
     assert engine.diff(b).counts == {"parked": 1}
     read(engine, b, 4 + 60 + 101)
     assert engine.diff(b).counts == {"create": 1}
+
+
+async def test_a_lost_update_of_what_the_app_does_not_show_is_not_taken_for_done(engine: Engine) -> None:
+    """No look can tell, so it is sent again, which does no harm."""
+    columns = {"email": "VARCHAR", "tier": "VARCHAR", "note": "VARCHAR"}
+    engine.records({"email": "VARCHAR", "tier": "VARCHAR"}, [("1", "a@x", "gold", 0, at(0), False)])
+    engine.model(columns, [("a@x", "gold", "one")])
+    b = engine.bind(a_sync("tier", "note"), an_object(TIER, a_field("note", source=None)), STREAM)
+    tier = Watched("tier", "tier", b.fields[0].now or "", "VARCHAR", FieldType.TEXT)
+    unshown = (("note", "note"),)
+    target = Target(b.name, "crm", OBJECT, engine.raw, "id", states.state_table(b), (tier,), at(100), unshown=unshown)
+    for seconds, run, note, outcome in ((4, "r1", "one", Outcome.OK), (14, "r2", "two", Outcome.UNKNOWN)):
+        engine.model(columns, [("a@x", "gold", note)])
+        plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
+        assert plan.update == 1
+        table = ledger.keep_plan(plan, engine.warehouse, run, at(seconds))
+        step = JournalStep(run, b.name, "s1", 1, 1, 1, Op.UPDATE, at(seconds), at(seconds + 1), outcome=outcome)
+        spec = ledger.spec_of(b, engine.warehouse, None)
+        folding.fold(engine.warehouse, ledger.Begun(run, spec, table, at(seconds)), [step], at(seconds + 2))
+    await read_back(target, engine.warehouse, fetch=None, now=at(101), within_run=False)
+    assert engine.warehouse.rows("SELECT status FROM oploop.changes ORDER BY run_id") == [("sent",), ("unknown",)]
+    assert engine.diff(b).counts == {"update": 1}
