@@ -16,7 +16,7 @@ from oploop.apps.columns import Columns
 from oploop.apps.postgres.catalog import PgColumn, Table
 from oploop.apps.postgres.staging import Group, comparable
 from oploop.apps.postgres.statements import Shape
-from oploop.records import Op
+from oploop.records import ColumnType, Op
 
 #: The Arrow types that each type of a staging column takes as they are.
 _AS_IS = {
@@ -52,6 +52,8 @@ def group_of(table: Table, op: Op, changes: Columns, *, conditional: bool = Fals
     partial = frozenset(v.name for v, _, mask in values if mask is not None)
     read = dict(changes.chunk.guards) if conditional else {}
     guards = comparable(table, (v.name for v, _, _ in values if v.name in read))
+    if any(g.kind.column is ColumnType.JSON for g in guards):
+        return None
     shape = Shape(table, op, find, tuple(v for v, _, _ in values), *_ways(op, partial), guards)
     staged |= {f"c{i}": column for i, (_, column, _) in enumerate(values)}
     staged |= {f"m{i}": mask for i, (v, _, mask) in enumerate(values) if v.name in shape.partial and mask is not None}

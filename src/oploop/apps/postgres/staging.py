@@ -11,7 +11,7 @@ import orjson
 
 from oploop.apps.columns import Columns
 from oploop.apps.postgres.catalog import PgColumn, Table
-from oploop.apps.postgres.statements import Shape
+from oploop.apps.postgres.statements import AS_JSONB, UNSURE, Shape
 from oploop.errors import FixConfig
 from oploop.records import Change, ColumnType, Op
 
@@ -83,9 +83,24 @@ def _column(table: Table, name: str) -> PgColumn:
 
 
 def comparable(table: Table, names: Iterable[str]) -> tuple[PgColumn, ...]:
-    """Of columns those whose value, as it was read, can be held against what stands there: no arrays, no JSON."""
+    """Of columns those whose value, as it was read, can be held against what stands there: no composites, no arrays whose text
+    depends on settings, no `json`, whose text may be none of `jsonb`."""
     columns = (table.by_name[n] for n in dict.fromkeys(names) if n in table.by_name)
-    return tuple(c for c in columns if not c.kind.array and c.kind.column is not ColumnType.JSON)
+    return tuple(c for c in columns if c.kind.column is not ColumnType.JSON or c.type.name in AS_JSONB)
+
+
+def _guard(column: PgColumn, values: list[Any]) -> list[Any]:
+    """What a column must still hold, as it is staged. JSON with a fraction may have lost digits on its way: it is not held against
+    anything."""
+    if column.kind.column is not ColumnType.JSON:
+        return _staged(column, values)
+    return [None if v is None else UNSURE if _fractions(v) else orjson.dumps(v).decode() for v in values]
+
+
+def _fractions(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_fractions, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float)
 
 
 def _changing(table: Table, op: Op, changes: Sequence[Change], conditional: bool) -> Shape:
@@ -124,7 +139,7 @@ def _stage(shape: Shape, changes: Sequence[Change]) -> Group:
         name = v.name
         columns.append(_staged(v, [c.fields.get(name) for c in changes]))
     columns += [[v.name in c.fields for c in changes] for v in shape.values if v.name in shape.partial]
-    columns += [_staged(g, [c.as_read.get(g.name) for c in changes]) for g in shape.guards]
+    columns += [_guard(g, [c.as_read.get(g.name) for c in changes]) for g in shape.guards]
     bad = dict.fromkeys(sorted(set().union(*map(_with_zero, columns))), ZERO)
     rows: Iterable[tuple[Any, ...]] = zip(*columns, strict=True)
     if not bad:

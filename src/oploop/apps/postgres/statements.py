@@ -12,13 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from oploop.apps.postgres.catalog import PgColumn, Table
-from oploop.records import Op
+from oploop.records import ColumnType, Op
 
 STAGE = "pg_temp.oploop_stage"
 DONE = "pg_temp.oploop_done"
 BAD = "pg_temp.oploop_bad"
 #: In place of an id: the row is there, and not as it was read.
 THERE = "there"
+
+#: Types whose values are compared as jsonb: whatever the settings, what is read of them is what `to_jsonb` makes of them.
+AS_JSONB = frozenset(("jsonb", "_text", "_varchar", "_int2", "_int4", "_int8", "_bool", "_uuid"))
+#: In place of what a column must still hold: nobody can tell by what was read.
+UNSURE = "#"
 
 #: Rows that are tried at once where some of a batch are bad, before each is tried alone.
 CHUNK = 100
@@ -58,6 +63,9 @@ class Shape:
         tests = []
         for i, g in enumerate(self.guards):
             test = f"{g.kind.read.format(f't.{g.sql}')} IS NOT DISTINCT FROM s.g{i}"
+            if g.kind.column is ColumnType.JSON:
+                now, then = f"NULLIF(to_jsonb(t.{g.sql}), 'null')", f"NULLIF(s.g{i}, '{UNSURE}')::jsonb"
+                test = f"(s.g{i} IS NOT DISTINCT FROM '{UNSURE}' OR {now} IS NOT DISTINCT FROM {then})"
             tests.append(f"(NOT s.m{at[g.name]} OR {test})" if g.name in self.partial else test)
         return " AND ".join(tests) or "true"
 

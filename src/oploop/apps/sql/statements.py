@@ -35,10 +35,9 @@ class Group:
 
     @property
     def guards(self) -> list[SqlColumn]:
-        """The columns that are looked at before the update: no JSON, of which there is no one text."""
+        """The columns that are looked at before the update."""
         names = dict.fromkeys(n for held in self.held.values() for n in held)
-        columns = (self.table.by_name[n] for n in names if n in self.table.by_name)
-        return [c for c in columns if c.kind.column is not ColumnType.JSON]
+        return [self.table.by_name[n] for n in names if n in self.table.by_name]
 
     def stage_columns(self) -> list[tuple[str, SqlColumn | str]]:
         columns: list[tuple[str, SqlColumn | str]] = [("n", "BIGINT")]

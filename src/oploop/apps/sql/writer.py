@@ -193,6 +193,9 @@ class _Work:
         self._run(self._sql.present(guards))
         rows = self._cursor.fetchall()
         now = as_read(self._group.table, [row[1:] for row in rows], guards)
+        for c in guards:
+            if c.kind.column is ColumnType.JSON:  # by what it says, as there is no one text of it
+                now[c.name] = [None if v is None else orjson.loads(v) for v in now[c.name]]
         held = self._group.held
         changed = [
             n
