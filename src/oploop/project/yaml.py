@@ -2,6 +2,9 @@
 
 Scalars are read strictly: only `true`, `false`, `null`, `~` and numbers as JSON writes them are no text. So `no` is a
 word, `12:30` and `2025-01-01` are text, and `007` keeps its zeros.
+
+Two parsers: libyaml, which is there in no time, for plain files without a mistake; for all others ruamel.yaml, which takes
+a tenth of a second to load, knows YAML 1.2 to the letter, and says best what is wrong.
 """
 
 from __future__ import annotations
@@ -10,29 +13,26 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import (
-    AliasEvent,
-    DocumentEndEvent,
-    DocumentStartEvent,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-    StreamStartEvent,
-)
+import yaml
+from yaml import events as quick_events
 
 from oploop.errors import FixConfig, Place
+
+if TYPE_CHECKING:
+    from ruamel.yaml.error import MarkedYAMLError
 
 MAX_DEPTH = 60
 MAX_NODES = 200_000  #: anchors count each time they are used, so that a small file cannot grow without bound
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,37})")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+#: What the two parsers may take differently, being of YAML 1.1 and 1.2: characters other than these, anchors, `? `, block texts.
+_APART = re.compile(
+    r"[^\n -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\U00010000-\U0010ffff]|&|\?(?=[\s,}\]]|$)|[|>][-+0-9]*\s*(?:#[^\n]*)?$",
+    re.MULTILINE,
+)
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")  #: escapes can write them, but no file, database or app takes them
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -140,10 +140,22 @@ def kind(value: Any) -> str:
 
 
 def _load(text: str, shown: str) -> Any:
+    mask = _Mask(text)
+    if not _APART.search(text) and yaml.__with_libyaml__:
+        try:
+            events = yaml.parse(mask.masked, Loader=yaml.CSafeLoader)
+            return _Builder(events, quick_events, shown, text, mask).document()
+        except (FixConfig, yaml.YAMLError, ValueError, OverflowError, RecursionError):
+            pass  # the other parser says what is wrong, and whether anything is
+    return _load_strictly(text, shown, mask)
+
+
+def _load_strictly(text: str, shown: str, mask: _Mask) -> Any:
+    from ruamel.yaml import YAML, events
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
     try:
-        mask = _Mask(text)
-        events = YAML(typ="safe", pure=True).parse(mask.masked)
-        return _Builder(events, shown, text, mask).document()
+        return _Builder(YAML(typ="safe", pure=True).parse(mask.masked), events, shown, text, mask).document()
     except FixConfig:
         raise
     except MarkedYAMLError as e:
@@ -168,10 +180,10 @@ class _Mask:
 
 
 class _Builder:
-    """Builds Blocks and Items from the parser's events."""
+    """Builds Blocks and Items from a parser's events. `kinds`: the module that has their classes."""
 
-    def __init__(self, events: Iterator[Any], shown: str, text: str, mask: _Mask) -> None:
-        self.events, self.shown, self.text, self.mask = events, shown, text, mask
+    def __init__(self, events: Iterator[Any], kinds: Any, shown: str, text: str, mask: _Mask) -> None:
+        self.events, self.kinds, self.shown, self.text, self.mask = events, kinds, shown, text, mask
         self.anchors: dict[str, tuple[Any, int]] = {}
         self.nodes = 0
 
@@ -179,12 +191,12 @@ class _Builder:
         value = None
         seen = False
         for event in self.events:
-            if isinstance(event, DocumentStartEvent):
+            if isinstance(event, self.kinds.DocumentStartEvent):
                 if seen:
                     raise self.wrong(event, "a second document begins", "remove the `---` line, or split the file")
                 seen = True
                 value = self.value(next(self.events), 0)
-            elif not isinstance(event, (StreamStartEvent, DocumentEndEvent)):
+            elif not isinstance(event, (self.kinds.StreamStartEvent, self.kinds.DocumentEndEvent)):
                 break
         return value
 
@@ -204,7 +216,7 @@ class _Builder:
         self.nodes += 1
         if depth > MAX_DEPTH:
             raise self.wrong(event, f"nested more than {MAX_DEPTH} deep", "flatten it")
-        if isinstance(event, AliasEvent):
+        if isinstance(event, self.kinds.AliasEvent):
             value = self.alias(event)
         else:
             if event.tag is not None:
@@ -216,21 +228,21 @@ class _Builder:
             value = self.made(event, depth)
         if self.nodes > MAX_NODES:
             raise self.wrong(event, f"more than {MAX_NODES:,} values", "use fewer anchors, or split the file")
-        if getattr(event, "anchor", None) and not isinstance(event, AliasEvent):
+        if getattr(event, "anchor", None) and not isinstance(event, self.kinds.AliasEvent):
             self.anchors[event.anchor] = (value, self.nodes - before)
         return value
 
     def made(self, event: Any, depth: int) -> Any:
-        if isinstance(event, ScalarEvent):
+        if isinstance(event, self.kinds.ScalarEvent):
             written = self.mask.off(event.value)
             if _NO_TEXT.search(written):
                 raise self.wrong(event, "a text holds a character that UTF-8 has not, or NUL", "remove that escape")
-            return scalar(written) if event.style is None else written
-        if isinstance(event, MappingStartEvent):
+            return written if event.style else scalar(written)
+        if isinstance(event, self.kinds.MappingStartEvent):
             return self.block(event, depth)
-        assert isinstance(event, SequenceStartEvent)
+        assert isinstance(event, self.kinds.SequenceStartEvent)
         items = Items(self.place(event))
-        while not isinstance(child := next(self.events), SequenceEndEvent):
+        while not isinstance(child := next(self.events), self.kinds.SequenceEndEvent):
             items.append(self.value(child, depth + 1))
             items.places.append(self.place(child))
         return items
@@ -245,7 +257,7 @@ class _Builder:
 
     def block(self, start: Any, depth: int) -> Block:
         block = Block(self.place(start))
-        while not isinstance(event := next(self.events), MappingEndEvent):
+        while not isinstance(event := next(self.events), self.kinds.MappingEndEvent):
             key = self.key(event)
             if key in block:
                 first = block.places[key].line
@@ -255,13 +267,13 @@ class _Builder:
         return block
 
     def key(self, event: Any) -> str:
-        if isinstance(event, ScalarEvent) and event.tag is None:
-            if event.value == "<<" and event.style is None:
+        if isinstance(event, self.kinds.ScalarEvent) and event.tag is None:
+            if event.value == "<<" and not event.style:
                 raise self.wrong(event, "merge keys (<<) are not part of YAML 1.2", "write the keys out")
             return self.mask.off(str(event.value))
-        if isinstance(event, AliasEvent):
+        if isinstance(event, self.kinds.AliasEvent):
             raise self.wrong(event, "a key starts with *", "quote the key")
-        if isinstance(event, ScalarEvent):
+        if isinstance(event, self.kinds.ScalarEvent):
             raise self.wrong(event, "a key starts with !", "quote the key")
         if "{{" in self.line(event):
             mend = quote_mend(self.text, self.place(event), "{{ in front")

@@ -323,7 +323,7 @@ def test_what_importing_loads() -> None:
     """pydantic, the SQL parser and the apps cost more than all the rest; reading a project needs none of them."""
     code = (
         "import sys, oploop.project; "
-        "print([m for m in ('pydantic', 'sqlglot', 'duckdb', 'sqlmesh', 'dlt', 'oploop.apps') if m in sys.modules])"
+        "print([m for m in ('pydantic', 'sqlglot', 'duckdb', 'sqlmesh', 'dlt', 'ruamel.yaml', 'oploop.apps') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.strip() == "[]"
