@@ -203,6 +203,18 @@ async def test_many_records_go_as_a_job_within_the_estimate(box: SalesforceSandb
     assert (again.delivery.delivered, again.delivery.calls, jobs(box)) == (5, 1, ["POST"])
 
 
+@pytest.mark.parametrize(("count", "calls", "made"), [(2_000, 10, []), (2_001, 8, ["POST"])])
+async def test_the_first_record_over_two_thousand_makes_it_a_job(
+    box: SalesforceSandbox, tmp_path: Path, count: int, calls: int, made: list[str]
+) -> None:
+    done = (await people(tmp_path, count)).syncs[0]
+    assert done.plan is not None
+    assert done.delivery is not None
+    assert (done.delivery.delivered, jobs(box)) == (count, made)
+    assert done.plan.estimate.calls == calls
+    assert len(box.dump("Contact")) == count
+
+
 class Died(BaseException):
     """The process is no more."""
 

@@ -97,6 +97,21 @@ async def test_an_external_id_of_several_records_is_refused(make: Make, box: Sal
     assert (receipts[0].error or "").startswith("DUPLICATE_EXTERNAL_ID: Legacy_Key__c: more than one record found")
 
 
+@pytest.mark.parametrize("count", [1, 200, 201])
+async def test_a_list_of_which_each_external_id_is_of_several_records_changes_none(
+    make: Make, box: SalesforceSandbox, count: int
+) -> None:
+    """One, a full call, and a job."""
+    box.load("Account", [{"Name": "theirs", "Legacy_Key__c": f"x{i}"} for i in range(count) for _ in range(2)])
+    records = [{"Legacy_Key__c": f"x{i}", "Name": "ours"} for i in range(count)]
+    receipts = await send(make(), step(Op.UPSERT, records, key="Legacy_Key__c"))
+    assert {r.outcome for r in receipts} == {Outcome.REJECTED}
+    assert all((r.error or "").startswith("DUPLICATE_EXTERNAL_ID: ") for r in receipts)
+    assert bool(box.jobs.jobs) is (count > 200)
+    assert {r["Name"] for r in box.dump("Account")} == {"theirs"}
+    assert len(box.dump("Account")) == 2 * count
+
+
 async def test_a_key_that_stands_twice_in_a_step_goes_in_two_calls(make: Make, box: SalesforceSandbox) -> None:
     records = [{"Billing_Id__c": k, "Name": n} for k, n in (("b1", "one"), ("b2", "two"), ("B1 ", "three"))]
     receipts = await send(make(), step(Op.UPSERT, records))

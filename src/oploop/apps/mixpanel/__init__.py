@@ -21,6 +21,7 @@ class MixpanelApp(App):
     type = "mixpanel"
     title = "Mixpanel"
     limits = "60 queries an hour, 3 exports a second (`queries_per_hour`, `exports_per_second`)"
+    learns = "the profiles of the groups that the block names"
     Config = MixpanelConfig
     streams = streams_of({})
     objects = objects_of({})
