@@ -80,6 +80,15 @@ def _is_secret_type(annotation: Any) -> bool:
     return isinstance(own, type) and issubclass(own, (Secret, SecretBytes, SecretStr))
 
 
+def may_hold(annotation: Any, kind: type) -> bool:
+    """Whether a key of this type takes such a value itself, not within another."""
+    own = get_origin(annotation) or annotation
+    if isinstance(own, type) and (issubclass(own, kind) or (kind is dict and hasattr(own, "model_fields"))):
+        return own is not bool
+    nested = own in (dict, list, tuple, set)
+    return not nested and any(may_hold(arg, kind) for arg in get_args(annotation))
+
+
 def _explained(e: ValidationError, model: type[BaseModel], block: AppBlock, used: set[str]) -> FixConfig:
     """The first of pydantic's errors in our words."""
     first = e.errors(include_url=False, include_input=False, include_context=False)[0]

@@ -37,7 +37,9 @@ class NewApp:
 
     def block(self, root: Path, secrets: Mapping[str, str]) -> AppBlock:
         """As the project's reader would give it; `secrets` are variables that no file holds yet."""
-        options = parse_yaml("\n".join(f"{k}: {_scalar(v)}" for k, v in self.settings.items()) or "{}", FILE)
+        options = parse_yaml(
+            "\n".join(f"{k}: {_scalar(v)}" for k, v in self.settings.items()) or "{}", f"app {self.name}"
+        )
         variables = Variables(root, {**os.environ, **secrets})
         place = Place(f"app {self.name}")
         for key in options:
@@ -47,8 +49,8 @@ class NewApp:
 
 def _scalar(value: Any) -> str:
     text = str(value)
-    if isinstance(value, (bool, int, float)):
-        return json.dumps(value)
+    if isinstance(value, (bool, int, float, dict, list)):  # maps and lists on one line, as JSON, which YAML reads
+        return json.dumps(value, ensure_ascii=False)
     safe = _PLAIN.fullmatch(text) and not text.endswith(":") and isinstance(parse_yaml(f"a: {text}", FILE)["a"], str)
     return text if safe or re.fullmatch(r"\$\{\w+\}", text) else json.dumps(text, ensure_ascii=False)
 

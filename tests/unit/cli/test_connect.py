@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oploop.apps.sheets.sandbox import SheetsSandbox
 from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.apps.zendesk.sandbox import ZendeskSandbox
 from oploop.errors import FixConfig
@@ -67,6 +68,32 @@ def test_line_ends_stay_as_they_are(fresh: Path) -> None:
     assert done.code == 0, done.err
     block = b"apps:\r\n  segment:\r\n    logs: ./logs\r\n"
     assert (fresh / "oploop.yml").read_bytes() == text.replace(b"apps:\r\n", block)
+
+
+def test_keys_that_hold_maps_are_given_on_one_line(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sheet = "{spreadsheet: 1oploopSandboxSpreadsheet, sheet: Targets, key: Account, columns: {Account: text}}"
+    with SheetsSandbox().running() as url:
+        monkeypatch.setenv("SHEETS_KEY", SheetsSandbox.default_config(url)["key"])
+        monkeypatch.setenv("OTHER_KEY", SheetsSandbox.default_config(url)["key"])
+        given_settings = ("--set", f"base_url={url}", "--set", f"sheets={{targets: {sheet}}}", "--read", "targets")
+        done = run("connect", "sheets", *given_settings, folder=fresh)
+        assert done.code == 0, done.err
+        assert "streams: targets" in done.out
+        assert run("doctor", folder=fresh).code == 0
+    block = load_project(fresh).apps["sheets"]
+    assert block.options["sheets"]["targets"]["columns"] == {"Account": "text"}
+    assert block.options["key"] == "${SHEETS_KEY}"
+    (fresh / "drop").mkdir()
+    files = ("--set", "url=drop", "--set", 'streams={people: {files: "*.csv", key: [id]}}')
+    assert run("connect", "files", *files, folder=fresh).code == 0
+    for wrong, says in (
+        ("sheets={targets: ", "--set:1: a bracket is not closed"),
+        ("sheets={targets: {sheet: x}}", "add `spreadsheet: ...`"),
+        ('key={"private_key": "x"}', "key is a secret, and a command line is no place for one"),
+    ):
+        done = run("connect", "sheets", "--as", "other", "--set", wrong, folder=fresh)
+        assert (done.code, says in done.err) == (2, True), done.err
+    assert "other" not in load_project(fresh).apps
 
 
 def test_wrong_credentials_write_nothing(fresh: Path, zendesk: ZendeskSandbox) -> None:

@@ -23,6 +23,7 @@ class MixpanelApp(App):
     limits = "60 queries an hour, 3 exports a second (`queries_per_hour`, `exports_per_second`)"
     learns = "the profiles of the groups that the block names"
     Config = MixpanelConfig
+    asks = ("project_id", "service_account", "secret", "token")
     streams = streams_of({})
     objects = objects_of({})
 

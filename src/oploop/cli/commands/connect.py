@@ -78,7 +78,7 @@ def command(
 def _settings(root: Path, cls: type[App], name: str, given: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     """The block's keys, and the secrets that no variable holds yet."""
     from oploop.errors import FixConfig, did_you_mean
-    from oploop.project.block import is_secret
+    from oploop.project.block import is_secret, secret_paths, value_at
     from oploop.project.secrets import Variables, variable_name
 
     fields = {i.alias or n: i for n, i in cls.Config.model_fields.items()}
@@ -89,10 +89,11 @@ def _settings(root: Path, cls: type[App], name: str, given: tuple[str, ...]) -> 
             raise FixConfig(f"--set {pair!r} is no KEY=VALUE", mend="write --set subdomain=acme")
         if key not in fields:
             raise FixConfig(f"{cls.type} has no key {key!r}", mend=did_you_mean(key, fields))
-        if is_secret(fields[key]) and "${" not in value:
+        settings[key] = _typed(value, fields[key])
+        found = secret_paths(cls.Config, {key: settings[key]})
+        if any("${" not in value_at(settings, path) for path in found):
             mend = f"leave it out to be asked, or write --set '{key}=${{{variable_name(name, key)}}}'"
             raise FixConfig(f"{key} is a secret, and a command line is no place for one", mend=mend)
-        settings[key] = _typed(value, fields[key])
     secrets: dict[str, str] = {}
     variables = Variables(root)
     for key in (k for k in asked(cls) if k not in settings):
@@ -121,8 +122,16 @@ def _told_how(e: FixConfig, cls: type[App], name: str, settings: dict[str, Any])
     return e
 
 
-def _typed(value: str, info: Any) -> str | int:
-    return int(value) if value.isdigit() and "int" in str(info.annotation) else value
+def _typed(value: str, info: Any) -> Any:
+    """A value as it is to stand in the file: a number where one is asked for; a map or a list as YAML writes them on one line."""
+    from oploop.project.block import may_hold
+    from oploop.project.yaml import parse_yaml
+
+    if value.isdigit() and may_hold(info.annotation, int):
+        return int(value)
+    if value[:1] in ("{", "[") and (may_hold(info.annotation, dict) or may_hold(info.annotation, list)):
+        return parse_yaml(f"value: {value}", "--set")["value"]
+    return value
 
 
 def asked(cls: type[App]) -> list[str]:
