@@ -328,6 +328,9 @@ def _models(inner: Block | None, block: Block, root: Path, variables: Variables)
         return ModelsBlock(Engine.SQLMESH, root)
     taken = take(inner, MODELS_KEYS, "models")
     engine = taken.get("engine", Engine.SQLMESH)
+    if engine is Engine.DBT:  # here, and not only when it builds: a run would read all apps first
+        mend = "let dbt build them, and say engine: none; oploop init --from-dbt MANIFEST takes them up"
+        raise FixConfig("models.engine: oploop does not run dbt yet", mend=mend, place=inner.places["engine"])
     place = inner.places.get("project", block.places["models"])
     path = _path(root, variables.fill(taken.get("project", "."), place))
     if engine is not Engine.NONE and not os.path.isdir(path):

@@ -215,7 +215,7 @@ def test_words_and_times_are_text(write: Write) -> None:
 
 
 def test_models_in_another_folder(write: Write) -> None:
-    root = write("name: a\nmodels: {engine: dbt, project: ${WHERE}}\n")
+    root = write("name: a\nmodels: {engine: sqlmesh, project: ${WHERE}}\n")
     (root / "dbt").mkdir()
     assert load_project(root, {"WHERE": "./dbt"}).models.path == root / "dbt"
 
