@@ -155,6 +155,11 @@ class WireTrace(Protocol):
     def over(self, sender: Any, runtime: Runtime) -> Any: ...
 
 
+async def others_first() -> None:
+    """Let go on what else is ready: what has come from the network, first of all. No time passes."""
+    await asyncio.sleep(0)
+
+
 @dataclass(frozen=True, slots=True)
 class HttpWay:
     """How an account's requests go out. `proxy`: its address, in place of the environment's; `ca`: a file of authorities that

@@ -6,7 +6,7 @@ later value can disagree with a type that was guessed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
@@ -21,6 +21,7 @@ from msgspec.json import Encoder
 from oploop.apps.jsonrows import Columns, Records, without
 from oploop.apps.jsonrows import written as record_text
 from oploop.apps.jsonvalues import parsed, written
+from oploop.apps.paging import at_once
 from oploop.errors import FixData
 from oploop.lean import arrow_alone
 from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
@@ -47,6 +48,9 @@ Of: TypeAlias = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
 #: Writes texts as lines, in half the time that joining them takes; none of them has a line break of its own.
 _TEXTS, NEWLINE = Encoder(), 10
 
+#: Columns that are made in one turn.
+TURN = 2
+
 #: Arrow field metadata that marks a text column as JSON for the warehouse.
 JSON_MARK = {b"oploop": b"json"}
 
@@ -65,7 +69,7 @@ def column_field(name: str, kind: ColumnType) -> pa.Field:
     return pa.field(name, ARROW_TYPES[kind], metadata=JSON_MARK if kind is ColumnType.JSON else None)
 
 
-def table_from_records(
+def records_in_turns(
     stream: Stream,
     records: Sequence[dict[str, Any]],
     *,
@@ -75,10 +79,10 @@ def table_from_records(
     exclude: Iterable[str] = (),
     texts: bool = False,
     raw: Sequence[bytes] | None = None,
-) -> pa.Table:
-    """A Batch's table from records, parsed ones or (quicker) as they stand in answers (`jsonrows.Records`). `texts`: the API
-    writes all values as text, and an empty one for none; `raw`: the records as the app sent them (JSON, less excluded
-    fields), where they are not of the columns' form.
+) -> Generator[None, None, pa.Table]:
+    """A Batch's table from records, parsed ones or (quicker) as they stand in answers (`jsonrows.Records`), in turns (see
+    `paging.meanwhile`). `texts`: the API writes all values as text, and an empty one for none; `raw`: the records as the app sent
+    them (JSON, less excluded fields), where they are not of the columns' form.
 
     `versions`: microseconds since 1970, one for all or one a record. `deleted`: which records are gone (none by default).
     Either may be a function of the table of all the stream's columns, where they tell it.
@@ -89,18 +93,18 @@ def table_from_records(
     if isinstance(records, Records):
         if raw is None:
             raw = without(records, hidden) if hidden else records.texts
-        values = None if texts else Columns.cached(tuple(stream.columns.items())).of(records)
+        values = None if texts else (yield from Columns.cached(tuple(stream.columns.items())).in_turns(records))
         if values is not None:
-            return table_from_columns(stream, values, raw=raw, versions=versions, deleted=deleted, **more)
-    parsed = list(records)
-    columns = {name: _values(parsed, name) for name in set[str](stream.columns).union(*parsed)}
+            return (yield from columns_in_turns(stream, values, raw=raw, versions=versions, deleted=deleted, **more))
+    found = list(records)
+    columns = {name: _values(found, name) for name in set[str](stream.columns).union(*found)}
     if raw is None:
-        shown = [{k: v for k, v in r.items() if k not in hidden} for r in parsed] if hidden else parsed
+        shown = [{k: v for k, v in r.items() if k not in hidden} for r in found] if hidden else found
         raw = list(map(record_text, shown))
-    return table_from_columns(stream, columns, raw=raw, versions=versions, deleted=deleted, **more)
+    return (yield from columns_in_turns(stream, columns, raw=raw, versions=versions, deleted=deleted, **more))
 
 
-def table_from_columns(
+def columns_in_turns(
     stream: Stream,
     values: Mapping[str, Sequence[Any]],
     *,
@@ -110,7 +114,7 @@ def table_from_columns(
     deleted: Sequence[bool] | Of | None = None,
     exclude: Iterable[str] = (),
     texts: bool = False,
-) -> pa.Table:
+) -> Generator[None, None, pa.Table]:
     """The same from the values of each field, parsed ones, or JSON texts (`msgspec.Raw`). `raw`: the records' JSON, as bytes."""
     n, hidden = len(raw), set(exclude)
     told = callable(versions) or callable(deleted)  # by columns, those too that are left out in the end
@@ -118,10 +122,11 @@ def table_from_columns(
     # fields that the stream does not declare; those that are called like our own columns stand in _raw only
     for name in sorted(values.keys() - kinds.keys() - hidden - set(META_COLUMNS)):
         kinds[name] = ColumnType.JSON
-    columns = [
-        convert(values[name], kind, texts=texts) if name in values else pa.nulls(n, ARROW_TYPES[kind])
-        for name, kind in kinds.items()
-    ]
+    columns = []
+    for at, (name, kind) in enumerate(kinds.items(), 1):
+        columns.append(convert(values[name], kind, texts=texts) if name in values else pa.nulls(n, ARROW_TYPES[kind]))
+        if at % TURN == 0:
+            yield
     whole = pa.Table.from_arrays(columns, schema=_schema(tuple(kinds.items()))) if told else None
     ours = [
         _joined(raw),
@@ -132,6 +137,10 @@ def table_from_columns(
     shown = [(column, named) for column, named in zip(columns, kinds.items(), strict=True) if named[0] not in hidden]
     schema = _schema(tuple(named for _, named in shown), ours=True)
     return pa.Table.from_arrays([column for column, _ in shown] + ours, schema=schema)
+
+
+table_from_records = at_once(records_in_turns)
+table_from_columns = at_once(columns_in_turns)
 
 
 @lru_cache(256)
@@ -251,7 +260,11 @@ def _convert(values: Sequence[Any], kind: ColumnType) -> pa.Array:
         case ColumnType.INTEGER:
             return pc.cast(_numbers(values), pa.int64())
         case ColumnType.NUMBER:
-            return pc.cast(_numbers(values), pa.float64(), safe=False)
+            try:
+                found = _numbers(values)
+            except OverflowError:  # whole ones beyond 64 bits
+                found = _numbers([float(v) if type(v) is int else v for v in values])
+            return pc.cast(found, pa.float64(), safe=False)
         case ColumnType.TIMESTAMP:
             return _timestamps(values)
         case ColumnType.DATE:
@@ -322,9 +335,11 @@ __all__ = [
     "TIMESTAMP",
     "Of",
     "column_field",
+    "columns_in_turns",
     "convert",
     "empty_table",
     "instants",
+    "records_in_turns",
     "table_from_columns",
     "table_from_records",
     "with_meta",

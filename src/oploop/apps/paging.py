@@ -2,7 +2,7 @@
 
     async with ahead(self._pages(...)) as pages:      # a generator that waits for the network, and does little else
         async for page in pages:
-            yield Batch(..., table_from_records(...), page.cursor)
+            yield Batch(..., await meanwhile(records_in_turns(...)), page.cursor)
 
 The pages come in order, each with the place that a read goes on from after it; so a cursor never passes the rows before
 it, whatever has been asked for meanwhile.
@@ -11,13 +11,18 @@ it, whatever has been asked for meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from oploop.runtime import others_first
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 MOST = 2  #: pages asked for, or here, that nobody has taken yet
+MOST_SMALL = 10  #: the same of pages of some 100 records, of which a batch is made together
 
 
 @asynccontextmanager
@@ -54,3 +59,31 @@ async def ahead(pages: AsyncGenerator[T], most: int = MOST) -> AsyncIterator[Asy
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await pages.aclose()
+
+
+async def meanwhile(work: Generator[None, None, T]) -> T:
+    """What the work comes to. Between two turns of it pages are taken in, and more asked for: else an app would wait for
+    us to end, as we have waited for it."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as e:
+            found: T = e.value
+            return found
+        await others_first()
+
+
+def at_once(work: Callable[P, Generator[None, None, T]]) -> Callable[P, T]:
+    """The same work without turns."""
+
+    @wraps(work)
+    def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+        turns = work(*args, **kwargs)
+        while True:
+            try:
+                next(turns)
+            except StopIteration as e:
+                found: T = e.value
+                return found
+
+    return whole

@@ -11,9 +11,12 @@ import pytest
 from pydantic import ValidationError
 
 from oploop.apps.mixpanel import MixpanelConfig, streams
+from oploop.apps.mixpanel.client import Client
 from oploop.apps.mixpanel.sandbox import MixpanelSandbox
+from oploop.apps.paging import at_once
 from oploop.apps.sandbox import Fault
 from oploop.errors import RetryLater
+from oploop.records import ReadOptions
 from oploop.runtime import Runtime
 from tests.apps.mixpanel.support import bench, rows, short
 
@@ -170,3 +173,42 @@ def test_a_region_has_hosts_of_its_own() -> None:
     assert MixpanelConfig(**block, residency="in").hosts()[1] == "https://data-in.mixpanel.com"
     with pytest.raises(ValidationError, match="no time zone"):
         MixpanelConfig(**block, timezone="Berlin/Europe")
+
+
+async def test_the_next_export_is_on_its_way_while_rows_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "FEW", 0)  # a day an export
+    async with bench(still()) as (box, app):
+        box.load("events", [event(day * 1_000 + n, day) for day in range(1, 6) for n in range(3 * streams.TURN)])
+        reading = app.read("events", None, ReadOptions(since=at(5)))
+        assert (await anext(reading)).table.num_rows == 3 * streams.TURN
+        await asyncio.sleep(0.3)
+        assert len(exports(box)) == 2, "one is ahead, and no more"
+        await reading.aclose()  # type: ignore[attr-defined]
+
+
+async def test_a_read_of_nothing_keeps_its_place() -> None:
+    async with bench(still()) as (box, app):
+        _, cursor = await rows(app, "events", {"until": "2026-06-15", "span": 8}, since=NOW + timedelta(days=3))
+        assert cursor == {"until": "2026-06-15", "span": 8}
+        assert exports(box) == []
+
+
+def app_reader() -> streams.Reader:
+    config = MixpanelConfig(**MixpanelSandbox.default_config("http://127.0.0.1:9"))
+    return streams.Reader(Client(config, still()), {}, {})
+
+
+async def test_a_number_that_no_double_holds_stops_no_read() -> None:
+    reader = app_reader()
+    lines = [
+        b'{"event":"Paid","properties":{"time":1,"$insert_id":"e%d","n":%s}}' % (n, b"9" * 30 if n else b"1e400")
+        for n in range(2)
+    ]
+    [first, second] = at_once(reader._event_table)(lines, NOW, ()).to_pylist()
+    assert (first["$insert_id"], second["$insert_id"]) == ("e0", "e1")
+    assert b'"n":1e400' in first["_raw"].encode()
+    assert f'"n":{"9" * 30}' in second["properties"]
+    [bare] = at_once(reader._event_table)(
+        [b'{"event":"Paid","properties":{"time":1,"n":%s}}' % (b"9" * 30)], NOW, ()
+    ).to_pylist()
+    assert bare["$insert_id"].startswith("oploop-")

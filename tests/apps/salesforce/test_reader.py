@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -9,8 +10,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import given
+from hypothesis import strategies as st
 
 from oploop.apps.conformance import Raw
+from oploop.apps.jsonrows import Records
+from oploop.apps.paging import at_once
+from oploop.apps.salesforce.catalog import Table
+from oploop.apps.salesforce.reader import Page, Reader
 from oploop.apps.salesforce.sandbox import SalesforceSandbox
 from oploop.apps.salesforce.sandbox_org import INTEGRATION
 from oploop.apps.sandbox import Fault
@@ -19,6 +26,7 @@ from oploop.records import Canonical, Deletes, FieldType, Op, ReadOptions
 from oploop.runtime import Runtime
 from tests.apps.salesforce.conftest import Make
 
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FULL = {
     "Name": 'Haus "Süd", Ost\nWest',
     "Health_Score__c": 41,
@@ -230,3 +238,35 @@ async def test_refresh_tokens_that_are_replaced_are_kept(make: Make, box: Salesf
 def test_blocks_that_cannot_do_are_named(make: Make, block: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make(**block)
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
+STAMPS = st.sampled_from([None, "2026-03-01T12:00:00.000+0000", "2026-03-01T12:00:00.001Z"])
+RECORDS = st.dictionaries(st.sampled_from(["Name", "Size", "Day", "New"]), SCALARS | st.lists(SCALARS, max_size=2))
+
+
+@given(st.lists(st.tuples(RECORDS, STAMPS, st.booleans(), st.booleans()), min_size=1, max_size=4), st.booleans())
+def test_records_as_texts_become_the_rows_of_parsed_ones(found: list[Any], exclude: bool) -> None:
+    kinds = {
+        "Id": "id",
+        "Name": "string",
+        "Size": "double",
+        "Day": "date",
+        "IsDeleted": "boolean",
+        "SystemModstamp": "datetime",
+    }
+    table = Table({"name": "Thing", "fields": [{"name": n, "type": k} for n, k in kinds.items()]})
+    texts = []
+    for n, (record, stamp, gone, first) in enumerate(found):
+        attributes = {"attributes": {"type": "Thing", "url": f"/x/{n}"}}
+        own = {"Id": f"{n}", **record, "IsDeleted": gone, "SystemModstamp": stamp}
+        texts.append(json.dumps({**attributes, **own} if first else {**own, **attributes}, separators=(",", ":")))
+    records = Records([t.encode("utf-8", "replace") for t in texts])
+    reader, hidden = Reader(None), frozenset({"Size"} if exclude else ())  # type: ignore[arg-type]
+    quick, newest = at_once(reader._in_turns)(table, Page(records, len(found), NOON), hidden)
+    slow = reader._rows(table, list(records), NOON, hidden)
+    assert quick.drop_columns("_raw").equals(slow.drop_columns("_raw"))
+    assert list(map(json.loads, quick["_raw"].to_pylist())) == list(map(json.loads, slow["_raw"].to_pylist()))
+    assert newest == max(stamp or "" for _, stamp, *_ in found)

@@ -203,3 +203,10 @@ def test_versions_and_deletes_may_be_told_by_columns_that_are_left_out() -> None
     assert found["_version"].to_pylist() == [5_000_000, 6_000_000]
     assert found["_deleted"].to_pylist() == [True, False]
     assert found["_raw"].to_pylist() == ['{"id":1}', '{"id":2}']
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1, 2**64, 10**20, -(2**63) - 1, 10**300])
+@pytest.mark.parametrize("beside", [[], [None], [1.5], [3]])
+def test_a_whole_number_beyond_64_bits_is_a_double_where_numbers_are(number: int, beside: list[Any]) -> None:
+    assert convert([number, *beside], ColumnType.NUMBER).to_pylist() == [float(number), *beside]
+    assert convert([number, *beside], ColumnType.INTEGER).to_pylist()[0] is None

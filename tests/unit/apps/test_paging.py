@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
-from oploop.apps.paging import ahead
+from oploop.apps.paging import ahead, at_once, meanwhile
 
 
 class Source:
@@ -68,6 +68,32 @@ async def test_the_next_page_is_asked_for_while_one_is_used() -> None:
         async for page in pages:
             await settle()
             assert source.asked >= min(3, page + 2)
+
+
+def adding(numbers: list[int], seen: list[int], source: Source) -> Generator[None, None, int]:
+    """The sum of numbers, each in a turn of its own; `seen`: the pages that had been asked for in each."""
+    total = 0
+    for number in numbers:
+        total += number
+        seen.append(source.asked)
+        yield
+    return total
+
+
+async def test_pages_are_asked_for_between_the_turns_of_work() -> None:
+    source, seen = Source(5), list[int]()
+    async with ahead(source.pages(), 3) as pages:
+        assert await anext(pages) == 0
+        assert await meanwhile(adding([1, 2, 3, 4, 5, 6, 7, 8], seen, source)) == 36
+    assert seen[0] < seen[-1] == 4
+
+
+async def test_work_without_turns_comes_to_the_same() -> None:
+    seen: list[int] = []
+    assert at_once(adding)([1, 2, 3], seen, Source(1)) == 6 == await meanwhile(adding([1, 2, 3], seen, Source(1)))
+    with pytest.raises(TypeError):
+        await meanwhile(adding(["x"], seen, Source(1)))  # type: ignore[list-item]
+    assert await meanwhile(adding([], seen, Source(1))) == 0
 
 
 async def test_an_error_comes_after_the_pages_before_it() -> None:

@@ -12,19 +12,20 @@ Sources: developers.hubspot.com, API reference: objects (list, batch read, archi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeAlias
 
 import orjson
 import pyarrow as pa
 
-from oploop.apps.arrow import instants, table_from_columns, table_from_records
+from oploop.apps.arrow import columns_in_turns, instants, records_in_turns
 from oploop.apps.base import micros
 from oploop.apps.hubspot.client import Client, page_of
 from oploop.apps.hubspot.objects import META, changed_property, kind_of, shown
 from oploop.apps.jsonrows import Columns, Records
-from oploop.apps.paging import ahead
+from oploop.apps.jsonvalues import written
+from oploop.apps.paging import MOST_SMALL, ahead, at_once, meanwhile
 from oploop.records import Batch, ColumnType, Cursor, FieldType, ReadOptions, Stream
 
 PAGE = 100
@@ -74,12 +75,12 @@ class RecordReader:
         if "since" not in here and options.since is not None:
             here = {"of": of, "since": int(options.since.timestamp() * 1000) + OVERLAP * 1000}
         pages = self._changes(here) if "since" in here else self._list(here)
-        async with ahead(pages) as listed:
+        async with ahead(pages, MOST_SMALL) as listed:
             async for records, at, here in _gathered(listed):
-                yield Batch(name, self.table(records, extracted_at=at), here)
-        async with ahead(self._archived()) as listed:
+                yield Batch(name, await meanwhile(self.in_turns(records, extracted_at=at)), here)
+        async with ahead(self._archived(), MOST_SMALL) as listed:
             async for records, at, _ in _gathered(listed):
-                yield Batch(name, self.table(records, extracted_at=at))
+                yield Batch(name, await meanwhile(self.in_turns(records, extracted_at=at)))
         yield Batch(name, self.table([], extracted_at=self._client.runtime.now()), here, complete=True)
 
     async def _list(self, here: Cursor) -> Pages:
@@ -161,26 +162,30 @@ class RecordReader:
             tables.append(self.table([*records, *gone], extracted_at=began, at_least=at))
         return Batch(self._stream.name, pa.concat_tables(tables, promote_options="default"))
 
-    def table(self, records: Sequence[Mapping[str, Any]], *, extracted_at: datetime, at_least: int = 0) -> pa.Table:
-        """Records as the stream's table, with those that were merged into them marked as deleted."""
+    def in_turns(
+        self, records: Sequence[Mapping[str, Any]], *, extracted_at: datetime, at_least: int = 0
+    ) -> Generator[None, None, pa.Table]:
+        """Records as the stream's table, with those that were merged into them marked as deleted; see `paging.meanwhile`."""
         hidden = META.keys() & self._exclude
         texts = records.texts if isinstance(records, Records) else None
-        if isinstance(records, Records) and not hidden and (columns := self._columns(records)) is not None:
-            return table_from_columns(
-                self._stream,
-                columns,
-                versions=[max(v, at_least) for v in _versions(columns)],
-                extracted_at=extracted_at,
-                deleted=list(map(bool, columns["archived"])),
-                exclude=self._exclude,
-                texts=True,
-                raw=records.texts,
+        if isinstance(records, Records) and not hidden and (columns := (yield from self._columns(records))):
+            return (
+                yield from columns_in_turns(
+                    self._stream,
+                    columns,
+                    versions=[max(v, at_least) for v in _versions(columns)],
+                    extracted_at=extracted_at,
+                    deleted=list(map(bool, columns["archived"])),
+                    exclude=self._exclude,
+                    texts=True,
+                    raw=records.texts,
+                )
             )
         records = list(records)
         rows = [{**r["properties"], **{k: r.get(k) for k in META}} for r in records]
         versions = [max(v, at_least) for v in versions_of(records)]
         if hidden or texts is None:
-            texts = [orjson.dumps({k: v for k, v in r.items() if k not in hidden}) for r in records]
+            texts = [written({k: v for k, v in r.items() if k not in hidden}) for r in records]
         raw = list(texts)
         for record, version in [(r, v) for r, v in zip(records, versions, strict=True) if r["properties"].get(MERGED)]:
             for lost in record["properties"][MERGED].split(";"):
@@ -191,24 +196,28 @@ class RecordReader:
         for name in self._lists:
             for row in rows:
                 row[name] = _parts(row.get(name))
-        return table_from_records(
-            self._stream,
-            rows,
-            versions=versions,
-            extracted_at=extracted_at,
-            deleted=[bool(r["archived"]) for r in rows],
-            exclude=self._exclude,
-            texts=True,
-            raw=raw,
+        return (
+            yield from records_in_turns(
+                self._stream,
+                rows,
+                versions=versions,
+                extracted_at=extracted_at,
+                deleted=[bool(r["archived"]) for r in rows],
+                exclude=self._exclude,
+                texts=True,
+                raw=raw,
+            )
         )
 
-    def _columns(self, records: Records) -> dict[str, Sequence[Any]] | None:
+    table = at_once(in_turns)
+
+    def _columns(self, records: Records) -> Generator[None, None, dict[str, Sequence[Any]] | None]:
         """The properties' values, and those of META; None where these records take a closer look: some were merged."""
-        shells = _SHELL.of(records)
+        shells = yield from _SHELL.in_turns(records)
         if shells is None or None in shells["properties"]:
             return None
         known = tuple((n, ColumnType.TEXT) for n in self._names)
-        columns = Columns.cached(known).of(Records(shells["properties"]))
+        columns = yield from Columns.cached(known).in_turns(Records(shells["properties"]))
         if columns is None or any(columns.get(MERGED, ())):
             return None
         for name in self._lists:

@@ -7,7 +7,7 @@ docs/export-methods (time zones, canonical ids).
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -17,11 +17,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oploop.apps.arrow import TIMESTAMP, empty_table, table_from_records
+from oploop.apps.arrow import TIMESTAMP, empty_table, records_in_turns, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.declared import declared
+from oploop.apps.jsonvalues import parsed, written
 from oploop.apps.mixpanel.client import Client
-from oploop.apps.paging import ahead
+from oploop.apps.paging import ahead, meanwhile
 from oploop.errors import RetryLater
 from oploop.records import Batch, Cursor, ReadOptions, Stream
 
@@ -31,6 +32,7 @@ LIMIT = 100_000  #: events of an export of several days at the most: `limit` tak
 FEW = 25_000  #: fewer than that, and the next export covers twice the days
 MOST_DAYS = 366
 BATCH_ROWS = 20_000
+TURN = 200  #: events that are parsed in one turn
 FETCH_IDS = 500  #: profiles asked for by id in one query
 
 SAID = declared(__package__)
@@ -66,9 +68,24 @@ class Reader:
         """Events by day up to today, the last `lookback` days once more for those that came late.
 
         The cursor is {"until": the last day that was read, "span": days an export}. An export that brings as many events as
-        it may is thrown away and asked for again by fewer days, so that no more than a day's events are held at once, or LIMIT.
+        it may is thrown away and asked for again by fewer days, so that no more than a day's events, or LIMIT, are held at once, and
+        those of the next export.
         """
         today = self._client.runtime.now().astimezone(self._zone).date()
+        at: Cursor = {"until": today.isoformat(), "span": int((cursor or {}).get("span", 1))}
+        async with ahead(
+            self._exports(cursor, options, today), 1
+        ) as exports:  # the next one, and no more: it may be large
+            async for lines, began, at in exports:
+                for part in _parts(lines, BATCH_ROWS):
+                    here = at if part[-1] is lines[-1] else None
+                    yield Batch("events", await meanwhile(self._event_table(part, began, options.exclude)), here)
+        yield Batch("events", empty_table(EVENTS, options.exclude), at, complete=True)
+
+    async def _exports(
+        self, cursor: Cursor | None, options: ReadOptions, today: date
+    ) -> AsyncGenerator[tuple[list[bytes], datetime, Cursor]]:
+        """The lines of each export up to today, when it was asked for, and where a read goes on after it."""
         day, span = self._begin(cursor, options), int((cursor or {}).get("span", 1))
         while day <= today:
             last = min(day + timedelta(days=span - 1), today)
@@ -78,12 +95,8 @@ class Reader:
                 continue
             if len(lines) < FEW:
                 span = min(MOST_DAYS, span * 2)
-            for part in _parts(lines):
-                at = {"until": last.isoformat(), "span": span} if part[-1] is lines[-1] else None
-                yield Batch("events", self._event_table(part, began, options.exclude), at)
+            yield lines, began, {"until": last.isoformat(), "span": span}
             day = last + timedelta(days=1)
-        at = {"until": today.isoformat(), "span": span}
-        yield Batch("events", empty_table(EVENTS, options.exclude), at, complete=True)
 
     def _begin(self, cursor: Cursor | None, options: ReadOptions) -> date:
         first = options.since.astimezone(self._zone).date() if options.since is not None else FIRST_DAY
@@ -100,16 +113,21 @@ class Reader:
         answer = await self._client.export(params)
         return [line for line in answer.body.split(b"\n") if line], began
 
-    def _event_table(self, lines: Sequence[bytes], began: datetime, exclude: Collection[str]) -> pa.Table:
-        """Lines of an export as rows. `exclude` takes out columns and single properties."""
-        try:
-            found: list[dict[str, Any]] = orjson.loads(b"[" + b",".join(lines) + b"]")
-        except orjson.JSONDecodeError:
-            raise RetryLater("Mixpanel's export broke off in the middle of a line", mend="run again") from None
-        records = [_lifted(r) for r in found]
+    def _event_table(
+        self, lines: Sequence[bytes], began: datetime, exclude: Collection[str]
+    ) -> Generator[None, None, pa.Table]:
+        """Lines of an export as rows, in turns (see `paging.meanwhile`). `exclude` takes out columns and single properties."""
+        records: list[dict[str, Any]] = []
+        for part in _parts(lines, TURN):
+            try:
+                found: list[dict[str, Any]] = parsed(b"[" + b",".join(part) + b"]")
+            except ValueError:
+                raise RetryLater("Mixpanel's export broke off in the middle of a line", mend="run again") from None
+            records += map(_lifted, found)
+            yield
         for record in records if exclude else ():
             record["properties"] = {k: v for k, v in record["properties"].items() if k not in exclude}
-        table = table_from_records(
+        table = yield from records_in_turns(
             EVENTS,
             records,
             versions=[_version(r) for r in records],
@@ -168,8 +186,8 @@ class Reader:
         return table_from_records(self._streams[stream], results, versions=version, extracted_at=began, exclude=exclude)
 
 
-def _parts(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    return (lines[i : i + BATCH_ROWS] for i in range(0, len(lines), BATCH_ROWS))
+def _parts(lines: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    return (lines[i : i + size] for i in range(0, len(lines), size))
 
 
 def _lifted(record: dict[str, Any]) -> dict[str, Any]:
@@ -191,7 +209,11 @@ def _lifted(record: dict[str, Any]) -> dict[str, Any]:
 
 def _own_id(properties: Mapping[str, Any]) -> str:
     content = {k: v for k, v in properties.items() if k not in ("distinct_id", "mp_processing_time_ms")}
-    return "oploop-" + blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    try:
+        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # whole numbers beyond 64 bits, as floats: ids stay what they were
+        text = orjson.dumps(orjson.loads(written(content)), option=orjson.OPT_SORT_KEYS)
+    return "oploop-" + blake2b(text, digest_size=16).hexdigest()
 
 
 def _version(record: Mapping[str, Any]) -> int:

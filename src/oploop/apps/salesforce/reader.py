@@ -7,17 +7,19 @@ QueryAll, sObject Collections retrieve), Bulk API 2.0 guide (query jobs, results
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec import UNSET
 
-from oploop.apps.arrow import empty_table, instants, table_from_records
-from oploop.apps.jsonrows import Records, records_in
-from oploop.apps.paging import ahead
+from oploop.apps.arrow import columns_in_turns, empty_table, instants, table_from_records
+from oploop.apps.jsonrows import Columns, Records, records_in, without
+from oploop.apps.paging import ahead, meanwhile
 from oploop.apps.salesforce.catalog import Table
 from oploop.apps.salesforce.client import Client, in_parts
 from oploop.apps.salesforce.jobs import wait_for
@@ -81,11 +83,10 @@ class Reader:
         else:
             async with ahead(pages) as more:
                 while page is not None:
-                    records = list(page.records)
-                    if records:
-                        seen = max(seen or "", *(_stamp(r, table) for r in records)) or None
-                        cursor = {"seen": seen} if table.clock is not None else None
-                        yield Batch(table.name, self._rows(table, records, page.began, options.exclude), cursor)
+                    if page.records:
+                        made, stamp = await meanwhile(self._in_turns(table, page, options.exclude))
+                        seen = max(seen or "", stamp) or None
+                        yield Batch(table.name, made, {"seen": seen} if table.clock is not None else None)
                     page = await anext(more, None)
         yield Batch(table.name, empty_table(table.stream, options.exclude), {"seen": seen}, complete=True)
 
@@ -144,6 +145,29 @@ class Reader:
         rows = pa.concat_tables(tables, promote_options="default") if tables else empty_table(table.stream)
         return Batch(table.name, rows, complete=True)
 
+    def _in_turns(
+        self, table: Table, page: Page, exclude: frozenset[str]
+    ) -> Generator[None, None, tuple[pa.Table, str]]:
+        """A page as rows, and the newest of its stamps; see `paging.meanwhile`."""
+        how = Columns.cached(tuple(table.stream.columns.items()))
+        plain = table.clock is not None and not table.lists  # a list's text would have to be taken apart
+        columns = (yield from how.in_turns(page.records)) if plain else None
+        if columns is None or table.clock is None:
+            records = list(page.records)
+            newest = max(_stamp(r, table) for r in records)
+            return self._rows(table, records, page.began, exclude), newest
+        raw = _less_attributes(page.records, columns.pop("attributes", None))
+        rows = yield from columns_in_turns(
+            table.stream,
+            columns,
+            raw=without(Records(raw), exclude) if exclude else raw,
+            versions=lambda whole: pc.fill_null(pc.cast(whole[table.clock], pa.int64()), 0),
+            extracted_at=page.began,
+            deleted=[d is True for d in columns.get("IsDeleted", ())] or None,
+            exclude=exclude,
+        )
+        return rows, max(str(s or "") for s in columns[table.clock])
+
     def _rows(
         self, table: Table, records: Sequence[dict[str, Any]], began: datetime, exclude: frozenset[str], *, at: int = 0
     ) -> pa.Table:
@@ -161,6 +185,21 @@ class Reader:
             deleted=[len(r) == 1 or r.get("IsDeleted") is True for r in records],
             exclude=exclude,
         )
+
+
+def _less_attributes(records: Records, attributes: Sequence[Any] | None) -> list[Any]:
+    """Records' texts without their first member, `attributes`, whose texts are given."""
+    if attributes is None:
+        return list(records.texts)
+    found = []
+    for record, text in zip(map(bytes, records.texts), attributes, strict=True):
+        first = b'{"attributes":%s,' % bytes(text) if text is not UNSET else b""
+        found.append(
+            b"{" + record[len(first) :]
+            if first and record.startswith(first)
+            else without(Records([record]), ["attributes"])[0]
+        )
+    return found
 
 
 def records_of_csv(answer: Answer, table: Table) -> list[dict[str, Any]]:

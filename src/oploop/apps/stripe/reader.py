@@ -25,9 +25,9 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from oploop.apps.arrow import empty_table, table_from_records
+from oploop.apps.arrow import empty_table, records_in_turns, table_from_records
 from oploop.apps.jsonrows import Records
-from oploop.apps.paging import ahead
+from oploop.apps.paging import MOST_SMALL, ahead, meanwhile
 from oploop.apps.stripe.client import Page, StripeClient
 from oploop.apps.stripe.streams import API_VERSION, Resource
 from oploop.apps.transport import Refused
@@ -139,7 +139,7 @@ class Reader:
     async def _list(self, at: ListPosition) -> AsyncGenerator[tuple[Batch, ListPosition | EventPosition]]:
         held: list[Page] = []
         as_of = at.as_of
-        async with ahead(self._listing(at)) as listing:
+        async with ahead(self._listing(at), MOST_SMALL) as listing:
             async for page, at, more in listing:
                 if at.as_of != as_of:  # the list begins, or begins anew: what was read of an old one comes again
                     held, as_of = [], at.as_of
@@ -148,7 +148,7 @@ class Reader:
                     continue
                 after = at if more else self._listed(at)
                 cursor = after.cursor() if isinstance(after, ListPosition) else after.cursor(complete=False)
-                yield self._list_batch(held, at.as_of or 0, cursor), after
+                yield await self._list_batch(held, at.as_of or 0, cursor), after
                 held = []
 
     async def _listing(self, at: ListPosition) -> AsyncGenerator[tuple[Page, ListPosition, bool]]:
@@ -185,14 +185,15 @@ class Reader:
         # The record after which to go on was deleted meanwhile: go on by time; its second is read once more.
         return await self.client.page(self.resource.path, {**params, "created": {**created, "lte": at.created}})
 
-    def _list_batch(self, pages: Sequence[Page], as_of: int, cursor: Cursor) -> Batch:
-        table = table_from_records(
+    async def _list_batch(self, pages: Sequence[Page], as_of: int, cursor: Cursor) -> Batch:
+        turns = records_in_turns(
             self.stream,
             Records.of(page.records for page in pages),
             versions=as_of * MICRO,
             extracted_at=pages[0].began,
             exclude=self.options.exclude,
         )
+        table = await meanwhile(turns)
         return Batch(self.stream.name, table, cursor)
 
     # -- by events -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ OrganizationObject, TicketFieldObject). Deleted records stay in the exports: tic
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,10 +20,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oploop.apps.arrow import Of, table_from_records
+from oploop.apps.arrow import Of, records_in_turns
 from oploop.apps.base import micros
 from oploop.apps.jsonrows import Records, records_in
-from oploop.apps.paging import ahead
+from oploop.apps.paging import ahead, at_once, meanwhile
 from oploop.apps.transport import Answer, Refused
 from oploop.apps.zendesk.client import Client
 from oploop.apps.zendesk.objects import SAID
@@ -85,7 +85,7 @@ def deleted_in(stream: str, table: pa.Table) -> pa.ChunkedArray:
     return table["deleted_at"].is_valid() if stream == "organizations" else pa.repeat(False, table.num_rows)
 
 
-def to_table(
+def in_turns(
     stream: str,
     records: Sequence[dict[str, Any]],
     *,
@@ -93,19 +93,22 @@ def to_table(
     exclude: frozenset[str] = frozenset(),
     at_least: int = 0,
     gone: Sequence[bool] | None = None,
-) -> pa.Table:
-    """A stream's records as its table. `at_least`: no version is below it. `gone` overrides what the records say."""
+) -> Generator[None, None, pa.Table]:
+    """A stream's records as its table, in turns (see `paging.meanwhile`). `at_least`: no version is below it. `gone` overrides what the records say."""
     versions: Of | list[int] = versions_in
     deleted: Of | Sequence[bool] = partial(deleted_in, stream)
     hidden = exclude.union(*(TWINS.get(name, ()) for name in exclude))
     if gone is not None or at_least:
         versions = [max(version_of(r) or 0, at_least) for r in records]
         deleted = [is_deleted(stream, r) for r in records] if gone is None else gone
-    table = table_from_records(
+    table = yield from records_in_turns(
         STREAMS[stream], records, versions=versions, extracted_at=extracted_at, deleted=deleted, exclude=hidden
     )
     # Tickets repeat `custom_fields` as `fields`, which no document mentions: once as a column is enough.
     return table.drop_columns(["fields"]) if stream == "tickets" and "fields" in table.column_names else table
+
+
+to_table = at_once(in_turns)
 
 
 def records_of(answer: Answer, name: str) -> tuple[dict[str, Any], Records]:
@@ -153,11 +156,12 @@ class Reader:
         async with ahead(pages) as found:
             async for page in found:
                 if page.known is None:
-                    table = to_table(stream.name, page.records, extracted_at=page.began, exclude=options.exclude)
+                    turns = in_turns(stream.name, page.records, extracted_at=page.began, exclude=options.exclude)
                 else:
-                    table = table_from_records(
+                    turns = records_in_turns(
                         stream, page.records, versions=page.known, extracted_at=page.began, exclude=options.exclude
                     )
+                table = await meanwhile(turns)
                 yield Batch(stream.name, table, page.cursor, complete=page.complete)
 
     def _start(self, options: ReadOptions) -> int:
