@@ -39,7 +39,7 @@ AND has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE') ORDER BY n.nspname
 """
 
 _TABLE = """
-SELECT c.oid::int8, c.relkind::text, obj_description(c.oid, 'pg_class'),
+SELECT c.oid::int8, c.relkind::text, c.relhasrules, obj_description(c.oid, 'pg_class'),
   has_table_privilege(c.oid, 'DELETE'),
   has_database_privilege(current_database(), 'CREATE') OR COALESCE(has_table_privilege(to_regclass(%s), 'INSERT, SELECT'), false)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -112,6 +112,7 @@ class Table:
     removable: bool
     keeps_steps: bool
     cursor: str | None
+    ruled: bool = False  #: has rewrite rules, which `COPY` does not heed
 
     @property
     def label(self) -> str:
@@ -177,7 +178,7 @@ class Catalog(named.Catalog[Table]):
         head = connection.execute(_TABLE, (STEPS, schema, name)).fetchone()
         if head is None:
             return None
-        oid, relkind, comment, removable, keeps_steps = head
+        oid, relkind, ruled, comment, removable, keeps_steps = head
         rows = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
         indexes = connection.execute(_UNIQUE, (oid,)).fetchall()
         not_null = {row[0] for row in rows if row[6]}
@@ -187,7 +188,7 @@ class Catalog(named.Catalog[Table]):
         for _, immediate, names in indexes:
             unique[frozenset(names)] = unique.get(frozenset(names), False) or immediate
         cursor = self._cursor(full, columns)
-        return Table(schema, name, oid, relkind, comment, columns, key, unique, removable, keeps_steps, cursor)
+        return Table(schema, name, oid, relkind, comment, columns, key, unique, removable, keeps_steps, cursor, ruled)
 
     def _key(self, full: str, columns: Sequence[str], indexes: Sequence[Any], not_null: set[str]) -> tuple[str, ...]:
         """The configured key, else the primary key, else a unique index without NULLs; empty when there is none."""

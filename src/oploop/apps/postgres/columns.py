@@ -91,7 +91,7 @@ def _values(table: Table, op: Op, changes: Columns) -> list[tuple[PgColumn, pa.A
 
 
 def _written(shape: Shape, changes: Columns, staged: dict[str, pa.Array]) -> Group | None:
-    """The group with its CSV; None where a column does not have the type in which it is staged."""
+    """The group with its columns; None where one does not have the type in which it is staged."""
     arrays = []
     for name, kind in shape.stage_columns():
         array = staged[name]
@@ -100,10 +100,21 @@ def _written(shape: Shape, changes: Columns, staged: dict[str, pa.Array]) -> Gro
         if not _AS_IS[kind](array.type) or (kind == "text" and _unsafe(array)):
             return None
         arrays.append(array)
-    sink = io.BytesIO()
-    options = csv.WriteOptions(include_header=False, quoting_style="needed")
-    csv.write_csv(pa.RecordBatch.from_arrays(arrays, [n for n, _ in shape.stage_columns()]), sink, options)
-    return Group(shape, changes, [], csv=sink.getvalue())
+    names = [n for n, _ in shape.stage_columns()]
+    return Group(shape, changes, [], columns=pa.RecordBatch.from_arrays(arrays, names))
+
+
+def csv_of(group: Group, *, straight: bool) -> bytes:
+    """The rows of a group that has columns, as CSV: as they are staged, or, `straight`, only the values. Made once."""
+    assert group.columns is not None
+    if straight not in group.texts:
+        rows = group.columns
+        if straight:
+            rows = rows.select([f"c{i}" for i in range(len(group.shape.values))])
+        sink = io.BytesIO()
+        csv.write_csv(rows, sink, csv.WriteOptions(include_header=False, quoting_style="needed"))
+        group.texts[straight] = sink.getvalue()
+    return group.texts[straight]
 
 
 def _unsafe(texts: pa.Array) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -14,6 +14,9 @@ from oploop.apps.postgres.catalog import PgColumn, Table
 from oploop.apps.postgres.statements import AS_JSONB, UNSURE, Shape
 from oploop.errors import FixConfig
 from oploop.records import Change, ColumnType, Op
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ZERO = "a text holds the character U+0000, which Postgres cannot"
 
@@ -26,7 +29,8 @@ class Group:
     changes: Sequence[Change]
     rows: list[tuple[Any, ...]]
     bad: dict[int, str] = field(default_factory=dict)
-    csv: bytes | None = None  #: the rows, where they were made from columns
+    columns: pa.RecordBatch | None = None  #: the rows, where they came as columns
+    texts: dict[bool, bytes] = field(default_factory=dict)  #: those as CSV (see `columns.csv_of`)
 
     @property
     def numbers(self) -> Sequence[int]:

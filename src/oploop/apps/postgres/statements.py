@@ -124,6 +124,21 @@ def quick(shape: Shape) -> str | None:
     return _into(shape, "TRUE")
 
 
+#: Types whose values `COPY` reads as `quick` would have cast them.
+_PLAIN = ("bool", "int2", "int4", "int8", "float8", "text", "varchar", "date", "timestamptz")
+
+
+def straight(shape: Shape) -> str | None:
+    """`COPY` of the values, in order, into the table itself: what `quick` does, in half the server's time. None where it could
+    do anything else, or where there is no `quick`."""
+    table = shape.table
+    if quick(shape) is None or table.relkind not in ("r", "p") or table.ruled:
+        return None
+    if any(v.type.kind != "b" or v.type.name not in _PLAIN for v in shape.values):
+        return None
+    return f"COPY {table.sql} ({', '.join(v.sql for v in shape.values)}) FROM STDIN (FORMAT csv)"
+
+
 def _into(shape: Shape, rows: str) -> str:
     columns = ", ".join(v.sql for v in shape.values)
     values = ", ".join(v.kind.write.format(f"s.c{i}") for i, v in enumerate(shape.values))
@@ -250,4 +265,5 @@ __all__ = [
     "make_stage",
     "quick",
     "statement",
+    "straight",
 ]

@@ -7,6 +7,7 @@ id is written first, so that a second try waits for the end of a first one that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import orjson
 from oploop.apps.columns import Columns, Taken, span
 from oploop.apps.postgres import statements as sql
 from oploop.apps.postgres.catalog import STEPS, Table
-from oploop.apps.postgres.columns import group_of
+from oploop.apps.postgres.columns import csv_of, group_of
 from oploop.apps.postgres.server import SETTINGS, TRANSIENT, RowsRefused, Server, about_rows, one_line, says
 from oploop.apps.postgres.staging import Group, groups_of, text_of
 from oploop.apps.transport import LostAnswer
@@ -54,12 +55,13 @@ class TableWriter:
         self._keeps: bool | None = None
         self._making = asyncio.Lock()
         self._met: set[str] = set()  #: tables in which rows stood that were to be new
+        self._staged_only: set[str] = set()  #: tables into which values did not go straight
 
     async def send(self, table: Table, step: Step) -> Sequence[Receipt]:
         """See App.send. Raises RowsRefused when rows are bad and the server cannot tell which."""
         import psycopg
 
-        groups = await asyncio.to_thread(_groups, table, step)
+        groups = await asyncio.to_thread(self._groups, table, step)
         keeps = await self._keeps_steps()
         for attempt in range(1, TRIES + 1):
             try:
@@ -76,6 +78,15 @@ class TableWriter:
                     raise RetryLater(f"the connection to {self._server.place} keeps breaking: {e}") from None
             await self._runtime.sleep(self._runtime.random.uniform(0.05, 0.2 * 2**attempt))
         raise AssertionError("unreachable: the last try returns or raises")
+
+    def _groups(self, table: Table, step: Step) -> list[Group]:
+        """A step's changes as they are staged: from columns where that says the same."""
+        if isinstance(step.changes, Columns):
+            group = group_of(table, step.op, step.changes, conditional=step.conditional)
+            if group is not None:
+                csv_of(group, straight=self._straight(group) is not None)  # before a connection is held for it
+                return [group]
+        return groups_of(table, step.op, list(step.changes), conditional=step.conditional)
 
     async def _carefully(
         self, table: Table, step: Step, groups: Sequence[Group], keeps: bool, first: psycopg.Error
@@ -146,7 +157,7 @@ class TableWriter:
         for group in groups:
             if done is None:
                 answers |= {n: (None, why) for n, why in group.bad.items()}
-            if group.changes:
+            if group.changes and (done is not None or careful or not await self._straightly(connection, group)):
                 await self._stage(connection, group)
                 if done is not None or careful or not await self._quickly(connection, group):
                     answers |= await (_looked_up if done is not None else _careful if careful else _plain)(
@@ -203,11 +214,41 @@ class TableWriter:
             self._met.add(group.shape.table.sql)
         return done
 
+    async def _straightly(self, connection: psycopg.AsyncConnection[Any], group: Group) -> bool:
+        """The same without staging, where `COPY` into the table does just that; what keeps it from that is left to the other ways."""
+        import psycopg
+
+        statement = self._straight(group)
+        if statement is None:
+            return False
+        rows = await asyncio.to_thread(csv_of, group, straight=True)
+        await connection.execute("SAVEPOINT oploop_straight")
+        done = False
+        with contextlib.suppress(
+            psycopg.errors.UniqueViolation, psycopg.errors.FeatureNotSupported
+        ):  # such as row security
+            async with connection.cursor() as cursor:
+                async with cursor.copy(statement) as copy:
+                    await copy.write(rows)
+                done = cursor.rowcount == len(group.changes)
+        await connection.execute(f"{'RELEASE' if done else 'ROLLBACK TO'} SAVEPOINT oploop_straight")
+        if not done:
+            self._staged_only.add(group.shape.table.sql)
+        return done
+
+    def _straight(self, group: Group) -> str | None:
+        """The statement that takes a group's values into the table itself, where that is worth a try."""
+        name = group.shape.table.sql
+        if group.columns is None or len(group.changes) < QUICK_FROM or name in self._met or name in self._staged_only:
+            return None
+        return sql.straight(group.shape)
+
     async def _stage(self, connection: psycopg.AsyncConnection[Any], group: Group) -> None:
         await connection.execute(sql.make_stage(group.shape))
-        if group.csv is not None:
+        if group.columns is not None:
+            rows = await asyncio.to_thread(csv_of, group, straight=False)
             async with connection.cursor() as cursor, cursor.copy(sql.copy_csv()) as copy:
-                await copy.write(group.csv)
+                await copy.write(rows)
             await self._analyze(connection, group)
             return
         async with connection.cursor() as cursor, cursor.copy(sql.copy_stage()) as copy:
@@ -318,19 +359,10 @@ def _name(step: Step) -> tuple[str, int, int]:
     return step.id, *span(step.changes)
 
 
-def _groups(table: Table, step: Step) -> list[Group]:
-    """A step's changes as they are staged: from columns where that says the same."""
-    if isinstance(step.changes, Columns):
-        group = group_of(table, step.op, step.changes, conditional=step.conditional)
-        if group is not None:
-            return [group]
-    return groups_of(table, step.op, list(step.changes), conditional=step.conditional)
-
-
 def _names_new(step: Step, groups: Sequence[Group], given: str) -> bool:
     """Whether the ids of new rows are the values of a field of the sync's key, as they stand in the plan."""
     return isinstance(step.changes, Columns) and all(
-        g.csv is not None and g.shape.find[0].name == given for g in groups
+        g.columns is not None and g.shape.find[0].name == given for g in groups
     )
 
 
