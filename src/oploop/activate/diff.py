@@ -196,16 +196,16 @@ def diff(
         of_key = f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}"
         rows = warehouse.rows(of_key)[0][0]
     empty = only is None and not _looks_for_left(bound, known) and fresh.is_fresh(bound, warehouse, known)
-    if empty:
-        select = fresh.select(bound, warehouse, rules)
-    else:
-        select = _statement(bound, warehouse, known, rules, rows, only, backfill=backfill)
-    if limit is not None:
-        select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
     if empty and lasting and rows >= volumes.FROM:
         table = f"oploop_state.{table}"
-        _write(bound, warehouse, f"CREATE OR REPLACE TABLE {quote_table(table)} AS {select}")
+        _write(bound, warehouse, fresh.statements(bound, warehouse, rules, table, nulls, limit))
     else:
+        if empty:
+            select = fresh.select(bound, warehouse, rules)
+        else:
+            select = _statement(bound, warehouse, known, rules, rows, only, backfill=backfill)
+        if limit is not None:
+            select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
         warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     awaited.hold(bound, warehouse, known, table, len(rules), whole=only is None and limit is None)
     nameless = leaving.blocked_by(bound, warehouse) if _looks_for_left(bound, known) else 0
@@ -224,10 +224,11 @@ def diff(
     return counted(found, warehouse)
 
 
-def _write(bound: BoundSync, warehouse: Warehouse, statement: str) -> None:
+def _write(bound: BoundSync, warehouse: Warehouse, statements: Sequence[str]) -> None:
     """Write a large plan in as little memory as a small one, if that can be."""
     with warehouse.bulk(lasting=False), warehouse.bounded(volumes.memory(len(bound.fields))):
-        roomy(warehouse, partial(warehouse.execute, statement))
+        for statement in statements:
+            roomy(warehouse, partial(warehouse.execute, statement))
 
 
 def _holds(bound: BoundSync, warehouse: Warehouse, table: str) -> bool:

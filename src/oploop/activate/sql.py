@@ -207,12 +207,13 @@ def _finish(
     return f"WITH {', '.join([*ctes, *parts])} SELECT {number} AS __number, {plan_columns(bound, '__value')} FROM ({found}) AS t"
 
 
-def order_of(bound: BoundSync, key: str) -> str:
-    """In which order changes are sent: by the sync's own, in thousands, so that calls of each kind stay full; then by key."""
+def order_of(bound: BoundSync, key: str, *, alike: bool = False) -> str:
+    """In which order changes are sent: by the sync's own, in thousands, so that calls of each kind stay full; then by key.
+    `alike`: all are of one kind."""
     first, then = (
         (f"CAST(floor(__rank / {RANKED:.1f}) AS BIGINT) NULLS LAST, ", "__rank, ") if bound.order else ("", "")
     )
-    return f"{first}{_ORDER}, {then}{key}"
+    return f"{first}{then}{key}" if alike else f"{first}{_ORDER}, {then}{key}"
 
 
 def repeated(model: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def bound_of(engine: Engine, *, create: bool = True, **sync: Any) -> Any:
     operations = {Op.CREATE: SAFE, Op.UPDATE: SAFE} if create else {Op.UPDATE: Operation(batch=1)}
     obj = an_object(
         a_field("a", max_length=8),
-        a_field("n", FieldType.INTEGER),
+        a_field("n", FieldType.INTEGER, key=True),
         a_field("day", FieldType.DATE),
         operations=operations,
     )
@@ -87,6 +88,51 @@ def test_not_where_anything_is_held_or_remembered(engine: Engine, what: str) -> 
         assert fresh.is_fresh(bound, w, diffing.look(bound, w))
         w.execute("INSERT INTO oploop_state.\"crm__people\" (remote_id, sync) VALUES ('r1', 'people')")
     assert not fresh.is_fresh(bound, w, diffing.look(bound, w))
+
+
+@columnar
+@pytest.mark.parametrize(
+    "sync", [{}, {"mode": "update"}, {"order_by": ("n DESC",)}, {"explain": ()}, {"key": {"n": "n"}}, {"limit": 1}]
+)
+def test_a_plan_that_stays_has_what_a_temporary_one_has(
+    engine: Engine, sync: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volumes, "FROM", 1)
+    sync = dict(sync)
+    limit = sync.pop("limit", None)
+    bound = bound_of(engine, create=sync.get("mode") != "update", **sync)
+    looked = diffing.diff(bound, engine.warehouse, table="looked", limit=limit)
+    stands = diffing.diff(bound, engine.warehouse, table="stands", limit=limit, lasting=True)
+    assert stands.table == "oploop_state.stands"
+    assert list(engine.warehouse.columns(stands.table)) == list(engine.warehouse.columns(looked.table))
+    names = ", ".join(c for c in engine.warehouse.columns("looked") if c != "__value")
+    both = [f"SELECT {names} FROM {table}" for table in (looked.table, stands.table)]
+    for one, other in (both, reversed(both)):
+        assert engine.warehouse.rows(f"{one} EXCEPT ALL {other}") == []
+    assert looked.counts == stands.counts
+    assert engine.held(looked) == engine.held(stands)
+
+
+@columnar
+def test_what_all_rows_have_is_not_written(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only `a` has rows without a value: whether it is sent differs from row to row."""
+    monkeypatch.setattr(volumes, "FROM", 1)
+    w = engine.warehouse
+    engine.model({"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT"}, [("a@x", None, 1), ("b@x", "x", 2)])
+    engine.records({"email": "VARCHAR", "a": "VARCHAR", "n": "BIGINT"}, [])
+    bound = engine.bind(
+        a_sync("a", "n"),
+        an_object(a_field("a"), a_field("n", FieldType.INTEGER), operations={Op.CREATE: SAFE, Op.UPDATE: SAFE}),
+    )
+    found = diffing.diff(bound, w, table="stands", lasting=True)
+    assert w.rows(f"SELECT __number, c0, c1, b1 FROM {found.table} ORDER BY 1") == [
+        (1, False, True, None),
+        (2, True, True, None),
+    ]
+    made = w.rows("SELECT sql FROM duckdb_tables() WHERE table_name = 'stands'")[0][0]
+    assert "c0 BOOLEAN," in made
+    for name in ("c1", "b0", "b1", "d0", "o0", "__left", "__remote", "__status"):
+        assert re.search(rf"{name} \w+ GENERATED ALWAYS", made), f"{name} is written: {made}"
 
 
 @columnar
