@@ -9,8 +9,8 @@ from functools import partial
 
 from oploop.activate import conflicts, jobs, states, volumes
 from oploop.activate.deliver import ON_ITS_WAY
-from oploop.activate.ledger import Begun
-from oploop.activate.spreading import spread
+from oploop.activate.ledger import Begun, FoldSpec
+from oploop.activate.spreading import id_of, spread
 from oploop.activate.waiting import UNTOLD
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote_table, roomy
@@ -40,7 +40,7 @@ def _fold(
     now: datetime,
 ) -> None:
     spec, watched = begun.spec, jobs.Watched(steps)
-    spread(warehouse, watched, begun.plan_table, spec.keys)
+    spread(warehouse, watched, spec.keys)
     large = _is_large(warehouse)
     with warehouse.bulk(lasting=not large), warehouse.transaction():
         _append(warehouse, begun, now, large=large)
@@ -63,6 +63,11 @@ def _fold(
 
 def _joined(begun: Begun) -> str:
     return f"{quote_table(begun.plan_table)} p JOIN oploop_outcomes o ON o.number = p.__number"
+
+
+def _rid(spec: FoldSpec) -> str:
+    """The app's id of a change's record, over `_joined`."""
+    return f"COALESCE({id_of(spec.keys)}, p.__remote)"
 
 
 def _is_large(warehouse: Warehouse) -> bool:
@@ -98,7 +103,7 @@ def _append(
         warehouse.execute(f"INSERT INTO oploop.change_rows {volume.select()} WHERE {sent}")
     warehouse.execute(
         "INSERT INTO oploop.change_outcomes SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
-        f"COALESCE(o.new_id, p.__remote), o.sent_at, NULL, ? FROM {_joined(begun)}",
+        f"{_rid(spec)}, o.sent_at, NULL, ? FROM {_joined(begun)}",
         (begun.run_id, spec.sync, now),
     )
 
@@ -108,10 +113,10 @@ def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
     spec = begun.spec
     states.ensure_state(warehouse, spec.state_table, spec.fields)
     # a new record whose id was not told is found by the next read; two changes of one record leave one state, the last
-    rid = "p.__key" if spec.blind else "COALESCE(o.new_id, p.__remote)"
+    rid = "p.__key" if spec.blind else _rid(spec)
     done = f"{_joined(begun)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
     some = "".join(f", count(*) FILTER (WHERE p.c{i})" for i in range(len(spec.fields)))
-    [(rows, records, *sent)] = warehouse.rows(f"SELECT count(*), count(DISTINCT {rid}){some} FROM {done}")
+    [(rows, records, *sent)] = warehouse.rows(f"SELECT count(*), {_records(warehouse, begun, rid)}{some} FROM {done}")
     sets, names, values = [], [], []
     for i, (name, _) in enumerate(spec.fields):
         if not sent[i]:  # the fields that nobody sends are left as they are
@@ -143,6 +148,15 @@ def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
     )
 
 
+def _records(warehouse: Warehouse, begun: Begun, rid: str) -> str:
+    """How many records the changes are of, over `_joined`; `rid`: each one's id."""
+    odd = "SELECT 1 FROM oploop_outcomes WHERE named IS DISTINCT FROM 0"
+    odd += f" UNION ALL SELECT 1 FROM {quote_table(begun.plan_table)} WHERE __remote IS NOT NULL"
+    if begun.spec.blind or warehouse.rows(f"SELECT 1 FROM ({odd}) AS t LIMIT 1"):
+        return f"count(DISTINCT {rid})"
+    return "count(DISTINCT p.k0)"  # all ids are values of one field, which are quicker told apart than their texts
+
+
 def _slices(warehouse: Warehouse) -> list[str]:
     """Conditions for so many changes after each other that a join of them with their outcomes stays in little memory."""
     [(last,)] = warehouse.rows("SELECT max(number) FROM oploop_outcomes")
@@ -155,15 +169,16 @@ def _slices(warehouse: Warehouse) -> list[str]:
 def _merge_records(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
     """Who is who: the ids of records that were created, so that the next run knows them before any read does."""
     spec = begun.spec
-    new = f"{_joined(begun)} WHERE o.status = 'sent' AND o.new_id IS NOT NULL AND p.__status = 'create'"
-    warehouse.execute(  # one that was deleted in the app and is made again takes the place of the old one
-        "DELETE FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ? "
-        f"AND canonical_key IN (SELECT p.__key FROM {new})",
-        (spec.app, spec.object, spec.key_fields),
-    )
+    told = id_of(spec.keys)
+    new = f"{_joined(begun)} WHERE o.status = 'sent' AND {told} IS NOT NULL AND p.__status = 'create'"
+    target = (spec.app, spec.object, spec.key_fields)
+    known = "FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ?"
+    if warehouse.rows(f"SELECT 1 {known} LIMIT 1", target):
+        # one that was deleted in the app and is made again takes the place of the old one
+        warehouse.execute(f"DELETE {known} AND canonical_key IN (SELECT p.__key FROM {new})", target)
     warehouse.execute(
-        f"INSERT INTO oploop.records SELECT ?, ?, ?, p.__key, o.new_id, ?, ? FROM {new}",
-        (spec.app, spec.object, spec.key_fields, begun.run_id, now),
+        f"INSERT INTO oploop.records SELECT ?, ?, ?, p.__key, {told}, ?, ? FROM {new}",
+        (*target, begun.run_id, now),
     )
 
 
@@ -226,7 +241,7 @@ def _park(warehouse: Warehouse, begun: Begun, watched: jobs.Watched, now: dateti
         (spec.sync, spec.app, spec.object),
     )
     careful = ", ".join(literal(kind) for kind in spec.careful) or "NULL"
-    untold = "o.status = 'sent' AND o.new_id IS NULL AND p.__status = 'create'"
+    untold = f"o.status = 'sent' AND {id_of(spec.keys)} IS NULL AND p.__status = 'create'"
     if spec.blind or "create" not in spec.careful:
         untold = "FALSE"
     # of a run that died long ago a read of today tells what became of it: not when we noted it, but when it was done by then

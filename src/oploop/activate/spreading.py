@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from oploop.records import Outcome
 from oploop.state import JournalStep
-from oploop.warehouse.base import SqlError, Warehouse, literal, quote_table
+from oploop.warehouse.base import SqlError, Warehouse, literal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,11 +41,11 @@ _EXCEPTIONS = {"step": "int64", "number": "int64", "status": "string", "error": 
 _IDS = {"step": "int64", "number": "int64", "new_id": "string"}
 
 
-def spread(warehouse: Warehouse, steps: Iterable[JournalStep], plan_table: str, keys: Sequence[str]) -> None:
+def spread(warehouse: Warehouse, steps: Iterable[JournalStep], keys: Sequence[str]) -> None:
     """The journal as the temporary table `oploop_outcomes`: one row for each change that was begun, its last try only.
 
     Only steps, exceptions and new ids pass through Python; the changes themselves are found by their numbers. `keys`: the
-    key's fields, by position in the plan table.
+    key's fields, by position in the plan table; `named`: of which of them the value is the id of a new record (see `id_of`).
     """
     with _shown(warehouse, steps):
         last_try = (
@@ -53,15 +53,26 @@ def spread(warehouse: Warehouse, steps: Iterable[JournalStep], plan_table: str, 
             if _tried_again(warehouse)
             else ""
         )
+        arms = " ".join(f"WHEN {literal(name)} THEN {i}" for i, name in enumerate(keys))
+        named = f"CAST(CASE ids_from {arms} END AS SMALLINT)" if arms else "CAST(NULL AS SMALLINT)"
         warehouse.execute(
             "CREATE OR REPLACE TEMP TABLE oploop_outcomes AS SELECT s.number, "
             "CASE WHEN e.step IS NOT NULL THEN e.status ELSE s.status END AS status, "
-            "CASE WHEN e.step IS NOT NULL THEN e.error ELSE s.error END AS error, s.attempts, i.new_id, s.sent_at, s.acked_at, "
-            "s.version FROM (SELECT unnest(generate_series(first, last)) AS number, * FROM oploop_steps) s "
+            "CASE WHEN e.step IS NOT NULL THEN e.error ELSE s.error END AS error, s.attempts, i.new_id, s.named, s.sent_at, s.acked_at, "
+            f"s.version FROM (SELECT unnest(generate_series(first, last)) AS number, *, {named} AS named FROM oploop_steps) s "
             "LEFT JOIN oploop_exceptions e ON e.step = s.step AND e.number = s.number "
             f"LEFT JOIN oploop_ids i ON i.step = s.step AND i.number = s.number {last_try}"
         )
-        _name_new(warehouse, plan_table, keys)
+
+
+def id_of(keys: Sequence[str]) -> str:
+    """The id that the answer to a change told of its new record, over the plan table `p` and `oploop_outcomes` `o`; NULL where
+    it told none. `keys`: as of `spread`."""
+    if not keys:
+        return "o.new_id"
+    arms = " ".join(f"WHEN {i} THEN CAST(p.k{i} AS VARCHAR)" for i in range(len(keys)))
+    named = "o.named IS NOT NULL AND o.status = 'sent' AND p.__remote IS NULL"
+    return f"(CASE WHEN {named} THEN CASE o.named {arms} END ELSE o.new_id END)"
 
 
 @contextlib.contextmanager
@@ -141,23 +152,3 @@ def _tried_again(warehouse: Warehouse) -> bool:
     return bool(
         warehouse.rows(f"SELECT 1 FROM (SELECT first, {before} FROM oploop_steps) AS s WHERE first <= before LIMIT 1")
     )
-
-
-def _name_new(warehouse: Warehouse, plan_table: str, keys: Sequence[str]) -> None:
-    """Fill in the ids of new records where they are values of a key field, as steps say in short."""
-    for (name,) in warehouse.rows("SELECT DISTINCT ids_from FROM oploop_steps WHERE ids_from IS NOT NULL ORDER BY 1"):
-        given = " OR ".join(f"number BETWEEN {a} AND {b}" for a, b in _ranges(warehouse, name))
-        warehouse.execute(
-            f"UPDATE oploop_outcomes SET new_id = CAST(p.k{keys.index(name)} AS VARCHAR) FROM {quote_table(plan_table)} p "
-            f"WHERE p.__number = number AND p.__remote IS NULL AND status = 'sent' AND ({given})"
-        )
-
-
-def _ranges(warehouse: Warehouse, name: str) -> list[tuple[int, int]]:
-    """What the steps cover that tell ids by a key field, as few ranges as can be."""
-    reach = "max(last) OVER (ORDER BY first, last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
-    begins = f"SELECT first, last, CASE WHEN first <= {reach} + 1 THEN 0 ELSE 1 END AS begins FROM oploop_steps WHERE ids_from = {literal(name)}"
-    parts = f"SELECT first, last, sum(begins) OVER (ORDER BY first, last) AS part FROM ({begins}) AS b"
-    return [
-        (a, b) for a, b in warehouse.rows(f"SELECT min(first), max(last) FROM ({parts}) AS p GROUP BY part ORDER BY 1")
-    ]

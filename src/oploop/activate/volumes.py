@@ -92,10 +92,13 @@ def standing(warehouse: Warehouse) -> list[Volume]:
 
 def add(warehouse: Warehouse, volume: Volume) -> None:
     """Let a plan table stand in the ledger, with the changes that `oploop_outcomes` has. Within the caller's transaction."""
-    warehouse.execute(
-        f"DELETE FROM {quote_table(volume.plan_table)} WHERE __number IS NULL OR __number NOT IN (SELECT number FROM oploop_outcomes)"
-    )
-    v = volume
+    v, plan = volume, quote_table(volume.plan_table)
+    [(begun, last)] = warehouse.rows("SELECT count(*), max(number) FROM oploop_outcomes")
+    # numbers run from 1 without gaps: where as many rows as were begun reach just as far, they are the same
+    if warehouse.rows(f"SELECT count(*), count(__number), max(__number) FROM {plan}") != [(begun, begun, last)]:
+        warehouse.execute(
+            f"DELETE FROM {plan} WHERE __number IS NULL OR __number NOT IN (SELECT number FROM oploop_outcomes)"
+        )
     warehouse.execute(
         "INSERT INTO oploop.volumes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (v.run_id, v.sync, v.app, v.object, v.plan_table, v.before, v.after, v.planned_at, v.release),

@@ -68,24 +68,29 @@ async def read_back(
     if unknown and not within_run:
         acknowledge(target, warehouse, now=now)
     settle(target, warehouse, result.run_id, now=now, within_run=within_run)
-    result.counts = _counts(target, warehouse, result.run_id)
+    result.counts = _counts(target, warehouse, result.run_id, within_run=within_run)
     for status, n in settle_removed(target, warehouse, result.run_id, now=now).items():
         result.counts[status] = result.counts.get(status, 0) + n
     result.waiting = result.counts.pop("waiting", 0)
     return result
 
 
-def _counts(target: Target, warehouse: Warehouse, run_id: str) -> dict[str, int]:
+def _counts(target: Target, warehouse: Warehouse, run_id: str, *, within_run: bool) -> dict[str, int]:
     """A run's records by what the ledger has of them now; "waiting": no read has shown them yet."""
     run = literal(run_id)
+    mine = f"FROM {target.state_table} s WHERE s.sync = {literal(target.sync)} AND s.run_id = {run}"
+    outcomes, looked = f"oploop.change_outcomes WHERE run_id = {run}", ""
+    if within_run:  # then mostly few have been looked at, and the ledger has all
+        [(open_,)] = warehouse.rows(f"SELECT count(*) {mine} AND s.settled_at IS NULL")
+        looked = " AND s.settled_at IS NOT NULL"
+        outcomes += f" AND number IN (SELECT s.number {mine}{looked})"
     rows = warehouse.rows(
-        "SELECT CASE WHEN s.settled_at IS NULL THEN 'waiting' ELSE o.status END, count(*) "
-        f"FROM {target.state_table} s JOIN (SELECT sync, number, arg_max(status, seq) AS status "
-        f"FROM oploop.change_outcomes WHERE run_id = {run} GROUP BY 1, 2) o "
-        "ON o.sync = COALESCE(s.log_sync, s.sync) AND o.number = s.number "
-        f"WHERE s.sync = {literal(target.sync)} AND s.run_id = {run} GROUP BY 1"
+        "SELECT CASE WHEN s.settled_at IS NULL THEN 'waiting' ELSE o.status END, count(*) FROM "
+        f"(SELECT s.settled_at, s.number, COALESCE(s.log_sync, s.sync) AS log_sync {mine}{looked}) s JOIN "
+        f"(SELECT sync, number, arg_max(status, seq) AS status FROM {outcomes} GROUP BY 1, 2) o "
+        "ON o.sync = s.log_sync AND o.number = s.number GROUP BY 1"
     )
-    return dict(rows)
+    return {"waiting": open_, **dict(rows)} if within_run else dict(rows)
 
 
 __all__ = [

@@ -61,6 +61,12 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
     if since is not None and not absence_tells:  # a read of before the first acknowledgement tells nothing
         app += f" WHERE r._extracted_at > TIMESTAMPTZ {literal(since.isoformat())}"
     state = target.state_table
+    if (
+        within_run and not absence_tells
+    ):  # where those stand that were fetched, so that the values of others are not looked at
+        its = f"FROM {state} s WHERE s.sync = {literal(target.sync)}{of_run} AND s.remote_id IN (SELECT rid FROM ({app}) AS t)"
+        [(low, high)] = warehouse.rows(f"SELECT COALESCE(min(s.number), 0), COALESCE(max(s.number), 0) {its}")
+        of_run += f" AND s.number BETWEEN {low} AND {high}"
     if some:
         app = f"SELECT * FROM ({app}) AS t WHERE rid IN (SELECT id FROM {marks.ASKED})"
         state = f"(SELECT * FROM {state} AS t WHERE remote_id IN (SELECT id FROM {marks.ASKED}))"
