@@ -63,7 +63,7 @@ def note_left(warehouse: Warehouse, anew: SyncPlan, run_id: str, now: datetime) 
         return
     left = f"SELECT __remote FROM {quote_table(anew.diff.table)} WHERE __status IN ('kept', 'parked')"
     warehouse.execute(
-        "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, 'drifted', error, NULL, remote_id, NULL, NULL, "
+        "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, 'drifted', error, NULL, remote_id, NULL, NULL, "
         f"TIMESTAMPTZ {literal(now.isoformat())} FROM (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, "
         "arg_max(error, seq) AS error, max(remote_id) AS remote_id FROM oploop.change_outcomes WHERE run_id = ? AND sync = ? "
         f"GROUP BY 1, 2, 3) AS o WHERE status = 'failed' AND remote_id IN ({left}) "

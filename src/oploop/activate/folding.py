@@ -3,13 +3,15 @@ one transaction, so that it is done once whenever the run died."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 from oploop.activate import conflicts, jobs, states, volumes
 from oploop.activate.deliver import ON_ITS_WAY
 from oploop.activate.ledger import Begun, FoldSpec
+from oploop.activate.smooth import Smooth, smooth_of
 from oploop.activate.spreading import id_of, spread
 from oploop.activate.waiting import UNTOLD
 from oploop.state import JournalStep
@@ -40,6 +42,11 @@ def _fold(
     now: datetime,
 ) -> None:
     spec, watched = begun.spec, jobs.Watched(steps)
+    smooth = smooth_of(warehouse, begun, watched)
+    if smooth is not None:
+        with warehouse.bulk(lasting=False), warehouse.transaction():
+            _fold_smooth(warehouse, begun, smooth, now)
+        return
     spread(warehouse, watched, spec.keys)
     large = _is_large(warehouse)
     with warehouse.bulk(lasting=not large), warehouse.transaction():
@@ -59,6 +66,16 @@ def _fold(
         warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (begun.run_id, spec.sync))
         if not large:
             warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(begun.plan_table)}")
+
+
+def _fold_smooth(warehouse: Warehouse, begun: Begun, smooth: Smooth, now: datetime) -> None:
+    """The fold of a delivery in which all went well: the plan table itself tells what became of it, and who is who."""
+    spec = begun.spec
+    _forget_records(warehouse, spec, f"SELECT __key FROM {quote_table(begun.plan_table)} WHERE __number IS NOT NULL")
+    told = volumes.Told(spec.key_fields, smooth.remote_id, smooth.sent_at(), now)
+    volumes.add(warehouse, replace(_volume(begun), told=told))
+    _first_state(warehouse, begun, smooth)
+    warehouse.execute("DELETE FROM oploop.deliveries WHERE run_id = ? AND sync = ?", (begun.run_id, spec.sync))
 
 
 def _joined(begun: Begun) -> str:
@@ -84,8 +101,23 @@ def _append(
     large: bool,
 ) -> None:
     """The changes and what became of them, into the ledger."""
+    spec, volume = begun.spec, _volume(begun)
+    if large:
+        volumes.add(warehouse, volume)
+    else:
+        sent = "__number IN (SELECT number FROM oploop_outcomes)"
+        warehouse.execute(f"INSERT INTO oploop.change_rows {volume.select()} WHERE {sent}")
+    warehouse.execute(
+        "INSERT INTO oploop.outcome_rows SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
+        f"{_rid(spec)}, o.sent_at, NULL, ? FROM {_joined(begun)}",
+        (begun.run_id, spec.sync, now),
+    )
+
+
+def _volume(begun: Begun) -> volumes.Volume:
+    """The delivery's plan table as a part of the ledger."""
     spec = begun.spec
-    volume = volumes.Volume(
+    return volumes.Volume(
         begun.run_id,
         spec.sync,
         spec.app,
@@ -96,16 +128,46 @@ def _append(
         begun.planned_at,
         spec.release,
     )
-    if large:
-        volumes.add(warehouse, volume)
-    else:
-        sent = "__number IN (SELECT number FROM oploop_outcomes)"
-        warehouse.execute(f"INSERT INTO oploop.change_rows {volume.select()} WHERE {sent}")
+
+
+def _first_state(warehouse: Warehouse, begun: Begun, smooth: Smooth) -> None:
+    """What was acknowledged is both sent and stored; of a sync that has no state yet."""
+    spec, plan = begun.spec, quote_table(begun.plan_table)
+    states.ensure_state(warehouse, spec.state_table, spec.fields)
+    some = "".join(f", count(*) FILTER (WHERE c{i})" for i in range(len(spec.fields)))
+    [(rows, *sent)] = warehouse.rows(f"SELECT count(*){some} FROM {plan}")
+    _, names, values = _values(spec, rows, sent)
+    columns, row = _row(names, values)
+    told = f"{smooth.acked_at()} AS acked_at, {smooth.version()} AS receipt, {smooth.remote_id} AS rid"
     warehouse.execute(
-        "INSERT INTO oploop.change_outcomes SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
-        f"{_rid(spec)}, o.sent_at, NULL, ? FROM {_joined(begun)}",
-        (begun.run_id, spec.sync, now),
+        f"INSERT INTO {spec.state_table} ({columns}) SELECT {row} FROM (SELECT *, {told} FROM {plan}) d",
+        (spec.sync, begun.run_id),
     )
+
+
+def _values(spec: FoldSpec, rows: int, sent: Sequence[int]) -> tuple[list[str], list[str], list[str]]:
+    """What of the fields goes into the state `s`, from changes `d`: (how it is set, columns of a new row, their values).
+
+    `sent`: how many of the `rows` changes send each field.
+    """
+    sets, names, values = [], [], []
+    for i, (name, _) in enumerate(spec.fields):
+        if not sent[i]:  # the fields that nobody sends are left as they are
+            continue
+        for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
+            column = states.state_column(name, part)
+            sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
+            if part != "stored":
+                names.append(column)
+                values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN d.c{i} THEN d.{new} END")
+    return sets, names, values
+
+
+def _row(names: Sequence[str], values: Sequence[str]) -> tuple[str, str]:
+    """A new row of the state: its columns, and their values from changes `d`, with sync and run as parameters."""
+    columns = ["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "as_sent"]
+    row = ["d.rid, ?, ?, d.__number, d.acked_at, d.receipt, TRUE"]
+    return ", ".join([*columns, *names]), ", ".join([*row, *values])
 
 
 def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
@@ -117,23 +179,13 @@ def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
     done = f"{_joined(begun)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
     some = "".join(f", count(*) FILTER (WHERE p.c{i})" for i in range(len(spec.fields)))
     [(rows, records, *sent)] = warehouse.rows(f"SELECT count(*), {_records(warehouse, begun, rid)}{some} FROM {done}")
-    sets, names, values = [], [], []
-    for i, (name, _) in enumerate(spec.fields):
-        if not sent[i]:  # the fields that nobody sends are left as they are
-            continue
-        for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
-            column = states.state_column(name, part)
-            sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
-            if part != "stored":
-                names.append(column)
-                values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN d.c{i} THEN d.{new} END")
+    sets, names, values = _values(spec, rows, sent)
     last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
 
     def changes(some: str) -> str:
         return f"(SELECT p.*, o.acked_at, o.version AS receipt, {rid} AS rid FROM {done}{some}) d"
 
-    columns = ", ".join(["remote_id", "sync", "run_id", "number", "acked_at", "receipt_version", "as_sent", *names])
-    row = ", ".join(["d.rid, ?, ?, d.__number, d.acked_at, d.receipt, TRUE", *values])
+    columns, row = _row(names, values)
     if not warehouse.rows(f"SELECT 1 FROM {spec.state_table} WHERE sync = {literal(spec.sync)} LIMIT 1"):
         into = f"INSERT INTO {spec.state_table} ({columns}) SELECT {row} FROM "
         for some in _slices(warehouse) if rows == records else [last]:  # the first delivery
@@ -171,15 +223,18 @@ def _merge_records(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
     spec = begun.spec
     told = id_of(spec.keys)
     new = f"{_joined(begun)} WHERE o.status = 'sent' AND {told} IS NOT NULL AND p.__status = 'create'"
-    target = (spec.app, spec.object, spec.key_fields)
-    known = "FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ?"
-    if warehouse.rows(f"SELECT 1 {known} LIMIT 1", target):
-        # one that was deleted in the app and is made again takes the place of the old one
-        warehouse.execute(f"DELETE {known} AND canonical_key IN (SELECT p.__key FROM {new})", target)
+    _forget_records(warehouse, spec, f"SELECT p.__key FROM {new}")
     warehouse.execute(
-        f"INSERT INTO oploop.records SELECT ?, ?, ?, p.__key, {told}, ?, ? FROM {new}",
-        (*target, begun.run_id, now),
+        f"INSERT INTO oploop.record_rows SELECT ?, ?, ?, p.__key, {told}, ?, ? FROM {new}",
+        (spec.app, spec.object, spec.key_fields, begun.run_id, now),
     )
+
+
+def _forget_records(warehouse: Warehouse, spec: FoldSpec, keys: str) -> None:
+    """One that was deleted in the app and is made again takes the place of the old one; `keys`: a select of those made."""
+    mine = f"app = {literal(spec.app)} AND object = {literal(spec.object)} AND key_fields = {literal(spec.key_fields)}"
+    if warehouse.rows(f"SELECT 1 FROM oploop.records WHERE {mine} LIMIT 1"):
+        volumes.forget_records(warehouse, f"{mine} AND canonical_key IN ({keys})")
 
 
 def _forget_removed(warehouse: Warehouse, begun: Begun) -> None:
@@ -194,10 +249,8 @@ def _forget_removed(warehouse: Warehouse, begun: Begun) -> None:
         f"INSERT INTO oploop.removed SELECT ?, ?, p.__remote, p.__key, p.__status, ?, ?, p.__number, o.acked_at FROM {gone}",
         (spec.app, spec.object, spec.sync, begun.run_id),
     )
-    warehouse.execute(
-        f"DELETE FROM oploop.records WHERE app = ? AND object = ? AND remote_id IN (SELECT p.__remote FROM {gone})",
-        (spec.app, spec.object),
-    )
+    mine = f"app = {literal(spec.app)} AND object = {literal(spec.object)}"
+    volumes.forget_records(warehouse, f"{mine} AND remote_id IN (SELECT p.__remote FROM {gone})")
     sid = "p.__key" if spec.blind else "p.__remote"
     warehouse.execute(f"DELETE FROM {spec.state_table} WHERE remote_id IN (SELECT {sid} FROM {gone})")
 

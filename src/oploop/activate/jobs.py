@@ -152,7 +152,7 @@ def _take(warehouse: Warehouse, bound: BoundSync, job: Job, receipts: Sequence[R
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
     _hear(warehouse, bound, job, told, at)
     warehouse.execute(
-        "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, status, error, NULL, remote_id, NULL, NULL, "
+        "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, status, error, NULL, remote_id, NULL, NULL, "
         f"{at} FROM oploop_heard"
     )
     # `waiting` takes into the state what is in the table `oploop_said`
@@ -202,11 +202,10 @@ def _identify(warehouse: Warehouse, bound: BoundSync, at: str) -> None:
     """Who is who: the ids of the records that the job made."""
     new = "FROM oploop_said WHERE op = 'create' AND remote_id IS NOT NULL"
     target = (bound.sync.app, bound.sync.object, bound.key_names)
-    warehouse.execute(
-        f"DELETE FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ? AND canonical_key IN (SELECT key {new})",
-        target,
-    )
-    warehouse.execute(f"INSERT INTO oploop.records SELECT ?, ?, ?, key, remote_id, run_id, {at} {new}", target)
+    app, obj, fields = map(literal, target)
+    mine = f"app = {app} AND object = {obj} AND key_fields = {fields}"
+    volumes.forget_records(warehouse, f"{mine} AND canonical_key IN (SELECT key {new})")
+    warehouse.execute(f"INSERT INTO oploop.record_rows SELECT ?, ?, ?, key, remote_id, run_id, {at} {new}", target)
 
 
 def _release(warehouse: Warehouse, bound: BoundSync, job: Job, at: str) -> None:

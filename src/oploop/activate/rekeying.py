@@ -135,7 +135,7 @@ def _ours(bound: BoundSync, alias: str) -> str:
 def _insert(warehouse: Warehouse, new: BoundSync, old: BoundSync, found: str, now: datetime) -> None:
     """Identities by the new key for `found`, a select of (nkey, rid), where there are none."""
     warehouse.execute(
-        f"INSERT INTO oploop.records SELECT ?, ?, ?, f.nkey, f.rid, (SELECT max(o.created_by) FROM oploop.records o "
+        f"INSERT INTO oploop.record_rows SELECT ?, ?, ?, f.nkey, f.rid, (SELECT max(o.created_by) FROM oploop.records o "
         f"WHERE {_ours(old, 'o')} AND o.remote_id = f.rid), ? FROM ({found}) AS f WHERE f.rid IS NOT NULL AND f.nkey IS NOT NULL "
         f"AND NOT EXISTS (SELECT 1 FROM oploop.records n WHERE {_ours(new, 'n')} "
         "AND (n.canonical_key = f.nkey OR n.remote_id = f.rid))",

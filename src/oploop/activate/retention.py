@@ -49,7 +49,7 @@ def _changes(warehouse: Warehouse, before: str) -> None:
             "AND NOT EXISTS (SELECT 1 FROM oploop.parked p WHERE p.run_id = l.run_id AND p.key = l.key)"
         )
         volumes.forget(warehouse, "oploop_old")
-        for table in ("change_outcomes", "change_rows"):
+        for table in ("outcome_rows", "change_rows"):
             warehouse.execute(
                 f"DELETE FROM oploop.{table} WHERE EXISTS (SELECT 1 FROM oploop_old x WHERE x.run_id = {table}.run_id "
                 f"AND x.sync = {table}.sync AND x.number = {table}.number)"

@@ -2,11 +2,6 @@
 CREATE SCHEMA IF NOT EXISTS oploop;
 CREATE SCHEMA IF NOT EXISTS oploop_state;
 
--- What became of it: delivery's outcome first, then what each look at the app showed; append-only, the latest counts.
-CREATE TABLE IF NOT EXISTS oploop.change_outcomes (
-    run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, number BIGINT NOT NULL, seq BIGINT NOT NULL, status VARCHAR NOT NULL,
-    error VARCHAR, attempts INTEGER, remote_id VARCHAR, sent_at TIMESTAMPTZ, confirmed_at TIMESTAMPTZ, event_at TIMESTAMPTZ
-);
 CREATE OR REPLACE VIEW oploop.changes AS
 SELECT l.run_id, l.sync, l.app, l.object, l.key, l.op, CAST(l.before AS JSON) AS before, CAST(l.after AS JSON) AS after,
     CAST(l.why AS JSON) AS why, o.status, o.error, o.attempts, o.remote_id, l.planned_at, o.sent_at, o.confirmed_at,
@@ -17,11 +12,6 @@ FROM oploop.change_log l JOIN (
     FROM oploop.change_outcomes GROUP BY run_id, sync, number
 ) o ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number;
 
--- Which record of an app is meant by which key; independent of the names of files.
-CREATE TABLE IF NOT EXISTS oploop.records (
-    app VARCHAR NOT NULL, object VARCHAR NOT NULL, key_fields VARCHAR NOT NULL, canonical_key VARCHAR NOT NULL,
-    remote_id VARCHAR NOT NULL, created_by VARCHAR, known_since TIMESTAMPTZ NOT NULL
-);
 -- To which object, and by which key, a sync delivers.
 CREATE TABLE IF NOT EXISTS oploop.sync_targets (
     sync VARCHAR NOT NULL, app VARCHAR NOT NULL, object VARCHAR NOT NULL, key_fields VARCHAR NOT NULL, key VARCHAR NOT NULL,

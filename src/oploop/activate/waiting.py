@@ -97,7 +97,7 @@ def say(warehouse: Warehouse, bound: BoundSync, where: str, *, sent: bool, now: 
     )
     with warehouse.transaction():
         warehouse.execute(
-            "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, ?, ?, NULL, rid, NULL, NULL, "
+            "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, ?, ?, NULL, rid, NULL, NULL, "
             f"{at} FROM oploop_said",
             (status, error),
         )

@@ -58,6 +58,7 @@ def target_of(ws: Workspace, b: BoundSync) -> Target | None:
         b.stream.lag,
         volumes.among,
         tuple((f.field.name, f.label) for f in b.fields if f.now is None and f"{f.field.name}.at" in state),
+        volumes.forget_records,
     )
 
 

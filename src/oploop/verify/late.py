@@ -44,7 +44,7 @@ def settle_removed(target: Target, warehouse: Warehouse, run_id: str, *, now: da
     )
     confirmed = f"CASE WHEN status = 'confirmed' THEN {at} END"
     warehouse.execute(
-        "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, status, NULL, NULL, remote_id, NULL, "
+        "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, status, NULL, NULL, remote_id, NULL, "
         f"{confirmed}, {at} FROM oploop_removals WHERE status NOT IN ('waiting', before_status)"
     )
     rows = warehouse.rows(f"SELECT status, count(*) FROM oploop_removals WHERE run_id = {literal(run_id)} GROUP BY 1")
@@ -76,7 +76,7 @@ def acknowledge_removed(target: Target, warehouse: Warehouse, *, now: datetime) 
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
     with warehouse.transaction():
         warehouse.execute(
-            "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, 'confirmed', NULL, NULL, remote_id, "
+            "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, 'confirmed', NULL, NULL, remote_id, "
             f"NULL, {at}, {at} FROM oploop_taken"
         )
         warehouse.execute(
@@ -85,9 +85,8 @@ def acknowledge_removed(target: Target, warehouse: Warehouse, *, now: datetime) 
             "QUALIFY row_number() OVER (PARTITION BY remote_id ORDER BY run_id DESC) = 1"
         )
         ids = "IN (SELECT remote_id FROM oploop_taken)"
-        warehouse.execute(
-            f"DELETE FROM oploop.records WHERE app = ? AND object = ? AND remote_id {ids}", (target.app, target.object)
-        )
+        mine = f"app = {literal(target.app)} AND object = {literal(target.object)}"
+        target.forget_records(warehouse, f"{mine} AND remote_id {ids}")
         warehouse.execute(f"DELETE FROM {target.state_table} WHERE remote_id {ids}")
         warehouse.execute(
             "DELETE FROM oploop.parked WHERE reason = 'unknown' AND sync = ? AND EXISTS "
@@ -128,7 +127,7 @@ def acknowledge(target: Target, warehouse: Warehouse, *, now: datetime) -> None:
             sets.append(f"{column} = CASE WHEN {sent_in(f.label)} THEN {value} ELSE s.{column} END")
     with warehouse.transaction():
         warehouse.execute(
-            "INSERT INTO oploop.change_outcomes SELECT run_id, sync, number, seq + 1, 'confirmed', NULL, NULL, rid, NULL, "
+            "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, 'confirmed', NULL, NULL, rid, NULL, "
             f"{at}, {at} FROM oploop_arrived"
         )
         warehouse.execute(

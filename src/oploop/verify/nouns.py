@@ -17,6 +17,9 @@ Fetch: TypeAlias = Callable[[Sequence[str]], Awaitable[Batch]]
 #: A select of the ledger's rows of those changes that a table has of (run_id, sync, number), or a select in parentheses.
 Among: TypeAlias = Callable[[Warehouse, str], str]
 
+#: Takes identities away for which a condition over the columns of `oploop.records` holds.
+Forget: TypeAlias = Callable[[Warehouse, str], None]
+
 STATUSES = ("confirmed", "altered", "ignored", "drifted", "gone")
 
 
@@ -39,11 +42,15 @@ def _in_log(_: Warehouse, wanted: str) -> str:
     )
 
 
+def _out_of_rows(warehouse: Warehouse, gone: str) -> None:
+    warehouse.execute(f"DELETE FROM oploop.record_rows WHERE {gone}")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is looked at: one sync's records in one object of an app. `vouched` and `lag`: see `activate.sql.Known`; `among`: how
     the ledger is asked where it is large (`activate.volumes.among`); `unshown`: (name, label) of the fields that the app does not
-    show."""
+    show; `forget_records`: of `activate.volumes` too."""
 
     sync: str
     app: str
@@ -56,6 +63,7 @@ class Target:
     lag: float = 0.0
     among: Among = _in_log
     unshown: tuple[tuple[str, str], ...] = ()
+    forget_records: Forget = _out_of_rows
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ def _note(target: Target, warehouse: Warehouse, at: str) -> None:
     """Take what was seen into ledger, state and what is parked."""
     confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
     warehouse.execute(
-        "INSERT INTO oploop.change_outcomes SELECT l.run_id, l.log_sync, l.number, l.seq + 1, l.status, NULL, NULL, "
+        "INSERT INTO oploop.outcome_rows SELECT l.run_id, l.log_sync, l.number, l.seq + 1, l.status, NULL, NULL, "
         f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l WHERE l.status <> l.before_status"
     )
     _store(target, warehouse, at)

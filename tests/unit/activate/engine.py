@@ -171,7 +171,8 @@ class Engine:
 
     def identity(self, key: str, remote_id: str, key_fields: str = "email") -> None:
         self.warehouse.execute(
-            "INSERT INTO oploop.records VALUES (?, ?, ?, ?, ?, 'r1', ?)", (APP, OBJECT, key_fields, key, remote_id, T0)
+            "INSERT INTO oploop.record_rows VALUES (?, ?, ?, ?, ?, 'r1', ?)",
+            (APP, OBJECT, key_fields, key, remote_id, T0),
         )
 
 

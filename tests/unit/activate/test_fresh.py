@@ -70,7 +70,7 @@ def test_not_where_anything_is_held_or_remembered(engine: Engine, what: str) -> 
     if what == "a record":
         engine.records(COLUMNS, [("r1", "q@x", "a", 1, None, 0, at(0), True)])
     elif what == "an identity":
-        w.execute("INSERT INTO oploop.records VALUES ('crm', 'people', 'email', 'a@x', 'r1', 'r', ?)", (at(0),))
+        w.execute("INSERT INTO oploop.record_rows VALUES ('crm', 'people', 'email', 'a@x', 'r1', 'r', ?)", (at(0),))
     elif what == "something removed":
         w.execute(
             "INSERT INTO oploop.removed VALUES ('crm', 'people', 'r1', 'a@x', 'remove', 'people', 'r', 1, ?)", (at(0),)

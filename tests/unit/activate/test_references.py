@@ -126,7 +126,7 @@ def test_a_constant_sql_and_a_map_are_looked_up(engine: Engine) -> None:
 
 def identity(engine: Engine, key: str, remote_id: str) -> None:
     engine.warehouse.execute(
-        "INSERT INTO oploop.records VALUES ('crm', 'firms', 'code', ?, ?, 'r1', ?)", (key, remote_id, T0)
+        "INSERT INTO oploop.record_rows VALUES ('crm', 'firms', 'code', ?, ?, 'r1', ?)", (key, remote_id, T0)
     )
 
 

@@ -110,7 +110,7 @@ def test_what_is_parked_moves(engine: Engine) -> None:
     raw(engine)
     old, new = bound(engine), bound(engine, **BY_EXT)
     deliver(engine, old, "ida", "idb")
-    engine.warehouse.execute("DELETE FROM oploop.records WHERE canonical_key = 'a'")
+    engine.warehouse.execute("DELETE FROM oploop.record_rows WHERE canonical_key = 'a'")
     engine.warehouse.execute(
         "INSERT INTO oploop.parked (sync, app, object, key, reason, noted_at) VALUES ('people', 'crm', 'people', 'a', 'unknown', ?)",
         [at(0)],

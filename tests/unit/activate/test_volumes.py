@@ -116,12 +116,20 @@ def test_what_its_time_is_over_leaves_a_volume_too(engine: Engine, monkeypatch: 
 def test_a_ledger_of_an_earlier_release_is_opened(engine: Engine) -> None:
     delivered(engine)
     w = engine.warehouse
-    before = w.rows(LOG)
-    with w.transaction():  # where the view stands now, a table stood
+    told = (LOG, "SELECT * FROM oploop.change_outcomes ORDER BY number", "SELECT * FROM oploop.records")
+    before, others = w.rows(LOG), [w.rows(q) for q in told]
+    assert all(others)
+    with w.transaction():  # where the views stand now, tables stood
         w.execute("DROP VIEW oploop.changes")
-        w.execute("DROP VIEW oploop.change_log")
         w.execute("DROP TABLE oploop.volumes")
-        w.execute("ALTER TABLE oploop.change_rows RENAME TO change_log")
+        w.execute("DROP TABLE oploop.volumes_told")
+        for view, rows in (
+            ("change_log", "change_rows"),
+            ("change_outcomes", "outcome_rows"),
+            ("records", "record_rows"),
+        ):
+            w.execute(f"DROP VIEW oploop.{view}")
+            w.execute(f"ALTER TABLE oploop.{rows} RENAME TO {view}")
         w.execute(
             "CREATE VIEW oploop.changes AS SELECT l.run_id, l.sync, l.app, l.object, l.key, l.op, CAST(l.before AS JSON) AS before, "
             "CAST(l.after AS JSON) AS after, CAST(l.why AS JSON) AS why, o.status, o.error, o.attempts, o.remote_id, l.planned_at, "
@@ -129,7 +137,7 @@ def test_a_ledger_of_an_earlier_release_is_opened(engine: Engine) -> None:
         )
     ledger.ensure(w)
     ledger.ensure(w)
-    assert w.rows(LOG) == before
+    assert [w.rows(q) for q in told] == others
     assert w.rows("SELECT count(*) FROM oploop.changes") == [(len(before),)]
     assert w.rows("SELECT count(*) FROM oploop.change_rows") == [(len(before),)]
 
