@@ -1,11 +1,14 @@
-"""What keeps a process quick: pyarrow without pandas, and a collector of garbage that does not look at rows again and again."""
+"""What keeps a process quick: pyarrow without pandas, and where it can be without numpy, and a collector of garbage that does
+not look at rows again and again."""
 
 from __future__ import annotations
 
 import gc
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -14,22 +17,35 @@ from typing import Any
 #: Objects made, less those freed, until the youngest are looked at (CPython: 700). Rows of an API's page are many small
 #: dicts that live a moment and hold no cycles.
 YOUNG = 50_000
+_own = False  #: see `own_process`
 
 
-class _NoPandas:
-    """Says to one thread that there is no pandas."""
+class _Hidden:
+    """Says to one thread that a package is not there."""
 
-    def __init__(self) -> None:
-        self._thread = threading.get_ident()
+    def __init__(self, package: str) -> None:
+        self._package, self._thread = package, threading.get_ident()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name == "pandas" and threading.get_ident() == self._thread:
+        if name == self._package and threading.get_ident() == self._thread:
             raise ModuleNotFoundError("not needed", name=name)
         return None
 
 
+@contextmanager
+def _hidden(package: str) -> Iterator[None]:
+    hide = _Hidden(package)
+    sys.meta_path.insert(0, hide)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(hide)
+
+
 class _Arrow:
     """Finds pyarrow, and has it look for pandas as soon as it is loaded."""
+
+    numpy = True  #: whether pyarrow is to know numpy
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -38,21 +54,26 @@ class _Arrow:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Looking(spec.loader)
+            spec.loader = _Looking(spec.loader, self.numpy)
         return spec
 
 
 class _Looking(Loader):
     """Loads pyarrow as its own loader does."""
 
-    def __init__(self, own: Loader) -> None:
-        self._own = own
+    def __init__(self, own: Loader, numpy: bool) -> None:
+        self._own, self._numpy = own, numpy
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._own.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self._own.exec_module(module)
+        if self._numpy or "numpy" in sys.modules:
+            self._own.exec_module(module)
+        else:
+            with _hidden("numpy"):
+                self._own.exec_module(module)
+                import_module("pyarrow.compute")  # which asks for itself
         if "pandas" not in sys.modules:  # else it is pandas that imports pyarrow, or has been there before
             _look()
 
@@ -79,12 +100,27 @@ def _look() -> None:
     """Let pyarrow look for pandas while there seems to be none."""
     import pyarrow as pa
 
-    hide = _NoPandas()
-    sys.meta_path.insert(0, hide)
-    try:
+    with _hidden("pandas"):
         pa.array([None])
-    finally:
-        sys.meta_path.remove(hide)
+
+
+def arrow_without_numpy() -> None:
+    """Let pyarrow, if it is not loaded yet, do without numpy as if that were not installed: the import takes a fifth of a second.
+
+    For a process in which nobody hands it arrays of numpy, or asks it for some: it knows none as long as the process lives.
+    Others may import numpy all the same, and buffers of its arrays are buffers like any. Does nothing where the process is not
+    our own (see `own_process`).
+    """
+    for finder in sys.meta_path:
+        if _own and isinstance(finder, _Arrow):
+            finder.numpy = False
+
+
+def own_process() -> None:
+    """Say that this process runs a command and nothing else, so that what holds for all of it may be set."""
+    global _own
+    _own = True
+    collect_seldom()
 
 
 def collect_seldom() -> None:

@@ -45,7 +45,7 @@ def test_pandas_is_not_hidden_from_anybody_else() -> None:
 from oploop.lean import arrow_alone
 arrow_alone()
 import pandas
-print(pandas.DataFrame({"a": [1]}).shape, [f for f in sys.meta_path if type(f).__name__ == "_NoPandas"])
+print(pandas.DataFrame({"a": [1]}).shape, [f for f in sys.meta_path if type(f).__name__ == "_Hidden"])
 """
     assert said("import sys" + code) == "(1, 1) []"
 
@@ -89,3 +89,36 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stderr.strip() == "True"
+
+
+def test_arrow_does_without_numpy_where_it_is_told_to() -> None:
+    code = """
+import sys
+from oploop.lean import arrow_alone, arrow_without_numpy, own_process
+arrow_alone()
+own_process()
+arrow_without_numpy()
+import pyarrow as pa, pyarrow.compute as pc, pyarrow.csv, adbc_driver_postgresql.dbapi, oploop.apps.arrow
+print([m for m in ("numpy", "pandas") if m in sys.modules], pc.sum(pa.array([1, 2])))
+"""
+    columns = """
+from datetime import UTC, datetime
+from oploop.apps.jsonrows import Records
+from oploop.records import ColumnType, Stream
+stream = Stream("s", ("id",), {"id": ColumnType.INTEGER, "more": ColumnType.JSON, "at": ColumnType.TIMESTAMP})
+rows = [{"id": 1, "more": {"a": [1]}, "at": "2026-01-02T03:04:05Z"}, {"id": 2, "other": "x"}]
+table = oploop.apps.arrow.table_from_records(stream, rows, versions=1, extracted_at=datetime.now(UTC))
+print(table.column("more").to_pylist(), table.column("other").to_pylist(), "numpy" in sys.modules)
+"""
+    assert said(code + columns).split("\n") == ["[] 3", """['{"a":[1]}', None] [None, '"x"'] True"""]
+
+
+def test_who_shares_the_process_with_others_leaves_numpy_to_them() -> None:
+    code = """
+from oploop.lean import arrow_alone, arrow_without_numpy
+arrow_alone()
+arrow_without_numpy()
+import pyarrow as pa, numpy as np
+print(pa.array(np.array([1, 2])).to_numpy().sum())
+"""
+    assert said(code) == "3"

@@ -10,9 +10,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import UNSET, Raw
@@ -25,6 +24,9 @@ from oploop.apps.paging import at_once
 from oploop.errors import FixData
 from oploop.lean import arrow_alone
 from oploop.records import DELETED, EXTRACTED_AT, META_COLUMNS, RAW, VERSION, ColumnType, Stream
+
+if TYPE_CHECKING:
+    import numpy as np
 
 arrow_alone()
 
@@ -191,6 +193,10 @@ def _values(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
 
 def _joined(texts: Sequence[Any], *, nulls: bool = False) -> pa.Array:
     """Texts in UTF-8, as bytes or what has them, as a column. `nulls`: the text `null` is none."""
+    if not texts:
+        return pa.array([], pa.string())
+    import numpy as np  # not everybody who has Arrow has records
+
     offsets = np.zeros(len(texts) + 1, np.int32)
     np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=offsets[1:])
     return _column(b"".join(texts), offsets, nulls=nulls)
@@ -210,6 +216,8 @@ def _column(data: bytes, offsets: np.ndarray[Any, Any], *, nulls: bool = False) 
 def _json_texts(values: Sequence[Any]) -> pa.Array:
     """A JSON column from texts (`msgspec.Raw`; None or UNSET where it is missing). One with needless escapes is written anew: each
     for itself, so that a value has one text whatever stands beside it."""
+    import numpy as np
+
     try:
         lines = _TEXTS.encode_lines(values)
     except TypeError:  # some are missing

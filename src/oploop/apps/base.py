@@ -81,6 +81,8 @@ class App(ABC):
     #: For people: how much it may be called, with the key that says otherwise; what else only the account can tell.
     limits: ClassVar[str] = ""
     learns: ClassVar[str] = ""
+    #: Whether what it runs may hand Arrow arrays of numpy, or ask for some, as other people's code does: see `lean`.
+    needs_numpy: ClassVar[bool] = True
     #: Whether it can tell people of a run: see `notify`.
     notifies: ClassVar[bool] = False
     #: The keys that `oploop connect` asks for; empty: those that the block must have.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
@@ -32,6 +33,12 @@ def app_class(type_name: str) -> type[App]:
         raise FixConfig(f"there is no app of type {type_name!r}", mend=did_you_mean(type_name, known))
     loaded: type[App] = known[type_name].load()
     return loaded
+
+
+def needs_numpy(type_names: Iterable[str]) -> bool:
+    """Whether one of these types of apps may need numpy in Arrow."""
+    known = known_types()
+    return any(name not in known or app_class(name).needs_numpy for name in type_names)
 
 
 def make_app(block: AppBlock, runtime: Runtime) -> App:

@@ -14,7 +14,7 @@ import click
 from oploop.cli.command import report_error
 from oploop.cli.out import Out, quiet_pipe
 from oploop.errors import FixConfig
-from oploop.lean import collect_seldom, leave_quickly
+from oploop.lean import leave_quickly, own_process
 
 #: The commands as `oploop --help` lists them. The texts stand here too, so that listing them loads none; a test
 #: holds them equal to the commands' own.
@@ -140,7 +140,7 @@ def main() -> NoReturn:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open as long as the process is
-    collect_seldom()
+    own_process()
     try:
         cli.main()
     finally:

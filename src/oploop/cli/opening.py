@@ -45,6 +45,7 @@ def with_workspace(
     from oploop.workspace import Workspace
 
     project = load(cli)
+    _without_numpy(project)
 
     async def whole() -> T:
         async with Workspace(
@@ -64,6 +65,15 @@ def with_workspace(
 
     with term_as_interrupt(), http_trace(cli) as trace:
         return asyncio.run(whole())
+
+
+def _without_numpy(project: Project) -> None:
+    """Load Arrow without numpy, where neither the models' engine nor an app may need it there."""
+    from oploop.apps.registry import needs_numpy
+    from oploop.lean import arrow_without_numpy
+
+    if project.models.engine == "none" and not needs_numpy({block.type for block in project.apps.values()}):
+        arrow_without_numpy()
 
 
 @contextmanager

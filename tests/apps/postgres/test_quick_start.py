@@ -43,15 +43,17 @@ def loaded(folder: Path, db: Database, asked: tuple[str, ...], *words: str) -> s
 
 
 def test_what_plan_and_run_load(tmp_path: Path, db: Database) -> None:
-    """A plan moves no rows, so nothing that does is needed; a run of an app that speaks no HTTP needs no HTTP."""
+    """A plan moves no rows, so nothing that does is needed; a run with an app that speaks no HTTP needs no HTTP, and no numpy."""
     (tmp_path / "oploop.yml").write_text(PROJECT)
     (tmp_path / "syncs").mkdir()
     (tmp_path / "syncs" / "things.yml").write_text(SYNC)
     db.sql("CREATE TABLE things (id int PRIMARY KEY, name text)")
     with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as warehouse:
         warehouse.execute("CREATE SCHEMA mart; CREATE TABLE mart.m AS SELECT 1 AS id, 'one' AS name")
-    never = ("pandas", "aiohttp", "sqlglot", "sqlmesh", "dlt", "rich", "cryptography")
+    never = ("pandas", "numpy", "ruamel.yaml", "aiohttp", "sqlglot", "sqlmesh", "dlt", "rich", "cryptography")
     assert loaded(tmp_path, db, (*never, "psycopg"), "run", "--yes") == "['psycopg'] 0"
     assert db.sql("SELECT * FROM things") == [(1, "one")]
-    moves = ("numpy", "pyarrow", "msgspec", "oploop.apps.arrow", "oploop.extract.load", "oploop.activate.deliver")
+    db.sql("UPDATE things SET name = 'two'; INSERT INTO things VALUES (2, 'more')")  # read, merged, and left alone
+    assert loaded(tmp_path, db, (*never, "pyarrow"), "run") == "['pyarrow'] 0"
+    moves = ("pyarrow", "msgspec", "oploop.apps.arrow", "oploop.extract.load", "oploop.activate.deliver")
     assert loaded(tmp_path, db, (*never, *moves, "psycopg"), "plan") == "['psycopg'] 0"

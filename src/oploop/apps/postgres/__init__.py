@@ -46,6 +46,7 @@ class PostgresApp(App):
     type = "postgres"
     title = "PostgreSQL"
     learns = "any table of the database"
+    needs_numpy = False
     Config = PostgresConfig
 
     def __init__(self, name: str, config: PostgresConfig, runtime: Runtime) -> None:
