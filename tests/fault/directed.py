@@ -148,6 +148,28 @@ def _of_the_fold(sim: Directed) -> list[int]:
     return list(range(first, last + 2))
 
 
+def dies_anywhere_in_a_delivery(make: Callable[[World], Directed]) -> None:
+    """Of creates whose keys the app knows, where the intents of calls that wait stand in the journal already: at each write of the
+    journal and each call, so also between an intent and its call."""
+    given = world("Ann", "Bob", "Cid", create=Operation(1, 1, 1, 1, Replay.KEY, ttl=3600.0))
+    for point in _of_the_delivery(make(given)):
+        sim = make(given)
+        sim.go(crash_at=point)
+        sim.go(5.0)
+        sim.end()
+
+
+def _of_the_delivery(sim: Directed) -> list[int]:
+    """The points of a run from just before its first writing call to its fold."""
+    sim.go()
+    names = sim.points.names
+    first = next(n for n, name in enumerate(names) if "before POST" in name)
+    last = next(n for n, name in enumerate(names) if "oploop.change_rows" in name)
+    ahead = [n for n in range(first, last) if "commit of the state" in names[n] or "POST" in names[n]]
+    assert len(ahead) > 6
+    return [first - 1, *ahead]
+
+
 def a_key_is_forgotten_meanwhile(make: Callable[[World], Directed]) -> None:
     """The answer to a create is lost; when the app has time for it again, it has forgotten the idempotency key."""
     sim = make(world("Ann", create=Operation(1, 1, 1, 1, Replay.KEY, ttl=120.0), forget=120.0))
@@ -336,6 +358,7 @@ SCHEDULES: dict[str, Callable[[Callable[[World], Directed]], None]] = {
     f.__name__.replace("_", " "): f
     for f in (
         dies_anywhere_in_a_fold,
+        dies_anywhere_in_a_delivery,
         a_key_is_forgotten_meanwhile,
         there_and_back,
         a_new_record_is_listed_late,

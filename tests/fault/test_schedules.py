@@ -69,6 +69,7 @@ FAULTS: dict[str, float] = {
     "answers out of order": 80,
     "a slow answer": 150,
     "slow job": 5,
+    "a job cannot be asked after": 1,
     "a call is known by its key": 15,
     "a read is behind": 200,
     "a read breaks off half-way": 200,

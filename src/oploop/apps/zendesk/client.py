@@ -206,9 +206,10 @@ class Client:
         params: Mapping[str, Any] | None = None,
         json: Any = None,
         may_be_closed: bool = False,
-        note: Callable[[str], Awaitable[None]] | None = None,
+        note: Callable[[str, int | None], Awaitable[None]] | None = None,
     ) -> tuple[dict[str, Any], int | None]:
-        """Submit a job and wait for its end: (job_status, the app's clock when it was accepted, microseconds). `note` keeps its id.
+        """Submit a job and wait for its end: (job_status, the app's clock when it was accepted, microseconds). `note` keeps its id
+        and that time.
 
         Raises Refused, FixConfig or RetryLater when it was not accepted, LostAnswer when that or its end cannot be known,
         and with `may_be_closed` BulkClosed when the account has not been given this bulk call (403).
@@ -221,7 +222,7 @@ class Client:
             if not isinstance(status, dict) or "id" not in status:
                 raise LostAnswer(f"{method} /api/v2/{path} was accepted, but the answer names no job")
             if note is not None and status.get("status") not in JOB_ENDED:
-                await note(str(status["id"]))
+                await note(str(status["id"]), answer.date_micros())
             return await self._wait_for(status), answer.date_micros()
 
     async def job_of_before(self, job_id: str) -> dict[str, Any] | None:

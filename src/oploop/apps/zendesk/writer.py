@@ -42,10 +42,12 @@ CHANGED = "changed in Zendesk since it was read"
 PASSING = re.compile(r"conflict|lock|timeout|too.?many|rate.?limit|unavailable|internal", re.IGNORECASE)
 
 
-async def note_job(step: Step, changes: Sequence[Change], job_id: str) -> None:
-    """Keep a job's id with the step, and which changes it was given, in its order: results are known by their place in it."""
+async def note_job(step: Step, changes: Sequence[Change], job_id: str, accepted: int | None) -> None:
+    """Keep a job's id with the step, when it was accepted, and which changes it was given, in its order: results are known by
+    their place in it."""
     if step.note is not None:
-        await step.note(orjson.dumps({"job": job_id, "numbers": [c.number for c in changes]}).decode())
+        told = {"job": job_id, "accepted": accepted, "numbers": [c.number for c in changes]}
+        await step.note(orjson.dumps(told).decode())
 
 
 async def settle_job(client: Client, op: Op, note: str, changes: Sequence[Change]) -> list[Receipt]:
@@ -58,7 +60,7 @@ async def settle_job(client: Client, op: Op, note: str, changes: Sequence[Change
         ]
     known = {c.number: c for c in changes}
     given = [known.get(n) or Change(n, op, {}, {}) for n in told["numbers"]]
-    receipts = job_receipts(op, [(c, c.key) for c in given], status, None)
+    receipts = job_receipts(op, [(c, c.key) for c in given], status, told["accepted"])
     return [r for r in receipts if r.number in known]
 
 
