@@ -25,13 +25,13 @@ def parsed(text: bytes) -> Any:
 
 def written(value: Any) -> bytes:
     """A value as JSON text. Raises orjson.JSONEncodeError (a TypeError) when it has none, or is nested too deeply."""
-    import msgspec
-
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError as e:
         if "64-bit" not in str(e):
             raise
+        import msgspec
+
         return msgspec.json.encode(value)
 
 

@@ -14,10 +14,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
+from msgspec import Raw
 
 from oploop.apps.arrow import columns_in_turns, instants, records_in_turns
 from oploop.apps.base import micros
@@ -36,6 +39,7 @@ OVERLAP = 300
 #: Characters of property names that an address may hold; more are asked for in the body of a second call.
 MOST_NAMES = 6_000
 MOST_GATHERED = 1_000  #: records that are handed on together
+NOTHING = Raw(b"[]")  #: the values of a property that may hold several, and holds none
 MERGED = "hs_merged_object_ids"
 
 #: Records of a page, when they were shown, and where a read goes on after them.
@@ -173,9 +177,9 @@ class RecordReader:
                 yield from columns_in_turns(
                     self._stream,
                     columns,
-                    versions=[max(v, at_least) for v in _versions(columns)],
+                    versions=partial(_versions_in, at_least),
                     extracted_at=extracted_at,
-                    deleted=list(map(bool, columns["archived"])),
+                    deleted=_archived_in,
                     exclude=self._exclude,
                     texts=True,
                     raw=records.texts,
@@ -221,8 +225,19 @@ class RecordReader:
         if columns is None or any(columns.get(MERGED, ())):
             return None
         for name in self._lists:
-            columns[name] = list(map(_parts, columns[name]))
+            columns[name] = [Raw(written(_parts(v))) if v else NOTHING for v in columns[name]]
         return columns | {n: shells[n] for n in META}
+
+
+def _versions_in(at_least: int, whole: pa.Table) -> Any:
+    """`versions_of` each row, none of them below `at_least`."""
+    changed = pc.cast(pc.coalesce(whole["updatedAt"], whole["createdAt"]), pa.int64())
+    told = pc.max_element_wise(changed, pc.cast(whole["archivedAt"], pa.int64()))
+    return pc.max_element_wise(told, pa.scalar(at_least, pa.int64()))
+
+
+def _archived_in(whole: pa.Table) -> Any:
+    return pc.fill_null(whole["archived"], False)
 
 
 def _parts(value: str | None) -> list[str]:
