@@ -9,10 +9,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # importing it takes longer than all the rest here
+    from importlib.abc import Loader
 
 #: Objects made, less those freed, until the youngest are looked at (CPython: 700). Rows of an API's page are many small
 #: dicts that live a moment and hold no cycles.
@@ -54,11 +56,11 @@ class _Arrow:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Looking(spec.loader, self.numpy)
+            spec.loader = _Looking(spec.loader, self.numpy)  # type: ignore[assignment]  # a loader by what it does
         return spec
 
 
-class _Looking(Loader):
+class _Looking:
     """Loads pyarrow as its own loader does."""
 
     def __init__(self, own: Loader, numpy: bool) -> None:
