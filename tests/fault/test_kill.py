@@ -11,12 +11,15 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from oploop.loop import Options
 from tests.flow.conftest import Desk
+from tests.unit.apps.test_way import a_proxy
 
 ROOT = Path(__file__).parents[2]
 PEOPLE = "model: mart.people\nto: zendesk.users\nmode: upsert\nkey: {external_id: code}\nfields: {name: name}\n"
@@ -92,3 +95,43 @@ async def test_a_lost_state_makes_unknown_of_what_may_have_been_sent(make_desk: 
     assert await desk.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1") == [("unknown", 300)]
     made = Counter(t["external_id"] for t in desk.sandbox.dump("tickets") if t["external_id"])
     assert set(made.values()) <= {1}
+
+
+@pytest.mark.parametrize("writes", [1, 3])
+async def test_a_proxy_that_dies_in_the_middle_loses_and_doubles_nothing(
+    make_desk: Callable[..., Desk], writes: int
+) -> None:
+    desk = make_desk(tickets=0, job_seconds=0.3)
+    desk.sync(
+        "model: mart.calls\nto: zendesk.tickets\nmode: create\nkey: {external_id: code}\n"
+        "fields: {subject: subject, description: subject}\n"
+    )
+    file = desk.folder / "oploop.yml"
+    direct = file.read_text()
+
+    async def hasty(seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.05))
+
+    desk.runtime = real = replace(desk.runtime, sleep=hasty)
+    await desk.model("SELECT 'A-' || i AS code, 'Call ' || i AS subject FROM range(1100) t(i)", "mart.calls")
+    async with a_proxy() as (proxy, at):
+        file.write_text(direct.replace("  zendesk:\n", f"  zendesk:\n    http: {{proxy: http://{at}}}\n"))
+        turn = asyncio.create_task(desk.turn(Options(yes=True, first_run=True)))
+        while len(desk.writes()) < writes and not turn.done():  # noqa: ASYNC110  the app's log has no event
+            await asyncio.sleep(0.002)
+        assert proxy.asked
+        await proxy.die()
+        report = await turn
+    assert report.exit_code == 1, report.as_json()
+    file.write_text(direct)
+    for later in (600, 1200):
+        desk.sandbox.advance(600)
+        desk.runtime = replace(real, now=lambda later=later: real.now() + timedelta(seconds=later))
+        if later == 600:
+            (held,) = (await desk.turn(Options(yes=True))).syncs
+            assert held.stopped[0].startswith("the first run of this sync was broken off: "), held.stopped
+        await desk.turn(Options(yes=True, first_run=True))
+    made = Counter(t["external_id"] for t in desk.sandbox.dump("tickets"))
+    assert made == Counter({f"A-{i}": 1 for i in range(1100)})
+    assert await desk.rows("SELECT count(*) FROM oploop.parked") == [(0,)]
+    assert await desk.rows("SELECT count(*) FROM oploop.jobs") == [(0,)]

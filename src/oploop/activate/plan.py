@@ -120,6 +120,8 @@ def make_plan(
         first = tuple(f.label for f in bound.fields)
     whole = not before or 0 < len(first) == len(bound.fields)
     findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, whole, allow)]
+    if any(f.check == "first-run" for f in findings) and _begun(bound, warehouse, known.names):
+        findings = [_broken_off(f) if f.check == "first-run" else f for f in findings]
     findings += of_the_model(diff_, warehouse, known.names, allow)
     priced = _priced(diff_, warehouse, budget, call_seconds, fields=diff_.changes > 0)
     return replace(priced, held_reasons=tuple(d.held_reasons(diff_, warehouse)), findings=tuple(findings), first=first)
@@ -157,6 +159,10 @@ def _priced(
         first=(),
         read_at=d.read_began(bound, warehouse),
     )
+
+
+#: How the finding begins that a sync which makes records finds no trace of itself.
+FIRST_RUN = "first run of this sync, as far as is remembered"
 
 
 def delivered_before(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> bool:
@@ -291,11 +297,25 @@ def _guardrails(diff_: d.Diff, first: tuple[str, ...], whole: bool, allow: Colle
     return found
 
 
+def _begun(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> bool:
+    """Whether the ledger has changes of the sync."""
+    if not warehouse.columns("oploop.change_log"):
+        return False
+    mine = f"app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)}"
+    own = ", ".join(map(literal, names))
+    return bool(warehouse.rows(f"SELECT 1 FROM oploop.change_log WHERE sync IN ({own}) AND {mine} LIMIT 1"))
+
+
+def _broken_off(finding: Finding) -> Finding:
+    """A first run of which something is remembered."""
+    return replace(finding, message=finding.message.replace(FIRST_RUN, "the first run of this sync was broken off"))
+
+
 def _first_run(diff_: d.Diff, allow: Collection[str]) -> Finding:
     """A sync that makes records and finds no trace of itself: it is new, or what it remembered was lost."""
     name, changes, seen = diff_.bound.name, diff_.changes, diff_.count("seen")
     what = f"{changes} changes" if changes else f"{seen} rows would be marked as seen, none sent"
-    says = f"first run of this sync, as far as is remembered: {what}"
+    says = f"{FIRST_RUN}: {what}"
     return Finding(name, "first-run", says, changes, stop="first-run" not in allow)
 
 

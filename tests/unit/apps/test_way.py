@@ -28,6 +28,14 @@ class Proxy:
         self.asked: list[str] = []
         self.login = login
         self.open: list[asyncio.StreamWriter] = []
+        self.server: asyncio.Server | None = None
+
+    async def die(self) -> None:
+        """Cut all connections, and take no more."""
+        assert self.server is not None
+        self.server.close()
+        for writer in self.open:
+            writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open.append(writer)
@@ -68,7 +76,7 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 @contextlib.asynccontextmanager
 async def a_proxy(login: str | None = None) -> AsyncIterator[tuple[Proxy, str]]:
     proxy = Proxy(login)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    server = proxy.server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     try:
         yield proxy, f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
