@@ -38,6 +38,11 @@ READ_ROWS = 5_000
 NONE: Mapping[int, Outcome] = MappingProxyType({})
 
 
+def _few(errors: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The first few of what was said, each once."""
+    return list(dict.fromkeys([*errors, *more]))[:5]
+
+
 @dataclass(slots=True)
 class Delivery:
     """What became of a sync's changes. `failed`: not done, and tried again by the next run."""
@@ -47,7 +52,7 @@ class Delivery:
     calls: int = 0
     seconds: float = 0.0
     error: OploopError | None = None  #: why the rest was not begun
-    errors: list[str] = field(default_factory=list)  #: the first few rejections, in the app's words
+    errors: list[str] = field(default_factory=list)  #: the first few that differ, in the app's words
     changed: list[str] = field(default_factory=list)  #: the app's ids of records that were no longer as they were read
     left: int = 0  #: of those, the ones that were looked at again and need nothing more
     times: dict[tuple[Op, CallKind], CallTime] = field(default_factory=dict)  #: of steps that were answered at once
@@ -60,7 +65,7 @@ class Delivery:
             self.calls + other.calls,
             round(self.seconds + other.seconds, 3),
             self.error or other.error,
-            [*self.errors, *other.errors][:5],
+            _few(self.errors, other.errors),
             [*self.changed, *other.changed],
             self.left + other.left,
         )
@@ -401,7 +406,7 @@ class Deliverer:
         said = [e for n, o, e in entry.exceptions if e and n not in again and o != changed] + (
             [error] if error and not again else []
         )
-        self.result.errors += said[: max(0, 5 - len(self.result.errors))]
+        self.result.errors = _few(self.result.errors, said)
         self._count(counts)
 
     async def _withdraw(self, entry: JournalStep) -> None:

@@ -100,7 +100,8 @@ def sync_lines(out: Out, s: SyncReport, environment: str, width: int, again: str
     if s.paused is not None:
         lines.append(f"    go on: oploop resume {s.sync}")
     if s.delivery is not None:
-        lines += [f"    {show.value(e, 140)}" for e in s.delivery.errors]
+        whole = str(s.error or "")  # said below, with its mend
+        lines += [f"    {show.value(e, 140)}" for e in s.delivery.errors if not whole.startswith(e)]
     if s.error is not None and s.status == "failed":
         lines.append(f"    {show.clean(str(s.error))}")
     if s.not_equal:

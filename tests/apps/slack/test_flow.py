@@ -185,8 +185,11 @@ async def test_what_was_sent_is_told_of_a_run_that_broke_off(
 async def test_each_sync_is_told_once_also_where_some_of_it_was_refused(box: SlackSandbox, tmp_path: Path) -> None:
     alerts(tmp_path, '{to: slack, channel: "#general", on: digest}')
     (tmp_path / "syncs/risks.yml").write_text(SYNC.replace("#ops", "#nowhere"))
-    await turn(tmp_path, risks(2))
+    report = await turn(tmp_path, risks(2))
     assert told(box)[0].split("\n")[1:] == ["• risks → slack.messages: 2 rejected"]
+    sent = report.syncs[0].delivery
+    assert sent is not None
+    assert len(sent.errors) == 1, "the same words are said once"
 
 
 async def test_an_undo_is_told_as_a_run_is_and_a_digest_tells_what_the_apps_hold(
