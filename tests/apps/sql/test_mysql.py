@@ -10,9 +10,10 @@ import pytest
 
 from oploop.apps.mysql import MySqlApp, MySqlConfig
 from oploop.apps.mysql.engine import parse_dsn
+from oploop.apps.sql.engine import RowsRefused
 from oploop.apps.transport import LostAnswer
 from oploop.errors import FixConfig, RetryLater
-from oploop.records import Canonical, Change, ColumnType, Op, Outcome
+from oploop.records import Canonical, Change, ColumnType, Op, Outcome, Step
 from oploop.runtime import Runtime
 from tests.apps.sql.boxes import MySqlBox
 from tests.apps.sql.proxy import Wire
@@ -188,3 +189,17 @@ async def _waits(cursor: Any) -> int:
             return int(found[0][0])
         await asyncio.sleep(0.15)  # what was read less than 0.1 s ago is shown again, as it was
     raise TimeoutError("nobody waits for a lock")
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_what_cannot_even_be_staged_is_told_by_the_tables_own_names(box: MySqlBox, many: bool) -> None:
+    box.sql("CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(9))")
+    changes = [Change(1, Op.UPSERT, {"id": 2**40}, {"id": 2**40, "name": "large"})]
+    changes += [Change(2, Op.UPSERT, {"id": 2}, {"id": 2, "name": "small"})] if many else []
+    step = Step("s1", "test", "t", Op.UPSERT, changes)
+    if many:
+        said = {r.number: r.error for r in await box.made().send(step)}
+        assert said == {1: "Out of range value for column 'id' at row 1", 2: None}
+    else:
+        with pytest.raises(RowsRefused, match="Out of range value for column 'id'"):
+            await box.made().send(step)

@@ -6,6 +6,7 @@ a value is sent (only where not all rows send it).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,14 @@ class Group:
         """The columns that are looked at before the update."""
         names = dict.fromkeys(n for held in self.held.values() for n in held)
         return [self.table.by_name[n] for n in names if n in self.table.by_name]
+
+    def named(self, said: str) -> str:
+        """What a database said of the temporary table's columns, by the names of the table's own."""
+        staged = {f"k{i}": c.name for i, c in enumerate(self.find)} | {
+            f"c{i}": c.name for i, c in enumerate(self.values)
+        }
+        names = {n: own for n, own in staged.items() if n not in self.table.by_name}
+        return re.sub(r"'([kc]\d+)'", lambda found: f"'{names.get(found[1], found[1])}'", said)
 
     def stage_columns(self) -> list[tuple[str, SqlColumn | str]]:
         columns: list[tuple[str, SqlColumn | str]] = [("n", "BIGINT")]

@@ -64,7 +64,7 @@ class TableWriter:
                     raise
                 if self._engine.about_rows(e) and not careful:
                     if len(step.changes) == 1:
-                        raise RowsRefused(table.name, self._engine.said(e)) from None
+                        raise RowsRefused(table.name, groups[0].named(self._engine.said(e))) from None
                     careful = True
                     continue
                 if not self._engine.is_transient(e) or attempt == TRIES:
@@ -182,7 +182,7 @@ class _Work:
         for row in self._group.rows:
             why = self._attempt(lambda row=row: self._cursor.execute(self._sql.put(), row))
             if isinstance(why, str):
-                bad[row[0]] = why
+                bad[row[0]] = self._group.named(why)
         return bad
 
     def leave_changed(self) -> Answers:
