@@ -294,18 +294,20 @@ class Transport:
         request = answer.request
         message, code = self.policy.error(answer)
         message = self._discreet(message)
+        status = f"HTTP {answer.status}"
+        said = status if message == status else f"{status}: {message}"  # an answer without words says its status
         refused = 400 <= answer.status < 500 and answer.status not in (401, 403) and not verdict.retry
         if lost and not refused:
-            return LostAnswer(f"{request.method} {bare(request.url)} failed (HTTP {answer.status}): {message}")
+            return LostAnswer(f"{request.method} {bare(request.url)} failed ({said})")
         if answer.status in (401, 403):
             return FixConfig(
-                f"{bare(request.url)} refused the credentials (HTTP {answer.status}: {message})",
+                f"{bare(request.url)} refused the credentials ({said})",
                 mend=f"check {self.policy.credential()}",
             )
         if verdict.retry and not verdict.done:
             return RetryLater(f"{bare(request.url)} keeps refusing for now: {message}", after=verdict.after)
         if verdict.retry:
-            return RetryLater(f"{request.method} {bare(request.url)} keeps failing (HTTP {answer.status}): {message}")
+            return RetryLater(f"{request.method} {bare(request.url)} keeps failing ({said})")
         if 300 <= answer.status < 400:
             return NotTheApi(answer)
         return Refused(answer, message, code=code)

@@ -302,3 +302,10 @@ async def test_all_headers_of_answers_are_learned_from() -> None:
         .request("GET", "x")
     )
     assert budget.calls == 33
+
+
+@pytest.mark.parametrize(("body", "said"), [(b"{}", "(HTTP 401)"), (b"", "(HTTP 401)")])
+async def test_an_answer_without_words_is_told_by_its_status_once(body: bytes, said: str) -> None:
+    with pytest.raises(FixConfig) as e:
+        await Asking([(401, {}, body)]).transport().request("GET", "x")
+    assert said in str(e.value)
