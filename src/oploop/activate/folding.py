@@ -44,12 +44,12 @@ def _fold(
     spec, watched = begun.spec, jobs.Watched(steps)
     smooth = smooth_of(warehouse, begun, watched)
     if smooth is not None:
-        with warehouse.bulk(lasting=False), warehouse.transaction():
+        with warehouse.bulk(lasting=False, ordered=False), warehouse.transaction():
             _fold_smooth(warehouse, begun, smooth, now)
         return
     spread(warehouse, watched, spec.keys)
     large = _is_large(warehouse)
-    with warehouse.bulk(lasting=not large), warehouse.transaction():
+    with warehouse.bulk(lasting=not large, ordered=False), warehouse.transaction():
         _append(warehouse, begun, now, large=large)
         if spec.append:
             _remember(warehouse, begun, now)

@@ -79,8 +79,9 @@ class Warehouse(Protocol):
         """All or nothing: commits at the end, rolls back on an exception."""
         ...
 
-    def bulk(self, *, lasting: bool) -> AbstractContextManager[None]:
-        """Large tables that are written inside are compressed no more than is quick; not at all, unless they are `lasting`."""
+    def bulk(self, *, lasting: bool, ordered: bool = True) -> AbstractContextManager[None]:
+        """Large tables that are written inside are compressed no more than is quick; not at all, unless they are `lasting`.
+        Rows need not come in the order of a select that is not sorted, unless `ordered`."""
         ...
 
     def bounded(self, megabytes: int) -> AbstractContextManager[None]:

@@ -77,14 +77,19 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             cursor.close()
 
     @contextlib.contextmanager
-    def bulk(self, *, lasting: bool) -> Iterator[None]:
+    def bulk(self, *, lasting: bool, ordered: bool = True) -> Iterator[None]:
         # looking for repeated texts takes longer than all else, and what it saves of ours is little beside FSST
-        self.execute(f"SET disabled_compression_methods = 'dictionary{'' if lasting else ',fsst,dict_fsst,zstd'}'")
+        sets = {"disabled_compression_methods": f"'dictionary{'' if lasting else ',fsst,dict_fsst,zstd'}'"}
+        if not ordered:  # under a bound of memory keeping the order takes as long again as writing
+            sets["preserve_insertion_order"] = "false"
+        for name, value in sets.items():
+            self.execute(f"SET {name} = {value}")
         try:
             yield
         finally:
-            with contextlib.suppress(SqlError):  # a database that a full disk has broken takes no statement
-                self.execute("RESET disabled_compression_methods")
+            for name in sets:
+                with contextlib.suppress(SqlError):  # a database that a full disk has broken takes no statement
+                    self.execute(f"RESET {name}")
 
     @contextlib.contextmanager
     def bounded(self, megabytes: int) -> Iterator[None]:

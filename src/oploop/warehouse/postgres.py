@@ -113,7 +113,7 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
         except Error as e:
             raise SqlError(one_line(e)) from e
 
-    def bulk(self, *, lasting: bool) -> contextlib.AbstractContextManager[None]:
+    def bulk(self, *, lasting: bool, ordered: bool = True) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     # -- catalog -----------------------------------------------------------------------------------------------------
