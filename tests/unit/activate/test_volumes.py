@@ -220,3 +220,16 @@ def test_what_takes_more_memory_than_allowed_says_so(engine: Engine) -> None:
         w.unbound()
         assert len(w.rows(query)) == 1
     assert len(w.rows(query)) == 1
+
+
+@columnar
+def test_only_where_it_is_said_rows_may_lose_their_order(engine: Engine) -> None:
+    asked = "SELECT current_setting('preserve_insertion_order'), current_setting('disabled_compression_methods')"
+    w = engine.warehouse
+    [usual] = w.rows(asked)
+    assert usual[0] is True
+    with w.bulk(lasting=False):
+        assert w.rows(asked)[0][0] is True
+    with w.bulk(lasting=False, ordered=False):
+        assert w.rows(asked)[0][0] is False
+    assert w.rows(asked) == [usual]
