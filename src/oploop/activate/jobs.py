@@ -100,9 +100,17 @@ def keep(warehouse: Warehouse, begun: Begun, watched: Watched) -> None:
 
 
 def still_at_it(bound: BoundSync) -> str:
-    """The condition on `oploop.parked` that a job of the change's run may still be at work at the object."""
+    """The condition on `oploop.parked` that a job may still do the change. What the ledger does not have by this key has another
+    one since: it may be any job's of its run."""
     app, obj = literal(bound.sync.app), literal(bound.sync.object)
-    return f"run_id IN (SELECT run_id FROM oploop.jobs WHERE app = {app} AND object = {obj})"
+    elsewhere = (
+        "SELECT 1 FROM oploop.change_log l WHERE l.run_id = j.run_id AND l.sync = j.sync AND l.key = parked.key "
+        "AND NOT (l.number BETWEEN j.first AND j.last)"
+    )
+    return (
+        f"EXISTS (SELECT 1 FROM oploop.jobs j WHERE j.app = {app} AND j.object = {obj} AND j.run_id = parked.run_id "
+        f"AND NOT EXISTS ({elsewhere}))"
+    )
 
 
 def open_jobs(warehouse: Warehouse, bound: BoundSync) -> list[Job]:
@@ -220,15 +228,15 @@ def _release(warehouse: Warehouse, bound: BoundSync, job: Job, at: str) -> None:
     if bound.blind or bound.appends:
         unnamed = "FALSE"
     done = f"SELECT key FROM oploop_heard WHERE status <> 'rejected' AND NOT ({unnamed})"
+    of_run = f"SELECT key FROM oploop.change_log WHERE run_id = {run} AND sync = {sync}"
+    of_job = f"number BETWEEN {job.first} AND {job.last}"
     if bound.blind and job.op is not Op.CREATE and _harmless(bound, job.op):  # no read will tell
-        done = (
-            f"SELECT key FROM oploop.change_log WHERE run_id = {run} AND sync = {sync} "
-            f"AND number BETWEEN {job.first} AND {job.last}"
-        )
+        done = f"{of_run} AND {of_job}"
     warehouse.execute(f"DELETE FROM oploop.parked WHERE {mine} AND key IN ({done})")
     named = f"SELECT key FROM oploop_heard WHERE {unnamed}"
     warehouse.execute(f"UPDATE oploop.parked SET message = {literal(waiting.UNTOLD)} WHERE {mine} AND key IN ({named})")
-    warehouse.execute(f"UPDATE oploop.parked SET noted_at = {at} WHERE {mine}")
+    others = f"{of_run} AND NOT ({of_job})"  # what has another key since may be the job's too
+    warehouse.execute(f"UPDATE oploop.parked SET noted_at = {at} WHERE {mine} AND key NOT IN ({others})")
 
 
 def _harmless(bound: BoundSync, op: Op) -> bool:

@@ -155,3 +155,21 @@ async def test_rows_that_a_job_appended_are_not_appended_again(engine: Engine) -
     await ask(engine, b, Crm([Receipt(1, Outcome.OK, "7"), Receipt(2, Outcome.RETRY)]), 100)
     assert engine.warehouse.rows("SELECT key, how FROM oploop.appended") == [("a@x", "sent")]
     assert engine.diff(b, backfill=True).counts == {"create": 1}
+
+
+async def test_what_was_sent_beside_a_job_does_not_wait_for_it(engine: Engine) -> None:
+    b = bound(engine)
+    plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
+    table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
+    steps = [
+        JournalStep("r1", b.name, f"s{n}", n, n, 1, Op.CREATE, at(4), at(5), outcome=Outcome.UNKNOWN, note=note)
+        for n, note in ((1, "j1"), (2, None))
+    ]
+    folding.fold(
+        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), steps, at(9)
+    )
+    read(engine, b, 100)
+    assert engine.diff(b).counts == {"parked": 1, "create": 1}
+    await ask(engine, b, Crm([Receipt(1, Outcome.UNKNOWN)]), 150)
+    read(engine, b, 200)
+    assert engine.diff(b).counts == {"create": 2}
