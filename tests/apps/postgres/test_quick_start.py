@@ -57,3 +57,21 @@ def test_what_plan_and_run_load(tmp_path: Path, db: Database) -> None:
     assert loaded(tmp_path, db, (*never, "pyarrow"), "run") == "['pyarrow'] 0"
     moves = ("pyarrow", "msgspec", "oploop.apps.arrow", "oploop.extract.load", "oploop.activate.deliver")
     assert loaded(tmp_path, db, (*never, *moves, "psycopg"), "plan") == "['psycopg'] 0"
+
+
+def test_without_numpy_a_server_is_a_warehouse_too(tmp_path: Path, db: Database) -> None:
+    """What is brought to and from it is Arrow as well."""
+    (tmp_path / "oploop.yml").write_text(
+        PROJECT.replace("{type: duckdb, database: warehouse.duckdb}", '{type: postgres, dsn: "${CRM_DSN}"}')
+    )
+    (tmp_path / "syncs").mkdir()
+    (tmp_path / "syncs" / "things.yml").write_text(SYNC.replace("crm.public.things", "crm.sales.things"))
+    db.sql("CREATE SCHEMA sales; CREATE TABLE sales.things (id int PRIMARY KEY, name text)")
+    db.sql("CREATE SCHEMA mart; CREATE TABLE mart.m AS SELECT i AS id, 'n' || i AS name FROM generate_series(1, 50) i")
+    assert loaded(tmp_path, db, ("numpy", "pyarrow"), "run", "--yes", "--allow", "things:first-run").endswith("] 0")
+    db.sql("UPDATE mart.m SET name = 'other' WHERE id < 4; UPDATE sales.things SET name = 'theirs' WHERE id = 7")
+    assert loaded(tmp_path, db, ("numpy", "pyarrow"), "run") == "['pyarrow'] 0"
+    assert db.sql("SELECT name, count(*) FROM sales.things WHERE id < 8 GROUP BY 1 HAVING count(*) > 2") == [
+        ("other", 3)
+    ]
+    assert db.sql("SELECT name FROM sales.things WHERE id = 7") == [("theirs",)]
