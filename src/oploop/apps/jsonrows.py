@@ -147,6 +147,11 @@ def _without(text: Any, hidden: Collection[str]) -> bytes:
         return written({n: v for n, v in _parsed(text).items() if n not in hidden})
 
 
+def with_members(text: bytes, members: Mapping[str, msgspec.Raw]) -> bytes:
+    """A record's text with other values of these members; what else is in it stands as it came."""
+    return msgspec.json.encode({**_MEMBERS.decode(text), **members})
+
+
 class Columns:
     """Decodes records to columns: those that are declared, and what else comes up."""
 
@@ -233,4 +238,4 @@ def _numbered(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     return ((f"f{i}", name) for i, name in enumerate(names))
 
 
-__all__ = ["Columns", "Records", "records_in", "texts_of", "without", "written"]
+__all__ = ["Columns", "Records", "records_in", "texts_of", "with_members", "without", "written"]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from oploop.apps.arrow import table_from_records
+from oploop.apps.jsonvalues import parsed
 from oploop.apps.mixpanel import MixpanelConfig, streams
 from oploop.apps.mixpanel.client import Client
 from oploop.apps.mixpanel.sandbox import MixpanelSandbox
@@ -196,6 +201,24 @@ async def test_a_read_of_nothing_keeps_its_place() -> None:
 def app_reader() -> streams.Reader:
     config = MixpanelConfig(**MixpanelSandbox.default_config("http://127.0.0.1:9"))
     return streams.Reader(Client(config, still()), {}, {})
+
+
+SCALARS = st.sampled_from([None, True, 1, 2**70, 1.5, -0.0, "x", 'é\x00"\\/', "", [1, {"a": "é"}], {"z": {"y": None}}])
+NAMES = st.sampled_from(["a", "b", "plan", "distinct_id", "mp_processing_time_ms", "$insert_id"])
+EXCLUDED = st.sampled_from([(), ("plan",), ("properties",), ("distinct_id", "a")])
+
+
+@given(st.lists(st.tuples(st.dictionaries(NAMES, SCALARS), st.booleans()), min_size=1, max_size=4), EXCLUDED)
+def test_rows_are_what_whole_records_become(found: list[tuple[dict[str, Any], bool]], exclude: tuple[str, ...]) -> None:
+    events = [({"event": "Paid", "properties": {**p, "time": 1}}, ascii) for p, ascii in found]
+    lines = [json.dumps(e, ensure_ascii=ascii, separators=(",", ":")).encode() for e, ascii in events]
+    rows = at_once(app_reader()._event_table)(lines, NOW, exclude)
+    lifted = [streams._lifted(parsed(line)) for line in lines]
+    for record in lifted if exclude else ():
+        record["properties"] = {k: v for k, v in record["properties"].items() if k not in exclude}
+    versions = [streams._version(r) for r in lifted]
+    more: dict[str, Any] = {"extracted_at": NOW, "exclude": exclude, "raw": None if exclude else lines}
+    assert rows.equals(table_from_records(streams.EVENTS, lifted, versions=versions, **more))
 
 
 async def test_a_number_that_no_double_holds_stops_no_read() -> None:

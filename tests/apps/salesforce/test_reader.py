@@ -131,7 +131,7 @@ async def test_a_query_whose_place_is_lost_goes_on_from_the_last_page(make: Make
 
 
 async def test_a_session_that_ends_in_mid_run_is_renewed(make: Make, box: SalesforceSandbox) -> None:
-    box.load("Account", [{"Name": f"a{i}"} for i in range(250)])
+    box.load("Account", [{"Name": f"a{i}"} for i in range(1_050)])
     app = make().app
     async for batch in app.read("Account", None, ReadOptions()):
         if not batch.complete:
@@ -244,7 +244,9 @@ SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
 )
 STAMPS = st.sampled_from([None, "2026-03-01T12:00:00.000+0000", "2026-03-01T12:00:00.001Z"])
-RECORDS = st.dictionaries(st.sampled_from(["Name", "Size", "Day", "New"]), SCALARS | st.lists(SCALARS, max_size=2))
+RECORDS = st.dictionaries(
+    st.sampled_from(["Name", "Size", "Day", "New", "Parts"]), SCALARS | st.lists(SCALARS, max_size=2)
+)
 
 
 @given(st.lists(st.tuples(RECORDS, STAMPS, st.booleans(), st.booleans()), min_size=1, max_size=4), st.booleans())
@@ -254,6 +256,7 @@ def test_records_as_texts_become_the_rows_of_parsed_ones(found: list[Any], exclu
         "Name": "string",
         "Size": "double",
         "Day": "date",
+        "Parts": "multipicklist",
         "IsDeleted": "boolean",
         "SystemModstamp": "datetime",
     }

@@ -16,10 +16,12 @@ from zoneinfo import ZoneInfo
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Raw
 
-from oploop.apps.arrow import TIMESTAMP, empty_table, records_in_turns, table_from_records
+from oploop.apps.arrow import TIMESTAMP, columns_in_turns, empty_table, table_from_records
 from oploop.apps.base import micros
 from oploop.apps.declared import declared
+from oploop.apps.jsonrows import written as record_text
 from oploop.apps.jsonvalues import parsed, written
 from oploop.apps.mixpanel.client import Client
 from oploop.apps.paging import ahead, meanwhile
@@ -33,6 +35,7 @@ FEW = 25_000  #: fewer than that, and the next export covers twice the days
 MOST_DAYS = 366
 BATCH_ROWS = 20_000
 TURN = 200  #: events that are parsed in one turn
+MOST_MS = 2**53  #: a time beyond that is none
 FETCH_IDS = 500  #: profiles asked for by id in one query
 
 SAID = declared(__package__)
@@ -117,23 +120,24 @@ class Reader:
         self, lines: Sequence[bytes], began: datetime, exclude: Collection[str]
     ) -> Generator[None, None, pa.Table]:
         """Lines of an export as rows, in turns (see `paging.meanwhile`). `exclude` takes out columns and single properties."""
-        records: list[dict[str, Any]] = []
+        columns: dict[str, list[Any]] = {name: [] for name in EVENTS.columns}
+        versions: list[int] = []
+        raw: Any = [] if exclude else lines  # as it came, without what was lifted out of it
         for part in _parts(lines, TURN):
             try:
                 found: list[dict[str, Any]] = parsed(b"[" + b",".join(part) + b"]")
             except ValueError:
                 raise RetryLater("Mixpanel's export broke off in the middle of a line", mend="run again") from None
-            records += map(_lifted, found)
+            records = list(map(_lifted, found))
+            for record in records if exclude else ():
+                record["properties"] = {k: v for k, v in record["properties"].items() if k not in exclude}
+                raw.append(record_text({k: v for k, v in record.items() if k not in exclude}))
+            versions += map(_version, records)
+            for name, values in columns.items():
+                values += [r[name] for r in records] if name != "properties" else [_text(r[name]) for r in records]
             yield
-        for record in records if exclude else ():
-            record["properties"] = {k: v for k, v in record["properties"].items() if k not in exclude}
-        table = yield from records_in_turns(
-            EVENTS,
-            records,
-            versions=[_version(r) for r in records],
-            extracted_at=began,
-            exclude=exclude,
-            raw=None if exclude else lines,  # as it came, without what was lifted out of it
+        table = yield from columns_in_turns(
+            EVENTS, columns, raw=raw, versions=versions, extracted_at=began, exclude=exclude
         )
         if "time" in table.column_names and self._zone.key != "UTC":
             at = table.schema.get_field_index("time")
@@ -207,6 +211,14 @@ def _lifted(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _text(properties: Mapping[str, Any]) -> Raw | None:
+    """An event's properties as JSON text; None where they are nested too deeply."""
+    try:
+        return Raw(written(properties))
+    except TypeError:
+        return None
+
+
 def _own_id(properties: Mapping[str, Any]) -> str:
     content = {k: v for k, v in properties.items() if k not in ("distinct_id", "mp_processing_time_ms")}
     try:
@@ -218,8 +230,10 @@ def _own_id(properties: Mapping[str, Any]) -> str:
 
 def _version(record: Mapping[str, Any]) -> int:
     """When Mixpanel took it in; of old events, that have no such time, when it happened (milliseconds)."""
-    at = record["mp_processing_time_ms"] or record["time"]
-    return int(at) * 1000 if isinstance(at, int | float) else 0
+    for at in (record["mp_processing_time_ms"], record["time"]):
+        if at and isinstance(at, int | float) and abs(at) < MOST_MS:
+            return int(at) * 1000
+    return 0
 
 
 def _from_local(times: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:

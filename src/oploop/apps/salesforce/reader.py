@@ -15,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from oploop.apps.arrow import columns_in_turns, empty_table, instants, table_from_records
-from oploop.apps.jsonrows import Columns, Records, records_in, without
+from oploop.apps.jsonrows import Columns, Records, records_in, with_members, without
+from oploop.apps.jsonvalues import parsed, written
 from oploop.apps.paging import ahead, meanwhile
 from oploop.apps.salesforce.catalog import Table
 from oploop.apps.salesforce.client import Client, in_parts
@@ -150,13 +151,14 @@ class Reader:
     ) -> Generator[None, None, tuple[pa.Table, str]]:
         """A page as rows, and the newest of its stamps; see `paging.meanwhile`."""
         how = Columns.cached(tuple(table.stream.columns.items()))
-        plain = table.clock is not None and not table.lists  # a list's text would have to be taken apart
-        columns = (yield from how.in_turns(page.records)) if plain else None
+        columns = (yield from how.in_turns(page.records)) if table.clock is not None else None
         if columns is None or table.clock is None:
             records = list(page.records)
             newest = max(_stamp(r, table) for r in records)
             return self._rows(table, records, page.began, exclude), newest
         raw = _less_attributes(page.records, columns.pop("attributes", None))
+        for name in table.lists:
+            columns[name] = _as_lists(name, columns[name], raw)
         rows = yield from columns_in_turns(
             table.stream,
             columns,
@@ -187,10 +189,20 @@ class Reader:
         )
 
 
-def _less_attributes(records: Records, attributes: Sequence[Any] | None) -> list[Any]:
+def _as_lists(name: str, values: Sequence[Any], raw: list[bytes]) -> list[Any]:
+    """A field's texts (a;b) as lists, in the records' texts `raw` too."""
+    found = list(values)
+    for at, value in enumerate(values):
+        if value is not None and (text := bytes(value)).startswith(b'"'):
+            found[at] = Raw(written(parsed(text).split(";")))
+            raw[at] = with_members(raw[at], {name: found[at]})
+    return found
+
+
+def _less_attributes(records: Records, attributes: Sequence[Any] | None) -> list[bytes]:
     """Records' texts without their first member, `attributes`, whose texts are given."""
     if attributes is None:
-        return list(records.texts)
+        return list(map(bytes, records.texts))
     found = []
     for record, text in zip(map(bytes, records.texts), attributes, strict=True):
         first = b'{"attributes":%s,' % bytes(text) if text is not UNSET else b""
