@@ -44,7 +44,8 @@ def fields(i: int) -> dict[str, Any]:
 
 def written(kind: str) -> ObjectCase:
     under = f"out/{kind}"
-    return ObjectCase(kind, fields=fields, calls=None, kind=under, key=("id",))
+    key = ("id", "ok") if kind == "jsonl" else ("id",)  # whose files are parted by `ok`
+    return ObjectCase(kind, fields=fields, calls=None, kind=under, key=key)
 
 
 ROWS, FACTS = "rows/2026/a.jsonl", "facts/f.parquet"

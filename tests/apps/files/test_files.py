@@ -277,6 +277,19 @@ async def test_partitions_stay_below_the_root(local: FilesBox) -> None:
     )
 
 
+async def test_rows_are_parted_only_by_what_each_of_them_sends(local: FilesBox) -> None:
+    spec = {"path": "p/{email}/{step}.csv", "fields": {"id": "integer", "email": "text", "score": "number"}}
+    files = app(local, objects={"x": spec})
+    changed = Change(1, Op.UPSERT, {"id": 1}, {"id": 1, "score": 2.5})  # its e-mail has not changed, and is not sent
+    with pytest.raises(FixConfig, match="parts the files of x by 'email', which a row sends only when it changes"):
+        await files.send(Step("s1", "s", "x", Op.UPSERT, [changed]))
+    assert local.names() == []
+    keyed = Change(1, Op.UPSERT, {"id": 1, "email": "a"}, {"id": 1, "email": "a", "score": 2.5})
+    await files.send(Step("s2", "s", "x", Op.UPSERT, [keyed]))
+    [name] = local.names()
+    assert name.startswith("p/a/")
+
+
 async def test_a_write_that_fails_is_not_known_to_be_done(local: FilesBox) -> None:
     local.put("out", b"a file where a folder must be")
     with pytest.raises(LostAnswer, match="writing out/csv/"):
@@ -294,8 +307,9 @@ async def test_appended_rows_and_changes_are_exported_once(local: FilesBox, tmp_
     }
     (tmp_path / "syncs").mkdir()
     columns = "key: id\nfields: [plan, since]\nlimits: {removes: 9}\n"
+    leaving = "on_leave: delete\nadopt: all\n"
     (tmp_path / "syncs/events.yml").write_text(f"model: main.m\nto: drop.events\nmode: append\n{columns}")
-    (tmp_path / "syncs/changes.yml").write_text(f"model: main.m\nto: drop.changes\nmode: upsert\n{columns}")
+    (tmp_path / "syncs/changes.yml").write_text(f"model: main.m\nto: drop.changes\nmode: upsert\n{columns}{leaving}")
     block = {"type": "files", "url": local.root, "objects": objects}
     (tmp_path / "oploop.yml").write_bytes(
         orjson.dumps({"name": "a", "models": {"engine": "none"}, "apps": {"drop": block}})
@@ -327,6 +341,10 @@ async def test_appended_rows_and_changes_are_exported_once(local: FilesBox, tmp_
     count = len(local.names())
     await turn()
     assert len(local.names()) == count, "nothing new, no file"
+    await turn("DELETE FROM main.m WHERE id = 2")
+    assert [r["id"] for r in local.dump("changes") if r["_op"] == "remove"] == ["2"]
+    await turn()
+    assert len(local.names()) == count + 1, "a row leaves once"
 
 
 # -- other stores ------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from oploop.apps.files.formats import written
 from oploop.apps.storage import Store
 from oploop.apps.transport import LostAnswer
 from oploop.errors import FixConfig
-from oploop.records import Change, FieldType, Receipt, Step
+from oploop.records import Change, FieldType, Op, Receipt, Step
 from oploop.runtime import Runtime
 
 NULL = "__null__"  #: a partition's name where its field is NULL
@@ -54,6 +54,7 @@ class FileWriter:
         return Taken(step.changes, micros(self._runtime.now()))
 
     def _write(self, spec: ObjectSpec, step: Step) -> None:
+        _refuse_unsent(spec, step)
         table = table_of(spec, step)
         nested = [n for n, kind in spec.fields.items() if kind in _NESTED]
         for values, part in _partitions(spec, table):
@@ -152,9 +153,24 @@ def _typed(column: pa.Array, kind: FieldType) -> pa.Array:
     return column if column.type == _TYPES[kind] else column.cast(_TYPES[kind])
 
 
+def _refuse_unsent(spec: ObjectSpec, step: Step) -> None:
+    """FixConfig where files are parted by a field that a change need not send: its row would go into another part's file."""
+    loose = [n for n in parted_by(spec) if step.op is not Op.CREATE and n not in step.changes[0].key]
+    if loose:
+        raise FixConfig(
+            f"path parts the files of {step.object} by {loose[0]!r}, which a row sends only when it changes",
+            mend=f"put {loose[0]} into the sync's key too, or use mode: append",
+        )
+
+
+def parted_by(spec: ObjectSpec) -> list[str]:
+    """The fields that a path names."""
+    return [n for n in dict.fromkeys(PLACES.findall(spec.path)) if n not in OURS]
+
+
 def _partitions(spec: ObjectSpec, table: pa.Table) -> Iterator[tuple[dict[str, str], pa.Table]]:
     """The rows by what the path names of their fields: (the names, the rows)."""
-    names = [n for n in dict.fromkeys(PLACES.findall(spec.path)) if n not in OURS]
+    names = parted_by(spec)
     if not names:
         yield {}, table
         return
