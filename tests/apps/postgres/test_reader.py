@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from oploop.errors import FixConfig
+from oploop.errors import FixConfig, RetryLater
 from oploop.records import ColumnType, Deletes, ReadOptions
 from tests.apps.postgres.conftest import Database, PostgresApp, read
 
@@ -319,6 +319,28 @@ async def test_fetch_by_ids(db: Database, crm: PostgresApp) -> None:
     gone = '["z", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"]'
     found = {r["_key"]: r for r in (await crm.fetch("two", [there, gone])).table.to_pylist()}
     assert (found[there]["v"], found[gone]["a"], found[gone]["_deleted"]) == ("v", "z", True)
+
+
+@pytest.mark.parametrize("name", ["x", "o", "value"])
+async def test_fetch_by_ids_whatever_the_columns_are_called(db: Database, crm: PostgresApp, name: str) -> None:
+    """No column is taken for the ids."""
+    db.sql(f"CREATE TABLE one (id bigint PRIMARY KEY, {name} bigint); INSERT INTO one VALUES (1, 2), (2, 2), (3, 1)")
+    rows = {r["id"]: r for r in (await crm.fetch("one", ["3", "1", "9"])).table.to_pylist()}
+    assert {k: (r[name], r["_deleted"]) for k, r in rows.items()} == {1: (2, False), 3: (1, False), 9: (None, True)}
+    db.sql(f"CREATE TABLE two (a text, b text, {name} jsonb, PRIMARY KEY (a, b)); INSERT INTO two VALUES ('a', 'b')")
+    [row] = (await crm.fetch("two", ['["a", "b"]'])).table.to_pylist()
+    assert (row["a"], row["_deleted"]) == ("a", False)
+
+
+async def test_a_read_that_the_server_breaks_off_is_no_defect(db: Database, crm: PostgresApp) -> None:
+    db.sql("CREATE TABLE t AS SELECT i AS id, repeat('x', 1000) AS v FROM generate_series(1, 60000) i")
+    db.sql("ALTER TABLE t ADD PRIMARY KEY (id)")
+    batches = crm.read("t", None, ReadOptions())
+    await anext(batches)
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    db.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+    with pytest.raises(RetryLater, match="broke the read off"):
+        [_ async for _ in batches]
 
 
 async def test_a_column_that_may_not_be_read(db: Database) -> None:

@@ -32,8 +32,8 @@ from oploop.apps.arrow import ARROW_TYPES, column_field, empty_table, with_meta
 from oploop.apps.base import micros
 from oploop.apps.postgres.catalog import PgColumn, Table, stream_of
 from oploop.apps.postgres.kinds import literal, quote
-from oploop.apps.postgres.server import SETTINGS, Server
-from oploop.errors import FixConfig, OploopError
+from oploop.apps.postgres.server import SETTINGS, Server, one_line
+from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.records import Batch, ColumnType, Cursor, ReadOptions
 from oploop.runtime import Runtime
 
@@ -133,6 +133,8 @@ def _explained(server: Server, e: Exception) -> OploopError:
 
     if isinstance(e, adbc_driver_manager.Error):
         return server.explain(e)
+    if isinstance(e, OSError):  # what the server says once rows are on their way comes through Arrow
+        return RetryLater(f"{server.place} broke the read off: {one_line(e)}")
     raise e
 
 
@@ -319,16 +321,16 @@ class _Reading:
     def fetched(self, ids: Sequence[str]) -> pa.Table:
         """The rows with these ids, and deleted rows for ids that are none."""
         key = self._table.key_columns
-        wanted = sorted(set(ids))
+        wanted = sorted(set(ids))  # qualified below: a bare name might be a column of the table
         if len(key) == 1:
             texts = literal(orjson.dumps(wanted).decode())
-            value = key[0].kind.write.format("x")
-            same = f"t.{key[0].sql} IN (SELECT {value} FROM jsonb_array_elements_text({texts}) AS x)"
+            value = key[0].kind.write.format("o.id")
+            same = f"t.{key[0].sql} IN (SELECT {value} FROM jsonb_array_elements_text({texts}) AS o(id))"
         else:
             texts = literal("[" + ",".join(wanted) + "]")
-            parts = ", ".join(c.kind.write.format(f"(x ->> {i})") for i, c in enumerate(key))
+            parts = ", ".join(c.kind.write.format(f"(o.id ->> {i})") for i, c in enumerate(key))
             names = ", ".join(f"t.{c.sql}" for c in key)
-            same = f"({names}) IN (SELECT {parts} FROM jsonb_array_elements({texts}) AS x)"
+            same = f"({names}) IN (SELECT {parts} FROM jsonb_array_elements({texts}) AS o(id))"
         tables = [self._rows(b) for b in self._arrow(self._select(self._base(same)))]
         seen = {v for t in tables for v in t[self._table.id_column].cast(pa.string()).to_pylist()}
         gone = [i for i in wanted if i not in seen]
