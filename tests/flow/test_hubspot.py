@@ -254,3 +254,17 @@ async def test_pairs_have_their_first_delivery_and_their_limit_too(desk: Desk) -
     assert many.syncs[0].stopped == ["changes 50% > 20%"]
     await desk.model("pairs", pairs.format(111))
     assert sent(await desk.turn(yes=False), "pairs") == 10
+
+
+async def test_a_property_that_is_new_since_the_last_read_is_said_to_be(desk: Desk) -> None:
+    desk.sync("people", CONTACTS)
+    await desk.model("people", PEOPLE)
+    await desk.turn()
+    desk.box.load("properties.contacts", [{"name": "fresh", "label": "Fresh", "type": "string", "fieldType": "text"}])
+    desk.sync("people", CONTACTS.replace("{firstname: first, ", "{firstname: first, Fresh: first, "))
+    async with desk.workspace() as ws:
+        bound = await loop.bind_all(ws, list(ws.project.syncs.values()), RunReport("", "prod"))
+        report = await loop.plan_sync(ws, bound[0], Options())
+    said = "syncs/people.yml:4: field 'Fresh' is new in the app since hubspot.contacts was last read — oploop extract"
+    assert report.stopped == [said]
+    assert sent(await desk.turn(allow={"people": frozenset({"first"})}), "people") == 2, "a run reads it first"

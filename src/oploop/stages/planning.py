@@ -10,6 +10,7 @@ from oploop.activate import plan as planning
 from oploop.activate import saved, waiting
 from oploop.activate.bound import BoundSync
 from oploop.activate.proving import blame
+from oploop.activate.refbind import source_column
 from oploop.apps.transport import Budget
 from oploop.errors import FixConfig, OploopError
 from oploop.project import OnLeave
@@ -62,7 +63,7 @@ async def plan_sync(
             report.stopped += await freshen(ws, b, options, run)
         report.plan = plan_only(ws, b, options, "" if run is None else run.run_id, first)
     except SqlError as e:  # the sync's own SQL fails on its data; the other syncs go on
-        report.error = blame(b, ws.warehouse, e)
+        report.error = _not_read_yet(ws, b) or blame(b, ws.warehouse, e)
         report.stop(str(report.error))
         return report
     if pause is not None:
@@ -131,6 +132,20 @@ def gate(ws: Workspace, b: BoundSync) -> list[str]:
     return [
         f"model {b.sync.model} {status}: {message or 'something that it depends on failed'}" for status, message in rows
     ]
+
+
+def _not_read_yet(ws: Workspace, b: BoundSync) -> FixConfig | None:
+    """The mapped field that the app has got since its records were last read; None where there is none."""
+    there = {c.lower() for c in ws.warehouse.columns(b.raw_table)} if b.raw_table is not None else set()
+    for f in b.fields if there else ():
+        column = source_column(f.field)
+        if f.now is not None and column is not None and column.lower() not in there:
+            return FixConfig(
+                f"field {f.label!r} is new in the app since {b.app_object} was last read",
+                mend="oploop extract",
+                place=b.sync.place_of("fields", f.label),
+            )
+    return None
 
 
 async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport) -> list[str]:
