@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +12,9 @@ from pydantic import SecretStr
 
 from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import Account, App, AppConfig, micros
+from oploop.apps.credentials import bearer
 from oploop.apps.declared import declared
-from oploop.apps.jsonrows import Records, records_in
+from oploop.apps.lists import Page, fetched, listed
 from oploop.apps.paging import ahead
 from oploop.apps.transport import Answer, Budget, Policy, Transport
 from oploop.records import Batch, Cursor, Outcome, ReadOptions, Receipt, Step
@@ -32,20 +32,8 @@ class BookshopConfig(AppConfig):
 class BookshopPolicy(Policy):
     """What the API's refusals say. What to retry is as everywhere: 429 always, 5xx where it does no harm."""
 
-    def error(self, answer: Answer) -> tuple[str, str | None]:
-        return str(answer.json().get("error", f"HTTP {answer.status}")), None
-
-    def credential(self) -> str:
-        return "token"
-
-
-@dataclass(frozen=True)
-class Page:
-    """Books as they stand in an answer, when they were asked for, and the shop's clock (microseconds since 1970)."""
-
-    books: Records
-    began: datetime
-    at: int
+    credentials = "token"
+    words = ("error",)
 
 
 class BookshopApp(App):
@@ -60,7 +48,7 @@ class BookshopApp(App):
         self.api = self.transport = Transport(
             config.base_url,
             runtime=runtime,
-            headers={"Authorization": f"Bearer {config.token.get_secret_value()}"},
+            headers=bearer(config.token),
             policy=BookshopPolicy(),
             budget=Budget(runtime, calls=100),  # a second
         )
@@ -73,36 +61,34 @@ class BookshopApp(App):
         asked = {"changed_since": (cursor or {}).get("since", "")}
         async with ahead(self._pages(asked)) as pages:  # the next one is on its way while this one becomes rows
             async for page in pages:
-                # in order of change, so each page is a safe point; the last book comes again
-                cursor = {"since": page.books[-1]["updated_at"]}
+                if page.records:  # in order of change, so each page is a safe point; the last book comes again
+                    cursor = {"since": page.records[-1]["updated_at"]}
                 yield Batch(stream, self._rows(page, options), cursor)
         yield Batch(stream, empty_table(BOOKS, options.exclude), cursor, complete=True)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
-        found = [self._rows(p, ReadOptions(), at=p.at) async for p in self._pages({"ids": ",".join(remote_ids)})]
-        return Batch("books", pa.concat_tables(found, promote_options="default") if found else empty_table(BOOKS))
+        async def show(ids: Sequence[str]) -> pa.Table:
+            found = [self._rows(p, ReadOptions(), at=p.at) async for p in self._pages({"ids": ",".join(ids)})]
+            return pa.concat_tables(found, promote_options="default")
+
+        return await fetched(BOOKS, remote_ids, 100, show)
 
     async def send(self, step: Step) -> list[Receipt]:
         [change] = step.changes  # `batch=1`
         answer = await self.api.request("PUT", f"books/{change.remote_id}", json=dict(change.fields), idempotent=True)
         return [Receipt(change.number, Outcome.OK, change.remote_id, version=_version(answer.json()))]
 
-    async def _pages(self, asked: dict[str, str]) -> AsyncGenerator[Page]:
-        page: int | None = 1
-        while page is not None:
-            began = self.runtime.now()
-            answer = await self.api.request("GET", "books", params={**asked, "page": page})
-            told, books = records_in(answer, "books", "next")
-            if not books:
-                return
-            page = told["next"]
-            yield Page(books, began, answer.date_micros() or 0)
+    def _pages(self, asked: dict[str, str]) -> AsyncGenerator[Page]:
+        return listed(self._list, self.runtime, "books", {**asked, "page": 1}, "page", "next")
+
+    async def _list(self, asked: Mapping[str, Any]) -> Answer:
+        return await self.api.request("GET", "books", params=asked)
 
     def _rows(self, page: Page, options: ReadOptions, *, at: int = 0) -> pa.Table:
         """A page's rows. `at`: they are known as of then at the least, whenever they were changed."""
         return table_from_records(
             BOOKS,
-            page.books,
+            page.records,
             versions=lambda rows: pc.max_element_wise(rows["updated_at"].cast(pa.int64()), at),
             extracted_at=page.began,
             deleted=lambda rows: rows["deleted"],

@@ -152,15 +152,17 @@ class Taken(Sequence[Receipt]):
         return Receipt(change.number, Outcome.OK, remote, None, self.version)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it."""
+def plain(value: Any, when: Callable[[datetime], str] = datetime.isoformat) -> Any:
+    """A value as JSON has it; `when`: how the app writes an instant."""
     match value:
-        case datetime() | date():
+        case datetime():
+            return when(value)
+        case date():
             return value.isoformat()
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)
         case list() | tuple() | set() | frozenset():
-            return [plain(v) for v in value]
+            return [plain(v, when) for v in value]
         case _:
             return value
 

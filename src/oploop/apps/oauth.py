@@ -42,6 +42,7 @@ ANSWERED = 30.0
 ASSERTED = 180.0
 #: Seconds by which our clock may differ from the endpoint's without being the reason for which an assertion is refused.
 CLOCK_OFF = 30.0
+GOOGLE_TOKENS = "https://oauth2.googleapis.com/token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,20 @@ class JwtBearer(Grant):
 
     def secrets(self) -> list[str]:
         return [*super().secrets(), self.private_key.get_secret_value()]
+
+
+def google_account(key: SecretStr, scope: str, *, credential: str = "key") -> JwtBearer:
+    """The grant of one of Google's service accounts, by the whole JSON file that Google made for it; its `client_id` is the
+    account's e-mail. FixConfig, with the config key `credential`, when it is no such file."""
+    try:
+        told = orjson.loads(key.get_secret_value())
+        email, private = str(told["client_email"]), SecretStr(str(told["private_key"]))
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        mend = "give the whole JSON file that Google made for the service account"
+        raise FixConfig(f"{credential} is no service account's key", mend=mend) from None
+    url, number = str(told.get("token_uri") or GOOGLE_TOKENS), told.get("private_key_id")
+    claims = {"scope": scope}
+    return JwtBearer(url, email, private_key=private, claims=claims, credential=credential, key_id=number)
 
 
 def says_expired(answer: Answer) -> bool:

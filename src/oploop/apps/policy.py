@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from oploop.apps.budget import DayQuota, Quota
+from oploop.apps.documents import at
 from oploop.apps.jsonvalues import parsed
 from oploop.apps.origin import bare
 from oploop.errors import FixConfig, OploopError, RetryLater
+
+#: A reset from which on it is a time, in seconds since 1970, and no span.
+SINCE_1970 = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,16 @@ class Answer:
         except ValueError:
             raise NotTheApi(self) from None
 
-    def said(self) -> dict[str, Any]:
-        """The body as an object, for the words of a refusal; empty where it is none."""
+    def document(self) -> Any:
+        """The body parsed as JSON, for the words of a refusal; None where it is none."""
         try:
-            body = orjson.loads(self.body)
+            return orjson.loads(self.body)
         except orjson.JSONDecodeError:
-            return {}
+            return None
+
+    def said(self) -> dict[str, Any]:
+        """The body as an object, likewise; empty where it is none."""
+        body = self.document()
         return body if isinstance(body, dict) else {}
 
     def written(self) -> Any:
@@ -113,25 +122,56 @@ class Verdict:
     done: bool = True
 
 
+class LimitHeaders(NamedTuple):
+    """The headers of answers that tell the account's limit: calls in a window, how many are left of them, and the seconds until
+    it ends, or its end as a time in seconds since 1970."""
+
+    limit: str | None = None
+    remaining: str | None = None
+    reset: str | None = None
+
+
 class Policy:
-    """A vendor's rules. The default is what most REST APIs do; an app overrides what its vendor does otherwise."""
+    """A vendor's rules. The default is what most REST APIs do; an app says, or overrides, what its vendor does otherwise."""
 
     #: The config keys that a 401 or 403 puts in doubt, for the error message.
     credentials: str = "its credentials"
+    #: Where a refusal's words stand in its answer, as dotted paths; of several the first that holds any. And its code.
+    words: Sequence[str] = ()
+    code: str | None = None
+    #: Whether the words are to be told with the status.
+    with_status: bool = False
+    #: The headers that tell the limit; of several the first that an answer has.
+    limits: Sequence[LimitHeaders] = ()
+    #: Statuses, beside 429, of refusals for now, by which nothing was done: the seconds to wait, where the answer names none.
+    not_now: Mapping[int, float | None] = {}
+    #: Statuses of failures, by which a call may have been done.
+    failures: frozenset[int] = frozenset({408, 500, 502, 503, 504})
 
     def verdict(self, answer: Answer) -> Verdict:
         """Whether to try again: 429 always (nothing was done), 408 and 5xx when the call may be repeated."""
         after = retry_after(answer.headers)
         if answer.status == 429:
             return Verdict(True, after, done=False)
+        if answer.status in self.not_now:
+            return Verdict(True, after if after is not None else self.not_now[answer.status], done=False)
         if answer.status == 503 and after is not None:
             return Verdict(True, after, done=False)
-        if answer.status in (408, 500, 502, 503, 504):
+        if answer.status in self.failures:
             return Verdict(True, after)
         return Verdict(False)
 
     def quota(self, answer: Answer) -> Quota | None:
         """The account's limit as the headers tell it; None when they do not."""
+        for headers in self.limits:
+            limit, remaining, reset = (
+                number(answer.headers.get(name.lower())) if name is not None else None for name in headers
+            )
+            if limit is None and remaining is None:
+                continue
+            if reset is not None and reset >= SINCE_1970:
+                reset = max(0.0, reset - ((answer.date_micros() or 0) / 1_000_000 or reset))
+            return Quota(_whole(limit), _whole(remaining), reset)
         return None
 
     def day(self, answer: Answer) -> DayQuota | None:
@@ -144,11 +184,30 @@ class Policy:
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
         """(message, code) of a refusal, in the vendor's words."""
-        return f"HTTP {answer.status}", None
+        body = answer.document()
+        said = next((told for path in self.words if (told := at(body, path))), None)
+        if isinstance(said, Mapping):
+            said = said.get("message", said)
+        code = at(body, self.code) if self.code is not None else None
+        status = f"HTTP {answer.status}"
+        text = f"{status}: {said}" if said and self.with_status else str(said or status)
+        return text, None if code is None else str(code)
 
     def credential(self) -> str:
         """`credentials`, as this account has them."""
         return self.credentials
+
+
+def number(text: str | None) -> float | None:
+    """A header's number; its first, of a list ("100, 100;w=60"); None where it has none."""
+    try:
+        return None if text is None else float(re.split(r"[,;]", text)[0])
+    except ValueError:
+        return None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -29,6 +29,7 @@ from oploop.apps.origin import bare as bare
 from oploop.apps.origin import check_origin as check_origin
 from oploop.apps.origin import is_loopback as is_loopback
 from oploop.apps.policy import Answer as Answer
+from oploop.apps.policy import LimitHeaders as LimitHeaders
 from oploop.apps.policy import LostAnswer as LostAnswer
 from oploop.apps.policy import NoAnswer as NoAnswer
 from oploop.apps.policy import NotTheApi as NotTheApi
@@ -159,8 +160,10 @@ class Transport:
         *,
         params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None,
         json: Any = None,
+        form: Sequence[tuple[str, str]] | Mapping[str, str] | None = None,
         body: bytes | None = None,
         content_type: str | None = None,
+        packed: bool = False,
         headers: Mapping[str, str] | None = None,
         idempotent: bool | None = None,
         timeout: float | None = None,
@@ -168,13 +171,15 @@ class Transport:
     ) -> Answer:
         """Send a request and return its answer (2xx, or a status in `ok`), with retries as the policy says.
 
-        `timeout`: seconds that this call may take, where the account's settings give it no longer. `idempotent` (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on
+        `json` or `form` is the body, or `body` as it is; `packed`: the app takes it gzipped. `timeout`: seconds that this call may take, where the account's settings give it no longer. `idempotent` (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on
         401/403, Refused on other refusals, LostAnswer when a write's outcome is unknown, RetryLater when a read (or a
         write that certainly did nothing) kept failing.
         """
         if json is not None:
             body, content_type = orjson.dumps(json, default=plain), "application/json"
-        request = self._make(method, self.url(path, params), body, content_type, headers, timeout)
+        elif form is not None:
+            body, content_type = urlencode(form).encode(), "application/x-www-form-urlencoded"
+        request = self._make(method, self.url(path, params), body, content_type, headers, timeout, packed=packed)
         reading = method in ("GET", "HEAD")
         repeatable = reading if idempotent is None else idempotent
         lost = False  # an earlier try of a write, in this call, may have been done
@@ -215,14 +220,16 @@ class Transport:
         content_type: str | None,
         headers: Mapping[str, str] | None,
         timeout: float | None,
+        *,
+        packed: bool = False,
     ) -> Request:
         merged = {**self._headers, **(headers or {})}
         if content_type is not None:
             merged["Content-Type"] = content_type
-        if body is not None and self._gzip and len(body) >= GZIP_FROM_BYTES:
+        if body is not None and (packed or (self._gzip and len(body) >= GZIP_FROM_BYTES)):
             import gzip
 
-            body = gzip.compress(body, 1)
+            body = gzip.compress(body, 1, mtime=0)
             merged["Content-Encoding"] = "gzip"
         usual = self.runtime.http.timeout
         seconds = usual or TIMEOUT if timeout is None else max(timeout, usual or 0.0)

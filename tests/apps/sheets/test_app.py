@@ -12,6 +12,7 @@ from oploop.apps.sandbox import Fault
 from oploop.apps.sheets import SheetsConfig, a1
 from oploop.apps.sheets.client import TableConfig
 from oploop.apps.sheets.sandbox import COLUMNS
+from oploop.apps.sheets.sandbox_a1 import Range, parse
 from oploop.apps.sheets.tables import Grid, typed, written
 from oploop.apps.transport import LostAnswer
 from oploop.errors import FixConfig
@@ -146,12 +147,12 @@ def test_cells_and_values() -> None:
 
 def test_ranges_are_read_and_written() -> None:
     assert a1.cells("Q3 'x'", 5, 27, 29) == "'Q3 ''x'''!AA5:AC5"
-    assert a1.parse("'Q3 ''x'''!AA5:AC5") == a1.Range("Q3 'x'", 5, 27, 5, 29)
-    assert a1.parse("S!B2") == a1.Range("S", 2, 2, 2, 2)
-    assert a1.parse("S!A:C") == a1.Range("S", None, 1, None, 3)
-    assert a1.parse("S") == a1.Range("S")
+    assert parse("'Q3 ''x'''!AA5:AC5") == Range("Q3 'x'", 5, 27, 5, 29)
+    assert parse("S!B2") == Range("S", 2, 2, 2, 2)
+    assert parse("S!A:C") == Range("S", None, 1, None, 3)
+    assert parse("S") == Range("S")
     with pytest.raises(ValueError):
-        a1.parse("S!?")
+        parse("S!?")
 
 
 def test_columns_are_turned_rows() -> None:

@@ -136,6 +136,6 @@ async def test_records_are_made_changed_and_taken_away(app: ZendeskApp, cars: Ze
 async def test_lists_are_read_page_by_page(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:
     sandbox.load("satisfaction_ratings", [{"ticket_id": n, "score": "good"} for n in range(1, 251)])
     batches = [b async for b in app.read("satisfaction_ratings", None, ReadOptions(exclude=frozenset({"comment"})))]
-    assert [b.table.num_rows for b in batches] == [100, 100, 50]
-    assert [b.complete for b in batches] == [False, False, True]
+    assert [b.table.num_rows for b in batches] == [100, 100, 50, 0]
+    assert [b.complete for b in batches] == [False, False, False, True]
     assert "comment" not in batches[0].table.column_names

@@ -93,7 +93,7 @@ async def everything(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:
             continue
         async for batch in Reader(app.client, 45).read(stream, None, ReadOptions()):
             assert batch.stream == stream
-    async for _ in Reader(app.client)._by_list("organizations"):
+    async for _ in app.client.listed("organizations", "organizations"):
         pass
     for name, obj in app.objects.items():
         await app.describe(name)

@@ -119,7 +119,7 @@ async def test_secrets_are_in_no_message_and_no_repr(app: ZendeskApp, sandbox: Z
 def test_oauth_and_the_accounts_address() -> None:
     config = ZendeskConfig(subdomain="acme", oauth_token="t")  # type: ignore[arg-type]
     assert config.address() == "https://acme.zendesk.com"
-    assert config.authorization() == "Bearer t"
+    assert config.headers() == {"Authorization": "Bearer t"}
 
 
 @pytest.mark.parametrize(

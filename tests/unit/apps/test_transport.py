@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import heapq
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
@@ -309,3 +310,17 @@ async def test_an_answer_without_words_is_told_by_its_status_once(body: bytes, s
     with pytest.raises(FixConfig) as e:
         await Asking([(401, {}, body)]).transport().request("GET", "x")
     assert said in str(e.value)
+
+
+async def test_a_form_and_a_packed_body_go_as_they_are_said() -> None:
+    wire = Wire([200])
+    transport = wire.transport()
+    await transport.request("POST", "x", form={"a": "1 2", "b": "ü"})
+    await transport.request("POST", "x", form=[("a[]", "1"), ("a[]", "2")])
+    await transport.request("POST", "x", body=b"short", content_type="text/csv", packed=True)
+    form, pairs, packed = (request for _, request in wire.requests)
+    assert (form.body, pairs.body) == (b"a=1+2&b=%C3%BC", b"a%5B%5D=1&a%5B%5D=2")
+    assert form.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert "Content-Encoding" not in form.headers
+    assert (packed.headers["Content-Encoding"], packed.headers["Content-Type"]) == ("gzip", "text/csv")
+    assert gzip.decompress(packed.body or b"") == b"short"

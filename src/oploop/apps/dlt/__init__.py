@@ -8,6 +8,7 @@ from contextlib import aclosing, closing
 
 from pydantic import Field, JsonValue
 
+from oploop.apps.arrow import empty_table
 from oploop.apps.base import Account, AddresslessConfig, App
 from oploop.apps.blocking import in_a_thread
 from oploop.apps.dlt.rows import Rows
@@ -68,8 +69,8 @@ class DltApp(App):
         async with aclosing(in_a_thread(rows.tables(items, BATCH), "dlt")) as tables:
             async for table in tables:
                 yield Batch(stream, table)
-        position = {"state": None if whole else self._source.dumped(state), "kinds": rows.known}
-        yield Batch(stream, rows.nothing(), position, complete=True)
+        position = {"state": None if whole else self._source.dumped(state), "kinds": rows.kinds.known}
+        yield Batch(stream, empty_table(found, options.exclude), position, complete=True)
 
 
 __all__ = ["DltApp", "DltConfig"]

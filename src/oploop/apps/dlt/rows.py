@@ -17,12 +17,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from oploop.apps.arrow import empty_table, table_from_records, with_meta
+from oploop.apps.arrow import table_from_records, with_meta
 from oploop.apps.base import micros
 from oploop.apps.dlt.source import KEY
 from oploop.apps.kinds import Kinds
 from oploop.errors import FixData
-from oploop.records import META_COLUMNS, RAW, Stream
+from oploop.records import META_COLUMNS, Stream
 
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_NAIVE_UTC
 
@@ -33,9 +33,9 @@ class Rows:
     def __init__(
         self, stream: Stream, mark: str | None, began: datetime, exclude: Iterable[str], known: Mapping[str, str]
     ) -> None:
-        """`mark`: the column that says that a row is gone, where there is one."""
+        """`mark`: the column that says that a row is gone, where there is one; `known`: the types of columns without a hint."""
         self._stream, self._mark, self._began, self._exclude = stream, mark, began, frozenset(exclude)
-        self._kinds = Kinds(stream.columns, known)
+        self.kinds = Kinds(stream.columns, known)
         self._waiting: Any = None  #: a table that came behind records
 
     def tables(self, items: Generator[Any], least: int) -> Generator[pa.Table]:
@@ -62,33 +62,24 @@ class Rows:
                 return self._from_table(found)
         return self._from_records(records) if records else None
 
-    @property
-    def known(self) -> dict[str, str]:
-        """The types of columns that have no hint (see Kinds)."""
-        return self._kinds.known
-
-    def nothing(self) -> pa.Table:
-        """No rows."""
-        return empty_table(self._stream, self._exclude)
-
     def _from_records(self, records: list[dict[str, Any]]) -> pa.Table:
         if self._exclude:
             records = [{k: v for k, v in r.items() if k not in self._exclude} for r in records]
         times: set[str] = set()
         texts = [_dumped(r, times) for r in records]
         plain = [orjson.loads(t) for t in texts]  # dates, decimals, bytes are texts now
-        kinds = self._kinds.learn(plain, times)
-        self._kinds.prune(plain)
+        kinds = self.kinds.learn(plain, times)
+        self.kinds.prune(plain)
         gone = None if self._mark is None else [r.get(self._mark) not in (None, False) for r in plain]
         if KEY in self._stream.columns:
             for record, text in zip(plain, texts, strict=True):
                 record[KEY] = hashlib.blake2b(text, digest_size=16).hexdigest()
         kinds = {n: k for n, k in kinds.items() if n not in self._exclude}
         stream = replace(self._stream, columns={**kinds, **self._stream.columns})
-        table = table_from_records(
-            stream, plain, versions=micros(self._began), extracted_at=self._began, deleted=gone, exclude=self._exclude
+        at, out = self._began, self._exclude
+        return table_from_records(
+            stream, plain, versions=micros(at), extracted_at=at, deleted=gone, exclude=out, raw=texts
         )
-        return table.set_column(table.column_names.index(RAW), table.schema.field(RAW), pa.array(texts, pa.string()))
 
     def _from_table(self, table: pa.Table) -> pa.Table:
         """An Arrow table as it is, with our columns; `_raw` is empty, as there is no record that was sent as JSON."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from oploop.apps.base import AddresslessConfig
+from oploop.apps.declared import Part
 from oploop.records import ColumnType, FieldType
 
 Format = Literal["csv", "jsonl", "parquet"]
@@ -27,12 +28,6 @@ def format_of(name: str) -> Format | None:
         name = name.removesuffix(ending)
     name = name.rstrip("*.")
     return _ENDINGS.get(name.rpartition(".")[2].lower()) if "." in name else None
-
-
-class Part(BaseModel):
-    """A part of the block; keys that are not known are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _listed(value: Any) -> Any:

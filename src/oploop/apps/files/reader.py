@@ -23,10 +23,11 @@ from oploop.apps.base import micros
 from oploop.apps.blocking import in_a_thread
 from oploop.apps.files.config import FILE, ROW, StreamSpec
 from oploop.apps.files.formats import read_lines, read_tables, typed
+from oploop.apps.jsonrows import written
 from oploop.apps.kinds import Kinds
 from oploop.apps.storage import File, Store
 from oploop.errors import FixConfig, FixData, OploopError, RetryLater
-from oploop.records import RAW, Batch, Cursor, ReadOptions, Stream
+from oploop.records import Batch, Cursor, ReadOptions, Stream
 from oploop.runtime import Runtime
 
 SAFE_EVERY = 20  #: files after which the cursor is kept
@@ -158,27 +159,21 @@ class _Reading:
 
     def _from_records(self, file: File, records: Sequence[dict[str, Any]], first: int) -> pa.Table:
         kinds = self._kinds.learn(records)
-        raw = table_from_records(
-            replace(self._stream, columns={}),
-            records,
-            versions=self._version(file),
-            extracted_at=self._began,
-            exclude=self._options.exclude,
-        ).column(RAW)
+        raw = [written({k: v for k, v in r.items() if k not in self._options.exclude}) for r in records]
         records = [dict(r) for r in records]
         self._kinds.prune(records)
         for number, record in enumerate(records, first):
             record[FILE] = file.name
             if not self._spec.key:
                 record[ROW] = number
-        table = table_from_records(
+        return table_from_records(
             replace(self._stream, columns={**self._stream.columns, **kinds}),
             records,
             versions=self._version(file),
             extracted_at=self._began,
             exclude=self._options.exclude,
+            raw=raw,
         )
-        return table.set_column(table.column_names.index(RAW), table.schema.field(RAW), raw)
 
     def _from_table(self, file: File, table: pa.Table, first: int) -> pa.Table:
         n = table.num_rows

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from oploop.apps.arrow import empty_table
 from oploop.apps.base import Account, App
-from oploop.apps.budget import Quota
+from oploop.apps.credentials import QueryKey, basic, bearer
+from oploop.apps.declared import FieldSpec
 from oploop.apps.http import writer
-from oploop.apps.http.config import Auth, Call, FieldSpec, HttpConfig, LimitHeaders, ObjectSpec, StreamSpec
-from oploop.apps.http.query import QueryKey
+from oploop.apps.http.config import Auth, Call, HttpConfig, ObjectSpec, StreamSpec
 from oploop.apps.http.reader import ListReader
-from oploop.apps.http.templates import Filling, at, path_of
-from oploop.apps.transport import Answer, Budget, NotTheApi, Policy, Transport
+from oploop.apps.http.templates import Filling, path_of
+from oploop.apps.lists import each
+from oploop.apps.transport import Budget, LimitHeaders, Policy, Transport
 from oploop.errors import FixConfig
 from oploop.records import (
     Batch,
-    Column,
     ColumnType,
     Condition,
     Cursor,
     Deletes,
-    Field,
     Object,
     Op,
     Operation,
@@ -42,43 +39,18 @@ from oploop.runtime import Runtime
 if TYPE_CHECKING:
     from oploop.apps.http.sandbox import HttpSandbox
 
-#: A reset from which on it is a time, in seconds since 1970, and no span.
-SINCE_1970 = 1_000_000_000
 FETCHES = 8  #: calls in flight of a fetch by id
 
 
 class HttpPolicy(Policy):
-    """The usual rules, and where the API says why it refuses."""
+    """The usual rules, with what the block says of refusals and limits."""
 
-    def __init__(self, error: str, credential: str, told: LimitHeaders | None = None) -> None:
-        self._error, self._credential, self._told = error, credential, told
+    with_status = True
 
-    def quota(self, answer: Answer) -> Quota | None:
-        """From the headers that the block names."""
-        if self._told is None:
-            return None
-        limit, remaining, reset = (
-            number(answer.headers.get(name.lower())) if name is not None else None
-            for name in (self._told.limit, self._told.remaining, self._told.reset)
-        )
-        if limit is None and remaining is None:
-            return None
-        if reset is not None and reset >= SINCE_1970:
-            reset = max(0.0, reset - ((answer.date_micros() or 0) / 1_000_000 or reset))
-        return Quota(_whole(limit), _whole(remaining), reset)
-
-    def error(self, answer: Answer) -> tuple[str, str | None]:
-        try:
-            body = answer.json()
-        except NotTheApi:
-            return f"HTTP {answer.status}", None
-        said = at(body, self._error) or at(body, "message")
-        if isinstance(said, dict):
-            said = said.get("message", said)
-        return (f"HTTP {answer.status}: {said}" if said else f"HTTP {answer.status}"), None
-
-    def credential(self) -> str:
-        return self._credential
+    def __init__(self, config: HttpConfig) -> None:
+        self.credentials, self.words = _credential(config.auth), (config.error, "message")
+        told = config.limit.headers if config.limit is not None else None
+        self.limits = [LimitHeaders(told.limit, told.remaining, told.reset)] if told is not None else []
 
 
 class HttpApp(App):
@@ -98,7 +70,7 @@ class HttpApp(App):
             runtime=runtime,
             headers={**config.headers, **_auth(config.auth)},
             auth=_query(config.auth),
-            policy=HttpPolicy(config.error, _credential(config.auth), limit.headers if limit is not None else None),
+            policy=HttpPolicy(config),
             budget=Budget(runtime, calls=limit.calls, window=limit.per) if limit is not None else None,
             gzip=config.gzip,
         )
@@ -131,16 +103,9 @@ class HttpApp(App):
         stream = self.streams[spec.stream or object_name]
         if spec.fetch is None:
             raise FixConfig(f"{self.name}.{object_name} has no `fetch`", mend="give the path of one record")
-        slots = asyncio.Semaphore(FETCHES)
-
-        async def one(remote_id: str) -> pa.Table:
-            async with slots:
-                return await self._fetched(spec, stream, remote_id)
-
-        tables = await asyncio.gather(*(one(i) for i in remote_ids))
-        return Batch(
-            stream.name, pa.concat_tables(tables, promote_options="default") if tables else empty_table(stream)
-        )
+        fetch = partial(self._fetched, spec, stream)
+        tables = [empty_table(stream), *(await each(remote_ids, FETCHES, fetch)).values()]
+        return Batch(stream.name, pa.concat_tables(tables, promote_options="default"))
 
     async def _fetched(self, spec: ObjectSpec, stream: Stream, remote_id: str) -> pa.Table:
         began, source = self.runtime.now(), self.specs[stream.name]
@@ -175,13 +140,10 @@ def _auth(auth: Auth | None) -> dict[str, str]:
     if auth is None:
         return {}
     if auth.bearer is not None:
-        return {"Authorization": f"Bearer {auth.bearer.get_secret_value()}"}
-    if auth.query is not None:
-        return {}
-    if auth.header is not None and auth.value is not None:
-        return {auth.header: auth.value.get_secret_value()}
-    pair = f"{auth.user}:{auth.password.get_secret_value() if auth.password else ''}"
-    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+        return bearer(auth.bearer)
+    if auth.user is not None:
+        return basic(auth.user, auth.password)
+    return {auth.header: auth.value.get_secret_value()} if auth.header is not None and auth.value is not None else {}
 
 
 def _query(auth: Auth | None) -> QueryKey | None:
@@ -192,18 +154,6 @@ def _credential(auth: Auth | None) -> str:
     if auth is None:
         return "auth, which is not given"
     return "auth.bearer" if auth.bearer else "auth.value" if auth.value else "auth.user and auth.password"
-
-
-def number(text: str | None) -> float | None:
-    """A header's number; its first, of a list ("100, 100;w=60")."""
-    try:
-        return None if text is None else float(re.split(r"[,;]", text)[0])
-    except ValueError:
-        return None
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
 
 
 def _stream(name: str, spec: StreamSpec) -> Stream:
@@ -223,26 +173,11 @@ def _stream(name: str, spec: StreamSpec) -> Stream:
 
 def _object(name: str, spec: ObjectSpec) -> Object:
     operations = {op: _operation(op, call) for op in Op if (call := getattr(spec, op.value)) is not None}
-    fields = {n: _field(n, f, spec) for n, f in spec.fields.items()}
-    if spec.stream is not None and spec.id not in fields:
-        fields[spec.id] = _field(spec.id, FieldSpec(key=True, read_only=True, nullable=False), spec)
+    shown = spec.stream is not None
+    fields = {n: f.field(n, shown=shown) for n, f in spec.fields.items()}
+    if shown and spec.id not in fields:
+        fields[spec.id] = FieldSpec(key=True, read_only=True, nullable=False).field(spec.id, shown=True)
     return Object(name, operations, stream=spec.stream, id_column=spec.id, fields=fields, lookup_batch=1)
-
-
-def _field(name: str, spec: FieldSpec, obj: ObjectSpec) -> Field:
-    source = Column(spec.column or name) if obj.stream is not None else None
-    return Field(
-        name,
-        spec.type,
-        source=source,
-        key=spec.key,
-        required=spec.required,
-        read_only=spec.read_only,
-        max_length=spec.max_length,
-        enum=spec.enum,
-        nullable=spec.nullable,
-        canonical=spec.canonical,
-    )
 
 
 def _operation(op: Op, call: Call) -> Operation:

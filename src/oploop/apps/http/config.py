@@ -7,20 +7,15 @@ from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from oploop.apps.base import AppConfig
 from oploop.apps.columns import Columns
+from oploop.apps.declared import Fields, Part
 from oploop.apps.http.templates import Maker, check_body, check_path, maker, rows_maker, texts_maker
-from oploop.records import Canonical, ColumnType, FieldType, Replay
+from oploop.records import ColumnType, Replay
 
 METHODS = Literal["POST", "PUT", "PATCH", "DELETE"]
-
-
-class Part(BaseModel):
-    """A part of the block; keys that are not known are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _listed(value: Any) -> Any:
@@ -160,24 +155,6 @@ class StreamSpec(Part):
         return self
 
 
-def _field(value: Any) -> Any:
-    return {"type": value} if isinstance(value, str) else value
-
-
-class FieldSpec(Part):
-    """One field that is written. `column`: the stream's column that shows it, by default that of its name."""
-
-    type: FieldType = FieldType.TEXT
-    column: str | None = None
-    key: bool = False
-    required: bool = False
-    read_only: bool = False
-    max_length: int | None = None
-    enum: tuple[str, ...] | None = None
-    nullable: bool = True
-    canonical: Canonical = Canonical.EXACT
-
-
 def _named(value: Any) -> Any:
     return {"field": value} if isinstance(value, str) else value
 
@@ -255,7 +232,7 @@ class ObjectSpec(Part):
 
     stream: str | None = None
     id: str = "id"
-    fields: dict[str, Annotated[FieldSpec, BeforeValidator(_field)]]
+    fields: Fields
     create: Call | None = None
     update: Call | None = None
     upsert: Call | None = None

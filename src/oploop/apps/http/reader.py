@@ -8,8 +8,8 @@ from typing import Any
 
 from oploop.apps.arrow import empty_table, table_from_records
 from oploop.apps.base import micros
+from oploop.apps.documents import at, zulu
 from oploop.apps.http.config import Paging, StreamSpec
-from oploop.apps.http.templates import at
 from oploop.apps.paging import ahead
 from oploop.apps.transport import Answer, Transport
 from oploop.errors import FixData
@@ -151,4 +151,4 @@ def _seconds(value: Any, spec: StreamSpec, column: str) -> float | None:
 def _asked(seconds: float, form: str) -> str:
     if form == "unix":
         return str(int(seconds))
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return zulu(datetime.fromtimestamp(seconds, UTC), "milliseconds")

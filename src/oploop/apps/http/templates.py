@@ -213,15 +213,3 @@ def _column(place: str, changes: Columns, whole_id: bool) -> list[Any]:
 def _id(filling: Filling) -> Any:
     given = filling.remote_id
     return int(given) if given is not None and filling.whole_id and given.lstrip("-").isdigit() else given
-
-
-def at(document: Any, path: str) -> Any:
-    """What stands at a dotted path of a document ("data.items", "rows.0.id"); the whole for "", None where nothing stands."""
-    for step in path.split(".") if path else ():
-        if isinstance(document, dict):
-            document = document.get(step)
-        elif isinstance(document, list) and step.isdigit() and int(step) < len(document):
-            document = document[int(step)]
-        else:
-            return None
-    return document

@@ -9,13 +9,12 @@ from typing import Any
 import orjson
 
 from oploop.apps.columns import Columns, Taken, plain, span
+from oploop.apps.documents import at
 from oploop.apps.http.config import Call
-from oploop.apps.http.templates import Filling, Missing, at, path_of
+from oploop.apps.http.templates import Filling, Missing, path_of
+from oploop.apps.sending import refused
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused, Transport
-from oploop.records import Change, Op, Outcome, Receipt, Replay, Step
-
-#: Statuses of a refusal of one record by which a wish to take it away is fulfilled.
-GONE = (404, 410)
+from oploop.records import Change, Outcome, Receipt, Replay, Step
 
 
 async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, whole_id: bool) -> Sequence[Receipt]:
@@ -38,9 +37,10 @@ async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, 
         if header and call.if_match is not None and e.status in call.if_match.status:
             why = f"changed in the app since it was read ({e})"
             return [Receipt(change.number, Outcome.CHANGED, change.remote_id, why)]
-        if step.op in (Op.REMOVE, Op.ARCHIVE) and e.status in GONE:
-            return [Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())]
-        raise
+        gone = refused(change, e)
+        if gone.outcome is Outcome.REJECTED:
+            raise
+        return [gone]
     return [_one(call, change, answer)]
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,9 +19,12 @@ from pydantic import Field as ConfigField
 from pydantic import SecretStr, model_validator
 
 from oploop.apps.base import AppConfig
+from oploop.apps.credentials import bearer
 from oploop.apps.jsonrows import Records, records_in
+from oploop.apps.lists import Page, listed
 from oploop.apps.oauth import OAuth, RefreshToken
-from oploop.apps.transport import Answer, Budget, DayQuota, Policy, Quota, Sender, Transport, Verdict, retry_after
+from oploop.apps.policy import number
+from oploop.apps.transport import Answer, Budget, DayQuota, LimitHeaders, Policy, Quota, Sender, Transport, Verdict
 from oploop.errors import FixConfig, FixData, did_you_mean
 from oploop.runtime import Runtime
 
@@ -67,21 +72,17 @@ class HubSpotConfig(AppConfig):
 class HubSpotPolicy(Policy):
     """What HubSpot's statuses, headers and error bodies mean. `zone`: the account's, in which its day ends."""
 
+    limits = (LimitHeaders("x-hubspot-ratelimit-max", "x-hubspot-ratelimit-remaining"),)
+    not_now = {423: LOCKED, 477: MIGRATING}
+    failures = Policy.failures | {521, 522, 523, 524}
+
     def __init__(self, runtime: Runtime, credential: str = "access_token") -> None:
-        self._runtime, self._credential = runtime, credential
+        self._runtime, self.credentials = runtime, f"{credential}, and the scopes that its app was given"
         self.zone: ZoneInfo | None = None
 
     def verdict(self, answer: Answer) -> Verdict:
-        after = retry_after(answer.headers)
-        if answer.status == 429:
-            return Verdict(True, after if after is not None else self._wait(answer), done=False)
-        if answer.status == 423:
-            return Verdict(True, after or LOCKED, done=False)
-        if answer.status == 477:
-            return Verdict(True, after or MIGRATING, done=False)
-        if answer.status in (521, 522, 523, 524):
-            return Verdict(True, after)
-        return super().verdict(answer)
+        told = super().verdict(answer)
+        return replace(told, after=self._wait(answer)) if answer.status == 429 and told.after is None else told
 
     def _wait(self, answer: Answer) -> float | None:
         policy = str(answer.said().get("policyName") or "").upper()
@@ -96,25 +97,19 @@ class HubSpotPolicy(Policy):
         return (midnight.astimezone(UTC) - now.astimezone(UTC)).total_seconds() + 1.0
 
     def quota(self, answer: Answer) -> Quota | None:
-        """From `X-HubSpot-RateLimit-Max` and `-Remaining`, of the last ten seconds; searches have none."""
-        limit = _number(answer.headers.get("x-hubspot-ratelimit-max"))
-        if limit is None:
-            return None
-        return Quota(limit, _number(answer.headers.get("x-hubspot-ratelimit-remaining")), 1.0)
+        """Of the last ten seconds; searches have none."""
+        told = super().quota(answer)
+        return None if told is None or told.limit is None else replace(told, reset=1.0)
 
     def day(self, answer: Answer) -> DayQuota | None:
         """From `X-HubSpot-RateLimit-Daily` and `-Daily-Remaining`, which private apps are told; until the account's midnight."""
-        limit = _number(answer.headers.get("x-hubspot-ratelimit-daily"))
-        left = _number(answer.headers.get("x-hubspot-ratelimit-daily-remaining"))
+        limit, left = (number(answer.headers.get(f"x-hubspot-ratelimit-daily{n}")) for n in ("", "-remaining"))
         if not limit or left is None:
             return None
-        return DayQuota(limit, left, self.until_midnight() if self.zone is not None else None)
+        return DayQuota(int(limit), int(left), self.until_midnight() if self.zone is not None else None)
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
         return error_text(answer.said(), f"HTTP {answer.status}")
-
-    def credential(self) -> str:
-        return f"{self._credential}, and the scopes that its app was given"
 
 
 def error_text(body: Mapping[str, Any], otherwise: str) -> tuple[str, str | None]:
@@ -138,7 +133,7 @@ class Client:
             runtime=runtime,
             headers={
                 "Accept": "application/json",
-                **({"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}),
+                **(bearer(token) if token is not None else {}),
             },
             auth=OAuth(grant, runtime) if grant is not None else None,
             policy=self.policy,
@@ -151,6 +146,10 @@ class Client:
 
     async def get(self, path: str, params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None) -> Answer:
         return await self.transport.request("GET", path, params=params)
+
+    def listed(self, path: str, asked: Mapping[str, Any]) -> AsyncGenerator[Page]:
+        """The pages of the list at `path`."""
+        return listed(partial(self.get, path), self.runtime, "results", asked, "after", "paging.next.after")
 
     async def ask(self, path: str, body: Any) -> Answer:
         """A POST that changes nothing."""
@@ -223,7 +222,3 @@ def next_after(body: Mapping[str, Any]) -> str | None:
     """Where the next page begins; None after the last."""
     after = ((body.get("paging") or {}).get("next") or {}).get("after")
     return None if after is None else str(after)
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isdigit() else None

@@ -6,15 +6,16 @@ memberships), owners.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
-
-import pyarrow as pa
 
 from oploop.apps.arrow import table_from_records
 from oploop.apps.base import micros
 from oploop.apps.hubspot.client import Client, next_after, results_of
 from oploop.apps.hubspot.objects import LISTS, MEMBERSHIPS, OWNERS, PAIRS, STREAMS, pair_of
+from oploop.apps.lists import Page, whole
 from oploop.apps.transport import Answer, Refused
 from oploop.records import Batch, Change, Op, Outcome, ReadOptions, Receipt, Step, Stream
 
@@ -22,20 +23,20 @@ PAGE = 100
 MEMBERS_PAGE = 250
 LISTS_PAGE = 500
 STATIC = ("MANUAL", "SNAPSHOT")
-Pages = AsyncIterator[tuple[list[dict[str, Any]], Answer]]
 
 
-def table(
+def gone_or_there(
     stream: Stream,
-    records: Sequence[dict[str, Any]],
-    client: Client,
-    answer: Answer | None,
-    out: frozenset[str] = frozenset(),
-    gone: Sequence[bool] | None = None,
-) -> pa.Table:
-    """Records of a stream that is read whole, known as of the answer."""
-    at = client.runtime.now() if answer is None else client.clock(answer)
-    return table_from_records(stream, records, versions=micros(at), extracted_at=at, deleted=gone, exclude=out)
+    ids: Sequence[str],
+    there: Mapping[str, dict[str, Any]],
+    bare: Callable[[str], dict[str, Any]],
+    at: datetime,
+) -> Batch:
+    """Those of a stream's records that are there by their ids, and of the others the bare ids, as deleted."""
+    rows = [there.get(i) or bare(i) for i in dict.fromkeys(ids)]
+    gone = [r["id"] not in there for r in rows]
+    table = table_from_records(stream, rows, versions=micros(at), extracted_at=at, deleted=gone)
+    return Batch(stream.name, table)
 
 
 class Associations:
@@ -49,16 +50,18 @@ class Associations:
         assert pair is not None
         return await self._client.type_of(pair[0]), await self._client.type_of(pair[1])
 
-    async def read(self, options: ReadOptions) -> AsyncGenerator[Batch]:
-        """All pairs: the list of the left records shows up to 100 of each one's right ones; more are asked for."""
+    def read(self, options: ReadOptions) -> AsyncGenerator[Batch]:
+        """All pairs; see `_pages`."""
+        return whole(self._stream, self._pages(), options.exclude)
+
+    async def _pages(self) -> AsyncGenerator[Page]:
+        """The list of the left records shows up to 100 of each one's right ones; more are asked for."""
         left, right = await self._types()
-        after: str | None = None
-        while True:
-            params = {"limit": PAGE, "properties": "hs_object_id", "associations": right}
-            answer = await self._client.get(f"crm/v3/objects/{left}", {**params, **({"after": after} if after else {})})
+        asked = {"limit": PAGE, "properties": "hs_object_id", "associations": right}
+        async for page in self._client.listed(f"crm/v3/objects/{left}", asked):
             rows: list[dict[str, Any]] = []
             more: list[str] = []
-            for record in results_of(answer):
+            for record in page.records:
                 for told in (record.get("associations") or {}).values():
                     if next_after(told) is not None:
                         more.append(str(record["id"]))
@@ -66,15 +69,7 @@ class Associations:
                         rows += _rows(str(record["id"]), ((str(t["id"]), t["type"]) for t in told["results"]))
             if more:
                 rows += await self.of(left, right, more)
-            after = next_after(answer.json())
-            yield Batch(
-                self._stream.name,
-                table(self._stream, rows, self._client, answer, options.exclude),
-                None if after else {},
-                complete=after is None,
-            )
-            if after is None:
-                return
+            yield replace(page, records=rows)
 
     async def of(self, left: str, right: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The pairs of some left records."""
@@ -96,9 +91,7 @@ class Associations:
     async def fetch(self, ids: Sequence[str]) -> Batch:
         left, right = await self._types()
         there = {r["id"]: r for r in await self.of(left, right, sorted({i.partition(":")[0] for i in ids}))}
-        rows = [there.get(i) or _pair(i) for i in dict.fromkeys(ids)]
-        gone = [r["id"] not in there for r in rows]
-        return Batch(self._stream.name, table(self._stream, rows, self._client, None, gone=gone))
+        return gone_or_there(self._stream, ids, there, _pair, self._client.runtime.now())
 
     async def send(self, step: Step) -> list[Receipt]:
         left, right = await self._types()
@@ -187,52 +180,36 @@ class Lists:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def read(self, name: str, options: ReadOptions) -> AsyncGenerator[Batch]:
+    def read(self, name: str, options: ReadOptions) -> AsyncGenerator[Batch]:
         pages = {LISTS: self._lists, OWNERS: self._owners, MEMBERSHIPS: self._members}[name]
-        stream = STREAMS[name]
-        async for records, answer in pages():
-            yield Batch(name, table(stream, records, self._client, answer, options.exclude))
-        yield Batch(name, table(stream, [], self._client, None, options.exclude), {}, complete=True)
+        return whole(STREAMS[name], pages(), options.exclude)
 
-    async def _lists(self, kinds: Sequence[str] = ()) -> Pages:
+    async def _lists(self, kinds: Sequence[str] = ()) -> AsyncGenerator[Page]:
         offset = 0
         while True:
             body = {"offset": offset, "count": LISTS_PAGE, "additionalProperties": ["hs_list_size"]}
+            began = self._client.runtime.now()
             answer = await self._client.ask(
                 "crm/v3/lists/search", {**body, "processingTypes": list(kinds)} if kinds else body
             )
-            yield results_of(answer, "lists"), answer
+            yield Page.of(answer, results_of(answer, "lists"), began)
             if not answer.json().get("hasMore"):
                 return
             offset = int(answer.json()["offset"])
 
-    async def _owners(self) -> Pages:
-        after: str | None = None
-        while True:
-            answer = await self._client.get("crm/v3/owners/", {"limit": PAGE, **({"after": after} if after else {})})
-            yield results_of(answer), answer
-            after = next_after(answer.json())
-            if after is None:
-                return
+    def _owners(self) -> AsyncGenerator[Page]:
+        return self._client.listed("crm/v3/owners/", {"limit": PAGE})
 
-    async def _members(self) -> Pages:
-        async for lists, _ in self._lists(STATIC):
-            for found in lists:
+    async def _members(self) -> AsyncGenerator[Page]:
+        async for lists in self._lists(STATIC):
+            for found in lists.records:
                 async for page in self._members_of(str(found["listId"])):
                     yield page
 
-    async def _members_of(self, list_id: str) -> Pages:
-        after: str | None = None
-        while True:
-            params = {"limit": MEMBERS_PAGE, **({"after": after} if after else {})}
-            answer = await self._client.get(f"crm/v3/lists/{list_id}/memberships", params)
-            yield (
-                [_member(list_id, str(m["recordId"]), m.get("membershipTimestamp")) for m in results_of(answer)],
-                answer,
-            )
-            after = next_after(answer.json())
-            if after is None:
-                return
+    async def _members_of(self, list_id: str) -> AsyncGenerator[Page]:
+        async for page in self._client.listed(f"crm/v3/lists/{list_id}/memberships", {"limit": MEMBERS_PAGE}):
+            members = [_member(list_id, str(m["recordId"]), m.get("membershipTimestamp")) for m in page.records]
+            yield replace(page, records=members)
 
     async def fetch(self, ids: Sequence[str]) -> Batch:
         """Whether these are members: the lists are read until all are found, or to their end."""
@@ -240,16 +217,15 @@ class Lists:
         for list_id in dict.fromkeys(i.partition(":")[0] for i in ids):
             wanted = {i for i in ids if i.partition(":")[0] == list_id}
             try:
-                async for members, _ in self._members_of(list_id):
-                    found |= {m["id"]: m for m in members if m["id"] in wanted}
+                async for page in self._members_of(list_id):
+                    found |= {m["id"]: m for m in page.records if m["id"] in wanted}
                     if wanted <= found.keys():
                         break
             except Refused as e:
                 if e.status != 404:  # a list that is gone has no members
                     raise
-        rows = [found.get(i) or _member(*i.split(":", 1)) for i in dict.fromkeys(ids)]
-        gone = [r["id"] not in found for r in rows]
-        return Batch(MEMBERSHIPS, table(STREAMS[MEMBERSHIPS], rows, self._client, None, gone=gone))
+        now = self._client.runtime.now()
+        return gone_or_there(STREAMS[MEMBERSHIPS], ids, found, lambda i: _member(*i.split(":", 1)), now)
 
     async def send(self, step: Step) -> list[Receipt]:
         """One call for each list of the step."""

@@ -12,28 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from oploop.apps.declared import declared
 from oploop.apps.hubspot.client import STANDARD, TYPE_ID
-from oploop.records import (
-    Canonical,
-    Column,
-    ColumnType,
-    Deletes,
-    Field,
-    FieldType,
-    Object,
-    Op,
-    Operation,
-    Replay,
-    Stream,
-)
+from oploop.apps.tables import FIELD_TYPES
+from oploop.records import Canonical, Column, ColumnType, Field, FieldType, Object, Op, Operation, Stream
 
-T, I, N, B, TS, D, J = (  # noqa: E741 - a table reads best with short names
-    ColumnType.TEXT, ColumnType.INTEGER, ColumnType.NUMBER, ColumnType.BOOLEAN, ColumnType.TIMESTAMP, ColumnType.DATE,
-    ColumnType.JSON,
-)  # fmt: skip
-
-LAG = 60.0  #: seconds until a search shows a change: HubSpot says "a few moments" and promises nothing
-BATCH = 100
+SAID = declared(__package__)
 PAIRS = 1000  #: associations a call
 COMPANY = "associations.company"
 MAX_TEXT = 65_536
@@ -54,44 +38,28 @@ REQUIRED: Mapping[str, frozenset[str]] = {
     "tickets": frozenset({"subject", "hs_pipeline_stage"}),
 }
 
-META: Mapping[str, ColumnType] = {"id": T, "createdAt": TS, "updatedAt": TS, "archived": B, "archivedAt": TS}
-COMMON: Mapping[str, ColumnType] = {"createdate": TS, "hs_object_id": I, "hubspot_owner_id": T}
-COLUMNS: Mapping[str, Mapping[str, ColumnType]] = {
-    "contacts": {"email": T, "firstname": T, "lastname": T, "phone": T, "lifecyclestage": T, "lastmodifieddate": TS,
-                 "associatedcompanyid": I},
-    "companies": {"name": T, "domain": T, "industry": T, "lifecyclestage": T, "hs_lastmodifieddate": TS},
-    "deals": {"dealname": T, "dealstage": T, "pipeline": T, "amount": N, "closedate": TS, "hs_lastmodifieddate": TS},
-    "tickets": {"subject": T, "content": T, "hs_pipeline": T, "hs_pipeline_stage": T, "hs_ticket_priority": T,
-                "hs_lastmodifieddate": TS},
-}  # fmt: skip
-
-_SAFE = Operation(batch=BATCH, replay=Replay.SAFE)
-_CREATE = Operation(batch=BATCH, replay=Replay.LOOKUP, settle=2 * LAG)
-_PAIR = Field("", FieldType.TEXT, key=True, required=True, nullable=False)
+_RECORD = SAID.object("_record", stream="")
+#: What a record has beside its properties, and the properties of all types.
+META = {n: SAID.stream("_record").columns[n] for n in ("id", "createdAt", "updatedAt", "archived", "archivedAt")}
 
 
 def _operations(unique: Iterable[str]) -> Mapping[Op, Operation]:
     """Of a record type: an upsert is there where the account keeps a property unique."""
-    keys = tuple(unique)
-    upsert = {Op.UPSERT: replace(_SAFE, keys=keys)} if keys else {}
-    return {Op.CREATE: _CREATE, Op.UPDATE: _SAFE, **upsert, Op.ARCHIVE: _SAFE, Op.REMOVE: _SAFE}
+    keys, known = tuple(unique), _RECORD.operations
+    return {**known, Op.UPSERT: replace(known[Op.UPDATE], keys=keys)} if keys else known
 
 
 def record_stream(name: str) -> Stream:
-    columns = {**META, **COMMON, **COLUMNS.get(name, {"hs_lastmodifieddate": TS})}
-    return Stream(name, ("id",), columns, lag=LAG, description=f"{name}, archived ones too; a column a property")
+    said = f"{name}, archived ones too; a column a property"
+    return SAID.stream(name if name in STANDARD else "_custom", name, said)
 
 
 def record_object(name: str) -> Object:
-    unique = ("email",) if name == "contacts" else ()
-    fields = {f.name: f for f in _own_fields(name, record_stream(name).columns)}
-    for column, kind in record_stream(name).columns.items():
-        if column not in META:
-            fields[column] = _field(name, column, _FIELDS[kind], unique=unique)
-    said = "records; a field a property, by its name or its label"
-    return Object(
-        name, _operations(unique), stream=name, fields=fields, description=said, unique=_identities(fields.values())
-    )
+    unique, columns = ("email",) if name == "contacts" else (), record_stream(name).columns
+    fields = {f.name: f for f in _own_fields(name, columns)}
+    fields |= {c: _field(name, c, FIELD_TYPES[k], unique=unique) for c, k in columns.items() if c not in META}
+    base, known = SAID.object("_record", name, stream=name), _identities(fields.values())
+    return replace(base, operations=_operations(unique), fields=fields, unique=known)
 
 
 def _identities(fields: Iterable[Field]) -> tuple[frozenset[str], ...]:
@@ -99,35 +67,21 @@ def _identities(fields: Iterable[Field]) -> tuple[frozenset[str], ...]:
     return tuple(frozenset({f.name}) for f in fields if f.key)
 
 
-_FIELDS = {T: FieldType.TEXT, I: FieldType.INTEGER, N: FieldType.NUMBER, B: FieldType.BOOLEAN, TS: FieldType.TIMESTAMP}
-_PAIR_OPERATIONS = {Op.UPSERT: replace(_SAFE, batch=PAIRS), Op.REMOVE: replace(_SAFE, batch=PAIRS)}
-
-
 def pair_stream(name: str) -> Stream:
-    """Associations between two types: read whole each time, as no change of either record tells of them."""
-    columns = {"id": T, "from_id": T, "to_id": T, "types": J}
-    said = f"associations, {name.replace('_to_', ' to ')}"
-    return Stream(name, ("id",), columns, incremental=False, deletes=Deletes.ABSENCE, description=said)
+    return SAID.stream("_pair", name, f"associations, {name.replace('_to_', ' to ')}")
 
 
-def pair_object(name: str, fields: tuple[str, str] = ("from_id", "to_id"), said: str = "associations") -> Object:
-    return Object(
-        name,
-        {op: replace(o, keys=fields) if op is Op.UPSERT else o for op, o in _PAIR_OPERATIONS.items()},
-        stream=name,
-        fields={f: replace(_PAIR, name=f, source=Column(f)) for f in fields},
-        unique=(frozenset(fields),),
-        description=f"{said}: a record is there or not",
-    )
+def pair_object(name: str) -> Object:
+    return SAID.object("_pair", name, "associations: a record is there or not", stream=name)
 
 
 # -- an account's own properties -----------------------------------------------------------------------------------------
 
 _KINDS: Mapping[str, tuple[ColumnType, FieldType]] = {
-    "number": (N, FieldType.NUMBER),
-    "date": (D, FieldType.DATE),
-    "datetime": (TS, FieldType.TIMESTAMP),
-    "bool": (B, FieldType.BOOLEAN),
+    "number": (ColumnType.NUMBER, FieldType.NUMBER),
+    "date": (ColumnType.DATE, FieldType.DATE),
+    "datetime": (ColumnType.TIMESTAMP, FieldType.TIMESTAMP),
+    "bool": (ColumnType.BOOLEAN, FieldType.BOOLEAN),
 }
 
 
@@ -139,15 +93,15 @@ def changed_property(name: str) -> str:
 def kind_of(p: Mapping[str, Any]) -> tuple[ColumnType, FieldType]:
     """A property's column and field types. Several checkboxes are a list; an id is a whole number."""
     if p["name"] in IDS:
-        return I, FieldType.INTEGER
+        return ColumnType.INTEGER, FieldType.INTEGER
     if p.get("type") == "enumeration" and p.get("fieldType") == "checkbox":
-        return J, FieldType.LIST
-    return _KINDS.get(str(p.get("type")), (T, FieldType.TEXT))
+        return ColumnType.JSON, FieldType.LIST
+    return _KINDS.get(str(p.get("type")), (ColumnType.TEXT, FieldType.TEXT))
 
 
 def shown(name: str, properties: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The properties that become columns: all but those that HubSpot itself hides."""
-    needed = {*COMMON, *COLUMNS.get(name, ()), *IDS, changed_property(name), "hs_merged_object_ids"}
+    needed = {*(record_stream(name).columns.keys() - META.keys()), *IDS, changed_property(name), "hs_merged_object_ids"}
     return [p for p in properties if not p.get("hidden") or not p.get("hubspotDefined") or p["name"] in needed]
 
 
@@ -217,27 +171,16 @@ def _field(name: str, column: str, kind: FieldType, *, unique: Iterable[str]) ->
 
 PAIRED = ("contacts_to_companies", "deals_to_companies", "deals_to_contacts", "tickets_to_companies", "tickets_to_contacts")  # fmt: skip
 MEMBERSHIPS, LISTS, OWNERS = "list_memberships", "lists", "owners"
-_WHOLE: Mapping[str, Any] = {"incremental": False, "deletes": Deletes.ABSENCE}
 STREAMS: Mapping[str, Stream] = {
     **{name: record_stream(name) for name in STANDARD},
     **{name: pair_stream(name) for name in PAIRED},
-    OWNERS: Stream(OWNERS, ("id",), {
-        "id": T, "email": T, "type": T, "firstName": T, "lastName": T, "userId": I, "userIdIncludingInactive": I,
-        "createdAt": TS, "updatedAt": TS, "archived": B, "teams": J,
-    }, **_WHOLE, description="users to whom records belong"),
-    LISTS: Stream(LISTS, ("listId",), {
-        "listId": T, "name": T, "objectTypeId": T, "processingType": T, "processingStatus": T, "listVersion": I,
-        "createdAt": TS, "updatedAt": TS, "filtersUpdatedAt": TS, "deletedAt": TS, "createdById": T, "updatedById": T,
-        "additionalProperties": J,
-    }, **_WHOLE, description="lists, static and active ones"),
-    MEMBERSHIPS: Stream(MEMBERSHIPS, ("id",), {"id": T, "list_id": T, "record_id": T, "membershipTimestamp": TS}, **_WHOLE,
-                        description="members of static lists"),
-}  # fmt: skip
+    **{name: SAID.streams[name] for name in (OWNERS, LISTS, MEMBERSHIPS)},
+}
 OBJECTS: Mapping[str, Object] = {
     **{name: record_object(name) for name in STANDARD},
     **{name: pair_object(name) for name in PAIRED},
-    MEMBERSHIPS: replace(pair_object(MEMBERSHIPS, ("list_id", "record_id"), "members of static lists"), stream=MEMBERSHIPS),
-}  # fmt: skip
+    MEMBERSHIPS: SAID.objects[MEMBERSHIPS],
+}
 CUSTOM = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 

@@ -28,6 +28,7 @@ from oploop.apps.hubspot.client import Client, page_of
 from oploop.apps.hubspot.objects import META, changed_property, kind_of, shown
 from oploop.apps.jsonrows import Columns, Records
 from oploop.apps.jsonvalues import written
+from oploop.apps.lists import fetched
 from oploop.apps.paging import MOST_SMALL, ahead, at_once, meanwhile
 from oploop.records import Batch, ColumnType, Cursor, FieldType, ReadOptions, Stream
 
@@ -156,15 +157,15 @@ class RecordReader:
 
     async def fetch(self, ids: Sequence[str]) -> Batch:
         """The records with these ids as they are now; those that HubSpot no longer shows are marked deleted."""
-        began, wanted = self._client.runtime.now(), list(dict.fromkeys(ids))
-        tables = [self.table([], extracted_at=began)]
-        for i in range(0, len(wanted), READ_PAGE):
-            page = wanted[i : i + READ_PAGE]
-            records, at = await self._by_id(page, False)
+
+        async def show(some: Sequence[str]) -> pa.Table:
+            began = self._client.runtime.now()
+            records, at = await self._by_id(some, False)
             found = {str(r["id"]) for r in records}
-            gone = [_gone(i) for i in page if i not in found]
-            tables.append(self.table([*records, *gone], extracted_at=began, at_least=at))
-        return Batch(self._stream.name, pa.concat_tables(tables, promote_options="default"))
+            gone = [_gone(i) for i in some if i not in found]
+            return self.table([*records, *gone], extracted_at=began, at_least=at)
+
+        return await fetched(self._stream, ids, READ_PAGE, show)
 
     def in_turns(
         self, records: Sequence[Mapping[str, Any]], *, extracted_at: datetime, at_least: int = 0

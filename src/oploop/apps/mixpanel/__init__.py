@@ -53,7 +53,7 @@ class MixpanelApp(App):
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch. What is fetched is known as of a minute before, as writes show late."""
         if object_name == lookups.NAME:
-            return Batch(object_name, await lookups.listed(self.client, remote_ids))
+            return await lookups.fetch(self.client, remote_ids)
         return await self._reader.fetch(object_name, remote_ids)
 
     async def send(self, step: Step) -> list[Receipt]:

@@ -6,17 +6,16 @@ docs/privacy/eu-residency and in-residency (hosts).
 
 from __future__ import annotations
 
-import base64
-import gzip
 from collections.abc import Mapping
 from typing import Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator
 
 from oploop.apps.base import AppConfig
-from oploop.apps.transport import Answer, Budget, LostAnswer, NotTheApi, Policy, Transport
+from oploop.apps.credentials import basic
+from oploop.apps.transport import Answer, Budget, LostAnswer, Policy, Transport
 from oploop.runtime import Runtime
 
 #: 30,000 events a second, measured over a minute, are 900 full calls a minute.
@@ -72,10 +71,7 @@ class MixpanelPolicy(Policy):
     """What Mixpanel's refusals say: `{"error", "status"}`. What to retry is as everywhere; it sends no `Retry-After`."""
 
     credentials = "project_id, service_account and secret"
-
-    def error(self, answer: Answer) -> tuple[str, str | None]:
-        said = answer.said().get("error")
-        return (str(said), None) if said else super().error(answer)
+    words = ("error",)
 
 
 class Client:
@@ -83,8 +79,7 @@ class Client:
 
     def __init__(self, config: MixpanelConfig, runtime: Runtime) -> None:
         self.config, self.runtime = config, runtime
-        pair = f"{config.service_account}:{config.secret.get_secret_value()}"
-        headers = {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+        headers = basic(config.service_account, config.secret)
         ingest, export, query = config.hosts()
         policy = MixpanelPolicy()
         budget = Budget(runtime, calls=INGEST_A_MINUTE, window=60.0)
@@ -108,22 +103,17 @@ class Client:
         asked = {"project_id": self.config.project_id, **params}
         return await self._export.request("GET", "api/2.0/export", params=asked, timeout=EXPORT_TIMEOUT)
 
-    async def engage(self, form: Mapping[str, Any]) -> dict[str, Any]:
+    async def engage(self, form: Mapping[str, Any]) -> Answer:
         """POST /api/query/engage: a page of profiles."""
         await self._budget("query", self.config.queries_per_hour, HOUR).take()
-        answer = await self._query.request(
+        return await self._query.request(
             "POST",
             "api/query/engage",
             params={"project_id": self.config.project_id},
-            body=urlencode(form).encode(),
-            content_type="application/x-www-form-urlencoded",
+            form=form,
             idempotent=True,  # it only reads
             timeout=300.0,
         )
-        body = answer.json()
-        if not isinstance(body, dict) or "results" not in body:
-            raise NotTheApi(answer)
-        return {**body, "at": answer.date_micros()}
 
     async def tables(self) -> Answer:
         """GET /lookup-tables: the lookup tables; also the cheapest call that proves a service account, and costs no query."""
@@ -135,9 +125,9 @@ class Client:
             "PUT",
             f"lookup-tables/{quote(table, safe='')}",
             params={"project_id": self.config.project_id},
-            body=gzip.compress(body, 1, mtime=0),
+            body=body,
             content_type="text/csv",
-            headers={"Content-Encoding": "gzip"},
+            packed=True,
             idempotent=True,
             timeout=300.0,
             ok=(400,),
@@ -148,14 +138,13 @@ class Client:
 
         `packed`: send it gzipped (only `/import` says that it takes that). All our writes may be sent twice.
         """
-        headers = {"Content-Encoding": "gzip"} if packed else {}
         return await self.ingest.request(
             "POST",
             path,
             params=params,
-            body=gzip.compress(body, 1, mtime=0) if packed else body,
+            body=body,
             content_type="application/json",
-            headers=headers,
+            packed=packed,
             idempotent=True,
             ok=(400,),
         )

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
-import pyarrow as pa
 
-from oploop.apps.arrow import empty_table, table_from_records
-from oploop.apps.base import micros
+from oploop.apps.jsonrows import records_in
+from oploop.apps.lists import Page, whole
 from oploop.apps.mixpanel.client import Client, read_written
 from oploop.apps.mixpanel.streams import SAID
 from oploop.apps.transport import NotTheApi
@@ -29,22 +29,26 @@ SHOWN = 3  #: of the faults that Mixpanel names
 STREAM = SAID.streams[NAME]
 
 
-async def read(client: Client, options: ReadOptions) -> AsyncIterator[Batch]:
+def read(client: Client, options: ReadOptions) -> AsyncGenerator[Batch]:
     """All tables; each read is a whole one."""
-    yield Batch(NAME, await listed(client, exclude=options.exclude))
-    yield Batch(NAME, empty_table(STREAM, options.exclude), {}, complete=True)
+    return whole(STREAM, _pages(client), options.exclude)
 
 
-async def listed(client: Client, ids: Sequence[str] | None = None, exclude: Collection[str] = ()) -> pa.Table:
-    """The project's tables (of these ids)."""
+async def _pages(client: Client) -> AsyncGenerator[Page]:
+    """The project's tables, which come in one answer."""
     began = client.runtime.now()
     answer = await client.tables()
-    body = answer.json()
-    if not isinstance(body, dict) or not isinstance(body.get("results"), list):
+    _, tables = records_in(answer, "results")
+    if tables is None:
         raise NotTheApi(answer)
-    tables = [t for t in body["results"] if ids is None or t["id"] in ids]
-    version = answer.date_micros() or micros(began)
-    return table_from_records(STREAM, tables, versions=version, extracted_at=began, exclude=exclude)
+    yield Page.of(answer, tables, began)
+
+
+async def fetch(client: Client, ids: Sequence[str]) -> Batch:
+    """The tables with these ids."""
+    [page] = [p async for p in _pages(client)]
+    found = [t for t in page.records if t["id"] in ids]
+    return Batch(NAME, replace(page, records=found).table(STREAM))
 
 
 async def send(client: Client, step: Step) -> list[Receipt]:

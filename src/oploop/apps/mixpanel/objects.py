@@ -6,11 +6,11 @@ Sources: docs.mixpanel.com/reference: profile-batch-update, group-batch-update, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
+from oploop.apps.columns import plain
 from oploop.apps.mixpanel.streams import SAID, group_name
 from oploop.records import Change, Object, Op, Step
 
@@ -45,10 +45,16 @@ def event_of(step: Step, change: Change) -> dict[str, Any]:
         elif name in SAID.objects["events"].fields:
             properties[name] = value
         elif name.startswith(PREFIX):
-            properties[name.removeprefix(PREFIX)] = plain(value)
-    if not properties.get("$insert_id"):
-        properties["$insert_id"] = insert_id(step, change)
+            properties[name.removeprefix(PREFIX)] = plain(value, utc)
+    properties["$insert_id"] = id_of(step, change)
     return {**event, "properties": properties}
+
+
+def id_of(step: Step, change: Change) -> str:
+    """The id of a change's record: a profile's, or an event's `$insert_id`, its own or one that is made for it."""
+    if step.object != "events":
+        return change.remote_id or str(change.key["$distinct_id"])
+    return str({**change.key, **change.fields}.get("$insert_id") or insert_id(step, change))
 
 
 def insert_id(step: Step, change: Change) -> str:
@@ -68,8 +74,8 @@ def updates_of(op: Op, change: Change, who: Mapping[str, Any]) -> list[dict[str,
         return [{**whom, "$delete": None, **({} if "$group_key" in who else {"$ignore_alias": True})}]
     values = {n.removeprefix(PREFIX): (n, v) for n, v in change.fields.items() if n != "$distinct_id"}
     gone = [n for n, (_, v) in values.items() if v is None]
-    once = {n: plain(v) for n, (label, v) in values.items() if v is not None and label in change.once}
-    always = {n: plain(v) for n, (_, v) in values.items() if v is not None and n not in once}
+    once = {n: plain(v, utc) for n, (label, v) in values.items() if v is not None and label in change.once}
+    always = {n: plain(v, utc) for n, (_, v) in values.items() if v is not None and n not in once}
     found = [{**whom, "$set": always}] if always or not (gone or once) else []
     if once:
         found.append({**whom, "$set_once": once})
@@ -78,15 +84,6 @@ def updates_of(op: Op, change: Change, who: Mapping[str, Any]) -> list[dict[str,
     return found
 
 
-def plain(value: Any) -> Any:
-    """A value in Mixpanel's JSON: times in UTC without a zone, as it writes them itself."""
-    match value:
-        case datetime():
-            at = value.astimezone(UTC) if value.tzinfo is not None else value
-            return at.strftime("%Y-%m-%dT%H:%M:%S")
-        case date():
-            return value.isoformat()
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case _:
-            return value
+def utc(at: datetime) -> str:
+    """A time in Mixpanel's JSON: in UTC without a zone, as it writes them itself."""
+    return (at.astimezone(UTC) if at.tzinfo is not None else at).strftime("%Y-%m-%dT%H:%M:%S")

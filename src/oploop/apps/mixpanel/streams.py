@@ -7,7 +7,8 @@ docs/export-methods (time zones, canonical ids).
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
@@ -18,13 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Raw
 
-from oploop.apps.arrow import TIMESTAMP, columns_in_turns, empty_table, table_from_records
-from oploop.apps.base import micros
+from oploop.apps.arrow import TIMESTAMP, columns_in_turns, empty_table
 from oploop.apps.declared import declared
+from oploop.apps.jsonrows import records_in
 from oploop.apps.jsonrows import written as record_text
 from oploop.apps.jsonvalues import parsed, written
+from oploop.apps.lists import Page, fetched, in_parts, whole
 from oploop.apps.mixpanel.client import Client
 from oploop.apps.paging import ahead, meanwhile
+from oploop.apps.transport import NotTheApi
 from oploop.errors import RetryLater
 from oploop.records import Batch, Cursor, ReadOptions, Stream
 
@@ -80,7 +83,7 @@ class Reader:
             self._exports(cursor, options, today), 1
         ) as exports:  # the next one, and no more: it may be large
             async for lines, began, at in exports:
-                for part in _parts(lines, BATCH_ROWS):
+                for part in in_parts(lines, BATCH_ROWS):
                     here = at if part[-1] is lines[-1] else None
                     yield Batch("events", await meanwhile(self._event_table(part, began, options.exclude)), here)
         yield Batch("events", empty_table(EVENTS, options.exclude), at, complete=True)
@@ -123,7 +126,7 @@ class Reader:
         columns: dict[str, list[Any]] = {name: [] for name in EVENTS.columns}
         versions: list[int] = []
         raw: Any = [] if exclude else lines  # as it came, without what was lifted out of it
-        for part in _parts(lines, TURN):
+        for part in in_parts(lines, TURN):
             try:
                 found: list[dict[str, Any]] = parsed(b"[" + b",".join(part) + b"]")
             except ValueError:
@@ -146,52 +149,47 @@ class Reader:
 
     # -- profiles ----------------------------------------------------------------------------------------------------
 
-    async def profiles(self, stream: str, options: ReadOptions) -> AsyncIterator[Batch]:
+    def profiles(self, stream: str, options: ReadOptions) -> AsyncGenerator[Batch]:
         """All profiles of a stream; each read is a whole one, over the pages of one query."""
-        async with ahead(self._queried(stream, {})) as pages:
-            async for results, began, at in pages:
-                yield Batch(stream, self._profile_table(stream, results, began, at, options.exclude))
-        yield Batch(stream, empty_table(self._streams[stream], options.exclude), {}, complete=True)
+        return whole(self._streams[stream], self._queried(stream, {}, options.exclude), options.exclude)
 
     async def fetch(self, stream: str, ids: Sequence[str]) -> Batch:
         """Some profiles by their ids."""
-        tables = [empty_table(self._streams[stream])]
-        for start in range(0, len(ids), FETCH_IDS):
-            asked = {"distinct_ids": orjson.dumps(list(ids[start : start + FETCH_IDS])).decode()}
-            tables += [self._profile_table(stream, *page, ()) async for page in self._queried(stream, asked)]
-        return Batch(stream, pa.concat_tables(tables, promote_options="default"))
+        shape = self._streams[stream]
+
+        async def show(some: Sequence[str]) -> pa.Table:
+            asked = {"distinct_ids": orjson.dumps(list(some)).decode()}
+            found = [page.table(shape) async for page in self._queried(stream, asked)]
+            return pa.concat_tables([empty_table(shape), *found], promote_options="default")
+
+        return await fetched(shape, ids, FETCH_IDS, show)
 
     async def _queried(
-        self, stream: str, asked: Mapping[str, Any]
-    ) -> AsyncGenerator[tuple[list[dict[str, Any]], datetime, int | None]]:
-        """Each page's profiles that has any, when it was asked for, and Mixpanel's clock."""
+        self, stream: str, asked: Mapping[str, Any], exclude: Collection[str] = ()
+    ) -> AsyncGenerator[Page]:
+        """The pages of a query that have any profiles. They are known as of a while before the answer, since writes show late."""
         form = dict(asked)
         if stream in self._group_ids:
             form["data_group_id"] = str(self._group_ids[stream])
-        page = 0
+        number = 0
         while True:
             began = self._client.runtime.now()
             answer = await self._client.engage(form)
-            results = answer["results"]
+            told, results = records_in(answer, "results", "page_size", "session_id")
+            if results is None:
+                raise NotTheApi(answer)
             if results:
-                yield results, began, answer["at"]
-            if len(results) < int(answer.get("page_size") or 1000):
+                page = Page.of(answer, _without(results, exclude) if exclude else results, began)
+                yield replace(page, at=page.at - round(PROFILE_LAG * 1e6))
+            if len(results) < int(told.get("page_size") or 1000):
                 return
-            page += 1
-            form |= {"session_id": answer["session_id"], "page": page}
-
-    def _profile_table(
-        self, stream: str, results: list[dict[str, Any]], began: datetime, at: int | None, exclude: Collection[str]
-    ) -> pa.Table:
-        """Profiles as rows. They are known as of a while before the answer, since writes show late."""
-        for profile in results if exclude else ():
-            profile["$properties"] = {k: v for k, v in profile["$properties"].items() if k not in exclude}
-        version = (at if at is not None else micros(began)) - round(PROFILE_LAG * 1e6)
-        return table_from_records(self._streams[stream], results, versions=version, extracted_at=began, exclude=exclude)
+            number += 1
+            form |= {"session_id": told["session_id"], "page": number}
 
 
-def _parts(lines: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
-    return (lines[i : i + size] for i in range(0, len(lines), size))
+def _without(profiles: Iterable[dict[str, Any]], exclude: Collection[str]) -> list[dict[str, Any]]:
+    """Profiles less some of their properties."""
+    return [{**p, "$properties": {k: v for k, v in p["$properties"].items() if k not in exclude}} for p in profiles]
 
 
 def _lifted(record: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,9 @@ Sources: REST API Developer Guide (authorization, status codes and error respons
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from pydantic import Field as ConfigField
 from pydantic import SecretStr, field_validator, model_validator
 
@@ -105,8 +104,8 @@ class SalesforceConfig(AppConfig):
 class SalesforcePolicy(Policy):
     """What Salesforce's statuses, headers and error bodies mean."""
 
-    def __init__(self, credential: str) -> None:
-        self._credential = credential
+    def __init__(self, credentials: str) -> None:
+        self.credentials = credentials
 
     def verdict(self, answer: Answer) -> Verdict:
         """A 403 that speaks of the day's limit was not done, nor will be soon; locks and the like were not done either."""
@@ -127,17 +126,11 @@ class SalesforcePolicy(Policy):
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
         """The words of [{"message", "errorCode", "fields"}]."""
-        try:
-            body = orjson.loads(answer.body)
-        except orjson.JSONDecodeError:
-            return f"HTTP {answer.status}", None
+        body = answer.document()
         listed = [e for e in body if isinstance(e, Mapping)] if isinstance(body, list) else []
         if not listed:
             return f"HTTP {answer.status}", None
         return "; ".join(map(error_text, listed)), str(listed[0].get("errorCode") or "") or None
-
-    def credential(self) -> str:
-        return self._credential
 
 
 def error_text(error: Mapping[str, Any]) -> str:
@@ -190,7 +183,3 @@ def before(answer: Answer, seconds: float) -> int | None:
     """The org's clock, in microseconds, just before a call that lasted so long: its records' SystemModstamp is no earlier."""
     at = answer.date_micros()
     return None if at is None else (at - round(seconds * 1e6)) // 1_000_000 * 1_000_000
-
-
-def in_parts(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    return [items[i : i + size] for i in range(0, len(items), size)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from oploop.apps import jobs
 from oploop.apps.salesforce.client import Client
 from oploop.errors import FixData, RetryLater
 
@@ -13,17 +15,20 @@ PATIENCE = 6 * 3600.0
 ENDED = ("JobComplete", "Failed", "Aborted")
 
 
-async def ended(client: Client, path: str, *, patience: float = PATIENCE) -> dict[str, Any]:
-    """A job's last state, asked for in growing waits; RetryLater when it does not end."""
-    wait, began = FIRST_POLL, client.runtime.monotonic()
-    while True:
-        told: dict[str, Any] = (await client.get(path)).json()
-        if told["state"] in ENDED:
-            return told
-        if client.runtime.monotonic() - began > patience:
-            raise RetryLater(f"Salesforce's job {told['id']} has not ended after {patience / 60:g} minutes")
-        await client.runtime.sleep(wait)
-        wait = min(LAST_POLL, wait * 1.6)
+async def ended(client: Client, path: str, *, patience: float = PATIENCE) -> Mapping[str, Any]:
+    """A job's last state; RetryLater when it does not end."""
+
+    async def ask() -> Mapping[str, Any]:
+        told: Mapping[str, Any] = (await client.get(path)).json()
+        return told
+
+    def over(told: Mapping[str, Any]) -> bool:
+        return told["state"] in ENDED
+
+    told = await jobs.ended(ask, over, client.runtime, waits=(FIRST_POLL, LAST_POLL), patience=patience)
+    if told is None:
+        raise RetryLater(f"Salesforce's job at {path} has not ended after {patience / 60:g} minutes")
+    return told
 
 
 async def wait_for(client: Client, path: str) -> None:

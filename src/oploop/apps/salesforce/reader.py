@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,9 +20,10 @@ from msgspec import UNSET, Raw
 from oploop.apps.arrow import columns_in_turns, empty_table, instants, table_from_records
 from oploop.apps.jsonrows import Columns, Records, records_in, with_members, without
 from oploop.apps.jsonvalues import parsed, written
+from oploop.apps.lists import fetched
 from oploop.apps.paging import ahead, meanwhile
 from oploop.apps.salesforce.catalog import Table
-from oploop.apps.salesforce.client import Client, in_parts
+from oploop.apps.salesforce.client import Client
 from oploop.apps.salesforce.jobs import wait_for
 from oploop.apps.transport import Answer, NotTheApi, Refused
 from oploop.errors import FixConfig
@@ -134,17 +135,14 @@ class Reader:
 
     async def fetch(self, table: Table, ids: Sequence[str]) -> Batch:
         """See App.fetch: those that are gone come as bare deleted rows."""
-        tables = []
-        for part in in_parts(sorted(set(ids)), FETCH):
-            began = self._client.runtime.now()
-            answer = await self._client.call(
-                "POST", f"composite/sobjects/{table.name}", {"ids": list(part), "fields": table.names}, harmless=True
-            )
-            found = [r if r is not None else {"Id": i} for i, r in zip(part, answer.json(), strict=True)]
-            at = answer.date_micros() or 0
-            tables.append(self._rows(table, found, began, frozenset(), at=at))
-        rows = pa.concat_tables(tables, promote_options="default") if tables else empty_table(table.stream)
-        return Batch(table.name, rows, complete=True)
+
+        async def show(some: Sequence[str]) -> pa.Table:
+            began, asked = self._client.runtime.now(), {"ids": list(some), "fields": table.names}
+            answer = await self._client.call("POST", f"composite/sobjects/{table.name}", asked, harmless=True)
+            found = [r if r is not None else {"Id": i} for i, r in zip(some, answer.json(), strict=True)]
+            return self._rows(table, found, began, frozenset(), at=answer.date_micros() or 0)
+
+        return replace(await fetched(table.stream, sorted(ids), FETCH, show), complete=True)
 
     def _in_turns(
         self, table: Table, page: Page, exclude: frozenset[str]

@@ -9,14 +9,16 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from datetime import UTC, datetime, time
 from email.utils import format_datetime
 from typing import Any, TypeAlias
 
+from oploop.apps.columns import plain
+from oploop.apps.documents import zulu
 from oploop.apps.salesforce.catalog import BATCH, STAMP, Table
 from oploop.apps.salesforce.client import PASSING, Client, before, error_text
 from oploop.apps.salesforce.jobs import ended
+from oploop.apps.sending import Sent, in_turn, prepared
 from oploop.apps.transport import Answer, LostAnswer, Refused
 from oploop.errors import FixConfig, OploopError, SkipRecord
 from oploop.records import Change, Op, Outcome, Receipt, Step
@@ -31,8 +33,8 @@ NO_RESULT = "the job has no result for this record"
 FORGOTTEN = "Salesforce does not know its job any more"
 #: Why a conditional update was not made.
 CHANGED = "changed in Salesforce since it was read"
-#: A change, and the record that is sent for it.
-Sent: TypeAlias = tuple[Change, dict[str, Any]]
+#: The record that is sent for a change.
+Record: TypeAlias = dict[str, Any]
 #: Seconds that a later run waits for a job whose end nobody heard.
 SETTLING = 60.0
 
@@ -46,30 +48,15 @@ class Writer:
     async def send(self, table: Table, step: Step) -> list[Receipt]:
         """See App.send."""
         by = _external_id(table, step) if step.op is Op.UPSERT else None
-        good: list[Sent] = []
-        receipts: list[Receipt] = []
-        for change in step.changes:
-            try:
-                good.append((change, record_of(table, change)))
-            except ValueError as e:
-                receipts.append(Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e)))
+        good, receipts = prepared(step.changes, lambda change: record_of(table, change))
         if step.conditional:
             return receipts + [await self._unmodified(table, change, body) for change, body in good]
         if len(good) > BATCH:
             return receipts + await self._job(table, step, by, good)
         calls = list(_once_each(good, by))
-        for i, part in enumerate(calls):  # one call, unless a key stands in it twice
-            try:
-                receipts += await self._collection(table, step.op, by, part)
-            except OploopError as e:
-                if i == 0:
-                    raise
-                later = [c for p in calls[i + 1 :] for c, _ in p]
-                lost = Outcome.UNKNOWN if isinstance(e, LostAnswer) else Outcome.RETRY
-                receipts += [Receipt(c.number, lost, error=e.message) for c, _ in part]
-                receipts += [Receipt(c.number, Outcome.RETRY, error=e.message) for c in later]
-                break
-        return receipts
+        if len(calls) == 1:  # unless a key stands in it twice
+            return receipts + await self._collection(table, step.op, by, calls[0])
+        return receipts + await in_turn(calls, lambda call: self._collection(table, step.op, by, call))
 
     async def _unmodified(self, table: Table, change: Change, body: Mapping[str, Any]) -> Receipt:
         """An update of a record that nobody has changed since it was read, to the second."""
@@ -89,7 +76,7 @@ class Writer:
 
     # -- up to 200 records -------------------------------------------------------------------------------------------
 
-    async def _collection(self, table: Table, op: Op, by: str | None, part: Sequence[Sent]) -> list[Receipt]:
+    async def _collection(self, table: Table, op: Op, by: str | None, part: Sequence[Sent[Record]]) -> list[Receipt]:
         path, began = "composite/sobjects", self._client.runtime.monotonic()
         if op is Op.REMOVE:
             asked = {"ids": ",".join(str(c.remote_id) for c, _ in part), "allOrNone": "false"}
@@ -108,7 +95,7 @@ class Writer:
 
     # -- more, as a job ----------------------------------------------------------------------------------------------
 
-    async def _job(self, table: Table, step: Step, by: str | None, good: Sequence[Sent]) -> list[Receipt]:
+    async def _job(self, table: Table, step: Step, by: str | None, good: Sequence[Sent[Record]]) -> list[Receipt]:
         """A job is nothing until it is closed, so only what happens from then on can be lost; by then its id is journalled."""
         asked = {"object": table.name, "operation": OPERATIONS[step.op], "contentType": "CSV", "lineEnding": "LF"}
         if by is not None:
@@ -155,7 +142,9 @@ class Writer:
         state = await ended(self._client, path, patience=SETTLING)
         known = op in (Op.UPDATE, Op.REMOVE)
         names = ["Id"] if known else list(changes[0].key)
-        waiting = [(c, (str(c.remote_id),) if known else tuple(_cell(plain(c.key[n])) for n in names)) for c in changes]
+        waiting = [
+            (c, (str(c.remote_id),) if known else tuple(_cell(written(c.key[n])) for n in names)) for c in changes
+        ]
         receipts, left = _matched(waiting, names, await self._results(path), _made(state, op))
         idle = state["state"] != "JobComplete" and not int(state.get("numberRecordsProcessed") or 0)
         outcome = Outcome.RETRY if idle else Outcome.UNKNOWN
@@ -203,30 +192,24 @@ def record_of(table: Table, change: Change) -> dict[str, Any]:
             raise ValueError(f"{table.name} has no field {name!r}")
         if name in table.create_only and change.op is Op.UPDATE:
             raise ValueError(f"{name} can be set only when a record is created")
-        body[name] = plain(value)
+        body[name] = written(value)
     return body
 
 
-def plain(value: Any) -> Any:
+def written(value: Any) -> Any:
     """A Python value as Salesforce's JSON has it: times in UTC, several picked values with semicolons."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
     if isinstance(value, list | tuple | set | frozenset):
         return ";".join(str(v) for v in value) or None
-    return value
+    return value.isoformat() if isinstance(value, time) else plain(value, lambda at: zulu(at, "milliseconds"))
 
 
-def _once_each(good: Sequence[Sent], by: str | None) -> Iterator[list[Sent]]:
+def _once_each(good: Sequence[Sent[Record]], by: str | None) -> Iterator[list[Sent[Record]]]:
     """The records in as few calls as let no external id stand in one twice, which Salesforce refuses for both."""
     rest = list(good)
     while rest:
         seen: set[Any] = set()
-        part: list[Sent] = []
-        later: list[Sent] = []
+        part: list[Sent[Record]] = []
+        later: list[Sent[Record]] = []
         for change, body in rest:
             who = change.number if by is None else str(body.get(by)).strip().lower()
             (later if who in seen else part).append((change, body))

@@ -52,7 +52,7 @@ class SegmentApp(App):
         self._reader = LogReader(LogStore(config.logs), runtime) if config.logs is not None else None
         self._writer: TrackingClient | None = None
         if config.write_key is not None:
-            self.transport = transport(config.base_url, config.write_key.get_secret_value(), runtime)
+            self.transport = transport(config.base_url, config.write_key, runtime)
             self._writer = TrackingClient(self.transport, runtime)
 
     @property

@@ -7,7 +7,6 @@ segment.com/docs/connections/spec/{identify,track}.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -30,8 +29,8 @@ def message_id(step: Step, change: Change) -> str:
     return f"{step.id}:{change.number}"
 
 
-def event_of(step: Step, change: Change, library: Mapping[str, str]) -> tuple[bytes | None, str | None]:
-    """(the event's JSON, None), or (None, why Segment would not take it)."""
+def event_of(step: Step, change: Change, library: Mapping[str, str]) -> bytes:
+    """The event's JSON; ValueError says why Segment would not take it."""
     nested = _NESTED[step.object]
     inner: dict[str, Any] = {}
     event: dict[str, Any] = {"type": step.object, "messageId": message_id(step, change)}
@@ -45,14 +44,14 @@ def event_of(step: Step, change: Change, library: Mapping[str, str]) -> tuple[by
     event["context"] = {"library": library}
     reason = _missing(event)
     if reason is not None:
-        return None, reason
+        raise ValueError(reason)
     try:
         line = orjson.dumps(event, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
     except (TypeError, orjson.JSONEncodeError) as e:
-        return None, f"cannot be written as JSON: {e}"
+        raise ValueError(f"cannot be written as JSON: {e}") from None
     if len(line) > MAX_EVENT_BYTES:
-        return None, f"the event has {len(line):,} bytes; Segment takes {MAX_EVENT_BYTES:,} (32 KB)"
-    return line, None
+        raise ValueError(f"the event has {len(line):,} bytes; Segment takes {MAX_EVENT_BYTES:,} (32 KB)")
+    return line
 
 
 def _missing(event: Mapping[str, Any]) -> str | None:
@@ -73,8 +72,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def iso(at: datetime) -> str:
-    """An instant as Segment writes it: UTC, milliseconds, Z."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -21,8 +21,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from oploop.apps.documents import zulu
 from oploop.apps.sandbox import Sandbox, json_response
-from oploop.apps.segment.objects import MAX_BATCH_EVENTS, MAX_EVENT_BYTES, MAX_MESSAGE_ID, iso
+from oploop.apps.segment.objects import MAX_BATCH_EVENTS, MAX_EVENT_BYTES, MAX_MESSAGE_ID
 from oploop.apps.segment.streams import STREAMS
 from oploop.runtime import Runtime
 
@@ -163,11 +164,11 @@ class SegmentSandbox(Sandbox):
             "context": context,
             "integrations": {**_mapping(envelope.get("integrations")), **_mapping(event.get("integrations"))},
             "messageId": event.get("messageId") or f"api-{self._runtime.new_id()}",
-            "originalTimestamp": iso(original or received),
+            "originalTimestamp": zulu(original or received, "milliseconds"),
             "projectId": SOURCE_ID,
-            "receivedAt": iso(received),
-            "sentAt": iso(sent) if sent else None,
-            "timestamp": iso(corrected),
+            "receivedAt": zulu(received, "milliseconds"),
+            "sentAt": zulu(sent, "milliseconds") if sent else None,
+            "timestamp": zulu(corrected, "milliseconds"),
             "userId": event.get("userId"),
             "version": 2,
             "writeKey": self.write_key,
@@ -231,7 +232,7 @@ class SegmentSandbox(Sandbox):
 
     def _finished(self, event: dict[str, Any]) -> dict[str, Any]:
         self._loaded += 1
-        at = event.get("timestamp") or event.get("receivedAt") or iso(self.now())
+        at = event.get("timestamp") or event.get("receivedAt") or zulu(self.now(), "milliseconds")
         kind = event["type"]
         nested = _NESTED.get(kind)
         filled = {

@@ -10,24 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from oploop.apps.base import AppConfig
-from oploop.apps.oauth import JwtBearer, OAuth
-from oploop.apps.transport import Answer, Budget, NotTheApi, Policy, Transport
-from oploop.errors import FixConfig
+from oploop.apps.declared import Part
+from oploop.apps.oauth import OAuth, google_account
+from oploop.apps.transport import Budget, NotTheApi, Policy, Transport
 from oploop.runtime import Runtime
 
 SCOPE = "https://www.googleapis.com/auth/spreadsheets"
-TOKEN_URL = "https://oauth2.googleapis.com/token"
 Kind = Literal["text", "integer", "number", "boolean", "date", "timestamp"]
 
 
-class TableConfig(BaseModel):
+class TableConfig(Part):
     """One table: a sheet (tab) of a spreadsheet. `key`: the column that tells its rows apart; `header`: the row of the names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     spreadsheet: str = Field(min_length=1)
     sheet: str = Field(min_length=1)
@@ -63,19 +59,15 @@ class SheetsPolicy(Policy):
     """Google's errors: `{"error": {"code", "message", "status"}}`. What to retry is as everywhere; there is no `Retry-After`."""
 
     credentials = "key, and that the spreadsheet is shared with its client_email as an editor"
-
-    def error(self, answer: Answer) -> tuple[str, str | None]:
-        error = answer.said().get("error")
-        if not isinstance(error, dict):
-            return super().error(answer)
-        return str(error.get("message") or f"HTTP {answer.status}"), error.get("status")
+    words, code = ("error.message",), "error.status"
 
 
 class Client:
     """One service account's API."""
 
     def __init__(self, config: SheetsConfig, runtime: Runtime) -> None:
-        self.email, grant = _grant(config)
+        grant = google_account(config.key, SCOPE)
+        self.email = grant.client_id
         self.transport = Transport(
             config.base_url,
             runtime=runtime,
@@ -121,23 +113,3 @@ class Client:
 
 def _path(spreadsheet: str, rest: str = "") -> str:
     return f"v4/spreadsheets/{quote(spreadsheet, safe='')}{rest}"
-
-
-def _grant(config: SheetsConfig) -> tuple[str, JwtBearer]:
-    """Who the key's account is, and how it asks for tokens. FixConfig when it is no service account's key."""
-    try:
-        key = orjson.loads(config.key.get_secret_value())
-        email, private = str(key["client_email"]), str(key["private_key"])
-        url = str(key.get("token_uri") or TOKEN_URL)
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        mend = "give the whole JSON file that Google made for the service account"
-        raise FixConfig("key is no service account's key", mend=mend) from None
-    grant = JwtBearer(
-        url,
-        email,
-        private_key=SecretStr(private),
-        claims={"scope": SCOPE},
-        credential="key",
-        key_id=key.get("private_key_id"),
-    )
-    return email, grant

@@ -15,9 +15,10 @@ from urllib.parse import parse_qs, unquote
 import orjson
 from aiohttp import web
 
+from oploop.apps.oauth import GOOGLE_TOKENS
 from oploop.apps.sandbox import Sandbox, json_response
 from oploop.apps.sheets import a1
-from oploop.apps.sheets.client import TOKEN_URL
+from oploop.apps.sheets.sandbox_a1 import Range, parse
 
 SPREADSHEET = "1oploopSandboxSpreadsheet"
 EMAIL = "oploop@sandbox.iam.gserviceaccount.com"
@@ -75,7 +76,7 @@ class Tab:
         while self.rows and not any(c != "" for c in self.rows[-1]):
             self.rows.pop()
 
-    def shown(self, at: a1.Range) -> list[list[Any]]:
+    def shown(self, at: Range) -> list[list[Any]]:
         """The cells of a range, without empty ends."""
         found = []
         for row in self.rows[(at.top or 1) - 1 : at.bottom]:
@@ -173,7 +174,7 @@ class SheetsSandbox(Sandbox):
         form = {k: v[0] for k, v in parse_qs((await request.read()).decode()).items()}
         try:
             key = load_pem_private_key(private_key().encode(), None).public_key()
-            where, by_own_clock = [f"{self.url}/token", TOKEN_URL], {"verify_iat": False, "verify_exp": False}
+            where, by_own_clock = [f"{self.url}/token", GOOGLE_TOKENS], {"verify_iat": False, "verify_exp": False}
             claims = jwt.decode(form["assertion"], key, algorithms=["RS256"], audience=where, options=by_own_clock)  # type: ignore[arg-type]
             if claims["iss"] != EMAIL or "spreadsheets" not in claims["scope"]:
                 raise KeyError("scope")
@@ -208,9 +209,9 @@ class SheetsSandbox(Sandbox):
         body = {"spreadsheetId": SPREADSHEET, "properties": about, "sheets": sheets, "spreadsheetUrl": url}
         return refused or json_response(body)
 
-    def _named(self, text: str) -> tuple[Tab, a1.Range] | None:
+    def _named(self, text: str) -> tuple[Tab, Range] | None:
         try:
-            at = a1.parse(text)
+            at = parse(text)
         except ValueError:
             return None
         tab = next((t for t in self.tabs if t.title == at.sheet), None)

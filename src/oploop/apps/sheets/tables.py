@@ -7,30 +7,20 @@ numbers: days since 30 December 1899).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import compress, zip_longest
 from typing import Any
 
+from oploop.apps.columns import plain
+from oploop.apps.declared import declared
+from oploop.apps.documents import zulu
 from oploop.apps.sheets.client import Kind, TableConfig
 from oploop.errors import FixConfig
-from oploop.records import (
-    Canonical,
-    Column,
-    ColumnType,
-    Deletes,
-    Field,
-    FieldType,
-    Object,
-    Op,
-    Operation,
-    Replay,
-    Stream,
-)
+from oploop.records import Canonical, Column, ColumnType, Field, FieldType, Object, Op, Stream
 
-MAX_ROWS = 1000  #: of a call; Google advises to stay near 2 MB
+SAID = declared(__package__)
 MAX_CELL = 50_000  #: characters
 _DAY_ZERO = datetime(1899, 12, 30, tzinfo=UTC)
 _FIRST_DAY = (datetime(1, 1, 1, tzinfo=UTC) - _DAY_ZERO).days
@@ -38,44 +28,28 @@ _LAST_DAY = (datetime(9999, 12, 31, tzinfo=UTC) - _DAY_ZERO).days + 1
 
 
 def stream_of(name: str, table: TableConfig) -> Stream:
-    return Stream(
-        name,
-        primary_key=(table.key,),
-        columns={column: ColumnType(kind) for column, kind in table.columns.items()},
-        incremental=False,
-        deletes=Deletes.ABSENCE,
-        description=f"the rows of {table.sheet!r}",
-    )
+    columns = {column: ColumnType(kind) for column, kind in table.columns.items()}
+    said = SAID.stream("_table", name, f"the rows of {table.sheet!r}")
+    return replace(said, primary_key=(table.key,), columns=columns)
 
 
 def object_of(name: str, table: TableConfig) -> Object:
-    # A row is found by its key in the sheet just before it is written, so that writing it twice does no harm. One call at
-    # a time, since rows move while others are taken out.
-    operation = Operation(batch=MAX_ROWS, calls=2, in_flight=1, replay=Replay.SAFE)
-    return Object(
-        name,
-        operations={
-            Op.UPSERT: Operation(batch=MAX_ROWS, calls=2, in_flight=1, replay=Replay.SAFE, keys=(table.key,)),
-            Op.UPDATE: operation,
-            Op.REMOVE: operation,
-        },
-        stream=name,
-        id_column=table.key,
-        fields={
-            column: Field(
-                column,
-                FieldType(kind),
-                source=Column(column),
-                key=column == table.key,
-                required=column == table.key,
-                nullable=column != table.key,
-                canonical=Canonical.TRIM if column == table.key and kind == "text" else Canonical.EXACT,
-                max_length=MAX_CELL if kind == "text" else None,
-            )
-            for column, kind in table.columns.items()
-        },
-        lookup_batch=100_000,
-        description=f"the rows of {table.sheet!r}, by {table.key!r}",
+    said = SAID.object("_table", name, f"the rows of {table.sheet!r}, by {table.key!r}", stream=name)
+    upsert = replace(said.operations[Op.UPSERT], keys=(table.key,))
+    fields = {column: field_of(column, kind, key=column == table.key) for column, kind in table.columns.items()}
+    return replace(said, id_column=table.key, fields=fields, operations={**said.operations, Op.UPSERT: upsert})
+
+
+def field_of(column: str, kind: Kind, *, key: bool) -> Field:
+    return Field(
+        column,
+        FieldType(kind),
+        source=Column(column),
+        key=key,
+        required=key,
+        nullable=not key,
+        canonical=Canonical.TRIM if key and kind == "text" else Canonical.EXACT,
+        max_length=MAX_CELL if kind == "text" else None,
     )
 
 
@@ -209,19 +183,10 @@ def typed(value: Any, kind: Kind) -> Any:
 
 def written(value: Any) -> Any:
     """A value as a cell takes it: what is none empties the cell (a null would leave it as it is)."""
-    match value:
-        case None:
-            return ""
-        case bool() | int() | float() | str():
-            return value
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case datetime():
-            return value.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        case date():
-            return value.isoformat()
-        case _:
-            return str(value)
+    if value is None:
+        return ""
+    found = plain(value, zulu)
+    return found if isinstance(found, bool | int | float | str) else str(value)
 
 
 def rows_as_ranges(changes: Mapping[int, Mapping[int, Any]]) -> list[tuple[int, int, list[Any]]]:

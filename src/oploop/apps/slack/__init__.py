@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from datetime import datetime
-from typing import Any
+from functools import partial
 
-from oploop.apps.arrow import empty_table, table_from_records
-from oploop.apps.base import Account, App, micros
-from oploop.apps.paging import ahead
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from oploop.apps.arrow import empty_table
+from oploop.apps.base import Account, App
+from oploop.apps.lists import Page, fetched, listed, whole
 from oploop.apps.slack.client import Client, SlackConfig
 from oploop.apps.slack.objects import SAID, TEXT, objects_at
 from oploop.records import Batch, Cursor, Notice, Outcome, ReadOptions, Receipt, Step
@@ -51,46 +53,26 @@ class SlackApp(App):
         who = await self.client.whoami()
         return Account(f"{who['user']} in {who['team']} ({who['url']})", str(who["team_id"]))
 
-    async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
+    def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read. Slack has no list of changes: each read is a whole one."""
-        async with ahead(self._pages(stream)) as pages:
-            async for records, at, began in pages:
-                yield Batch(stream, self._table(stream, records, at, began, options.exclude))
-        yield Batch(stream, empty_table(self.streams[stream], options.exclude), {}, complete=True)
-
-    async def _pages(self, stream: str) -> AsyncGenerator[tuple[list[dict[str, Any]], int | None, datetime]]:
-        """Each page's records, Slack's clock, and when it was asked for."""
         method, asked, where, *_ = _LISTS[stream]
-        page: dict[str, Any] = {"limit": PAGE, **asked}
-        while True:
-            began = self.runtime.now()
-            answer = await self.client.listed(method, page)
-            yield answer[where], answer["at"], began
-            following = (answer.get("response_metadata") or {}).get("next_cursor")
-            if not following:  # a page may be short, or empty, and not the last
-                return
-            page["cursor"] = following
+        ask = partial(self.client.listed, method)  # a page may be short, or empty, and not the last
+        pages = listed(ask, self.runtime, where, {"limit": PAGE, **asked}, "cursor", "response_metadata.next_cursor")
+        return whole(self.streams[stream], pages, options.exclude, _deactivated)
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """See App.fetch: one call a record."""
         *_, method, where = _LISTS[object_name]
-        found, at, began = [], None, self.runtime.now()
-        for remote_id in remote_ids:
-            answer = await self.client.shown(method, {where: remote_id})
-            if answer is not None:
-                found.append(answer[where])
-                at = answer["at"]
-        return Batch(object_name, self._table(object_name, found, at, began))
+        stream = self.streams[object_name]
 
-    def _table(self, stream: str, records: list[dict[str, Any]], at: int | None, began: Any, exclude: Any = ()) -> Any:
-        return table_from_records(
-            self.streams[stream],
-            records,
-            versions=at if at is not None else micros(began),
-            extracted_at=began,
-            deleted=[bool(r.get("deleted")) for r in records],
-            exclude=exclude,
-        )
+        async def show(ids: Sequence[str]) -> pa.Table:
+            began, [remote_id] = self.runtime.now(), ids
+            answer = await self.client.shown(method, {where: remote_id})
+            if answer is None:
+                return empty_table(stream)
+            return Page.of(answer, [answer.said()[where]], began).table(stream, deleted=_deactivated)
+
+        return await fetched(stream, remote_ids, 1, show)
 
     async def send(self, step: Step) -> list[Receipt]:
         """See App.send. A message's id is its channel's and its `ts`, since either alone names none."""
@@ -109,6 +91,13 @@ class SlackApp(App):
                 break
             text += more
         await self.client.post(channel, {"text": text, "unfurl_links": False})
+
+
+def _deactivated(rows: pa.Table) -> pa.Array:
+    """Which are gone: people who were deactivated. Of channels nothing says so."""
+    if "deleted" not in rows.column_names:
+        return pa.repeat(False, rows.num_rows)
+    return pc.fill_null(rows["deleted"], False)
 
 
 def escaped(text: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlencode
 
 import orjson
 from pydantic import Field, SecretStr
 
 from oploop.apps.base import AppConfig
+from oploop.apps.credentials import bearer
 from oploop.apps.transport import Answer, Budget, LostAnswer, NotTheApi, Policy, Refused, Transport
 from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.runtime import Runtime
@@ -57,10 +57,7 @@ class SlackPolicy(Policy):
     """What Slack says beside 200. 429 comes with `Retry-After` in seconds."""
 
     credentials = "token"
-
-    def error(self, answer: Answer) -> tuple[str, str | None]:
-        code = answer.said().get("error")
-        return (str(code), str(code)) if code else super().error(answer)
+    words, code = ("error",), "error"
 
 
 class Client:
@@ -71,7 +68,7 @@ class Client:
         self.transport = Transport(
             config.base_url,
             runtime=runtime,
-            headers={"Authorization": f"Bearer {config.token.get_secret_value()}"},
+            headers=bearer(config.token),
             policy=SlackPolicy(),
             budget=Budget(runtime, calls=max(MESSAGES_A_MINUTE, config.reads_per_minute), window=60.0),
         )
@@ -82,14 +79,14 @@ class Client:
         return self.transport.budget.beside(name, calls=calls, window=window)
 
     async def whoami(self) -> dict[str, Any]:
-        return await self._read("auth.test", {})
+        return (await self._read("auth.test", {})).said()
 
-    async def listed(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def listed(self, method: str, params: Mapping[str, Any]) -> Answer:
         """A page of a list, within the method's own limit."""
         await self._budget(method, self._config.reads_per_minute, 60.0).take()
         return await self._read(method, params)
 
-    async def shown(self, method: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    async def shown(self, method: str, params: Mapping[str, Any]) -> Answer | None:
         """One record by its id; None where there is none."""
         try:
             return await self._read(method, params)
@@ -104,21 +101,19 @@ class Client:
         await self._budget(name, self._config.messages_per_second, 1.0).take()
         return await self._write("chat.postMessage", {"channel": channel, **fields})
 
-    async def _read(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    async def _read(self, method: str, params: Mapping[str, Any]) -> Answer:
         answer = await self.transport.request("GET", method, params=params)
         body = answer.json()
         if not isinstance(body, dict) or "ok" not in body:
             raise NotTheApi(answer)
         if not body["ok"]:
             raise refusal(answer, body, writing=False)
-        return {**body, "at": answer.date_micros()}
+        return answer
 
     async def _write(self, method: str, form: Mapping[str, Any]) -> tuple[dict[str, Any], int | None]:
         """A changing call; it is not repeated once it may have been received."""
-        body = urlencode({k: _form_value(v) for k, v in form.items()}).encode()
-        answer = await self.transport.request(
-            "POST", method, body=body, content_type="application/x-www-form-urlencoded", idempotent=False
-        )
+        values = {k: _form_value(v) for k, v in form.items()}
+        answer = await self.transport.request("POST", method, form=values, idempotent=False)
         said = answer.written()
         if not isinstance(said, dict) or "ok" not in said:
             raise LostAnswer(f"{method} was answered, but neither with yes nor with no")

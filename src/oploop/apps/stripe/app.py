@@ -56,7 +56,7 @@ class StripeApp(App):
         self.transport: Transport = Transport(
             config.base_url,
             runtime=runtime,
-            headers=auth_headers(config.api_key.get_secret_value()),
+            headers=auth_headers(config.api_key),
             policy=StripePolicy(),
             budget=Budget(runtime, calls=config.rate_limit),
         )

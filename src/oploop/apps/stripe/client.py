@@ -5,18 +5,20 @@ Sources: docs.stripe.com/api/errors, /api/idempotent_requests, /api/pagination, 
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import orjson
+from pydantic import SecretStr
 
+from oploop.apps.credentials import bearer
 from oploop.apps.jsonrows import Records, records_in
+from oploop.apps.lists import each
 from oploop.apps.stripe.streams import API_VERSION
 from oploop.apps.transport import (
     MAX_BACKOFF,
@@ -32,7 +34,6 @@ from oploop.apps.transport import (
 from oploop.errors import RetryLater
 
 PAGE = 100  #: the most that a list gives at once
-FORM = "application/x-www-form-urlencoded"
 GETS_AT_ONCE = 16
 
 _KEY = re.compile(r"\b(sk|rk|pk)_(live|test)_[\w*]+")
@@ -170,14 +171,7 @@ class StripeClient:
         wanted = list(dict.fromkeys(ids))
         if wanted and not self._date:  # no answer yet: learn the app's clock first
             await self.one(_address(path, wanted[0]))
-        gate = asyncio.Semaphore(GETS_AT_ONCE)
-
-        async def fetch(record_id: str) -> Known:
-            async with gate:
-                return await self.one(_address(path, record_id))
-
-        found = await asyncio.gather(*(fetch(record_id) for record_id in wanted))
-        return dict(zip(wanted, found, strict=True))
+        return await each(wanted, GETS_AT_ONCE, lambda record_id: self.one(_address(path, record_id)))
 
     async def delete(self, path: str) -> Answer:
         """Delete what stands at `path`. Done twice it does no harm: the second time it is Refused as missing.
@@ -198,12 +192,7 @@ class StripeClient:
         for attempt in range(1, MAX_TRIES + 1):
             try:
                 answer = await self.transport.request(
-                    "POST",
-                    path,
-                    body=urlencode(form_pairs(params)).encode(),
-                    content_type=FORM,
-                    headers={"Idempotency-Key": key},
-                    idempotent=False,
+                    "POST", path, form=form_pairs(params), headers={"Idempotency-Key": key}, idempotent=False
                 )
                 self._saw(answer)
                 return answer
@@ -228,6 +217,6 @@ def _seconds(answer: Answer) -> int | None:
     return None if micros is None else micros // 1_000_000
 
 
-def auth_headers(api_key: str) -> dict[str, str]:
+def auth_headers(api_key: SecretStr) -> dict[str, str]:
     """The headers of every request."""
-    return {"Authorization": f"Bearer {api_key}", "Stripe-Version": API_VERSION, "Accept": "application/json"}
+    return {**bearer(api_key), "Stripe-Version": API_VERSION, "Accept": "application/json"}

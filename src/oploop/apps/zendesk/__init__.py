@@ -12,7 +12,7 @@ from oploop.apps.zendesk.client import Client, ZendeskConfig
 from oploop.apps.zendesk.comments import Comments
 from oploop.apps.zendesk.custom_objects import CustomObjects, is_custom, object_named, stream_named
 from oploop.apps.zendesk.objects import COMMENTS, FIELD_LISTS, OBJECTS, describe
-from oploop.apps.zendesk.streams import LIST_PAGE, STREAMS, Reader, records_of
+from oploop.apps.zendesk.streams import STREAMS, Reader
 from oploop.apps.zendesk.writer import Writer, settle_job
 from oploop.errors import FixConfig, did_you_mean
 from oploop.records import Batch, Change, Cursor, Field, Object, Op, ReadOptions, Receipt, Step, Stream
@@ -41,7 +41,7 @@ class ZendeskApp(App):
         self.reader = Reader(self.client)
         self.writer = Writer(self.client)
         self.comments = Comments(self.client)
-        self.custom = CustomObjects(self.client, self.reader)
+        self.custom = CustomObjects(self.client)
         self._streams: Named[Stream] = Named(type(self).streams, stream_named)
         self._objects: Named[Object] = Named(type(self).objects, object_named)
         self.streams, self.objects = self._streams, self._objects
@@ -109,16 +109,10 @@ class ZendeskApp(App):
         if object_name not in OBJECTS:
             raise FixConfig(f"Zendesk has no object {object_name!r}", mend=did_you_mean(object_name, self.objects))
         name = FIELD_LISTS[object_name]
-        # Ticket fields come whole; the other lists come in pages.
-        params: dict[str, Any] | None = None if name == "ticket_fields" else {"page[size]": LIST_PAGE}
-        found: list[dict[str, Any]] = []
-        while True:
-            body, records = records_of(await self.client.get(name, params), name)
-            found += records
-            meta = body.get("meta") or {}
-            if not meta.get("has_more"):
-                return describe(object_name, found)
-            params = {"page[size]": LIST_PAGE, "page[after]": meta["after_cursor"]}
+        if name == "ticket_fields":  # they come whole
+            return describe(object_name, (await self.client.shown(name, name)).records)
+        pages = self.client.listed(name, name)
+        return describe(object_name, [definition async for page in pages for definition in page.records])
 
     async def send(self, step: Step) -> list[Receipt]:
         """Deliver a step: one change by a single call, more by a background job."""

@@ -7,29 +7,34 @@ exports.
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from pydantic import Field as ConfigField
 from pydantic import SecretStr, field_validator, model_validator
 
 from oploop.apps.base import AppConfig
+from oploop.apps.credentials import basic, bearer
+from oploop.apps.jobs import ended
+from oploop.apps.jsonrows import Records, records_in
+from oploop.apps.lists import Page, listed
 from oploop.apps.transport import (
     Answer,
     Budget,
+    LimitHeaders,
     LostAnswer,
     Policy,
     Quota,
     Sender,
     Transport,
     Verdict,
-    retry_after,
 )
-from oploop.errors import FixConfig, RetryLater
+from oploop.errors import FixConfig, FixData, RetryLater
 from oploop.runtime import Runtime
 
+LIST_PAGE = 100  #: records a page of a list
 EXPORTS_A_MINUTE = 10  #: what every plan has; the answers' own header tells when an account has more
 MAX_JOBS = 30  #: jobs that an account may have queued or running
 FIRST_POLL, LAST_POLL = 0.2, 5.0  #: seconds between two questions after a job
@@ -70,13 +75,11 @@ class ZendeskConfig(AppConfig):
         """Where the account answers."""
         return self.base_url or f"https://{self.subdomain}.zendesk.com"
 
-    def authorization(self) -> str:
-        """The Authorization header's value."""
+    def headers(self) -> dict[str, str]:
+        """What says who we are."""
         if self.oauth_token is not None:
-            return f"Bearer {self.oauth_token.get_secret_value()}"
-        assert self.api_token is not None  # the validator saw to it
-        pair = f"{self.email}/token:{self.api_token.get_secret_value()}"
-        return "Basic " + base64.b64encode(pair.encode()).decode()
+            return bearer(self.oauth_token)
+        return basic(f"{self.email}/token", self.api_token)
 
 
 #: The code of a refusal to update a ticket that is no longer as it was read.
@@ -86,33 +89,25 @@ OUTDATED = "UpdateConflict"
 class ZendeskPolicy(Policy):
     """What Zendesk's statuses, headers and error bodies mean."""
 
-    def __init__(self, credential: str = "email and api_token") -> None:
-        self._credential = credential
+    not_now = {409: None}
+    limits = (
+        LimitHeaders("ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"),
+        LimitHeaders("x-rate-limit", "x-rate-limit-remaining", "ratelimit-reset"),
+    )
+
+    def __init__(self, credentials: str = "email and api_token") -> None:
+        self.credentials = credentials
 
     def verdict(self, answer: Answer) -> Verdict:
         """409 is a lock or a concurrent change: nothing was done; but a safe update of a ticket that was changed since would
         be refused again. The rest is as elsewhere."""
         if answer.status == 409 and self.error(answer)[1] == OUTDATED:
             return Verdict(False)
-        if answer.status == 409:
-            return Verdict(True, retry_after(answer.headers), done=False)
         return super().verdict(answer)
-
-    def quota(self, answer: Answer) -> Quota | None:
-        """From `ratelimit-limit`, `-remaining`, `-reset` (seconds), or the older `x-rate-limit` pair."""
-        get = answer.headers.get
-        limit = _number(get("ratelimit-limit") or get("x-rate-limit"))
-        if limit is None:
-            return None
-        remaining = _number(get("ratelimit-remaining") or get("x-rate-limit-remaining"))
-        return Quota(limit, remaining, _seconds(get("ratelimit-reset")))
 
     def error(self, answer: Answer) -> tuple[str, str | None]:
         """Zendesk's words: `error`, `description` and the `details` of each field."""
         return error_text(answer.said(), f"HTTP {answer.status}")
-
-    def credential(self) -> str:
-        return self._credential
 
 
 def error_text(body: Any, otherwise: str) -> tuple[str, str | None]:
@@ -159,7 +154,7 @@ class Client:
         self.transport = Transport(
             config.address(),
             runtime=runtime,
-            headers={"Authorization": config.authorization(), "Accept": "application/json"},
+            headers={**config.headers(), "Accept": "application/json"},
             policy=ZendeskPolicy("oauth_token" if config.oauth_token is not None else "email and api_token"),
             budget=Budget(runtime, calls=config.rate_limit, window=60.0),
             sender=sender,
@@ -169,6 +164,19 @@ class Client:
     async def get(self, path: str, params: Mapping[str, Any] | None = None, *, ok: Iterable[int] = ()) -> Answer:
         """GET /api/v2/`path`."""
         return await self.transport.request("GET", f"api/v2/{path}", params=params, ok=tuple(ok))
+
+    def listed(self, path: str, name: str, asked: Mapping[str, Any] | None = None) -> AsyncGenerator[Page]:
+        """The pages of the list at `path`, which the answers call `name`."""
+        asked = {"page[size]": LIST_PAGE, **(asked or {})}
+        return listed(
+            partial(self.get, path), self.runtime, name, asked, "page[after]", "meta.after_cursor", "meta.has_more"
+        )
+
+    async def shown(self, path: str, name: str, asked: Mapping[str, Any] | None = None) -> Page:
+        """A list that comes in one answer."""
+        began = self.runtime.now()
+        answer = await self.get(path, asked)
+        return Page.of(answer, records_of(answer, name)[1], began)
 
     async def export(self, bucket: str, path: str, params: Mapping[str, Any]) -> Answer:
         """One page of an incremental export, within the limit that the exports of this `bucket` share.
@@ -207,7 +215,7 @@ class Client:
         json: Any = None,
         may_be_closed: bool = False,
         note: Callable[[str, int | None], Awaitable[None]] | None = None,
-    ) -> tuple[dict[str, Any], int | None]:
+    ) -> tuple[Mapping[str, Any], int | None]:
         """Submit a job and wait for its end: (job_status, the app's clock when it was accepted, microseconds). `note` keeps its id
         and that time.
 
@@ -225,7 +233,7 @@ class Client:
                 await note(str(status["id"]), answer.date_micros())
             return await self._wait_for(status), answer.date_micros()
 
-    async def job_of_before(self, job_id: str) -> dict[str, Any] | None:
+    async def job_of_before(self, job_id: str) -> Mapping[str, Any] | None:
         """The end of a job that was submitted by an earlier call; None when Zendesk does not know it any more.
 
         Raises LostAnswer when it has not ended after a minute, or cannot be asked after.
@@ -236,24 +244,31 @@ class Client:
         status = answer.json().get("job_status")
         return await self._wait_for(status, SETTLING) if isinstance(status, dict) else None
 
-    async def _wait_for(self, status: dict[str, Any], patience: float = JOB_PATIENCE) -> dict[str, Any]:
-        """Ask after a job in growing waits until it has ended."""
-        wait, began = FIRST_POLL, self.runtime.monotonic()
+    async def _wait_for(self, status: Mapping[str, Any], patience: float = JOB_PATIENCE) -> Mapping[str, Any]:
+        """A job's status when it has ended."""
         job_id = status["id"]
-        while status.get("status") not in JOB_ENDED:
-            if self.runtime.monotonic() - began > patience:
-                raise LostAnswer(f"job {job_id} has not ended after {patience / 60:.0f} minutes")
-            await self.runtime.sleep(wait)
-            wait = min(LAST_POLL, wait * 1.6)
+
+        async def ask() -> Mapping[str, Any]:
             try:
                 answer = await self.get(f"job_statuses/{job_id}", ok=(404,))
-                body = answer.json()
+                found = answer.json().get("job_status")
             except (RetryLater, FixConfig) as e:  # the job goes on without us: what became of it is not known
                 raise LostAnswer(f"job {job_id} was accepted, but cannot be asked after: {e.message}") from e
-            if answer.status == 404 or not isinstance(body.get("job_status"), dict):
+            if answer.status == 404 or not isinstance(found, Mapping):
                 raise LostAnswer(f"job {job_id} was accepted, but Zendesk does not know it any more")
-            status = body["job_status"]
-        return status
+            return found
+
+        found = await ended(
+            ask,
+            lambda told: told.get("status") in JOB_ENDED,
+            self.runtime,
+            waits=(FIRST_POLL, LAST_POLL),
+            patience=patience,
+            told=status,
+        )
+        if found is None:
+            raise LostAnswer(f"job {job_id} has not ended after {patience / 60:.0f} minutes")
+        return found
 
 
 def read_written(answer: Answer) -> dict[str, Any]:
@@ -269,13 +284,14 @@ def export_quota(headers: Mapping[str, str]) -> Quota | None:
     for name, value in headers.items():
         if name.startswith("zendesk-ratelimit-incremental-exports"):
             told = dict(re.findall(r"(\w+)=(\d+)", value))
-            return Quota(*(_number(told.get(k)) for k in ("total", "remaining", "resets")))
+            total, remaining, resets = (int(told[k]) if k in told else None for k in ("total", "remaining", "resets"))
+            return Quota(total, remaining, resets)
     return None
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isdigit() else None
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and re.fullmatch(r"\d+(\.\d+)?", text.strip()) else None
+def records_of(answer: Answer, name: str) -> tuple[dict[str, Any], Records]:
+    """(what else an export's answer says of its pages, its list of records); FixData when the list is missing."""
+    told, records = records_in(answer, name, "end_of_stream", "after_cursor", "end_time")
+    if records is None:
+        raise FixData(f"Zendesk's answer has no list of {name}", mend="is base_url a Zendesk account?")
+    return told, records

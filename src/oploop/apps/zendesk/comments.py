@@ -5,13 +5,14 @@ Source: developer.zendesk.com, API reference: ticket comments ("to add a comment
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oploop.apps.transport import Answer, LostAnswer, Refused
+from oploop.apps.sending import Sent, in_turn, refused
+from oploop.apps.transport import Answer, Refused
 from oploop.apps.zendesk.client import Client, read_written
 from oploop.apps.zendesk.writer import is_failure, refused_in_job
-from oploop.errors import FixConfig, RetryLater
 from oploop.records import Change, Outcome, Receipt, Step
 
 SINGLES = 2  #: up to so many comments go as single calls: a job costs two
@@ -25,50 +26,40 @@ class Comments:
 
     async def send(self, step: Step) -> list[Receipt]:
         """One job, or a few single calls. A job takes a ticket once: its other comments go after it, in order."""
-        receipts: list[Receipt] = []
-        for comments in _calls(step.changes):
-            try:
-                receipts += await self._job(comments) if len(comments) > 1 else [await self._single(comments[0])]
-            except LostAnswer as e:
-                receipts += [Receipt(c.number, Outcome.UNKNOWN, error=e.message) for c in comments]
-            except (RetryLater, FixConfig) as e:
-                if not receipts:
-                    raise
-                receipts += [Receipt(c.number, Outcome.RETRY, error=e.message) for c in comments]
-        return receipts
+        return await in_turn(_calls(step.changes), self._call, apart=True)
 
-    async def _job(self, comments: Sequence[Change]) -> list[Receipt]:
-        tickets = [{"id": _ticket(c), "comment": comment_of(c)} for c in comments]
+    async def _call(self, comments: Sequence[Sent[int]]) -> list[Receipt]:
+        return await self._job(comments) if len(comments) > 1 else [await self._single(*comments[0])]
+
+    async def _job(self, comments: Sequence[Sent[int]]) -> list[Receipt]:
+        tickets = [{"id": ticket, "comment": comment_of(c)} for c, ticket in comments]
         status, version = await self._client.job("PUT", "tickets/update_many", json={"tickets": tickets})
         results = status.get("results")
         told = [r for r in results if isinstance(r, Mapping)] if isinstance(results, list) else []
         by_ticket = {str(r["id"]): r for r in told if r.get("id") is not None}
         by_place = {r["index"]: r for r in told if isinstance(r.get("index"), int)}
-        return [_receipt(c, by_ticket.get(str(_ticket(c))) or by_place.get(i), version) for i, c in enumerate(comments)]
+        return [_receipt(c, by_ticket.get(str(t)) or by_place.get(i), version) for i, (c, t) in enumerate(comments)]
 
-    async def _single(self, change: Change) -> Receipt:
+    async def _single(self, change: Change, ticket: int) -> Receipt:
         body = {"ticket": {"comment": comment_of(change)}}
         try:
-            answer = await self._client.write("PUT", f"tickets/{_ticket(change)}", json=body)
+            answer = await self._client.write("PUT", f"tickets/{ticket}", json=body)
         except Refused as e:
-            return Receipt(change.number, Outcome.REJECTED, error=str(e))
+            return refused(change, e)
         return Receipt(change.number, Outcome.OK, _comment_id(answer), version=answer.date_micros())
 
 
-def _calls(changes: Sequence[Change]) -> list[list[Change]]:
-    """The changes call by call: a job has no ticket twice, and is worth it from three comments on."""
-    rounds: list[list[Change]] = []
-    seen: dict[int, int] = {}
+def _calls(changes: Sequence[Change]) -> list[list[Sent[int]]]:
+    """The changes, each with its ticket, call by call: a job has no ticket twice, and is worth it from three comments on."""
+    rounds: list[list[Sent[int]]] = []
+    seen: Counter[int] = Counter()
     for change in changes:
-        place = seen[_ticket(change)] = seen.get(_ticket(change), -1) + 1
-        if place == len(rounds):
+        ticket = int({**change.key, **change.fields}["ticket_id"])
+        if seen[ticket] == len(rounds):
             rounds.append([])
-        rounds[place].append(change)
+        rounds[seen[ticket]].append((change, ticket))
+        seen[ticket] += 1
     return [call for r in rounds for call in ([r] if len(r) > SINGLES else [[c] for c in r])]
-
-
-def _ticket(change: Change) -> int:
-    return int({**change.key, **change.fields}["ticket_id"])
 
 
 def comment_of(change: Change) -> dict[str, Any]:

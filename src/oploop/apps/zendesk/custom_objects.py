@@ -13,15 +13,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from oploop.apps.arrow import empty_table, table_from_records
-from oploop.apps.base import micros
+from oploop.apps.arrow import table_from_records
+from oploop.apps.lists import fetched, whole
+from oploop.apps.sending import refused
 from oploop.apps.transport import Refused
-from oploop.apps.zendesk.client import Client
+from oploop.apps.zendesk.client import LIST_PAGE, Client
 from oploop.apps.zendesk.objects import CUSTOM_PREFIX, SAID, custom_object
-from oploop.apps.zendesk.streams import LIST_PAGE, Reader, records_of, version_of
+from oploop.apps.zendesk.streams import version_of
 from oploop.apps.zendesk.writer import custom_value, job_receipts, note_job, single_receipt
 from oploop.errors import FixConfig, did_you_mean
-from oploop.records import Batch, Change, Field, Object, Op, Outcome, ReadOptions, Receipt, Step, Stream
+from oploop.records import Batch, Change, Field, Object, Op, ReadOptions, Receipt, Step, Stream
 
 PREFIX = "custom_objects."
 KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -46,17 +47,22 @@ def object_named(name: str) -> Object | None:
     return custom_object(name) if is_custom(name) else None
 
 
+def _path(name: str) -> str:
+    """Where a custom object stands."""
+    return f"custom_objects/{name.removeprefix(PREFIX)}"
+
+
 class CustomObjects:
     """The account's custom objects."""
 
-    def __init__(self, client: Client, reader: Reader) -> None:
-        self._client, self._reader = client, reader
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     async def refuse_missing(self, names: Sequence[str]) -> None:
         """FixConfig for a name of which the account has no custom object."""
         if not names:
             return
-        _, found = records_of(await self._client.get("custom_objects"), "custom_objects")
+        found = (await self._client.shown("custom_objects", "custom_objects")).records
         known = [f"{PREFIX}{o.get('key')}" for o in found]
         for name in names:
             if name not in known:
@@ -64,33 +70,34 @@ class CustomObjects:
 
     async def definitions(self, name: str) -> list[dict[str, Any]]:
         """The definitions of an object's own fields."""
-        path = f"custom_objects/{name.removeprefix(PREFIX)}/fields"
-        return list(records_of(await self._client.get(path), "custom_object_fields")[1])
+        path = f"{_path(name)}/fields"
+        return list((await self._client.shown(path, "custom_object_fields")).records)
 
     def read(self, name: str, options: ReadOptions) -> AsyncIterator[Batch]:
-        path = f"custom_objects/{name.removeprefix(PREFIX)}/records"
-        return self._reader.listed(SAID.stream("_custom", name), path, "custom_object_records", options)
+        return whole(
+            SAID.stream("_custom", name),
+            self._client.listed(f"{_path(name)}/records", "custom_object_records"),
+            options.exclude,
+        )
 
     async def fetch(self, name: str, ids: Sequence[str]) -> Batch:
         """The records with these ids; those that are gone have `_deleted` true."""
-        stream, wanted = SAID.stream("_custom", name), list(dict.fromkeys(ids))
-        tables = [empty_table(stream)]
-        for i in range(0, len(wanted), LIST_PAGE):
-            page, began = wanted[i : i + LIST_PAGE], self._client.runtime.now()
-            params = {"filter[ids]": ",".join(page), "page[size]": LIST_PAGE}
-            answer = await self._client.get(f"custom_objects/{name.removeprefix(PREFIX)}/records", params)
-            _, records = records_of(answer, "custom_object_records")
-            shown = {str(r["id"]) for r in records}
-            rows = [*records, *({"id": i} for i in page if i not in shown)]
-            at = answer.date_micros() or micros(began)
-            versions = [max(at, version_of(r) or 0) for r in rows]
+        stream = SAID.stream("_custom", name)
+
+        async def show(some: Sequence[str]) -> pa.Table:
+            asked = {"filter[ids]": ",".join(some), "page[size]": LIST_PAGE}
+            page = await self._client.shown(f"{_path(name)}/records", "custom_object_records", asked)
+            shown = {str(r["id"]) for r in page.records}
+            rows = [*page.records, *({"id": i} for i in some if i not in shown)]
+            versions = [max(page.at, version_of(r) or 0) for r in rows]
             gone = [str(r["id"]) not in shown for r in rows]
-            tables.append(table_from_records(stream, rows, versions=versions, extracted_at=began, deleted=gone))
-        return Batch(name, pa.concat_tables(tables, promote_options="default"))
+            return table_from_records(stream, rows, versions=versions, extracted_at=page.began, deleted=gone)
+
+        return await fetched(stream, ids, LIST_PAGE, show)
 
     async def send(self, step: Step) -> list[Receipt]:
         """One change, or two, by single calls, which cost no more; more by one job."""
-        path = f"custom_objects/{step.object.removeprefix(PREFIX)}"
+        path = _path(step.object)
         bodies = [(c, record_of(step.op, c)) for c in step.changes]
         if len(bodies) == 1:
             return [await self._single(f"{path}/records", *bodies[0])]
@@ -115,9 +122,7 @@ class CustomObjects:
                 case _:
                     answer = await self._client.write("POST", path, json=record)
         except Refused as e:
-            if change.op is Op.REMOVE and e.status == 404:
-                return Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())
-            return Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))
+            return refused(change, e)
         return single_receipt(change, "custom_object_record", answer)
 
 

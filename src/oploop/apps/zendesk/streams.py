@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -22,16 +22,16 @@ import pyarrow.compute as pc
 
 from oploop.apps.arrow import Of, records_in_turns
 from oploop.apps.base import micros
-from oploop.apps.jsonrows import Records, records_in
+from oploop.apps.jsonrows import Records
+from oploop.apps.lists import Page, fetched, whole
 from oploop.apps.paging import ahead, at_once, meanwhile
-from oploop.apps.transport import Answer, Refused
-from oploop.apps.zendesk.client import Client
+from oploop.apps.transport import Refused
+from oploop.apps.zendesk.client import LIST_PAGE, Client, records_of
 from oploop.apps.zendesk.objects import SAID
 from oploop.errors import FixData, RetryLater
-from oploop.records import Batch, Cursor, ReadOptions, Stream
+from oploop.records import Batch, Cursor, ReadOptions
 
 PAGE = 1000  #: records a page of an export
-LIST_PAGE = 100  #: records a page of a list
 TOO_RECENT = timedelta(seconds=120)  #: a start time must be a minute old by Zendesk's clock, which is not ours
 
 #: Fields that repeat another one's values: excluded with it.
@@ -111,26 +111,17 @@ def in_turns(
 to_table = at_once(in_turns)
 
 
-def records_of(answer: Answer, name: str) -> tuple[dict[str, Any], Records]:
-    """(what else the answer says of its pages, its list of records); FixData when the list is missing."""
-    told, records = records_in(answer, name, "end_of_stream", "after_cursor", "end_time", "meta")
-    if records is None:
-        raise FixData(f"Zendesk's answer has no list of {name}", mend="is base_url a Zendesk account?")
-    return told, records
-
-
 # -- reading -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Records as they came, and the place after them. `known`: a list's are known as of then, whenever they changed."""
+class Exported:
+    """Records of an export as they came, and the place after them."""
 
-    records: Records
+    records: Sequence[dict[str, Any]]
     began: datetime
     cursor: Cursor | None = None
     complete: bool = False
-    known: int | None = None
 
 
 class Reader:
@@ -143,26 +134,24 @@ class Reader:
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """Read a stream from `cursor`, as `App.read` says."""
         if stream == "ticket_fields":
-            return self._whole(stream, options)
+            return whole(STREAMS[stream], self._fields(), options.exclude)
         if not STREAMS[stream].incremental:
-            return self.listed(STREAMS[stream], stream, stream, options)
+            return whole(STREAMS[stream], self._client.listed(stream, stream), options.exclude)
         by = self._by_time if stream == "organizations" else self._by_cursor
-        return self._batches(STREAMS[stream], by(stream, cursor, options), options)
+        return self._batches(stream, by(stream, cursor, options), options)
 
     async def _batches(
-        self, stream: Stream, pages: AsyncGenerator[Page], options: ReadOptions
+        self, stream: str, pages: AsyncGenerator[Exported], options: ReadOptions
     ) -> AsyncGenerator[Batch]:
-        """Pages as rows, while the next ones are on their way."""
+        """Pages of an export as rows, while the next ones are on their way."""
         async with ahead(pages) as found:
             async for page in found:
-                if page.known is None:
-                    turns = in_turns(stream.name, page.records, extracted_at=page.began, exclude=options.exclude)
-                else:
-                    turns = records_in_turns(
-                        stream, page.records, versions=page.known, extracted_at=page.began, exclude=options.exclude
-                    )
-                table = await meanwhile(turns)
-                yield Batch(stream.name, table, page.cursor, complete=page.complete)
+                turns = in_turns(stream, page.records, extracted_at=page.began, exclude=options.exclude)
+                yield Batch(stream, await meanwhile(turns), page.cursor, complete=page.complete)
+
+    async def _fields(self) -> AsyncGenerator[Page]:
+        """The list of ticket fields, which comes in one answer."""
+        yield await self._client.shown("ticket_fields", "ticket_fields")
 
     def _start(self, options: ReadOptions) -> int:
         """The start time (unix seconds) of a first read; Zendesk refuses one that is less than a minute old."""
@@ -170,7 +159,7 @@ class Reader:
             return 0
         return max(0, int(min(options.since, self._client.runtime.now() - TOO_RECENT).timestamp()))
 
-    async def _by_cursor(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Page]:
+    async def _by_cursor(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Exported]:
         after: str | None = (cursor or {}).get("after")
         start: int = (cursor or {}).get("start_time", self._start(options))
         while True:
@@ -192,11 +181,11 @@ class Reader:
                 raise RetryLater(f"the export of {stream} does not move on from its cursor", mend="run again later")
             after = found or after  # an empty export may have no cursor: then the old one stays good
             here: Cursor = {"start_time": start} if after is None else {"after": after}
-            yield Page(records, began, here, ended)
+            yield Exported(records, began, here, ended)
             if ended:
                 return
 
-    async def _by_time(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Page]:
+    async def _by_time(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Exported]:
         start: int = (cursor or {}).get("start_time", self._start(options))
         while True:
             began = self._client.runtime.now()
@@ -209,69 +198,24 @@ class Reader:
             reached = start if reached is None else int(reached)
             if not ended and reached <= start:
                 # More records than a page holds share this second: the export would give the same page for ever.
-                yield Page(records, began)
-                async for page in self._by_list(stream):
-                    yield page
+                yield Exported(records, began)
+                async for page in self._client.listed(stream, stream):  # all live records
+                    yield Exported(page.records, page.began)
                 reached, records = start + 1, Records([])
             start = reached
-            yield Page(records, began, {"start_time": start}, ended)
+            yield Exported(records, began, {"start_time": start}, ended)
             if ended:
                 return
 
-    async def _by_list(self, stream: str) -> AsyncGenerator[Page]:
-        """All live records by the paged list, without a cursor."""
-        params: dict[str, Any] = {"page[size]": LIST_PAGE}
-        while True:
-            began = self._client.runtime.now()
-            body, records = records_of(await self._client.get(stream, params), stream)
-            yield Page(records, began)
-            meta = body.get("meta") or {}
-            if not meta.get("has_more"):
-                return
-            params = {"page[size]": LIST_PAGE, "page[after]": meta["after_cursor"]}
-
-    async def _whole(self, stream: str, options: ReadOptions) -> AsyncIterator[Batch]:
-        """A list that comes in one answer; what it shows is known as of the answer, whenever it changed."""
-        began = self._client.runtime.now()
-        answer = await self._client.get(stream)
-        _, records = records_of(answer, stream)
-        at_least = answer.date_micros() or 0
-        table = to_table(stream, records, extracted_at=began, exclude=options.exclude, at_least=at_least)
-        yield Batch(stream, table, {}, complete=True)
-
-    def listed(self, stream: Stream, path: str, name: str, options: ReadOptions) -> AsyncGenerator[Batch]:
-        """A list that is read whole, page by page; each record is known as of the answer that shows it."""
-        return self._batches(stream, self._listing(path, name), options)
-
-    async def _listing(self, path: str, name: str) -> AsyncGenerator[Page]:
-        params: dict[str, Any] = {"page[size]": LIST_PAGE}
-        while True:
-            began = self._client.runtime.now()
-            answer = await self._client.get(path, params)
-            told, records = records_of(answer, name)
-            meta = told.get("meta") or {}
-            more = bool(meta.get("has_more")) and meta.get("after_cursor") not in (None, params.get("page[after]"))
-            yield Page(records, began, None if more else {}, not more, answer.date_micros() or micros(began))
-            if not more:
-                return
-            params = {"page[size]": LIST_PAGE, "page[after]": meta["after_cursor"]}
-
     async def fetch(self, stream: str, ids: Sequence[str]) -> Batch:
         """The records with these ids as they are now; those that Zendesk no longer has are marked deleted."""
-        began = self._client.runtime.now()
-        wanted = list(dict.fromkeys(ids))
-        parts = [
-            await self._show_many(stream, wanted[i : i + LIST_PAGE], began) for i in range(0, len(wanted), LIST_PAGE)
-        ]
-        if not parts:
-            return Batch(stream, to_table(stream, [], extracted_at=began))
-        return Batch(stream, pa.concat_tables(parts, promote_options="default"))
 
-    async def _show_many(self, stream: str, ids: Sequence[str], began: datetime) -> pa.Table:
-        answer = await self._client.get(f"{stream}/show_many", {"ids": ",".join(ids)})
-        records = list(records_of(answer, stream)[1])
-        shown = {str(r.get("id")) for r in records}
-        missing: list[dict[str, Any]] = [{"id": int(i)} for i in ids if i not in shown and i.isdigit()]
-        gone = [is_deleted(stream, r) for r in records] + [True] * len(missing)
-        now = answer.date_micros() or micros(self._client.runtime.now().astimezone(UTC))
-        return to_table(stream, [*records, *missing], extracted_at=began, at_least=now, gone=gone)
+        async def show(some: Sequence[str]) -> pa.Table:
+            page = await self._client.shown(f"{stream}/show_many", stream, {"ids": ",".join(some)})
+            shown = {str(r.get("id")) for r in page.records}
+            missing: list[dict[str, Any]] = [{"id": int(i)} for i in some if i not in shown and i.isdigit()]
+            gone = [is_deleted(stream, r) for r in page.records] + [True] * len(missing)
+            rows = [*page.records, *missing]
+            return to_table(stream, rows, extracted_at=page.began, at_least=page.at, gone=gone)
+
+        return await fetched(STREAMS[stream], ids, LIST_PAGE, show)

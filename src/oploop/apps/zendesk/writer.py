@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
 from typing import Any
@@ -16,11 +15,13 @@ from typing import Any
 import orjson
 
 from oploop.apps.base import new_values
+from oploop.apps.columns import plain
+from oploop.apps.documents import zulu
+from oploop.apps.sending import Sent, in_turn, prepared, refused
 from oploop.apps.transport import Answer, LostAnswer, Refused
 from oploop.apps.zendesk.client import BulkClosed, Client, detail_texts, read_written
 from oploop.apps.zendesk.objects import OBJECTS, PREFIXES
 from oploop.apps.zendesk.streams import version_of
-from oploop.errors import FixConfig, RetryLater
 from oploop.records import Change, Op, Outcome, Receipt, Step
 
 SINGULAR: Mapping[str, str] = {"tickets": "ticket", "users": "user", "organizations": "organization"}
@@ -73,13 +74,7 @@ class Writer:
 
     async def send(self, step: Step) -> list[Receipt]:
         """Deliver a step, as `App.send` says."""
-        bodies: list[tuple[Change, dict[str, Any]]] = []
-        receipts: list[Receipt] = []
-        for change in step.changes:
-            try:
-                bodies.append((change, record_body(step.object, change)))
-            except ValueError as e:
-                receipts.append(Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e)))
+        bodies, receipts = prepared(step.changes, lambda change: record_body(step.object, change))
         if len(bodies) == 1:
             receipts.append(await self._single(step, *bodies[0]))
         elif bodies:
@@ -105,12 +100,10 @@ class Writer:
         except Refused as e:
             if stamp is not None and e.status == 409:
                 return Receipt(change.number, Outcome.CHANGED, change.remote_id, CHANGED)
-            if change.op is Op.REMOVE and e.status == 404:  # it is gone, as was wanted
-                return Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())
-            return Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))
+            return refused(change, e)
         return single_receipt(change, one, answer)
 
-    async def _bulk(self, step: Step, bodies: Sequence[tuple[Change, dict[str, Any]]]) -> list[Receipt]:
+    async def _bulk(self, step: Step, bodies: Sequence[Sent[dict[str, Any]]]) -> list[Receipt]:
         name = step.object
         records = [body for _, body in bodies]
         changes = [change for change, _ in bodies]
@@ -138,21 +131,13 @@ class Writer:
                     return await self._one_by_one(step, bodies)
         return job_receipts(step.op, bodies, status, version)
 
-    async def _one_by_one(self, step: Step, bodies: Sequence[tuple[Change, dict[str, Any]]]) -> list[Receipt]:
-        """Single calls for a batch, where the account has no bulk call; what one call meets does not hide the others."""
-        receipts: list[Receipt] = []
-        for change, body in bodies:
-            try:
-                receipts.append(await self._single(step, change, body))
-            except LostAnswer as e:
-                receipts.append(Receipt(change.number, Outcome.UNKNOWN, change.remote_id, e.message))
-            except RetryLater as e:
-                receipts.append(Receipt(change.number, Outcome.RETRY, change.remote_id, e.message))
-            except FixConfig as e:
-                if not receipts:
-                    raise
-                receipts.append(Receipt(change.number, Outcome.RETRY, change.remote_id, e.message))
-        return receipts
+    async def _one_by_one(self, step: Step, bodies: Sequence[Sent[dict[str, Any]]]) -> list[Receipt]:
+        """Single calls for a batch, where the account has no bulk call."""
+
+        async def single(call: Sequence[Sent[dict[str, Any]]]) -> list[Receipt]:
+            return [await self._single(step, *call[0])]
+
+        return await in_turn([[body] for body in bodies], single, apart=True)
 
 
 # -- a change to a record's body -----------------------------------------------------------------------------------------
@@ -202,27 +187,12 @@ def _put(object_name: str, op: Op, body: dict[str, Any], name: str, value: Any) 
     elif name in ("tags", "domain_names"):
         body[name] = [str(v) for v in value or ()]  # to clear a list is to send an empty one
     else:
-        body[name] = plain_value(value)
-
-
-def plain_value(value: Any) -> Any:
-    """A Python value as Zendesk's JSON has it: times in UTC, whole numbers as integers."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, tuple | set | frozenset):
-        return [plain_value(v) for v in value]
-    return value
+        body[name] = plain(value, zulu)
 
 
 def custom_value(value: Any) -> Any:
-    """A custom field's value: as `plain_value`, but decimals as text, so that no digit is lost."""
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    return plain_value(value)
+    """A custom field's value: decimals as text, so that no digit is lost."""
+    return format(value, "f") if isinstance(value, Decimal) else plain(value, zulu)
 
 
 # -- answers to receipts -------------------------------------------------------------------------------------------------
@@ -238,7 +208,7 @@ def single_receipt(change: Change, one: str, answer: Answer) -> Receipt:
 
 
 def job_receipts(
-    op: Op, bodies: Sequence[tuple[Change, Mapping[str, Any]]], status: Mapping[str, Any], version: int | None
+    op: Op, bodies: Sequence[Sent[Mapping[str, Any]]], status: Mapping[str, Any], version: int | None
 ) -> list[Receipt]:
     """A receipt for each change of a job that has ended, whatever the order of its results."""
     results = status.get("results")
@@ -268,7 +238,7 @@ def _fits(missing: Sequence[Change], spare: Sequence[Mapping[str, Any]]) -> bool
 
 
 def match_results(
-    op: Op, bodies: Sequence[tuple[Change, Mapping[str, Any]]], results: Iterable[Mapping[str, Any]]
+    op: Op, bodies: Sequence[Sent[Mapping[str, Any]]], results: Iterable[Mapping[str, Any]]
 ) -> tuple[dict[int, Mapping[str, Any]], list[Mapping[str, Any]]]:
     """({change number: its result}, results that could not be told apart).
 

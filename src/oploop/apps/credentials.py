@@ -1,7 +1,8 @@
-"""A credential that goes as a parameter of the address: put on each request on its way out, and nowhere else."""
+"""Credentials that stay as they are: in a header, or as a parameter of the address. Those that are renewed: `oauth`."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import quote, quote_plus, urlencode
@@ -12,8 +13,20 @@ from oploop.apps.policy import Answer, Request
 from oploop.apps.sender import Sender
 
 
+def bearer(token: SecretStr) -> dict[str, str]:
+    """The header of a bearer token."""
+    return {"Authorization": f"Bearer {token.get_secret_value()}"}
+
+
+def basic(user: str, password: SecretStr | None = None) -> dict[str, str]:
+    """The header of a user's name and password."""
+    pair = f"{user}:{password.get_secret_value() if password is not None else ''}"
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+
 class QueryKey:
-    """See `transport.Auth`. The transport has seen to it that the address is the account's own."""
+    """A credential that goes as a parameter of the address, put on each request on its way out, and nowhere else (see
+    `transport.Auth`). The transport has seen to it that the address is the account's own."""
 
     def __init__(self, name: str, value: SecretStr) -> None:
         self._name, self._value = name, value.get_secret_value()
@@ -38,3 +51,6 @@ class QueryKey:
     def secrets(self) -> Iterable[str]:
         """The value, also as it stands in an address."""
         return dict.fromkeys((self._value, quote_plus(self._value), quote(self._value, safe="")))
+
+
+__all__ = ["QueryKey", "basic", "bearer"]
