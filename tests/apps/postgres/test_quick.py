@@ -18,14 +18,14 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Whether each group went quickly."""
     monkeypatch.setattr(writer, "QUICK_FROM", 3)
     found: list[str] = []
-    real = writer.TableWriter._quickly
+    real = writer._Work._quickly
 
-    async def quickly(self: Any, connection: Any, group: Any) -> bool:
-        done = await real(self, connection, group)
+    def quickly(self: Any) -> bool:
+        done = real(self)
         found.append("quickly" if done else "not")
         return done
 
-    monkeypatch.setattr(writer.TableWriter, "_quickly", quickly)
+    monkeypatch.setattr(writer._Work, "_quickly", quickly)
     return found
 
 

@@ -30,13 +30,13 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each group went straight into its table."""
     monkeypatch.setattr(writer, "QUICK_FROM", 3)
     found: list[bool] = []
-    real = writer.TableWriter._straightly
+    real = writer._Work.straight
 
-    async def straightly(self: Any, connection: Any, group: Any) -> bool:
-        found.append(await real(self, connection, group))
+    def straight(self: Any) -> bool:
+        found.append(real(self))
         return found[-1]
 
-    monkeypatch.setattr(writer.TableWriter, "_straightly", straightly)
+    monkeypatch.setattr(writer._Work, "straight", straight)
     return found
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from oploop.apps.postgres import writer
-from oploop.apps.postgres.server import RowsRefused
+from oploop.apps.postgres import server, writer
+from oploop.apps.sql.engine import RowsRefused
 from oploop.apps.transport import LostAnswer
 from oploop.errors import FixConfig, RetryLater
 from oploop.records import Canonical, Change, FieldType, Op, Outcome, Replay, Step
@@ -336,17 +336,17 @@ async def test_a_connection_that_breaks_before_the_commit(
 ) -> None:
     """The server did nothing, and a next try does it."""
     db.sql(ACCOUNTS)
-    plain, broken = writer._plain, []
+    at_once, broken = writer._Work.at_once, []
 
-    async def cut(connection: Any, group: Any) -> Any:
-        done = await plain(connection, group)
+    def cut(self: Any) -> Any:
+        done = at_once(self)
         if len(broken) < 2:
             broken.append(True)
-            kill(db, connection.info.backend_pid)
-            await connection.execute("SELECT 1")
+            kill(db, self._connection.info.backend_pid)
+            self._connection.execute("SELECT 1")
         return done
 
-    monkeypatch.setattr(writer, "_plain", cut)
+    monkeypatch.setattr(writer._Work, "at_once", cut)
     done = await send(crm, "accounts", Op.CREATE, changes(Op.CREATE, "email", [row(1)]))
     assert done[1].outcome is Outcome.OK
     assert len(broken) == 2
@@ -359,18 +359,18 @@ async def test_a_connection_that_breaks_while_it_commits(
 ) -> None:
     """What was done is not known; the same step sent again is done once."""
     db.sql(ACCOUNTS)
-    commit = psycopg.AsyncConnection.commit
+    commit = psycopg.Connection.commit
 
-    async def cut(self: Any) -> None:
-        if db.sql("SELECT to_regclass('oploop.oploop_steps')") == [(None,)]:
-            return await commit(self)  # the one that makes the table of steps
-        if committed:
-            await commit(self)
+    def cut(self: Any) -> None:
+        ours = self.info.get_parameters().get("application_name") == "oploop" and not self.autocommit
+        if committed or not ours:
+            commit(self)
+        if not ours:
+            return
         kill(db, self.info.backend_pid)
-        await self.execute("SELECT 1")
-        return None
+        self.execute("SELECT 1")
 
-    monkeypatch.setattr(psycopg.AsyncConnection, "commit", cut)
+    monkeypatch.setattr(psycopg.Connection, "commit", cut)
     step = changes(Op.CREATE, "email", [row(1), row(2)])
     with pytest.raises(LostAnswer, match="broke while it committed"):
         await send(crm, "accounts", Op.CREATE, step, "01LOST")
@@ -415,7 +415,7 @@ async def test_a_deadlock_is_tried_again(db: Database, crm: PostgresApp) -> None
 async def test_a_row_that_stays_locked(db: Database, crm: PostgresApp, monkeypatch: pytest.MonkeyPatch) -> None:
     db.sql(ACCOUNTS)
     db.sql("INSERT INTO accounts (id, email) VALUES (1, 'a')")
-    monkeypatch.setattr(writer, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(server, "LOCK_SECONDS", 0.05)
     with db.connect() as other:
         other.execute("SELECT * FROM accounts FOR UPDATE")
         with pytest.raises(RetryLater, match="lock timeout"):

@@ -165,7 +165,7 @@ class MySqlEngine(Engine):
             cursor.execute(sql, params)
             return list(cursor.fetchall())
 
-    def describe(self, connection: Any, name: str, asked: Collection[str]) -> Described | None:
+    def describe(self, connection: Any, name: str, asked: Collection[str]) -> Described[SqlColumn] | None:
         head = self._rows(
             connection,
             "SELECT table_type, engine, table_comment FROM information_schema.tables "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -16,7 +17,7 @@ from oploop.runtime import Runtime
 
 if TYPE_CHECKING:
     from oploop.apps.postgres.reader import TableReader
-    from oploop.apps.postgres.writer import TableWriter
+    from oploop.apps.sql.delivery import TableWriter
 
 
 class PostgresConfig(AddresslessConfig):
@@ -64,28 +65,24 @@ class PostgresApp(App):
         return TableReader(self.server, self.runtime, self.config.overlap)
 
     @cached_property
-    def _writer(self) -> TableWriter:
-        from oploop.apps.postgres.writer import TableWriter
+    def _writer(self) -> TableWriter[Any, Any]:
+        from oploop.apps.postgres.writer import PgTarget
+        from oploop.apps.sql.delivery import TableWriter
 
-        return TableWriter(self.server, self.runtime)
+        return TableWriter(PgTarget(self.server), self.runtime)
 
     async def check(self) -> Account:
         """See App.check. Names which part of the dsn is wrong."""
-        import psycopg
 
-        try:
-            async with self.server.connection() as connection:
-                row = await (
-                    await connection.execute(
-                        "SELECT current_setting('server_version'), current_user, current_database(), "
-                        "pg_is_in_recovery(), to_regclass(%s) IS NOT NULL OR has_database_privilege(current_database(), 'CREATE')",
-                        (STEPS,),
-                    )
+        def work() -> Any:
+            with self.server.short() as connection:
+                return connection.execute(
+                    "SELECT current_setting('server_version'), current_user, current_database(), "
+                    "pg_is_in_recovery(), to_regclass(%s) IS NOT NULL OR has_database_privilege(current_database(), 'CREATE')",
+                    (STEPS,),
                 ).fetchone()
-                await connection.rollback()
-        except (psycopg.Error, OSError) as e:
-            raise self.server.explain(e) from None
-        assert row is not None
+
+        row = await asyncio.to_thread(work)
         version, user, database, replica, keeps = row
         said = f"PostgreSQL {version.split()[0]}, {database} on {self.server.host} as {user}"
         said += ", a replica: it can only be read" if replica else "" if keeps else f", without {STEPS}"

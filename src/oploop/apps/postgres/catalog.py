@@ -5,26 +5,15 @@ A table is named with its schema (`public.accounts`); without one it is of the c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from oploop.apps import named, tables
-from oploop.apps.postgres.kinds import Kind, PgType, as_text, kind_of, quote
+from oploop.apps.postgres.kinds import PgKind, PgType, as_text, kind_of, quote
 from oploop.apps.postgres.server import Server
-from oploop.errors import FixConfig
-from oploop.records import (
-    Canonical,
-    Column,
-    Condition,
-    Field,
-    Object,
-    Op,
-    Operation,
-    Replay,
-    Stream,
-)
+from oploop.apps.sql import tables
+from oploop.apps.sql.tables import Described, SqlColumn, TableOf, Tables, operations_of
+from oploop.records import Canonical, Object, Op, Replay, Stream
 
 STEPS_KEPT = 30 * 86400.0  #: seconds for which the ids of delivered steps are kept
 STEPS = "oploop.oploop_steps"  #: where the ids of delivered steps are kept, in the target database
@@ -76,20 +65,11 @@ ORDER BY i.indisprimary DESC, i.indnkeyatts, i.indexrelid
 
 
 @dataclass(frozen=True, slots=True)
-class PgColumn:
-    """A column. `raw` is its name in the raw table, where names that differ only by case cannot stand side by side."""
+class PgColumn(SqlColumn):
+    """A column. `of`: its type as the catalog has it."""
 
-    name: str
-    raw: str
-    type: PgType
-    kind: Kind
-    required: bool  #: NOT NULL
-    filled: bool  #: has a default, or a number of its own
-    made: bool  #: computed by the database, or numbered always: never written
-    enum: tuple[str, ...] | None
-    comment: str | None
-    readable: bool
-    writable: bool
+    kind: PgKind
+    of: PgType = field(kw_only=True)
 
     @property
     def sql(self) -> str:
@@ -97,47 +77,24 @@ class PgColumn:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A table as the catalog has it. `key`: the columns that identify a row; `unique`: all sets that do, with whether
-    `ON CONFLICT` can go by them."""
+class Table(TableOf[PgColumn]):
+    """A table as the catalog has it. `usable`: of the sets of `unique` those that `ON CONFLICT` can go by."""
 
-    schema: str
-    name: str
-    oid: int
-    relkind: str
-    comment: str | None
-    columns: tuple[PgColumn, ...]
-    key: tuple[str, ...]
-    unique: Mapping[frozenset[str], bool]
-    removable: bool
-    keeps_steps: bool
-    cursor: str | None
-    ruled: bool = False  #: has rewrite rules, which `COPY` does not heed
+    oid: int = field(kw_only=True)
+    relkind: str = field(kw_only=True)
+    usable: frozenset[frozenset[str]] = field(kw_only=True)
+    removable: bool = field(kw_only=True)
+    keeps_steps: bool = field(kw_only=True)
+    ruled: bool = field(kw_only=True, default=False)  #: has rewrite rules, which `COPY` does not heed
 
     @property
-    def label(self) -> str:
-        return f"{self.schema}.{self.name}"
-
-    @property
-    def sql(self) -> str:
-        return f"{quote(self.schema)}.{quote(self.name)}"
-
-    @cached_property
-    def by_name(self) -> Mapping[str, PgColumn]:
-        return {c.name: c for c in self.columns}
-
-    @property
-    def key_columns(self) -> list[PgColumn]:
-        return [self.by_name[k] for k in self.key]
+    def arbiters(self) -> Collection[frozenset[str]]:
+        return self.usable
 
     @property
     def has_xmin(self) -> bool:
         """Whether rows carry the transaction that wrote them (views and foreign tables do not show it)."""
         return self.relkind in ("r", "p", "m")
-
-    @cached_property
-    def id_column(self) -> str:
-        return tables.id_column(self.key, self.columns)
 
     def id_sql(self, alias: str) -> str:
         """The row's id as text, over a table alias."""
@@ -149,16 +106,16 @@ class Table:
 WRITTEN = ("r", "p")
 
 
-class Catalog(named.Catalog[Table]):
+class Catalog(Tables[Table]):
     """The tables and views of one database that the user may use; those of the configured schema come first."""
+
+    without_cursor = "rows are then read on by xmin"
 
     def __init__(
         self, server: Server, schema: str, keys: Mapping[str, Sequence[str]], cursors: Mapping[str, str]
     ) -> None:
-        super().__init__()
-        self._server, self._schema, self.lacks = server, schema, f"{server.place} has no table"
-        self._keys = {self.full(k): tuple(v) for k, v in keys.items()}
-        self._cursors = {self.full(k): v for k, v in cursors.items()}
+        self._server, self._schema = server, schema
+        super().__init__(server.place, keys, cursors)
 
     def listed(self) -> Mapping[str, bool]:
         with self._server.short() as connection:
@@ -167,6 +124,9 @@ class Catalog(named.Catalog[Table]):
 
     def full(self, name: str) -> str:
         return name if "." in name else f"{self._schema}.{name}"
+
+    def goes_on(self, column: SqlColumn) -> bool:
+        return column.type in ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric")
 
     def describe(self, name: str) -> Table | None:
         with self._server.short() as connection, connection.transaction():
@@ -181,56 +141,52 @@ class Catalog(named.Catalog[Table]):
         oid, relkind, ruled, comment, removable, keeps_steps = head
         rows = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
         indexes = connection.execute(_UNIQUE, (oid,)).fetchall()
-        not_null = {row[0] for row in rows if row[6]}
-        key = self._key(full, [r[0] for r in rows], indexes, not_null)
-        columns = tuple(_columns(rows, key))
-        unique: dict[frozenset[str], bool] = {}
-        for _, immediate, names in indexes:
-            unique[frozenset(names)] = unique.get(frozenset(names), False) or immediate
-        cursor = self._cursor(full, columns)
-        return Table(schema, name, oid, relkind, comment, columns, key, unique, removable, keeps_steps, cursor, ruled)
-
-    def _key(self, full: str, columns: Sequence[str], indexes: Sequence[Any], not_null: set[str]) -> tuple[str, ...]:
-        """The configured key, else the primary key, else a unique index without NULLs; empty when there is none."""
-        if full in self._keys:
-            for name in self._keys[full]:
-                tables.expect_column("key", full, name, columns)
-            return self._keys[full]
-        for primary, _, names in indexes:
-            if primary or not_null.issuperset(names):
-                return tuple(names)
-        return ()
-
-    def _cursor(self, full: str, columns: Sequence[PgColumn]) -> str | None:
-        name = self._cursors.get(full)
-        if name is None:
-            return None
-        tables.expect_column("cursor", full, name, [c.name for c in columns])
-        found = next(c for c in columns if c.name == name)
-        if found.type.name not in ("timestamptz", "timestamp", "date", "int2", "int4", "int8", "numeric"):
-            raise FixConfig(
-                f"cursor: {full}.{name} is a {found.type.name}, by which nothing can be read on",
-                mend="name a timestamp or a growing number, or leave cursor out: rows are then read on by xmin",
-            )
-        return name
+        primary = next((tuple(names) for primary, _, names in indexes if primary), ())
+        said = Described(list(map(_column, rows)), [tuple(names) for _, _, names in indexes], primary)
+        columns, key, cursor = self.keyed(full, said, _as_key)
+        return Table(
+            full,
+            f"{quote(schema)}.{quote(name)}",
+            columns,
+            key,
+            tuple(dict.fromkeys(frozenset(names) for _, _, names in indexes)),
+            cursor,
+            None if relkind in WRITTEN else "it is no table of this database",
+            comment or "",
+            oid=oid,
+            relkind=relkind,
+            usable=frozenset(frozenset(names) for _, immediate, names in indexes if immediate),
+            removable=removable,
+            keeps_steps=keeps_steps,
+            ruled=ruled,
+        )
 
 
-def _columns(rows: Sequence[Any], key: Sequence[str]) -> Iterator[PgColumn]:
-    for raw, row in zip(tables.raw_names(row[0] for row in rows), rows, strict=True):
-        name, *typed, required, filled, made, numbered, enum, comment, see, put = row
-        of = PgType(*typed)
-        kind = as_text(kind_of(of), of) if name in key else kind_of(of)
-        labels = tuple(enum) if enum else None
-        yield PgColumn(name, raw, of, kind, required, filled or numbered, made, labels, comment, see, put and not made)
+def _column(row: Sequence[Any]) -> PgColumn:
+    name, *typed, required, filled, made, numbered, enum, comment, readable, granted = row
+    of = PgType(*typed)
+    kind = replace(kind_of(of), enum=tuple(enum), canonical=Canonical.EXACT) if enum else kind_of(of)
+    return PgColumn(
+        name,
+        kind,
+        of.name,
+        required=required,
+        filled=filled or numbered,
+        made=made,
+        comment=comment or "",
+        readable=readable,
+        granted=granted,
+        of=of,
+    )
+
+
+def _as_key(column: PgColumn) -> PgColumn:
+    return replace(column, kind=as_text(column.kind, column.of))
 
 
 def stream_of(table: Table) -> Stream:
-    """What is read of a table; FixConfig when nothing identifies its rows."""
-    columns = {c.raw: c.kind.column for c in table.columns if c.readable}
-    goes_on = table.cursor is not None or table.has_xmin
-    raws = [c.raw for c in table.key_columns]
-    own = table.id_column if raws else ""
-    return tables.keyed_stream(table.label, raws, columns, own, table.comment or "", goes_on=goes_on)
+    """What is read of a table: rows can be read on by a cursor, or by the transactions that wrote them."""
+    return tables.stream_of(table, goes_on=table.cursor is not None or table.has_xmin)
 
 
 #: The server may still be at a statement whose client is dead, and commit it: so many seconds later it surely is not.
@@ -239,48 +195,10 @@ SETTLES = 60.0
 
 def object_of(table: Table) -> Object:
     """What is written to a table. Its operations are those that the user may do there."""
-    if table.relkind not in WRITTEN:
-        raise FixConfig(
-            f"{table.label} is no table of this database, so nothing is written to it", mend="write to a table"
-        )
+    operations = operations_of(table, BATCH, IN_FLIGHT)
     # a step is known by its id; a later run sends the same rows under another one
     replay, ttl = (Replay.KEY, STEPS_KEPT) if table.keeps_steps else (Replay.LOOKUP, None)
-    again = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE)
-    arbiters = sorted({name for names, usable in table.unique.items() if usable for name in names})
-    upsert = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=Replay.SAFE, keys=tuple(arbiters))
-    create = Operation(batch=BATCH, in_flight=IN_FLIGHT, replay=replay, ttl=ttl, settle=SETTLES)
-    operations = {Op.CREATE: create, Op.UPDATE: replace(again, condition=Condition())}
-    if arbiters:
-        operations[Op.UPSERT] = upsert
-    if table.removable:
-        operations[Op.REMOVE] = again
-    fields = {c.name: field_of(table, c) for c in table.columns}
-    return Object(
-        table.label,
-        operations,
-        stream=table.label if table.key else None,
-        id_column=table.id_column,
-        fields=fields,
-        lookup_batch=BATCH,
-        description=table.comment or "",
-        unique=tuple(table.unique),
-    )
-
-
-def field_of(table: Table, column: PgColumn) -> Field:
-    """A column as a field of its object."""
-    keys = {name for names in table.unique for name in names} | set(table.key)
-    kind = column.kind
-    return Field(
-        column.name,
-        tables.FIELD_TYPES[kind.column],
-        source=Column(column.raw) if column.readable and table.key else None,
-        key=column.name in keys,
-        required=column.required and not column.filled and not column.made,
-        read_only=not column.writable,
-        max_length=kind.max_length,
-        enum=column.enum,
-        canonical=kind.canonical if column.enum is None else Canonical.EXACT,
-        nullable=not column.required,
-        description=column.comment or "",
-    )
+    operations[Op.CREATE] = replace(operations[Op.CREATE], replay=replay, ttl=ttl, settle=SETTLES)
+    if not table.removable:
+        del operations[Op.REMOVE]
+    return tables.object_of(table, operations)

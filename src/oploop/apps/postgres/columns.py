@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from oploop.apps.columns import Columns
 from oploop.apps.postgres.catalog import PgColumn, Table
-from oploop.apps.postgres.staging import Group, comparable
+from oploop.apps.postgres.staging import Group, comparable, ways
 from oploop.apps.postgres.statements import Shape
 from oploop.records import ColumnType, Op
 
@@ -43,7 +43,7 @@ def group_of(table: Table, op: Op, changes: Columns, *, conditional: bool = Fals
         if remote.null_count < len(remote) or any(n not in table.by_name for n, _ in changes.chunk.keys):
             return None
         find = tuple(table.by_name[n] for n, _ in changes.chunk.keys)
-        if op is Op.UPSERT and not table.unique.get(frozenset(c.name for c in find)):
+        if op is Op.UPSERT and frozenset(c.name for c in find) not in table.arbiters:
             return None
         staged = {f"k{i}": rows.column(column) for i, (_, column) in enumerate(changes.chunk.keys)}
     values = _values(table, op, changes)
@@ -54,16 +54,11 @@ def group_of(table: Table, op: Op, changes: Columns, *, conditional: bool = Fals
     guards = comparable(table, (v.name for v, _, _ in values if v.name in read))
     if any(g.kind.column is ColumnType.JSON for g in guards):
         return None
-    shape = Shape(table, op, find, tuple(v for v, _, _ in values), *_ways(op, partial), guards)
+    shape = Shape(table, op, find, tuple(v for v, _, _ in values), *ways(op, partial), guards)
     staged |= {f"c{i}": column for i, (_, column, _) in enumerate(values)}
     staged |= {f"m{i}": mask for i, (v, _, mask) in enumerate(values) if v.name in shape.partial and mask is not None}
     staged |= {f"g{i}": rows.column(read[g.name]) for i, g in enumerate(guards)}
     return _written(shape, changes, {"n": rows.column("__number"), **staged})
-
-
-def _ways(op: Op, partial: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """(`partial`, `keep_null`) of a Shape, see there."""
-    return (partial, frozenset()) if op is Op.UPDATE else (frozenset(), partial)
 
 
 def _values(table: Table, op: Op, changes: Columns) -> list[tuple[PgColumn, pa.Array, pa.Array | None]] | None:

@@ -125,7 +125,7 @@ class TableReader:
             finally:
                 reading.close()
 
-        return Batch(table.label, await asyncio.to_thread(work), complete=True)
+        return Batch(table.name, await asyncio.to_thread(work), complete=True)
 
 
 def _explained(server: Server, e: Exception) -> OploopError:
@@ -141,14 +141,14 @@ def _explained(server: Server, e: Exception) -> OploopError:
 def _check(table: Table, options: ReadOptions) -> None:
     hidden = [c.raw for c in table.key_columns if c.raw in options.exclude or not c.readable]
     if hidden:
-        raise FixConfig(f"{table.label}: its key {hidden[0]!r} cannot be left out", mend="remove it from exclude")
+        raise FixConfig(f"{table.name}: its key {hidden[0]!r} cannot be left out", mend="remove it from exclude")
     column = table.by_name[table.cursor] if table.cursor is not None else None
     if options.since is not None and (
         column is None or column.kind.column not in (ColumnType.TIMESTAMP, ColumnType.DATE)
     ):
         raise FixConfig(
-            f"since: {table.label} has no cursor that tells the time",
-            mend=f"name one: `cursor: {{{table.label}: updated_at}}`",
+            f"since: {table.name} has no cursor that tells the time",
+            mend=f"name one: `cursor: {{{table.name}: updated_at}}`",
         )
 
 
@@ -173,7 +173,7 @@ class _Reading:
             with connection.cursor() as cursor:
                 cursor.execute(statement)
         at, xmin, xmax, cluster, parts = self._row(_SNAPSHOT.format(oid=self._table.oid))
-        shape = [(c.name, c.type.cast, c.type.modifier) for c in self._columns]
+        shape = [(c.name, c.of.cast, c.of.modifier) for c in self._columns]
         since = str(self._options.since)
         same = orjson.dumps([cluster, self._table.oid, parts, shape, self._table.key, self._table.cursor, since])
         # a version is never before the read began by our own clock, by which absent records are marked
@@ -206,19 +206,19 @@ class _Reading:
         table, stream = self._table, self._stream
         if not stream.incremental:
             for batch in self._arrow(self._select(self._base())):
-                yield Batch(table.label, self._rows(batch))
-            yield Batch(table.label, self._nothing(), {"relisted": True}, complete=True)
+                yield Batch(table.name, self._rows(batch))
+            yield Batch(table.name, self._nothing(), {"relisted": True}, complete=True)
             return
         changed = self._changed()
         total, new = self._digest(changed)
         if changed is None or new.rows:
             for batch in self._arrow(self._select(self._base(changed))):
-                yield Batch(table.label, self._rows(batch))
+                yield Batch(table.name, self._rows(batch))
         relisted = changed is None
         if not relisted and self._may_be_gone(total, new):
             relisted = True
             for batch in self._arrow(self._select(self._base(), keys_only=True)):
-                yield Batch(table.label, self._rows(batch, keys_only=True), keys_only=True)
+                yield Batch(table.name, self._rows(batch, keys_only=True), keys_only=True)
         cursor = {
             "fingerprint": self._snapshot.fingerprint,
             "xmin": self._snapshot.xmin,
@@ -226,7 +226,7 @@ class _Reading:
             "value": self._last_value(),
             "relisted": relisted,
         }
-        yield Batch(table.label, self._nothing(), cursor, complete=True)
+        yield Batch(table.name, self._nothing(), cursor, complete=True)
 
     def _base(self, *conditions: str | None, join: str = "") -> str:
         """The rows that are read at all, those of `since` on."""
@@ -252,7 +252,7 @@ class _Reading:
     def _after(self, column: PgColumn, value: str | None) -> str | None:
         if value is None:
             return None
-        held = f"CAST({literal(value)} AS {column.type.cast})"
+        held = f"CAST({literal(value)} AS {column.of.cast})"
         if column.kind.column in (ColumnType.TIMESTAMP, ColumnType.DATE):
             held = f"{held} - interval '{self._overlap} seconds'"
         else:

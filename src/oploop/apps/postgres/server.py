@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from oploop.apps.transport import Answer, Budget, LostAnswer, Refused, Request, is_loopback
+from oploop.apps.sql.engine import Faults
+from oploop.apps.transport import Budget, is_loopback
 from oploop.errors import FixConfig, OploopError, RetryLater
 
 if TYPE_CHECKING:
@@ -18,18 +19,12 @@ if TYPE_CHECKING:
     import psycopg
 
 CONNECT_SECONDS = 10
+LOCK_SECONDS = 60
 #: What every transaction of ours begins with: texts of values do not depend on the server's settings.
 SETTINGS = (
     "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; "
     "SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'; SET LOCAL standard_conforming_strings = on"
 )
-
-
-class RowsRefused(Refused):
-    """Postgres refused a statement for what its rows hold, and did nothing."""
-
-    def __init__(self, table: str, message: str, code: str | None) -> None:
-        super().__init__(Answer(400, {}, b"", Request("COPY", table)), message, code=code)
 
 
 def parse_dsn(dsn: str) -> dict[str, str]:
@@ -45,7 +40,7 @@ def parse_dsn(dsn: str) -> dict[str, str]:
     return found
 
 
-class Server:
+class Server(Faults):
     """Where the database is, and the connections to it. `calls` counts steps sent, reads begun and fetches."""
 
     budget: Budget | None = None  #: a database of one's own has no quota
@@ -66,7 +61,7 @@ class Server:
         if not self.local:
             params.setdefault("sslmode", "require")  # libpq would fall back to plain text without a word
         self._params: Mapping[str, str] = params
-        self._idle: list[psycopg.AsyncConnection[Any]] = []
+        self._idle: list[psycopg.Connection[Any]] = []
 
     @property
     def local(self) -> bool:
@@ -103,27 +98,28 @@ class Server:
         connection: adbc_driver_manager.dbapi.Connection = dbapi.connect(self._conninfo())
         return connection
 
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        """A connection of the pool; one that broke, or is in the middle of something, does not go back."""
+    @contextlib.contextmanager
+    def session(self) -> Iterator[psycopg.Connection[Any]]:
+        """A connection of the pool, within a transaction; one that broke, or is in the middle of something, does not go back."""
         import psycopg
         from psycopg.pq import TransactionStatus
 
         connection = self._idle.pop() if self._idle else None
         if connection is None or connection.closed:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo())
+            connection = psycopg.connect(self._conninfo())
         try:
+            connection.execute(f"{SETTINGS}; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; SET CONSTRAINTS ALL IMMEDIATE")
             yield connection
         finally:
             if connection.info.transaction_status == TransactionStatus.IDLE:
                 self._idle.append(connection)
             else:
-                await connection.close()
+                connection.close()
 
     async def aclose(self) -> None:
         """Close the pool; safe to call twice."""
         while self._idle:
-            await self._idle.pop().close()
+            self._idle.pop().close()
 
     def _conninfo(self) -> str:
         from psycopg import conninfo
@@ -131,6 +127,27 @@ class Server:
         return conninfo.make_conninfo("", **self._params)
 
     # -- errors --------------------------------------------------------------------------------------------------------
+
+    def is_database_error(self, e: BaseException) -> bool:
+        import psycopg
+
+        return isinstance(e, psycopg.Error)
+
+    def about_rows(self, e: BaseException) -> bool:
+        """Bad values, constraints, triggers."""
+        code = _code(e)
+        return code[:2] in ("22", "23", "44", "P0") or code in ("21000", "54000", "27000")
+
+    def is_transient(self, e: BaseException) -> bool:
+        return _code(e) in TRANSIENT
+
+    def is_broken(self, e: BaseException) -> bool:
+        import psycopg
+
+        return isinstance(e, (psycopg.OperationalError, OSError)) and _code(e)[:2] in ("", "08", "57")
+
+    def said(self, e: BaseException) -> str:
+        return one_line(e)
 
     def explain(self, e: BaseException) -> OploopError:
         """A driver's error as ours, named by its remedy; never with the password."""
@@ -199,18 +216,14 @@ def says(message: str, detail: str | None) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-def about_rows(code: str | None) -> bool:
-    """Whether an error lies in what the rows hold, so that other rows may pass: bad values, constraints, triggers."""
-    return code is not None and (code[:2] in ("22", "23", "44", "P0") or code in ("21000", "54000", "27000"))
+def _code(e: BaseException) -> str:
+    return getattr(e, "sqlstate", None) or ""
 
 
 __all__ = [
     "SETTINGS",
     "TRANSIENT",
-    "LostAnswer",
-    "RowsRefused",
     "Server",
-    "about_rows",
     "one_line",
     "parse_dsn",
     "says",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import orjson
 from oploop.apps.columns import Columns
 from oploop.apps.postgres.catalog import PgColumn, Table
 from oploop.apps.postgres.statements import AS_JSONB, UNSURE, Shape
-from oploop.errors import FixConfig
+from oploop.apps.sql.alike import Alike, alike
 from oploop.records import Change, ColumnType, Op
 
 if TYPE_CHECKING:
@@ -42,55 +42,24 @@ class Group:
 
 def groups_of(table: Table, op: Op, changes: Sequence[Change], *, conditional: bool = False) -> list[Group]:
     """A step's changes in as few groups as their fields allow, mostly one."""
-    if op in (Op.UPDATE, Op.REMOVE):
-        parts = _by(changes, lambda c: (c.remote_id is not None, *(() if c.remote_id is not None else sorted(c.key))))
-        return [_stage(_changing(table, op, part, conditional), part) for part in parts]
-    grouped: list[Group] = []
-    for part in _by(changes, lambda c: tuple(sorted(c.key))):
-        grouped += [_stage(_making(table, op, same), same) for same in _alike(table, part)]
-    return grouped
+    found = []
+    for part in alike(table, op, changes, null_is_unsent=True):
+        names = (n for c in part.changes for n in c.as_read)
+        guards = comparable(table, names) if conditional and op is Op.UPDATE else ()
+        found.append(_stage(Shape(table, op, part.find, part.values, *ways(op, part.partial), guards), part))
+    return found
 
 
-def _by(changes: Sequence[Change], form: Callable[[Change], Any]) -> list[list[Change]]:
-    found: dict[Any, list[Change]] = {}
-    for change in changes:
-        found.setdefault(form(change), []).append(change)
-    return list(found.values())
-
-
-def _alike(table: Table, changes: Sequence[Change]) -> list[list[Change]]:
-    """New rows by what they do not send, as far as that matters: a column with a default of its own gets that, and
-    where another row clears a column, "not sent" must not look like "cleared"."""
-    _, some = _names(changes)
-    matters = [n for n in sorted(some) if _column(table, n).filled or any(c.fields.get(n, "") is None for c in changes)]
-    if not matters:
-        return [list(changes)]
-    return _by(changes, lambda c: tuple(n in c.fields for n in matters))
-
-
-def _names(changes: Sequence[Change]) -> tuple[list[str], frozenset[str]]:
-    """All fields that any of the changes sends, in order, and of them those that not all send."""
-    names, every = dict.fromkeys(changes[0].fields), changes[0].fields.keys()
-    some: set[str] = set()
-    for change in changes:
-        if change.fields.keys() != every:
-            some |= change.fields.keys() ^ every
-            names.update(dict.fromkeys(change.fields))
-    return list(names), frozenset(some)
-
-
-def _column(table: Table, name: str) -> PgColumn:
-    column = table.by_name.get(name)
-    if column is None or not column.writable:
-        raise FixConfig(f"{table.label} has no column {name!r} that can be written", mend="run again; was it changed?")
-    return column
+def ways(op: Op, partial: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """(`partial`, `keep_null`) of a Shape, see there."""
+    return (partial, frozenset()) if op is Op.UPDATE else (frozenset(), partial)
 
 
 def comparable(table: Table, names: Iterable[str]) -> tuple[PgColumn, ...]:
     """Of columns those whose value, as it was read, can be held against what stands there: no composites, no arrays whose text
     depends on settings, no `json`, whose text may be none of `jsonb`."""
     columns = (table.by_name[n] for n in dict.fromkeys(names) if n in table.by_name)
-    return tuple(c for c in columns if c.kind.column is not ColumnType.JSON or c.type.name in AS_JSONB)
+    return tuple(c for c in columns if c.kind.column is not ColumnType.JSON or c.type in AS_JSONB)
 
 
 def _guard(column: PgColumn, values: list[Any]) -> list[Any]:
@@ -107,38 +76,10 @@ def _fractions(value: Any) -> bool:
     return isinstance(value, float)
 
 
-def _changing(table: Table, op: Op, changes: Sequence[Change], conditional: bool) -> Shape:
-    """Updates and removals: rows found by id, or by the sync's key where no id is known."""
-    find = table.key if changes[0].remote_id is not None else tuple(changes[0].key)
-    columns = tuple(table.by_name[n] for n in find)
-    if op is Op.REMOVE:
-        return Shape(table, op, columns)
-    names, partial = _names(changes)
-    guards = comparable(table, (n for c in changes for n in c.as_read)) if conditional else ()
-    return Shape(table, op, columns, tuple(_column(table, n) for n in names), partial, guards=guards)
-
-
-def _making(table: Table, op: Op, changes: Sequence[Change]) -> Shape:
-    """Creates and upserts: rows found by the sync's key, which their fields hold too."""
-    unknown = [n for n in changes[0].key if n not in table.by_name]
-    if unknown:  # new rows are found again by the key
-        raise FixConfig(
-            f"{table.label} has no column {unknown[0]!r}, which the sync's key names",
-            mend="use the table's own columns as key",
-        )
-    find = tuple(table.by_name[n] for n in changes[0].key)
-    if op is Op.UPSERT and not table.unique.get(frozenset(changes[0].key)):
-        raise FixConfig(
-            f"{table.label} has no unique index on {', '.join(changes[0].key)} to upsert by",
-            mend="make one, or use the columns of one as the sync's key",
-        )
-    names, keep = _names(changes)
-    return Shape(table, op, find, tuple(_column(table, n) for n in names), keep_null=keep)
-
-
-def _stage(shape: Shape, changes: Sequence[Change]) -> Group:
+def _stage(shape: Shape, part: Alike[PgColumn]) -> Group:
     """Put changes into a group; those that Postgres could not even take as text are left out, with the reason."""
-    columns: list[Sequence[Any]] = [[c.number for c in changes], *_finds(shape, changes)]
+    changes = part.changes
+    columns: list[Sequence[Any]] = [[c.number for c in changes], *_finds(part)]
     for v in shape.values:
         name = v.name
         columns.append(_staged(v, [c.fields.get(name) for c in changes]))
@@ -155,18 +96,9 @@ def _stage(shape: Shape, changes: Sequence[Change]) -> Group:
     )
 
 
-def _finds(shape: Shape, changes: Sequence[Change]) -> Iterator[list[str | None]]:
+def _finds(part: Alike[PgColumn]) -> list[list[str | None]]:
     """The texts that find the changes' rows, column by column."""
-    if shape.op in (Op.UPDATE, Op.REMOVE) and changes[0].remote_id is not None:
-        if len(shape.find) == 1:
-            yield [c.remote_id for c in changes]
-        else:
-            parts = [orjson.loads(c.remote_id or "[]") for c in changes]
-            for i in range(len(shape.find)):
-                yield [text_of(p[i]) for p in parts]
-        return
-    for column in shape.find:
-        yield [text_of(c.key.get(column.name)) for c in changes]
+    return [list(map(text_of, keys)) for keys in part.found_by()]
 
 
 def _staged(column: PgColumn, values: list[Any]) -> list[Any]:
@@ -176,7 +108,7 @@ def _staged(column: PgColumn, values: list[Any]) -> list[Any]:
         return [None if v is None else array_literal(v) for v in values]
     if kind.column is ColumnType.JSON:
         return [None if v is None else orjson.dumps(v).decode() for v in values]
-    if kind.staged == "text" and not set(map(type, values)) <= {str, type(None)}:
+    if kind.stage == "text" and not set(map(type, values)) <= {str, type(None)}:
         return [text_of(v) for v in values]
     return values
 

@@ -47,15 +47,15 @@ class Shape:
     def id_known(self) -> bool:
         """Whether a new row's id is a staged value as it is; else the database tells it."""
         key = self.table.key_columns
-        plain = len(key) == 1 and key[0].type.name in ("int2", "int4", "int8", "text", "varchar")
+        plain = len(key) == 1 and key[0].of.name in ("int2", "int4", "int8", "text", "varchar")
         return plain and key[0].name in {v.name for v in self.values}
 
     def stage_columns(self) -> list[tuple[str, str]]:
         """(name, type) of the staging table's columns in order."""
         columns = [("n", "int8")] + [(f"k{i}", "text") for i in range(len(self.find))]
-        columns += [(f"c{i}", v.kind.staged) for i, v in enumerate(self.values)]
+        columns += [(f"c{i}", v.kind.stage) for i, v in enumerate(self.values)]
         columns += [(f"m{i}", "bool") for i, v in enumerate(self.values) if v.name in self.partial]
-        return columns + [(f"g{i}", g.kind.staged) for i, g in enumerate(self.guards)]
+        return columns + [(f"g{i}", g.kind.stage) for i, g in enumerate(self.guards)]
 
     def unchanged(self) -> str:
         """The condition that the row still holds what was read of the columns that are to be set."""
@@ -134,7 +134,7 @@ def straight(shape: Shape) -> str | None:
     table = shape.table
     if quick(shape) is None or table.relkind not in ("r", "p") or table.ruled:
         return None
-    if any(v.type.kind != "b" or v.type.name not in _PLAIN for v in shape.values):
+    if any(v.of.kind != "b" or v.type not in _PLAIN for v in shape.values):
         return None
     return f"COPY {table.sql} ({', '.join(v.sql for v in shape.values)}) FROM STDIN (FORMAT csv)"
 

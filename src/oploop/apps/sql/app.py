@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from oploop.apps.base import Account, AddresslessConfig, App
+from oploop.apps.sql.delivery import TableWriter
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.reader import TableReader
-from oploop.apps.sql.tables import Catalog, Table, object_of, stream_of
-from oploop.apps.sql.writer import TableWriter
+from oploop.apps.sql.tables import Catalog, Table, object_of, operations_of, stream_of
+from oploop.apps.sql.writer import EngineTarget
 from oploop.records import Batch, Cursor, Object, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
@@ -42,10 +43,10 @@ class SqlApp(App):
         self.streams: Mapping[str, Stream] = self.catalog.each(stream_of)
         self.objects: Mapping[str, Object] = self.catalog.each(self._object, written=True)
         self._reader = TableReader(self.engine, runtime, config.overlap)
-        self._writer = TableWriter(self.engine, runtime)
+        self._writer = TableWriter(EngineTarget(self.engine), runtime)
 
     def _object(self, table: Table) -> Object:
-        return object_of(table, self.engine.batch, self.engine.in_flight)
+        return object_of(table, operations_of(table, self.engine.batch, self.engine.in_flight))
 
     @abstractmethod
     def make_engine(self, name: str, config: Any, runtime: Runtime) -> Engine:

@@ -179,7 +179,7 @@ class Engine(Values, Faults):
         """All tables and views by name; False: a view."""
 
     @abstractmethod
-    def describe(self, connection: Any, name: str, asked: Collection[str]) -> Described | None:
+    def describe(self, connection: Any, name: str, asked: Collection[str]) -> Described[SqlColumn] | None:
         """A table's columns and keys; None when there is no such table. `asked`: columns that the user names, which the
         database has though no catalogue shows them."""
 

@@ -7,13 +7,13 @@ a value is sent (only where not all rows send it).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from oploop.apps.columns import Columns
+from oploop.apps.sql.alike import Alike, alike, writable
 from oploop.apps.sql.tables import SqlColumn, Table, parts_of
-from oploop.errors import FixConfig
 from oploop.records import Change, ColumnType, Op
 
 if TYPE_CHECKING:
@@ -127,91 +127,16 @@ def groups_of(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -
         found = _from_columns(engine, table, op, changes)
         if found is not None:
             return [found]
-    if op in (Op.UPDATE, Op.REMOVE):
-        parts = _by(changes, lambda c: (c.remote_id is not None, *(() if c.remote_id is not None else sorted(c.key))))
-        return [_changing(engine, table, op, part) for part in parts]
-    groups: list[Group] = []
-    for part in _by(changes, lambda c: tuple(sorted(c.key))):
-        groups += [_making(engine, table, op, same) for same in _alike(table, part)]
-    return groups
+    return [_staged(engine, op, part) for part in alike(table, op, changes)]
 
 
-def _by(changes: Sequence[Change], form: Callable[[Change], Any]) -> list[list[Change]]:
-    found: dict[Any, list[Change]] = {}
-    for change in changes:
-        found.setdefault(form(change), []).append(change)
-    return list(found.values())
-
-
-def _alike(table: Table, changes: Sequence[Change]) -> list[list[Change]]:
-    """New rows by what they do not send, as far as that matters: a column with a default of its own gets that."""
-    every = set.intersection(*(set(c.fields) for c in changes))
-    some = [n for n in _names(changes) if n not in every and _writable(table, n).filled]
-    return _by(changes, lambda c: tuple(n in c.fields for n in some)) if some else [list(changes)]
-
-
-def _names(changes: Sequence[Change]) -> list[str]:
-    """All fields that any of the changes sends, in order."""
-    names: dict[str, None] = {}
-    for change in changes:
-        names |= dict.fromkeys(change.fields)
-    return list(names)
-
-
-def _writable(table: Table, name: str) -> SqlColumn:
-    column = table.by_name.get(name)
-    if column is None or column.made:
-        raise FixConfig(f"{table.name} has no column {name!r} that can be written", mend="run again; was it changed?")
-    return column
-
-
-def _changing(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -> Group:
-    """Updates and removals: rows found by id, or by the sync's key where no id is known."""
-    by_id = changes[0].remote_id is not None
-    names = table.key if by_id else tuple(changes[0].key)
-    find = tuple(table.by_name[n] for n in names)
-    if by_id:
-        keys = [list(v) for v in zip(*(parts_of(table, c.remote_id or "") for c in changes), strict=True)]
-    else:
-        keys = [[c.key.get(n) for c in changes] for n in names]
-    return _staged(engine, table, op, find, keys, [] if op is Op.REMOVE else _names(changes), changes)
-
-
-def _making(engine: Engine, table: Table, op: Op, changes: Sequence[Change]) -> Group:
-    """Creates and upserts: rows found by the sync's key, which their fields hold too."""
-    unknown = [n for n in changes[0].key if n not in table.by_name]
-    if unknown:  # new rows are found again by the key
-        raise FixConfig(
-            f"{table.name} has no column {unknown[0]!r}, which the sync's key names",
-            mend="use the table's own columns as key",
-        )
-    names = tuple(changes[0].key)
-    if op is Op.UPSERT and frozenset(names) not in table.unique:
-        raise FixConfig(
-            f"{table.name} has no unique index on {', '.join(names)} to upsert by",
-            mend="make one, or use the columns of one as the sync's key",
-        )
-    find = tuple(table.by_name[n] for n in names)
-    keys = [[c.key.get(n) for c in changes] for n in names]
-    return _staged(engine, table, op, find, keys, _names(changes), changes)
-
-
-def _staged(
-    engine: Engine,
-    table: Table,
-    op: Op,
-    find: tuple[SqlColumn, ...],
-    keys: list[list[Any]],
-    names: list[str],
-    changes: Sequence[Change],
-) -> Group:
-    values = tuple(_writable(table, n) for n in names)
-    partial = frozenset(n for n in names if not all(n in c.fields for c in changes))
+def _staged(engine: Engine, op: Op, part: Alike[SqlColumn]) -> Group:
+    changes, values = part.changes, part.values
     columns: list[Sequence[Any]] = [[c.number for c in changes]]
-    columns += [[engine.staged(c, v) for v in part] for c, part in zip(find, keys, strict=True)]
+    columns += [[engine.staged(c, v) for v in keys] for c, keys in zip(part.find, part.found_by(), strict=True)]
     columns += [[engine.staged(v, c.fields.get(v.name)) for c in changes] for v in values]
-    columns += [[int(v.name in c.fields) for c in changes] for v in values if v.name in partial]
-    return Group(table, op, find, values, partial, list(zip(*columns, strict=True)))
+    columns += [[int(v.name in c.fields) for c in changes] for v in values if v.name in part.partial]
+    return Group(part.table, op, part.find, values, part.partial, list(zip(*columns, strict=True)))
 
 
 def _from_columns(engine: Engine, table: Table, op: Op, changes: Columns) -> Group | None:
@@ -260,7 +185,7 @@ def _sent(table: Table, op: Op, changes: Columns) -> dict[str, tuple[list[Any], 
         mask = rows.column(sent) if sent is not None else None
         if mask is not None and not mask.true_count:
             continue
-        column = _writable(table, name)
+        column = writable(table, name)
         whole = mask is None or mask.true_count == len(mask)
         if name in found or (op is not Op.UPDATE and not whole and column.filled):
             return None

@@ -1,152 +1,72 @@
-"""Delivering steps: rows into a temporary table, one set-based statement, and the step's id, in one commit.
-
-A step whose id stands in `oploop_steps` was done, whatever became of its answer: it is answered from there. The id is
-written first, so that a second try waits for the end of a first one that may still be under way.
-"""
+"""What a database with an Engine takes steps by: rows into a temporary table, and a statement or two; see delivery.py."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
 
-from oploop.apps.columns import Columns, Taken, span
-from oploop.apps.sql.engine import Engine, RowsRefused
+from oploop.apps.columns import Columns
+from oploop.apps.sql.delivery import CHANGED, KEEP_DAYS, Answers, Target, Work
+from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.reader import as_read
 from oploop.apps.sql.statements import Group, Statements, conditional, groups_of
 from oploop.apps.sql.tables import STEPS, Table, id_of
-from oploop.apps.transport import LostAnswer
-from oploop.errors import RetryLater
-from oploop.records import Change, ColumnType, Op, Outcome, Receipt, Step
-from oploop.runtime import Runtime
+from oploop.records import ColumnType, Op, Step
 
-TRIES = 4
-KEEP_DAYS = 30  #: how long the ids of steps are kept
 ALL = "1 = 1"  #: the condition of all staged rows
-CHANGED = "changed in the table since it was read"  #: why a conditional update was not made
 CHUNK = 100  #: rows that are tried at once where some of a batch are bad, before each is tried alone
 
-Answers = dict[int, tuple[str | None, str | None]]  #: number: (its row's id, why it was refused)
 
+class EngineTarget(Target[Table, Group]):
+    """See Target."""
 
-class _Broken(Exception):
-    """The connection broke before the commit was sent: the server does nothing of it."""
+    def __init__(self, engine: Engine) -> None:
+        self._engine = self.faults = engine
+        self.place = engine.place
 
+    def ready(self) -> bool:
+        with self._engine.connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute(self._engine.make_steps())
+            self._engine.begin(connection, write=True)
+            old = self._engine.clock(connection) - KEEP_DAYS * 86_400_000_000
+            cursor.execute(f"DELETE FROM {self._engine.steps} WHERE at < {self._engine.mark}", (old,))
+            connection.commit()
+        return True
 
-class TableWriter:
-    """Delivers steps to the tables of one database."""
+    def groups(self, table: Table, step: Step) -> Sequence[Group]:
+        groups = groups_of(self._engine, table, step.op, step.changes)
+        return conditional(groups, step.changes) if step.conditional else groups
 
-    def __init__(self, engine: Engine, runtime: Runtime) -> None:
-        self._engine, self._runtime = engine, runtime
-        self._made = False
-        self._lock = threading.Lock()
-
-    async def send(self, table: Table, step: Step) -> Sequence[Receipt]:
-        """See App.send. A step of which some rows are bad is delivered again within the same call, bad rows left out."""
-        groups = await asyncio.to_thread(groups_of, self._engine, table, step.op, step.changes)
-        if step.conditional:
-            groups = conditional(groups, step.changes)
-        careful = False
-        for attempt in range(1, TRIES + 1):
-            try:
-                return await asyncio.to_thread(self._try, table, step, groups, careful)
-            except (LostAnswer, RetryLater):
-                raise
-            except _Broken as e:
-                if attempt == TRIES:
-                    raise RetryLater(f"the connection to {self._engine.place} keeps breaking: {e}") from None
-            except Exception as e:
-                if not self._engine.is_database_error(e):
-                    raise
-                if self._engine.about_rows(e) and not careful:
-                    if len(step.changes) == 1:
-                        raise RowsRefused(table.name, groups[0].named(self._engine.said(e))) from None
-                    careful = True
-                    continue
-                if not self._engine.is_transient(e) or attempt == TRIES:
-                    raise self._engine.explain(e) from None
-            await self._runtime.sleep(self._runtime.random.uniform(0.05, 0.2 * 2**attempt))
-        raise RetryLater(f"{self._engine.place} cannot do it now: tried {TRIES} times")
-
-    def _try(self, table: Table, step: Step, groups: Sequence[Group], careful: bool) -> Sequence[Receipt]:
-        """One transaction for the whole step. Raises LostAnswer, _Broken, or the driver's error."""
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Any]:
         self._engine.calls += 1
-        committing = False
-        connection = self._connected()
+        try:
+            connection = self._engine.connect()
+        except Exception as e:
+            raise (self._engine.explain(e) if self._engine.is_database_error(e) else e) from None
         try:
             self._engine.begin(connection, write=True)
-            receipts = self._transact(connection, table, step, groups, careful)
-            committing = True
-            connection.commit()
-            return receipts
-        except Exception as e:
-            if self._engine.is_broken(e):
-                if committing:
-                    raise LostAnswer(f"the connection to {self._engine.place} broke while it committed") from None
-                raise _Broken(self._engine.said(e)) from None
-            with contextlib.suppress(Exception):
-                connection.rollback()
-            raise
+            yield connection
         finally:
             with contextlib.suppress(Exception):
                 connection.close()
 
-    def _connected(self) -> Any:
-        """A new connection; before the first one the table of steps is made, and old steps are forgotten."""
-        with self._lock:
-            if not self._made:
-                with self._engine.connection() as first:
-                    cursor = first.cursor()
-                    cursor.execute(self._engine.make_steps())
-                    self._engine.begin(first, write=True)
-                    old = self._engine.clock(first) - KEEP_DAYS * 86_400_000_000
-                    cursor.execute(f"DELETE FROM {self._engine.steps} WHERE at < {self._engine.mark}", (old,))
-                    first.commit()
-                self._made = True
-        try:
-            return self._engine.connect()
-        except Exception as e:
-            raise (self._engine.explain(e) if self._engine.is_database_error(e) else e) from None
+    def work(self, connection: Any, group: Group) -> Work:
+        return _Work(self._engine, connection, group)
 
-    def _transact(
-        self, connection: Any, table: Table, step: Step, groups: Sequence[Group], careful: bool
-    ) -> Sequence[Receipt]:
-        version, done = self._begin_step(connection, step)
-        answers: Answers = {}
-        for group in groups:
-            work = _Work(self._engine, connection, group)
-            bad = work.stage(careful)
-            if done is None:
-                answers |= {n: (None, why) for n, why in bad.items()}
-                answers |= work.leave_changed()
-                answers |= work.carefully() if careful else work.at_once()
-            else:
-                answers |= work.looked_up()
-            work.end()
-        if done is not None:
-            answers |= {n: (None, why) for n, why in done.items()}
-        elif refused := {str(n): why for n, (_, why) in answers.items() if why is not None}:
-            m = self._engine.mark
-            connection.cursor().execute(
-                f"UPDATE {self._engine.steps} SET refused = {m} WHERE step_id = {m} AND first = {m} AND last = {m}",
-                (orjson.dumps(refused).decode(), *_name(step)),
-            )
-        given = _given_id(table, groups) if step.op in (Op.CREATE, Op.UPSERT) else None
-        if not answers and isinstance(step.changes, Columns) and (given is None or given in groups[0].table.key):
-            return Taken(step.changes, version, given)
-        return [_receipt(c, answers.get(c.number), given, version) for c in step.changes]
+    def clock(self, connection: Any) -> int:
+        return self._engine.clock(connection)
 
-    def _begin_step(self, connection: Any, step: Step) -> tuple[int, dict[int, str] | None]:
-        """(the database's clock, None), or what a step that was done before refused."""
+    def begin_step(self, connection: Any, name: tuple[str, int, int]) -> tuple[int, dict[int, str] | None]:
         cursor, m, now = connection.cursor(), self._engine.mark, self._engine.clock(connection)
         try:
             cursor.execute(
                 f"INSERT INTO {self._engine.steps} (step_id, first, last, at) VALUES ({m}, {m}, {m}, {m})",
-                (*_name(step), now),
+                (*name, now),
             )
             return now, None
         except Exception as e:
@@ -154,14 +74,30 @@ class TableWriter:
                 raise
         cursor.execute(
             f"SELECT at, refused FROM {self._engine.steps} WHERE step_id = {m} AND first = {m} AND last = {m}",
-            _name(step),
+            name,
         )
         at, refused = cursor.fetchone()
         return int(at), {int(n): why for n, why in orjson.loads(refused or "{}").items()}
 
+    def note_refused(self, connection: Any, name: tuple[str, int, int], refused: dict[str, str]) -> None:
+        m = self._engine.mark
+        connection.cursor().execute(
+            f"UPDATE {self._engine.steps} SET refused = {m} WHERE step_id = {m} AND first = {m} AND last = {m}",
+            (orjson.dumps(refused).decode(), *name),
+        )
 
-class _Work:
-    """One group within a transaction."""
+    def said_of(self, groups: Sequence[Group], e: BaseException) -> str:
+        return groups[0].named(self._engine.said(e))
+
+    def given_id(self, table: Table, groups: Sequence[Group]) -> str | None:
+        return _given_id(table, groups)
+
+    def as_planned(self, step: Step, groups: Sequence[Group], given: str | None) -> bool:
+        return isinstance(step.changes, Columns) and (given is None or given in groups[0].table.key)
+
+
+class _Work(Work):
+    """See Work."""
 
     def __init__(self, engine: Engine, connection: Any, group: Group) -> None:
         self._engine, self._connection, self._group = engine, connection, group
@@ -270,10 +206,6 @@ class _Work:
         return done if isinstance(done, dict) else None
 
 
-def _name(step: Step) -> tuple[str, int, int]:
-    return step.id, *span(step.changes)
-
-
 def _given_id(table: Table, groups: Sequence[Group]) -> str | None:
     """The field whose value, as text, is the id of a new row; None where the database makes it."""
     if len(table.key) != 1 or table.by_name[table.key[0]].kind.column not in (ColumnType.TEXT, ColumnType.INTEGER):
@@ -282,17 +214,4 @@ def _given_id(table: Table, groups: Sequence[Group]) -> str | None:
     return name if all(name in {v.name for v in g.values} - g.partial for g in groups) else None
 
 
-def _receipt(change: Change, answer: tuple[str | None, str | None] | None, given: str | None, version: int) -> Receipt:
-    remote = change.remote_id
-    if answer is not None:
-        made, why = answer
-        if why is not None:
-            outcome = Outcome.CHANGED if why == CHANGED else Outcome.REJECTED
-            return Receipt(change.number, outcome, remote, why)
-        remote = remote or made
-    if remote is None and given is not None:
-        remote = str(change.fields[given])
-    return Receipt(change.number, Outcome.OK, remote, None, version)
-
-
-__all__ = ["STEPS", "TableWriter"]
+__all__ = ["STEPS", "EngineTarget"]

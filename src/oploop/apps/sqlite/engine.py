@@ -90,7 +90,7 @@ class SqliteEngine(Engine):
         )
         return {name: bool(real) for name, real in found if name != STEPS}
 
-    def describe(self, connection: Any, name: str, asked: Collection[str]) -> Described | None:
+    def describe(self, connection: Any, name: str, asked: Collection[str]) -> Described[SqlColumn] | None:
         if name not in self.names(connection):
             return None
         real = self.names(connection)[name]
