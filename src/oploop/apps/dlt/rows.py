@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -84,7 +84,7 @@ class Rows:
     def _from_table(self, table: pa.Table) -> pa.Table:
         """An Arrow table as it is, with our columns; `_raw` is empty, as there is no record that was sent as JSON."""
         kept = [n for n in table.column_names if n not in self._exclude and n not in META_COLUMNS]
-        n, gone = table.num_rows, pa.repeat(pa.scalar(False), table.num_rows)
+        raw, gone = pa.nulls(table.num_rows, pa.string()), pa.repeat(pa.scalar(False), table.num_rows)
         if self._mark in table.column_names:
             told = table[self._mark]
             gone = pc.fill_null(told, False) if pa.types.is_boolean(told.type) else pc.is_valid(told)
@@ -92,15 +92,12 @@ class Rows:
         if KEY in self._stream.columns:
             keys = [hashlib.blake2b(_dumped(r, set()), digest_size=16).hexdigest() for r in table.to_pylist()]
             table = table.append_column(KEY, pa.array(keys, pa.string()))
-        raw = pa.nulls(n, pa.string())
         return with_meta(table, raw=raw, versions=micros(self._began), extracted_at=self._began, deleted=gone)
 
 
 def _plain(item: Any) -> Any:
     """A record as a dict, anything columnar as an Arrow table."""
-    if isinstance(item, dict):
-        return item
-    if isinstance(item, pa.Table):
+    if isinstance(item, dict | pa.Table):
         return item
     if isinstance(item, pa.RecordBatch):
         return pa.Table.from_batches([item])
@@ -114,10 +111,8 @@ def _plain(item: Any) -> Any:
 def _dumped(record: Mapping[str, Any], times: set[str]) -> bytes:
     """A record as JSON. Names of its fields that are instants are added to `times`."""
     times.update(k for k, v in record.items() if isinstance(v, datetime))
-    try:
+    with suppress(orjson.JSONEncodeError):
         return orjson.dumps(record, default=_other, option=_OPTIONS)
-    except orjson.JSONEncodeError:
-        pass
     try:
         return orjson.dumps(_sayable(record), default=_other, option=_OPTIONS)
     except (orjson.JSONEncodeError, RecursionError) as e:
