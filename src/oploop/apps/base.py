@@ -1,8 +1,7 @@
 """What an app is to oploop: one class, both directions.
 
-An app's folder has `client.py` (auth, limits, retries, paging: how its API behaves), `streams.py` and
-`objects.py` (what can be read and written, as data), `sandbox.py` (a stand-in server) and an `__init__.py`
-with the App class. Differences between apps are declared here as data; nothing outside an app's folder asks
+An app's folder has `app.toml` (what can be read and written, as data: see `declared`), `client.py` (auth, limits, retries: how
+its API behaves), what reads and writes it, `sandbox.py` (a stand-in server) and an `__init__.py` with the App class. Differences between apps are declared here as data; nothing outside an app's folder asks
 which app it has before it.
 """
 

@@ -31,7 +31,7 @@ from oploop.apps.tracing import HttpTrace
 from oploop.apps.transport import Refused
 from oploop.errors import FixConfig, FixData
 from oploop.project import load_project
-from oploop.records import Batch, Change, Deletes, Op, Outcome, ReadOptions, Replay, Step
+from oploop.records import Batch, Change, Deletes, JsonPath, Op, Outcome, ReadOptions, Replay, Step
 from oploop.runtime import Runtime
 
 ACCOUNTS = STREAMS["accounts"]
@@ -126,6 +126,23 @@ async def test_what_may_be_made_twice_without_a_key_is_never_sent_again(make: Ma
     app = make(objects={"accounts": {**OBJECTS["accounts"], "create": {"path": "/accounts"}}})
     assert app.objects["accounts"].operations[Op.CREATE].replay is Replay.NEVER
     assert app.objects["accounts"].operations[Op.UPDATE].replay is Replay.SAFE
+
+
+def test_a_field_may_stand_within_a_json_column(make: Make) -> None:
+    columns = {"id": "integer", "email": "text", "profile": "json"}
+    fields = {"email": {"key": True}, "city": {"column": "profile", "path": ["address", "city"], "title": "City"}}
+    app = make(
+        {"columns": columns, "since": None, "version": None},
+        objects={"accounts": OBJECTS["accounts"] | {"fields": fields}},
+    )
+    city = app.objects["accounts"].fields["city"]
+    assert (city.source, city.title) == (JsonPath("profile", ("address", "city")), "City")
+    fields["city"] = {"column": "email", "path": "city"}
+    with pytest.raises(ValueError, match=r"objects\.accounts\.fields\.city: path is for a column of type json"):
+        make(
+            {"columns": columns, "since": None, "version": None},
+            objects={"accounts": OBJECTS["accounts"] | {"fields": fields}},
+        )
 
 
 async def test_results_of_a_batch_are_matched_by_a_field_whatever_their_order(make: Make, sandbox: HttpSandbox) -> None:

@@ -283,6 +283,8 @@ class HttpConfig(AppConfig):
                     raise ValueError(
                         f"objects.{name}.fields.{field}: stream {obj.stream} has no column {spec.column!r}"
                     )
+                if spec.path and columns.get(spec.column or field) is not ColumnType.JSON:
+                    raise ValueError(f"objects.{name}.fields.{field}: path is for a column of type json")
             if obj.id not in columns:
                 raise ValueError(f"objects.{name}.id: stream {obj.stream} has no column {obj.id!r}")
         return self
