@@ -20,7 +20,7 @@ from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
 from oploop.activate.unknowns import waits_for_person, was
 from oploop.activate.waiting import SAID_SENT, UNTOLD
-from oploop.records import Op, Replay
+from oploop.records import Op, Operation, Replay
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
@@ -190,9 +190,25 @@ def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | N
             said = f" AND (message LIKE '{SAID_SENT}%' OR message = {literal(UNTOLD)})"
         elif operations[op].replay is Replay.NEVER and kind != "create":
             continue
-        settled = vouched - timedelta(seconds=operations[op].settle or 0.0)
         warehouse.execute(
-            f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < ? AND {was(kind)}{said} "
-            f"AND NOT {jobs.still_at_it(bound)}",
-            (bound.name, settled),
+            f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < {_settled(bound, kind, op, vouched)} "
+            f"AND {was(kind)}{said} AND NOT {jobs.still_at_it(bound)}",
+            (bound.name,),
         )
+
+
+def _settled(bound: BoundSync, kind: str, op: Op, vouched: datetime) -> str:
+    """Until when unknown changes must have been done to be seen by then, over `oploop.parked`: jobs, of which no note may be left,
+    take longer than calls."""
+
+    def before(operation: Operation) -> str:
+        return f"TIMESTAMPTZ {literal((vouched - timedelta(seconds=operation.settle or 0.0)).isoformat())}"
+
+    usual = bound.object.operations[op]
+    if usual.large is None or (usual.large.settle or 0.0) <= (usual.settle or 0.0):
+        return before(usual)
+    by_jobs = (
+        f"SELECT run_id FROM oploop.change_log WHERE app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)} "
+        f"AND op = {literal(kind)} GROUP BY run_id HAVING count(*) > {usual.large_from}"
+    )
+    return f"(CASE WHEN run_id IN ({by_jobs}) THEN {before(usual.large)} ELSE {before(usual)} END)"

@@ -92,6 +92,19 @@ def test_what_a_read_does_not_show_is_sent_again_once_it_must_have_shown_it(
     assert engine.diff(b).counts == {"create": 1}
 
 
+@pytest.mark.parametrize(("large_from", "seconds"), [(0, 1009), (1, 109)])
+def test_what_may_have_gone_as_a_job_waits_as_long_as_jobs_take(
+    engine: Engine, large_from: int, seconds: float
+) -> None:
+    job = Operation(batch=100, replay=Replay.LOOKUP, settle=1000.0)
+    b = bound(engine, Operation(replay=Replay.LOOKUP, settle=100.0, large=job, large_from=large_from))
+    lose(engine, b)
+    read(engine, b, seconds)
+    assert engine.diff(b).counts == {"parked": 1}
+    read(engine, b, seconds + 1)
+    assert engine.diff(b).counts == {"create": 1}
+
+
 @pytest.mark.parametrize("sync", [{"mode": Mode.APPEND}, {"at_most_once": True}])
 def test_what_a_read_shows_is_known(engine: Engine, sync: dict[str, Any]) -> None:
     b = bound(engine, **sync)

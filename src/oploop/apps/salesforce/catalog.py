@@ -37,6 +37,8 @@ T = TypeVar("T")
 BATCH, JOB, JOB_FROM, JOB_CALLS = 200, 50_000, 2_000, 8
 #: Seconds that a job is taken to last until one has shown it.
 JOB_SECONDS = 10.0
+#: Seconds after which a job of which nothing is remembered, not even its id, counts as over.
+JOB_SETTLES = 6 * 3600.0
 #: Seconds after a write until a query that begins then shows it for sure.
 LAG = 2.0
 #: Fields of a record that stand for several others, or are files: not read and not written.
@@ -145,7 +147,8 @@ def _operations(table: Table) -> dict[Op, Operation]:
 
 def _operation(replay: Replay, **more: Any) -> Operation:
     """Collections of 200, and jobs where these take fewer calls."""
-    job = Operation(batch=JOB, calls=JOB_CALLS, in_flight=2, replay=replay, seconds=JOB_SECONDS, **more)
+    slower = {"settle": JOB_SETTLES} if "settle" in more else {}
+    job = Operation(batch=JOB, calls=JOB_CALLS, in_flight=2, replay=replay, seconds=JOB_SECONDS, **(more | slower))
     return Operation(batch=BATCH, in_flight=4, replay=replay, large=job, large_from=JOB_FROM, **more)
 
 
