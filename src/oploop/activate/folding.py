@@ -107,11 +107,12 @@ def _append(
     else:
         sent = "__number IN (SELECT number FROM oploop_outcomes)"
         warehouse.execute(f"INSERT INTO oploop.change_rows {volume.select()} WHERE {sent}")
-    warehouse.execute(
-        "INSERT INTO oploop.outcome_rows SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
-        f"{_rid(spec)}, o.sent_at, NULL, ? FROM {_joined(begun)}",
-        (begun.run_id, spec.sync, now),
-    )
+    for some in _slices(warehouse):
+        warehouse.execute(
+            "INSERT INTO oploop.outcome_rows SELECT ?, ?, p.__number, 1, o.status, o.error, o.attempts, "
+            f"{_rid(spec)}, o.sent_at, NULL, ? FROM {_joined(begun)}{some}",
+            (begun.run_id, spec.sync, now),
+        )
 
 
 def _volume(begun: Begun) -> volumes.Volume:
@@ -177,8 +178,11 @@ def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
     # a new record whose id was not told is found by the next read; two changes of one record leave one state, the last
     rid = "p.__key" if spec.blind else _rid(spec)
     done = f"{_joined(begun)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
-    some = "".join(f", count(*) FILTER (WHERE p.c{i})" for i in range(len(spec.fields)))
-    [(rows, records, *sent)] = warehouse.rows(f"SELECT count(*), {_records(warehouse, begun, rid)}{some} FROM {done}")
+    different = _records(warehouse, begun, rid)
+    wanted = ", ".join(["count(*)", different, *(f"count(*) FILTER (WHERE p.c{i})" for i in range(len(spec.fields)))])
+    parts = _slices(warehouse) if different == "count(*)" else [""]
+    counts = [warehouse.rows(f"SELECT {wanted} FROM {done}{part}")[0] for part in parts]
+    rows, records, *sent = map(sum, zip(*counts, strict=True))
     sets, names, values = _values(spec, rows, sent)
     last = "" if rows == records else f" QUALIFY row_number() OVER (PARTITION BY {rid} ORDER BY p.__number DESC) = 1"
 
@@ -204,6 +208,8 @@ def _records(warehouse: Warehouse, begun: Begun, rid: str) -> str:
     """How many records the changes are of, over `_joined`; `rid`: each one's id."""
     odd = "SELECT 1 FROM oploop_outcomes WHERE named IS DISTINCT FROM 0"
     odd += f" UNION ALL SELECT 1 FROM {quote_table(begun.plan_table)} WHERE __remote IS NOT NULL"
+    if begun.spec.blind and not begun.spec.undoes:
+        return "count(*)"  # a key is in a plan once: rows of a model that share one are held
     if begun.spec.blind or warehouse.rows(f"SELECT 1 FROM ({odd}) AS t LIMIT 1"):
         return f"count(DISTINCT {rid})"
     return "count(DISTINCT p.k0)"  # all ids are values of one field, which are quicker told apart than their texts
@@ -224,10 +230,11 @@ def _merge_records(warehouse: Warehouse, begun: Begun, now: datetime) -> None:
     told = id_of(spec.keys)
     new = f"{_joined(begun)} WHERE o.status = 'sent' AND {told} IS NOT NULL AND p.__status = 'create'"
     _forget_records(warehouse, spec, f"SELECT p.__key FROM {new}")
-    warehouse.execute(
-        f"INSERT INTO oploop.record_rows SELECT ?, ?, ?, p.__key, {told}, ?, ? FROM {new}",
-        (spec.app, spec.object, spec.key_fields, begun.run_id, now),
-    )
+    for some in _slices(warehouse):
+        warehouse.execute(
+            f"INSERT INTO oploop.record_rows SELECT ?, ?, ?, p.__key, {told}, ?, ? FROM {new}{some}",
+            (spec.app, spec.object, spec.key_fields, begun.run_id, now),
+        )
 
 
 def _forget_records(warehouse: Warehouse, spec: FoldSpec, keys: str) -> None:
