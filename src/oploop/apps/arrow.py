@@ -51,7 +51,7 @@ Of: TypeAlias = Callable[[pa.Table], pa.Array | pa.ChunkedArray]
 _TEXTS, NEWLINE = Encoder(), 10
 
 #: Columns that are made in one turn.
-TURN = 2
+TURN = 8
 
 #: Arrow field metadata that marks a text column as JSON for the warehouse.
 JSON_MARK = {b"oploop": b"json"}

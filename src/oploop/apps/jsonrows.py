@@ -27,7 +27,7 @@ MOST_UNDECLARED = 300
 #: Bytes of an answer that tell whether it is written with blanks.
 HEAD = 4_096
 #: Records that are decoded in one turn (see `paging.meanwhile`): some tenths of a millisecond.
-TURN = 100
+TURN = 250
 #: What msgspec says of a text that does not fit, or is nested deeper than it goes.
 NO_FIT = (msgspec.MsgspecError, RecursionError)
 
