@@ -33,6 +33,8 @@ def lines(out: Out, t: Trace, now: datetime, environment: str) -> list[str]:
 def _head(out: Out, t: Trace, now: datetime) -> list[str]:
     name = f"{t.app}.{t.object} {t.remote_id or '(not in the app)'}"
     state = [f"read {show.ago(t.read_at, now)}"] if t.read_at is not None else []
+    if t.read_at is None and t.remote_id is not None:
+        state.append("no read has shown it")
     if t.deleted:
         state.append(out.style("deleted in the app", fg="red"))
     head = [f"{out.bold(name)}   {out.dim(' · '.join(state))}".rstrip()]

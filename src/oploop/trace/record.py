@@ -29,10 +29,11 @@ ABOUT = ("name", "subject", "title", "email", "status")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A row of the raw table. `read_at` and `version` as in every raw table."""
+    """A row of the raw table. `read_at` and `version` as in every raw table; without `read_at` one that we made and no read has
+    shown yet."""
 
     remote_id: str
-    read_at: datetime
+    read_at: datetime | None
     version: int
     deleted: bool
     about: Mapping[str, Any]
@@ -61,7 +62,7 @@ async def trace(ws: Workspace, target: str, text: str, say: Callable[[str], None
     syncs = [s for s in ws.project.syncs.values() if (s.app, s.object) == (app_name, object_name)]
     known = [await _as_delivered(ws, await ws.bound(s)) for s in syncs]
     bound = [b for b, _ in known]
-    record = _find(ws, app_name, object_name, key, bound)
+    record = _find(ws, app_name, object_name, key, bound) or _made(ws, key, bound)
     result = Trace(app_name, object_name, None, None, deleted=False)
     if record is not None:
         result.remote_id, result.read_at, result.deleted = record.remote_id, record.read_at, record.deleted
@@ -132,6 +133,23 @@ def _find(ws: Workspace, app: str, obj: str, key: str, bound: Sequence[BoundSync
             rid, read_at, version, deleted, *values = rows[0]
             shown = {c: v for c, v in zip(about, values, strict=True) if v is not None}
             return Record(rid, read_at, version, bool(deleted), shown)
+    return None
+
+
+def _made(ws: Workspace, key: str, bound: Sequence[BoundSync]) -> Record | None:
+    """The record that a sync made by this key and that no read has shown yet, by its id from the answer."""
+    if not ws.warehouse.columns("oploop.records"):
+        return None
+    for b in bound:
+        wanted = diffing.canonical_key(b, key, ws.warehouse) if len(b.keys) == 1 or "," in key else None
+        if b.blind or wanted is None:
+            continue
+        rows = ws.warehouse.rows(
+            "SELECT remote_id FROM oploop.records WHERE app = ? AND object = ? AND key_fields = ? AND canonical_key = ? LIMIT 1",
+            (b.sync.app, b.sync.object, b.key_names, wanted),
+        )
+        if rows:
+            return Record(rows[0][0], None, 0, deleted=False, about={})
     return None
 
 
@@ -266,7 +284,8 @@ def _seen(ws: Workspace, b: BoundSync, record: Record, state: Mapping[str, Any])
     vouched = diffing.vouched_until(b, ws.warehouse)
     receipt = state.get("receipt_version")
     lag = timedelta(seconds=0.0 if receipt is not None or b.stream is None else b.stream.lag)
-    by_read = record.version >= (receipt or 0) and record.read_at > acked + lag
+    at = record.read_at
+    by_read = at is not None and record.version >= (receipt or 0) and at > acked + lag
     return by_read or (vouched is not None and acked < vouched)
 
 

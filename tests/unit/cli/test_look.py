@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -272,7 +273,6 @@ def test_apps_asks_an_org_for_what_it_has(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_apps_tells_of_limits_and_of_the_tables_beside_one_that_is_out_of_order(tmp_path: Path) -> None:
-    import sqlite3
 
     with sqlite3.connect(tmp_path / "shop.db") as db:
         db.execute("CREATE TABLE customers (id INTEGER PRIMARY KEY)")
@@ -344,3 +344,32 @@ def test_a_draft_of_a_sync_that_would_map_nothing_is_not_written(tmp_path: Path)
         assert run("new", "sync", "mart.t", "zendesk.tickets", "--name", "tö", folder=tmp_path).code == 2
         assert run("doctor", folder=tmp_path).code == 0
         assert "fields: {}" in run("new", "sync", "mart.t", "zendesk.tickets", "--dry-run", folder=tmp_path).out
+
+
+def test_trace_of_a_record_that_was_made_and_no_read_has_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import duckdb
+
+    from oploop.stages import looking
+
+    monkeypatch.setattr(looking, "READ_BACK", 1)
+    with sqlite3.connect(tmp_path / "shop.db") as db:
+        db.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT)")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as house:
+        house.execute(
+            "CREATE SCHEMA mart; CREATE TABLE mart.m AS SELECT i AS id, 'n' || i AS name FROM range(1, 4) t(i)"
+        )
+    (tmp_path / "syncs").mkdir()
+    (tmp_path / "syncs" / "things.yml").write_text(
+        "model: mart.m\nto: s.things\nmode: upsert\nkey: {id: id}\nfields: [name]\n"
+    )
+    (tmp_path / "oploop.yml").write_text(
+        "name: a\nwarehouse: {type: duckdb, database: w.duckdb}\nmodels: {engine: none}\n"
+        "apps: {s: {type: sqlite, database: shop.db}}\nenvironments: {prod: {}}\n"
+    )
+    assert run("run", "--env", "prod", "--yes", "--allow", "things:first-run", folder=tmp_path).code == 0
+    done = run("trace", "s.things", "3", "--env", "prod", folder=tmp_path)
+    assert "s.things 3 no read has shown it" in done.words
+    assert "name empty n3 sent just now; no read has shown it yet" in done.words
+    assert "create, sent sync things" in done.words
+    assert "name empty → n3" in done.words
+    assert "never changed" not in done.words
