@@ -334,7 +334,8 @@ def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> Fiel
     median: tuple[float | None, ...] | None = None
     moves: tuple[tuple[str, str, int], ...] = ()
     if count and f.field.type in (FieldType.INTEGER, FieldType.NUMBER):
-        median = warehouse.rows(f"SELECT median(b{i}), median(w{i}) FROM {table} WHERE {sent}")[0]
+        middles = ", ".join(warehouse.median(f"{v}{i}", count) for v in "bw")
+        median = warehouse.rows(f"SELECT {middles} FROM {table} WHERE {sent}")[0]
     elif count and _few(f"SELECT w{i} AS v FROM {table} WHERE {sent}", warehouse):
         moves = tuple(
             (r[0], r[1], r[2])

@@ -145,6 +145,10 @@ class Warehouse(Protocol):
         """An expression that makes a row of each key of an object's JSON text."""
         ...
 
+    def median(self, expr: str, rows: int) -> str:
+        """An aggregate for the median of so many numbers, as a float; of very many it may be about right, in bounded memory."""
+        ...
+
     def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
         """An expression for the JSON text of an object of (name, expression) members, each written as `to_json` does; None
         where the engine has no quick one."""

@@ -25,6 +25,8 @@ SQL_TYPES: Mapping[FieldType, str] = {
     FieldType.JSON: "VARCHAR",
 }
 
+#: Up to so many numbers a median is exact.
+EXACT_MEDIAN = 1_000_000
 _INTEGERS = "('BIGINT', 'INTEGER', 'SMALLINT', 'TINYINT', 'HUGEINT', 'UBIGINT', 'UINTEGER', 'USMALLINT', 'UTINYINT')"
 
 
@@ -98,6 +100,11 @@ def _text(expression: str) -> str:
 def json_keys(expr: str) -> str:
     """See `Warehouse.json_keys`."""
     return f"unnest(json_keys(CAST({expr} AS JSON)))"
+
+
+def median(expr: str, rows: int) -> str:
+    """See `Warehouse.median`. DuckDB's own holds every value in memory, whatever its bound."""
+    return f"median({expr})" if rows <= EXACT_MEDIAN else f"approx_quantile(CAST({expr} AS DOUBLE), 0.5)"
 
 
 def json_of(members: Sequence[tuple[str, str]]) -> str | None:

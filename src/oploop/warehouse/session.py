@@ -26,6 +26,8 @@ class Values(Protocol):
 
     def json_keys(self, expr: str) -> str: ...
 
+    def median(self, expr: str, rows: int) -> str: ...
+
     def json_of(self, members: Sequence[tuple[str, str]]) -> str | None: ...
 
 
@@ -94,6 +96,9 @@ class Session(ABC, Generic[C]):
 
     def json_keys(self, expr: str) -> str:
         return self.values.json_keys(expr)
+
+    def median(self, expr: str, rows: int) -> str:
+        return self.values.median(expr, rows)
 
     def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
         return self.values.json_of(members)

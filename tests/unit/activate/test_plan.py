@@ -202,6 +202,20 @@ def test_a_new_field_is_a_first_delivery_of_that_field(engine: Engine) -> None:
     assert planned(engine, more, "first", "changes=100%").stops == ()
 
 
+def test_the_median_of_very_many_numbers_is_about_right(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oploop.warehouse.duckdb_values.EXACT_MEDIAN", 1_000)
+    engine.model({"email": "VARCHAR", "n": "BIGINT"}, [(f"p{i}", i * i) for i in range(2_001)])
+    engine.records({"email": "VARCHAR", "n": "BIGINT"}, [])
+    plan = planned(
+        engine, engine.bind(a_sync("n"), an_object(a_field("n", FieldType.INTEGER))), "first", "changes=100%"
+    )
+    [n] = plan.fields
+    assert n.median is not None
+    before, after = n.median
+    assert before is None
+    assert after == pytest.approx(1_000_000, rel=0.01)
+
+
 def test_a_summary_says_what_moves(engine: Engine) -> None:
     engine.model(
         {"email": "VARCHAR", "tier": "VARCHAR", "n": "BIGINT"},
