@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from oploop.cli.main import cli
+from oploop.cli.group import cli
 
 ROOT = Path(__file__).parents[2]
 

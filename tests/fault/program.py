@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).parents[2]
 #: What a run needs, so that no child has to import it again.
 PRELOADED = (
+    "oploop.cli.group",
     "oploop.cli.main",
     "oploop.cli.commands.run",
     "oploop.cli.progress",

@@ -16,7 +16,7 @@ from oploop.activate import ledger
 from oploop.activate.bind import NOT_YET
 from oploop.apps.registry import sandbox_class
 from oploop.apps.sandbox import Fault
-from oploop.cli.main import cli
+from oploop.cli.group import cli
 from oploop.errors import FixConfig
 from oploop.extract.cursors import ensure_table
 from oploop.loop import Options

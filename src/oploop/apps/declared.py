@@ -226,7 +226,7 @@ class Declared:
     """What a file says: `streams` and `objects` by name, patterns left out, and the app's `own`."""
 
     def __init__(self, text: str) -> None:
-        self._said = Document(**tomllib.loads(text))
+        self._said = _made(Document, "", tomllib.loads(text))
         self.own: Mapping[str, Any] = self._said.own
         self.streams: Mapping[str, Stream] = {n: self.stream(n) for n in self._said.streams if n[0] != "_"}
         self.objects: Mapping[str, Object] = {n: self.object(n) for n in self._said.objects if n[0] != "_"}
@@ -287,8 +287,9 @@ def _made(model: type[S], where: str, said: Mapping[str, Any]) -> S:
         return model(**said)
     except ValidationError as e:
         [first, *_] = e.errors()
-        place = ".".join([where, *map(str, first["loc"])])
-        raise ValueError(f"{place}: {first['msg']}") from None
+        place = ".".join(filter(None, [where, *map(str, first["loc"])]))
+        what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ValueError(f"{place}: {what}") from None
 
 
 def declared(package: str) -> Declared:

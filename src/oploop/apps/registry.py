@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oploop.apps.base import App
 from oploop.apps.transport import Transport
@@ -27,12 +27,25 @@ def known_types() -> dict[str, EntryPoint]:
 
 
 def app_class(type_name: str) -> type[App]:
-    """The class of a type of app; FixConfig, with the nearest right one, when there is none."""
+    """The class of a type of app; FixConfig, with the nearest right one, when there is none, or it cannot be loaded."""
     known = known_types()
     if type_name not in known:
         raise FixConfig(f"there is no app of type {type_name!r}", mend=did_you_mean(type_name, known))
-    loaded: type[App] = known[type_name].load()
+    loaded: type[App] = _loaded(known[type_name])
     return loaded
+
+
+def _loaded(entry: EntryPoint) -> Any:
+    """What an entry point names; FixConfig where somebody else's package cannot give it."""
+    try:
+        return entry.load()
+    except Exception as e:
+        if entry.module.partition(".")[0] == "oploop":
+            raise  # a defect of ours, and told as one
+        raise FixConfig(
+            f"the app {entry.name!r}, {entry.value}, cannot be loaded: {type(e).__name__}: {' '.join(str(e).split())}",
+            mend="mend its package, or uninstall it; --debug shows where",
+        ) from e
 
 
 def needs_numpy(type_names: Iterable[str]) -> bool:
@@ -88,5 +101,5 @@ def sandbox_class(type_name: str) -> type[Sandbox]:
     known = {e.name: e for e in entry_points(group=SANDBOX_GROUP)}
     if type_name not in known:
         raise FixConfig(f"there is no sandbox for {type_name!r}", mend=did_you_mean(type_name, known))
-    loaded: type[Sandbox] = known[type_name].load()
+    loaded: type[Sandbox] = _loaded(known[type_name])
     return loaded

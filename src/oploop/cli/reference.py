@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from oploop.cli.main import GROUPS, cli
+from oploop.cli.group import GROUPS, cli
 
 BEGIN = "<!-- from --help; `python -m oploop.cli.reference docs/commands` writes it -->"
 END = "<!-- end -->"

@@ -31,7 +31,7 @@ apps:
 #    read: {{tickets: {{since: 2025-01-01}}, users: {{}}}}
 #    budget: {{share: 50%}}                      # of the account's quota; others use it too
 
-# Only prod writes to apps; elsewhere `oploop run` ends with the plan.
+# Only prod writes to apps; elsewhere `oploop run` ends with the plan, unless the app is a sandbox on this machine.
 environments:
   prod: {{}}
 """
@@ -124,7 +124,7 @@ apps: {{}}
 # dbt's models. `oploop new sync MODEL APP.OBJECT` drafts a sync from one.
 {models}
 
-# Only prod writes to apps; elsewhere `oploop run` ends with the plan.
+# Only prod writes to apps; elsewhere `oploop run` ends with the plan, unless the app is a sandbox on this machine.
 environments:
   prod: {{}}
 """

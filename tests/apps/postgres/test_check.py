@@ -10,7 +10,7 @@ import pytest
 from oploop.apps.postgres import PostgresApp, PostgresConfig
 from oploop.apps.postgres.server import Server
 from oploop.apps.registry import make_app
-from oploop.cli.main import cli
+from oploop.cli.group import cli
 from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.project import load_project
 from oploop.runtime import Runtime

@@ -121,8 +121,8 @@ def test_a_pattern_is_made_into_what_the_account_has() -> None:
         ("[streams.a]\nlike = 'b'", "streams.a: there is no 'b'"),
         ("[objects.a]\nupdate = 'quickly'", "objects.a.update: there is no 'quickly'"),
         ("[objects.a]\nupdate = 3", "objects.a.update: name one of operations"),
-        ("[objects.a.fields]\nid = {kee = true}", "objects.a.fields.id.kee"),
-        ("[object.a]", "object"),
+        ("[objects.a.fields]\nid = {kee = true}", "objects.a.fields.id.kee: there is no such key"),
+        ("[object.a]", "wrongly_said: object: there is no such key"),
         ("[objects.a", "table declaration"),
     ],
 )

@@ -43,7 +43,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def more(*, group: str) -> list[EntryPoint]:
         mine = EntryPoint("outside", f"{__name__}:OutsideApp", group)
-        return [*real(group=group), *([mine] if group == registry.GROUP else [])]
+        broken = EntryPoint("broken", f"{__name__}:NotThere", group)
+        ours = EntryPoint("ours", "oploop.apps.stripe:NotThere", group)
+        return [*real(group=group), broken, ours, *([mine] if group == registry.GROUP else [])]
 
     monkeypatch.setattr(registry, "entry_points", more)
 
@@ -71,6 +73,16 @@ def test_ours_and_others_are_known() -> None:
 def test_an_unknown_type_has_a_nearest_one(find: Any, says: str) -> None:
     with pytest.raises(FixConfig, match=f"{says} 'zendsk' — did you mean 'zendesk'"):
         find("zendsk")
+
+
+@pytest.mark.parametrize("find", [registry.app_class, registry.sandbox_class])
+def test_a_package_of_others_that_cannot_be_loaded_is_no_defect_of_ours(find: Any) -> None:
+    with pytest.raises(
+        FixConfig, match=r"the app 'broken', .*:NotThere, cannot be loaded: AttributeError: .*uninstall it"
+    ):
+        find("broken")
+    with pytest.raises(AttributeError):
+        find("ours")
 
 
 def test_an_app_is_made_from_its_block(tmp_path: Path) -> None:

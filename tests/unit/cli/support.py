@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 from click.testing import CliRunner
 
-from oploop.cli.main import cli
+from oploop.cli.group import cli
 
 PROJECT = """\
 name: acme

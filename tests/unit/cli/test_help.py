@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from oploop.cli.main import GROUPS
+from oploop.cli.group import GROUPS
 from oploop.cli.reference import commands, pages
 from tests.unit.cli.support import run
 
@@ -51,7 +51,7 @@ def test_help_loads_nothing_but_click() -> None:
         "oploop.project",
     )
     code = (
-        "import sys\nfrom oploop.cli.main import cli\n"
+        "import sys\nfrom oploop.cli.group import cli\n"
         "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
         f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)"
     )

@@ -180,3 +180,18 @@ def test_an_interrupt_says_how_things_stand(capsys: pytest.CaptureFixture[str]) 
     code, said = fails(KeyboardInterrupt(), capsys)
     assert code == 130
     assert said == "\noploop: interrupted; nothing was changed\n"
+
+
+def test_an_interrupt_at_the_start_shows_no_traceback() -> None:
+    code = """
+import sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupts())
+from oploop.cli.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "\noploop: interrupted; nothing was begun\n")

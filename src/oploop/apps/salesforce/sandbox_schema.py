@@ -180,7 +180,7 @@ def describe(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "label": name,
-        "labelPlural": f"{name}s",
+        "labelPlural": f"{name[:-1]}ies" if name.endswith("y") else f"{name}s",
         "keyPrefix": PREFIXES[name],
         "custom": False,
         "queryable": True,
