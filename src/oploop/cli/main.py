@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
 
 
-def main() -> NoReturn:
-    """What the `oploop` script calls."""
+def main() -> None:
+    """What the `oploop` script calls; it leaves with an exit code."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us (`>&-`)
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  open as long as the process is
