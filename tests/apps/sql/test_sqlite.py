@@ -81,3 +81,17 @@ async def test_a_text_that_is_no_utf_8_is_named_by_its_column() -> None:
         for r in b.table.to_pylist()
     ]
     assert (row["id"], row["other"]) == (1, "fine")
+
+
+@pytest.mark.parametrize(
+    ("declared", "given", "made"), [("REAL", 5, "5.0"), ("NUMERIC", "007", "7"), ("STRING", "007", "7")]
+)
+async def test_the_id_of_a_new_row_is_its_key_as_it_is_kept(declared: str, given: object, made: str) -> None:
+    box = SqliteBox()
+    box.sql(f"CREATE TABLE t (id {declared} PRIMARY KEY NOT NULL, a TEXT)")
+    app = box.made()
+    for n, op in enumerate((Op.UPSERT, Op.CREATE)):
+        key = f"{given}{n}" if isinstance(given, str) else 5 + n
+        receipt = (await send(app, "t", op, [Change(1, op, {"id": key}, {"id": key, "a": "x"})]))[1]
+        rows, _, _ = await read(app, "t")
+        assert str(receipt.remote_id) == str(rows[-1]["id"]), (receipt, rows)

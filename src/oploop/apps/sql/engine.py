@@ -36,7 +36,9 @@ class Values:
             return column
         if kind.column is ColumnType.BOOLEAN:
             return replace(column, kind=replace(kind, column=ColumnType.INTEGER))
-        return replace(column, kind=replace(kind, column=ColumnType.TEXT, read=f"CAST({{}} AS {self.text})"))
+        return replace(
+            column, kind=replace(kind, column=ColumnType.TEXT, read=f"CAST({{}} AS {self.text})", rewritten=True)
+        )
 
     def staged(self, column: SqlColumn, value: Any) -> Any:
         """A value as the driver takes it."""

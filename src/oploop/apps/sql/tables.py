@@ -45,6 +45,7 @@ class Kind:
     max_length: int | None = None
     enum: tuple[str, ...] | None = None
     folded: bool = False  #: `canonical` holds for all its values, and not only where they identify a row
+    rewritten: bool = False  #: a value may read otherwise than it was sent, 007 as 7: the id of a new row is looked up
 
 
 @dataclass(frozen=True, slots=True)

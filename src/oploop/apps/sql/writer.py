@@ -208,9 +208,12 @@ class _Work(Work):
 
 def _given_id(table: Table, groups: Sequence[Group]) -> str | None:
     """The field whose value, as text, is the id of a new row; None where the database makes it."""
-    if len(table.key) != 1 or table.by_name[table.key[0]].kind.column not in (ColumnType.TEXT, ColumnType.INTEGER):
+    if len(table.key) != 1:
         return None
     name = table.key[0]
+    kind = table.by_name[name].kind
+    if kind.rewritten or kind.column not in (ColumnType.TEXT, ColumnType.INTEGER):
+        return None
     return name if all(name in {v.name for v in g.values} - g.partial for g in groups) else None
 
 

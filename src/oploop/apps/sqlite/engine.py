@@ -208,7 +208,9 @@ def kind_of(declared: str) -> Kind:
             if kind.column is ColumnType.TEXT and length is not None and word == "CHAR":
                 return Kind(kind.column, kind.read, max_length=int(length[1]))
             return kind
-    return Kind(ColumnType.TEXT, _READ)
+    return Kind(
+        ColumnType.TEXT, _READ, rewritten=bool(upper)
+    )  # of an unknown type it makes numbers of what looks like one
 
 
 def _bytes(text: str | None) -> bytes | None:
