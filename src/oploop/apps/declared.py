@@ -207,6 +207,16 @@ class ObjectSpec(Part):
         )
 
 
+def _held_to(name: str, obj: Object, stream: Stream) -> None:
+    """ValueError for a field that is to be seen in a column which its object's stream has not."""
+    for f in (*obj.fields.values(), *obj.dynamic.values()):
+        column = f.source.name if isinstance(f.source, Column) else None
+        column = f.source.column if isinstance(f.source, JsonPath) else column
+        if column is not None and column not in stream.columns:
+            mend = "; if no read shows the field, say column = ''"
+            raise ValueError(f"objects.{name}.fields.{f.name}: the stream {stream.name} has no column {column!r}{mend}")
+
+
 def _dynamic(prefix: str, spec: FieldSpec, shown: bool) -> Field:
     """A field for names that users make up; each stands in the column by the name's rest."""
     source = JsonPath(spec.column or prefix.rstrip("."), spec.path) if shown else None
@@ -230,6 +240,9 @@ class Declared:
         self.own: Mapping[str, Any] = self._said.own
         self.streams: Mapping[str, Stream] = {n: self.stream(n) for n in self._said.streams if n[0] != "_"}
         self.objects: Mapping[str, Object] = {n: self.object(n) for n in self._said.objects if n[0] != "_"}
+        for name, obj in self.objects.items():
+            if obj.stream in self.streams:  # others are made by the app
+                _held_to(name, obj, self.streams[obj.stream])
 
     def stream(self, like: str, name: str | None = None, description: str | None = None) -> Stream:
         """The stream that the file calls `like`, under another name and description if these are given."""

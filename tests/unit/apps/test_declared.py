@@ -77,8 +77,9 @@ columns.text = "id"
 [streams.shelves]
 like = "_listed"
 description = "shelves"
-columns.text = "room"
-columns.integer = "length"
+columns.text = "room title"
+columns.integer = "length stock"
+columns.json = "facts"
 [operations.many]
 batch = 100
 replay = "safe"
@@ -93,7 +94,7 @@ fields.room = {required = true}
     assert list(said.streams) == ["books", "shelves"]  # a pattern is none
     shelves = said.streams["shelves"]
     assert (shelves.deletes, shelves.incremental) == (Deletes.ABSENCE, False)
-    assert list(shelves.columns) == ["id", "room", "length"]
+    assert list(shelves.columns) == ["id", "room", "title", "length", "stock", "facts"]
     made = said.objects["shelves"]
     assert made.stream == "shelves"
     assert list(made.fields) == ["id", "title", "isbn", "note", "room", "stock"]
@@ -122,6 +123,10 @@ def test_a_pattern_is_made_into_what_the_account_has() -> None:
         ("[objects.a]\nupdate = 'quickly'", "objects.a.update: there is no 'quickly'"),
         ("[objects.a]\nupdate = 3", "objects.a.update: name one of operations"),
         ("[objects.a.fields]\nid = {kee = true}", "objects.a.fields.id.kee: there is no such key"),
+        (
+            "[streams.a]\ncolumns.text = 'id state'\n[objects.a]\nupdate = {}\n[objects.a.fields]\nstate = {}\nstatuss = {}",
+            "objects.a.fields.statuss: the stream a has no column 'statuss'",
+        ),
         ("[object.a]", "wrongly_said: object: there is no such key"),
         ("[objects.a", "table declaration"),
     ],
