@@ -92,7 +92,12 @@ async def test_a_lost_state_makes_unknown_of_what_may_have_been_sent(make_desk: 
     assert report.recovered
     assert report.syncs[0].plan is not None
     assert report.syncs[0].plan.changes == 0
-    assert await desk.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1") == [("unknown", 300)]
+    told = dict(await desk.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1"))
+    if desk.dsn:  # there the journal stands in the server, with the jobs that the app can still be asked after
+        assert set(told) <= {"unknown", "confirmed"}
+        assert sum(told.values()) == 300
+    else:
+        assert told == {"unknown": 300}
     made = Counter(t["external_id"] for t in desk.sandbox.dump("tickets") if t["external_id"])
     assert set(made.values()) <= {1}
 

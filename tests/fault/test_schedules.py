@@ -42,7 +42,7 @@ FAULTS: dict[str, float] = {
     "dies after a call": 40,
     "dies after a call without an answer": 2,
     "dies before a statement": 150,
-    "dies after a statement": 30,
+    "dies after a statement": 15,
     "dies before a commit": 30,
     "dies after a commit": 30,
     "dies before a commit of the state": 30,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,25 +148,31 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             if not self.read_only:
                 with contextlib.suppress(duckdb.Error):  # see `bulk`: what is still in the log is written out now
                     self._connection.execute("SET disabled_compression_methods = 'dictionary'")
-            if self._giver is not None:
+            if self._giver not in (None, self._connection):
                 self._giver.close()
-                self._giver = None
+            self._giver = None
             self._connection.close()
 
     def _send(self, sql: str, params: Sequence[Any] = ()) -> int:
+        if sql == "BEGIN" and "numpy" in sys.modules:  # then it costs nothing, and is there for what comes within
+            with self._lock:
+                self._give(duckdb_values.SORTED_JSON)
         return self.execute(sql, params)
 
     def _roll_back(self) -> None:
         with contextlib.suppress(duckdb.Error, SqlError):  # a failed commit has rolled back already
             self.execute("ROLLBACK")
+        if self._giver is self._connection:
+            self._giver = None
 
     def _give(self, sql: str) -> None:
         """Make our function, if a statement calls it and there is none yet: making one takes DuckDB to import numpy.
 
-        On a cursor of its own, since a transaction that is taken back would take it along, and it cannot be made again.
+        On a cursor of its own, since a transaction that is taken back would take it along, and a connection cannot make it a
+        second time. But one that is open already does not see what another makes; there it is the connection's own.
         """
         if self._giver is None and duckdb_values.SORTED_JSON in sql:
-            self._giver = self._connection.cursor()
+            self._giver = self._connection if self._depth else self._connection.cursor()
             self._giver.create_function(
                 duckdb_values.SORTED_JSON, _sorted_json, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW
             )

@@ -385,7 +385,7 @@ async def test_an_intent_that_still_waits_for_its_call_when_the_time_is_over_is_
     app = ScriptedApp(["silent"], office.runtime)
 
     async def stop() -> None:
-        for _ in range(10_000):
+        for _ in range(2_000_000):  # what is loaded for the first time takes its time
             await asyncio.sleep(0)
             if app.steps and len(office.journal()) == 2:
                 break
