@@ -18,7 +18,7 @@ SEEDS = int(os.environ.get("OPLOOP_SEEDS", "2000"))
 #: canaries; with references, jobs, listings of changes.
 SPANS = [(start, start + SEEDS * share // 100) for start, share in ((0, 44), (EXTRAS, 44), (WIDE, 12))]
 #: Of each kind so many in a hundred have a server for a warehouse, with the state and the leases in it.
-ON_A_SERVER = 6
+ON_A_SERVER = 4
 MIDDLES = [(start, end - (end - start) * ON_A_SERVER // 100, end) for start, end in SPANS]
 
 
