@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
 
 from oploop import loop
+from oploop.apps.columns import Chunk, Columns, Taken
 from oploop.apps.sql.app import SqlApp
 from oploop.errors import FixConfig, OploopError
 from oploop.loop import Options
@@ -79,6 +81,44 @@ async def test_bad_rows_are_refused_with_the_databases_words_and_the_others_arri
         n: (r.outcome, r.remote_id) for n, r in receipts.items()
     }, "a step that comes twice is answered as it was, and not done twice"
     assert box.sql("SELECT count(*) FROM people") == [(298,)]
+
+
+@pytest.mark.parametrize("op", [Op.CREATE, Op.UPSERT])
+async def test_rows_that_come_as_columns_are_known_by_an_id_that_is_not_the_syncs_key(box: Box, op: Op) -> None:
+    app = people(box)
+    emails, ids = [f"p{i}@x" for i in range(3)], [7, 8, 9]
+    rows = pa.RecordBatch.from_pydict(
+        {
+            "__number": pa.array([1, 2, 3], pa.int64()),
+            "__remote": pa.nulls(3, pa.string()),
+            "k0": pa.array(emails),
+            "w0": pa.array(ids, pa.int64()),
+            "c0": pa.array([True] * 3),
+        }
+    )
+    listed = [
+        Change(n, op, {"email": e}, {"email": e, "id": i}) for n, (e, i) in enumerate(zip(emails, ids, strict=True), 1)
+    ]
+    chunk = Chunk(
+        rows,
+        [("email", "k0")],
+        [("id", "w0", "c0")],
+        lambda _: listed,
+        lambda _: [dict(c.fields) for c in listed],
+        lambda _: {"email": emails},
+    )
+    receipts = await app.send(Step("s1", "test", "people", op, Columns(chunk, 0, 3)))
+    assert [(r.number, r.remote_id) for r in receipts] == [(1, "7"), (2, "8"), (3, "9")]
+    assert box.sql("SELECT id, email FROM people ORDER BY id") == list(zip(ids, emails, strict=True))
+    if isinstance(receipts, Taken):
+        assert receipts.ids_from in chunk.key_values, "a run finds the ids by the plan's keys"
+
+
+async def test_a_number_that_the_database_gives_in_place_of_a_null_is_not_made_up(box: Box) -> None:
+    app = people(box)
+    rows = [{"email": "a", "id": None}]
+    [receipt] = (await send(app, "people", Op.CREATE, created(rows))).values()
+    assert receipt.remote_id in (None, str(box.sql("SELECT id FROM people")[0][0]))
 
 
 async def test_a_batch_alone_that_is_bad_is_refused_as_a_whole(box: Box) -> None:

@@ -124,7 +124,7 @@ class Target(ABC, Generic[T, G]):
 
     def id_text(self, value: Any) -> str | None:
         """A value of a key as an id."""
-        return str(value)
+        return None if value is None else str(value)
 
 
 class TableWriter(Generic[T, G]):

@@ -93,7 +93,8 @@ class EngineTarget(Target[Table, Group]):
         return _given_id(table, groups)
 
     def as_planned(self, step: Step, groups: Sequence[Group], given: str | None) -> bool:
-        return isinstance(step.changes, Columns) and (given is None or given in groups[0].table.key)
+        keyed = given is None or given in {c.name for c in groups[0].find}
+        return isinstance(step.changes, Columns) and keyed
 
 
 class _Work(Work):
