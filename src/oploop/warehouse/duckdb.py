@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,22 +153,22 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             self._connection.close()
 
     def _send(self, sql: str, params: Sequence[Any] = ()) -> int:
-        if sql == "BEGIN" and "numpy" in sys.modules:  # then it costs nothing, and is there for what comes within
-            with self._lock:
-                self._give(duckdb_values.SORTED_JSON)
         return self.execute(sql, params)
 
     def _roll_back(self) -> None:
         with contextlib.suppress(duckdb.Error, SqlError):  # a failed commit has rolled back already
             self.execute("ROLLBACK")
-        if self._giver is self._connection:
+        if self._giver is self._connection:  # our function was taken back too; from now on a cursor holds it
             self._giver = None
+            with contextlib.suppress(duckdb.Error):
+                self._give(duckdb_values.SORTED_JSON)
 
     def _give(self, sql: str) -> None:
         """Make our function, if a statement calls it and there is none yet: making one takes DuckDB to import numpy.
 
         On a cursor of its own, since a transaction that is taken back would take it along, and a connection cannot make it a
-        second time. But one that is open already does not see what another makes; there it is the connection's own.
+        second time. But one that is open already does not see what another makes; there it is the connection's own, and other
+        cursors see it once that has ended.
         """
         if self._giver is None and duckdb_values.SORTED_JSON in sql:
             self._giver = self._connection if self._depth else self._connection.cursor()
