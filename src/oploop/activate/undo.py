@@ -24,7 +24,7 @@ from oploop.records import Canonical, Field, FieldType, JsonPath, Object, Op
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: What never changed anything in the app, so that there is nothing to undo.
-NOTHING_DONE = "('rejected', 'failed', 'ignored')"
+NOTHING_DONE = "('rejected', 'failed', 'deferred', 'ignored')"
 
 #: Of a change by its outcomes: it did something. One that failed at first was never made, whatever a look said of its record.
 DID = f"status NOT IN {NOTHING_DONE} AND said <> 'failed'"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -209,6 +210,26 @@ def test_what_an_object_cannot_take_is_named(engine: Engine) -> None:
     )
     office.bound = lambda: engine.bind(a_sync(*FIELDS, mode="upsert"), upserts)  # type: ignore[method-assign]
     assert dict(office.undo(run_id).reasons) == {undo.UPSERTED: 1}
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DEFERRED, Outcome.RETRY])
+def test_what_was_not_done_is_nothing_to_undo(engine: Engine, outcome: Outcome) -> None:
+    office = Office(engine)
+    engine.model(MODEL, [("a@x", "gold", 1, None), ("new@x", "gold", 1, None)])
+    office.read()
+    plan = make_plan(engine.diff(office.bound()), office.w, budget=None, call_seconds=None)
+    assert (plan.create, plan.update) == (1, 1)
+    table = ledger.keep_plan(plan, office.w, "run001", at(3))
+    step = JournalStep("run001", "people", "s", 1, 2, 1, Op.UPDATE, at(3), at(4), outcome=outcome)
+    folding.fold(
+        office.w, ledger.Begun("run001", ledger.spec_of_plan(plan, office.w, None), table, at(3)), [step], at(4)
+    )
+    assert undo.touched(office.w, ("run001",)) == []
+    wide, missing = undo.with_fields(office.bound(), OBJ.fields, office.w, FIELDS, {})
+    wish = undo.Asked(("run001",))
+    undo.gather(wide, office.w, ["people"], wish)
+    found = undo.make(wide, office.w, wish, missing, table="undo_none", budget=None)
+    assert (found.plan.changes, found.left) == (0, ())
 
 
 def test_of_a_record_that_stays_what_was_changed_later_is_put_back(engine: Engine) -> None:
