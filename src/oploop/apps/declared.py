@@ -20,14 +20,13 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic import Field as Key
 
 from oploop.records import (
     Canonical,
     Column,
     ColumnType,
-    Condition,
     Deletes,
     Field,
     FieldSource,
@@ -36,8 +35,6 @@ from oploop.records import (
     Object,
     Op,
     Operation,
-    Pace,
-    Replay,
     Stream,
 )
 
@@ -57,10 +54,6 @@ def _words(value: Any) -> Any:
 
 def _typed(value: Any) -> Any:
     return {"type": value} if isinstance(value, str) else value
-
-
-def _like(value: Any) -> Any:
-    return {"like": value} if isinstance(value, str) else value
 
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
@@ -89,8 +82,14 @@ class FieldSpec(Part):
         source: FieldSource | None = None
         if shown and self.column != "":
             source = JsonPath(self.column or name, self.path) if self.path else Column(self.column or name)
-        more = self.model_dump(exclude={"column", "path"})
-        return Field(name, source=source, **more)
+        return self._made(name, source)
+
+    def dynamic(self, prefix: str, *, shown: bool) -> Field:
+        """A field for names that users make up; each stands in the column by the name's rest."""
+        return self._made(prefix, JsonPath(self.column or prefix.rstrip("."), self.path) if shown else None)
+
+    def _made(self, name: str, source: FieldSource | None) -> Field:
+        return Field(name, source=source, **self.model_dump(exclude={"column", "path"}))
 
 
 class StreamSpec(Part):
@@ -121,51 +120,19 @@ class StreamSpec(Part):
         )
 
 
-class PaceSpec(Part):
-    """See records.Pace."""
-
-    field: str
-    calls: int
-    window: float
+def _way(value: Any) -> Any:
+    """An operation, of which all may be said that Operation has."""
+    return {**value, "keys": _words(value["keys"])} if isinstance(value, dict) and "keys" in value else value
 
 
-class OperationSpec(Part):
-    """An operation (see records.Operation); `like`: one of the file's `operations`."""
-
-    like: str | None = None
-    batch: int = Key(default=1, ge=1)
-    single_up_to: int = 1
-    calls: int = 1
-    in_flight: int = 4
-    replay: Replay = Replay.NEVER
-    ttl: float | None = None
-    settle: float | None = None
-    keys: Words = ()
-    condition: ConditionSpec | None = None
-    seconds: float | None = None
-    pace: PaceSpec | None = None
-
-    @property
-    def operation(self) -> Operation:
-        known = self.model_dump(exclude={"like", "condition", "pace"})
-        condition = self.condition.condition if self.condition is not None else None
-        pace = Pace(**self.pace.model_dump()) if self.pace is not None else None
-        return Operation(**known, condition=condition, pace=pace)
-
-
-class ConditionSpec(Part):
-    """See records.Condition."""
-
-    stamp: str | None = None
-    operation: OperationSpec | None = None
-
-    @property
-    def condition(self) -> Condition:
-        return Condition(self.stamp, self.operation.operation if self.operation is not None else None)
+def _sends(way: Operation | None) -> Operation | None:
+    if way is not None and way.batch < 1:
+        raise ValueError("batch must be 1 or more")
+    return way
 
 
 Fields = dict[str, Annotated[FieldSpec, BeforeValidator(_typed)]]
-Way = Annotated[OperationSpec | None, BeforeValidator(_like)]
+Way = Annotated[Operation | None, BeforeValidator(_way), AfterValidator(_sends)]
 
 
 class ObjectSpec(Part):
@@ -193,14 +160,14 @@ class ObjectSpec(Part):
         fields = {n: spec.field(n, shown=shown) for n, spec in self.fields.items()}
         for kind, names in self.read_only.items():
             fields |= {n: FieldSpec(type=kind, read_only=True).field(n, shown=shown) for n in names}
-        ways = {op: way.operation for op in Op if (way := getattr(self, op.value)) is not None}
+        ways = {op: way for op in Op if (way := getattr(self, op.value)) is not None}
         return Object(
             name,
             ways,
             stream=stream,
             id_column=self.id_column,
             fields=fields,
-            dynamic={n: _dynamic(n, spec, shown) for n, spec in self.dynamic.items()},
+            dynamic={n: spec.dynamic(n, shown=shown) for n, spec in self.dynamic.items()},
             lookup_batch=self.lookup_batch,
             description=self.description,
             unique=tuple(map(frozenset, self.unique)),
@@ -215,12 +182,6 @@ def _held_to(name: str, obj: Object, stream: Stream) -> None:
         if column is not None and column not in stream.columns:
             mend = "; if no read shows the field, say column = ''"
             raise ValueError(f"objects.{name}.fields.{f.name}: the stream {stream.name} has no column {column!r}{mend}")
-
-
-def _dynamic(prefix: str, spec: FieldSpec, shown: bool) -> Field:
-    """A field for names that users make up; each stands in the column by the name's rest."""
-    source = JsonPath(spec.column or prefix.rstrip("."), spec.path) if shown else None
-    return Field(prefix, source=source, **spec.model_dump(exclude={"column", "path"}))
 
 
 class Document(Part):
@@ -267,7 +228,7 @@ class Declared:
         return made if description is None else replace(made, description=description)
 
     def _operation(self, said: Any, where: str) -> Any:
-        given = _like(said)
+        given = {"like": said} if isinstance(said, str) else said
         if not isinstance(given, dict):
             raise ValueError(f"{where}: name one of operations, or say how it is taken")
         return _whole("operations", where, {**self._said.operations, where: given})
@@ -295,13 +256,17 @@ def _whole(kind: str, name: str, entries: Mapping[str, Mapping[str, Any]]) -> di
     return whole
 
 
+#: What pydantic calls a key that a model, or a dataclass, has not.
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
 def _made(model: type[S], where: str, said: Mapping[str, Any]) -> S:
     try:
         return model(**said)
     except ValidationError as e:
         [first, *_] = e.errors()
         place = ".".join(filter(None, [where, *map(str, first["loc"])]))
-        what = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        what = "there is no such key" if first["type"] in _UNKNOWN else first["msg"]
         raise ValueError(f"{place}: {what}") from None
 
 

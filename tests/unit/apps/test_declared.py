@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from dataclasses import replace
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -87,7 +88,7 @@ replay = "safe"
 like = "books"
 create = {like = "many", keys = "id", pace = {field = "room", calls = 1, window = 1.0}}
 update = {like = "many", condition = {stamp = "at", operation = {in_flight = 9}}}
-remove = "many"
+remove = {like = "many", large = {batch = 5000, calls = 9}, large_from = 400}
 fields.room = {required = true}
 """
     )
@@ -99,7 +100,7 @@ fields.room = {required = true}
     assert made.stream == "shelves"
     assert list(made.fields) == ["id", "title", "isbn", "note", "room", "stock"]
     many = Operation(batch=100, replay=Replay.SAFE)
-    assert made.operations[Op.REMOVE] == many
+    assert made.operations[Op.REMOVE] == replace(many, large=Operation(batch=5000, calls=9), large_from=400)
     assert made.operations[Op.CREATE] == Operation(
         batch=100, replay=Replay.SAFE, keys=("id",), pace=Pace("room", 1, 1.0)
     )
@@ -122,6 +123,12 @@ def test_a_pattern_is_made_into_what_the_account_has() -> None:
         ("[streams.a]\nlike = 'b'", "streams.a: there is no 'b'"),
         ("[objects.a]\nupdate = 'quickly'", "objects.a.update: there is no 'quickly'"),
         ("[objects.a]\nupdate = 3", "objects.a.update: name one of operations"),
+        ("[objects.a]\nupdate = {bach = 3}", "objects.a.update.bach: there is no such key"),
+        ("[objects.a]\nupdate = {batch = 0}", "objects.a.update: Value error, batch must be 1 or more"),
+        (
+            "[objects.a]\nupdate = {condition = {operation = {like = 'quickly'}}}",
+            "objects.a.update.condition.operation.like: there is no such key",
+        ),
         ("[objects.a.fields]\nid = {kee = true}", "objects.a.fields.id.kee: there is no such key"),
         (
             "[streams.a]\ncolumns.text = 'id state'\n[objects.a]\nupdate = {}\n[objects.a.fields]\nstate = {}\nstatuss = {}",
