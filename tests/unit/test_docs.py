@@ -134,6 +134,9 @@ def test_the_ledgers_columns_are_those_of_the_page(warehouse: object) -> None:
             told[title] = re.findall(r"(?m)^\| `(\w+)` \|", body)
     assert told.keys() >= {f"oploop.{t}" for t in ("changes", "held", "parked", "runs", "sync_runs", "records")}
     assert told == {title: list(warehouse.columns(title)) for title in told}  # type: ignore[attr-defined]
+    there = warehouse.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = 'oploop'")  # type: ignore[attr-defined]
+    own = re.findall(r"`(\w+)`", "".join(re.findall(r"(?m)^\|([^|]+)\|", page.partition("oploop's own\n")[2])))
+    assert {n for (n,) in there} - {"held_log"} == {title.removeprefix("oploop.") for title in told} | set(own)
 
 
 def test_the_ledgers_questions_can_be_asked(warehouse: object) -> None:
