@@ -22,15 +22,7 @@ from oploop.stages.alerting import alerted
 from oploop.stages.looking import verify
 from oploop.stages.ordering import waves
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
-from oploop.stages.reading import (
-    bind_all,
-    build,
-    check_before_build,
-    extract,
-    preflight,
-    unit_tests,
-    whose_all,
-)
+from oploop.stages.reading import bind_all, build, extract, preflight, unit_tests, whose_all
 from oploop.stages.sending import deliver, recover
 from oploop.workspace import Event, Selection, Tell, Workspace, nobody
 
@@ -171,7 +163,6 @@ __all__ = [
     "apply",
     "bind_all",
     "build",
-    "check_before_build",
     "deliver",
     "extract",
     "plan_only",

@@ -3,8 +3,8 @@
 Scalars are read strictly: only `true`, `false`, `null`, `~` and numbers as JSON writes them are no text. So `no` is a
 word, `12:30` and `2025-01-01` are text, and `007` keeps its zeros.
 
-Two parsers: libyaml, which is there in no time, for plain files without a mistake; for all others ruamel.yaml, which takes
-a tenth of a second to load, knows YAML 1.2 to the letter, and says best what is wrong.
+Two parsers: libyaml, which is there in no time, for plain files without a mistake; for all others (`_APART`, and whatever libyaml
+refuses) ruamel.yaml, which takes a tenth of a second to load, knows YAML 1.2 to the letter, and says best what is wrong.
 """
 
 from __future__ import annotations

@@ -273,7 +273,6 @@ def test_apps_asks_an_org_for_what_it_has(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_apps_tells_of_limits_and_of_the_tables_beside_one_that_is_out_of_order(tmp_path: Path) -> None:
-
     with sqlite3.connect(tmp_path / "shop.db") as db:
         db.execute("CREATE TABLE customers (id INTEGER PRIMARY KEY)")
         db.execute("CREATE TABLE log (text TEXT)")
