@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from oploop.apps.conformance.cases import Bench, ObjectCase, Suite, alike, readable, refusal, run, value_in
@@ -16,6 +16,14 @@ MOST = 2_600
 
 class Writing(Suite):
     """Objects over an empty sandbox."""
+
+    async def _makers(self) -> AsyncGenerator[tuple[Bench, ObjectCase, Op]]:
+        """A bench of its own for each object of which records can be made, and the operation by which they are."""
+        for case in self.objects:
+            async with self.bench() as bench:
+                op = await _making(bench, case)
+                if op is not None:
+                    yield bench, case, op
 
     def test_what_was_written_can_be_read_back(self) -> None:
         async def work() -> None:
@@ -54,18 +62,14 @@ class Writing(Suite):
 
     def test_the_largest_batch_and_one_more(self) -> None:
         async def work() -> None:
-            for case in self.objects:
-                async with self.bench() as bench:
-                    op = await _making(bench, case)
-                    if op is None:
-                        continue
-                    size = min(MOST, bench.app.objects[case.object].operations[op].batch + 1)
-                    before = case.stored(bench.sandbox)
-                    receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(size)])
-                    assert len(receipts) == size, f"{case.object}: {size} changes, {len(receipts)} receipts"
-                    bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
-                    assert not bad, f"{case.object}: {bad[0]}"
-                    assert case.stored(bench.sandbox) - before == size
+            async for bench, case, op in self._makers():
+                size = min(MOST, bench.app.objects[case.object].operations[op].batch + 1)
+                before = case.stored(bench.sandbox)
+                receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(size)])
+                assert len(receipts) == size, f"{case.object}: {size} changes, {len(receipts)} receipts"
+                bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
+                assert not bad, f"{case.object}: {bad[0]}"
+                assert case.stored(bench.sandbox) - before == size
 
         run(work)
 
@@ -108,23 +112,21 @@ class Writing(Suite):
 
     def test_credentials_that_expire_before_a_write_stop_it_and_are_named(self) -> None:
         async def work() -> None:
-            for case in self.objects:
-                async with self.bench() as bench:
-                    op = await _making(bench, case)
-                    if op is None or case.calls is None:
-                        continue
-                    before = case.stored(bench.sandbox)
-                    size = min(4, bench.app.objects[case.object].operations[op].batch)
-                    new = enumerate(map(case.fields, range(size)), 1)
-                    changes = [Change(n, op, {k: f.get(k) for k in case.key}, f) for n, f in new]
-                    step = Step(bench.app.runtime.new_id(), "conformance", case.object, op, changes)
-                    fault = Fault(case.calls, "status", status=401, body="{}", times=99)
-                    bench.sandbox.faults.append(fault)
-                    said = await refusal(bench.app.send(step))
-                    _was_met(fault, 99, case)
-                    assert isinstance(said, FixConfig), f"{case.object}: a 401 to a write was {said!r}"
-                    assert self.names_credential(said), f"{case.object}: a 401 to a write names no credential: {said}"
-                    assert case.stored(bench.sandbox) == before
+            async for bench, case, op in self._makers():
+                if case.calls is None:
+                    continue
+                before = case.stored(bench.sandbox)
+                size = min(4, bench.app.objects[case.object].operations[op].batch)
+                new = enumerate(map(case.fields, range(size)), 1)
+                changes = [Change(n, op, {k: f.get(k) for k in case.key}, f) for n, f in new]
+                step = Step(bench.app.runtime.new_id(), "conformance", case.object, op, changes)
+                fault = Fault(case.calls, "status", status=401, body="{}", times=99)
+                bench.sandbox.faults.append(fault)
+                said = await refusal(bench.app.send(step))
+                _was_met(fault, 99, case)
+                assert isinstance(said, FixConfig), f"{case.object}: a 401 to a write was {said!r}"
+                assert self.names_credential(said), f"{case.object}: a 401 to a write names no credential: {said}"
+                assert case.stored(bench.sandbox) == before
 
         run(work)
 
@@ -147,39 +149,35 @@ class Writing(Suite):
 
     def test_a_lost_answer_is_unknown_or_done_once(self) -> None:
         async def work() -> None:
-            for case in self.objects:
-                async with self.bench() as bench:
-                    op = await _making(bench, case)
-                    if op is None or case.calls is None:
-                        continue
-                    before = case.stored(bench.sandbox)
-                    fault = Fault(case.calls, "lose")
-                    bench.sandbox.faults.append(fault)
-                    receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(2)])
-                    _was_met(fault, 1, case)
-                    made = case.stored(bench.sandbox) - before
-                    known = sum(r.outcome is Outcome.OK for r in receipts.values())
-                    assert made <= 2, f"{case.object}: an answer was lost, and {made} records stand there for 2"
-                    assert known <= made, f"{case.object}: {known} acknowledged, {made} made"
-                    replay = bench.app.objects[case.object].operations[op].replay
-                    if replay in (Replay.LOOKUP, Replay.NEVER):
-                        missing = 2 - made
-                        unsaid = sum(r.outcome in (Outcome.REJECTED, Outcome.RETRY) for r in receipts.values())
-                        assert unsaid <= missing, f"{case.object}: done, and said to be not"
+            async for bench, case, op in self._makers():
+                if case.calls is None:
+                    continue
+                before = case.stored(bench.sandbox)
+                fault = Fault(case.calls, "lose")
+                bench.sandbox.faults.append(fault)
+                receipts = await bench.deliver(case, op, [{"fields": case.fields(n)} for n in range(2)])
+                _was_met(fault, 1, case)
+                made = case.stored(bench.sandbox) - before
+                known = sum(r.outcome is Outcome.OK for r in receipts.values())
+                assert made <= 2, f"{case.object}: an answer was lost, and {made} records stand there for 2"
+                assert known <= made, f"{case.object}: {known} acknowledged, {made} made"
+                replay = bench.app.objects[case.object].operations[op].replay
+                if replay in (Replay.LOOKUP, Replay.NEVER):
+                    missing = 2 - made
+                    unsaid = sum(r.outcome in (Outcome.REJECTED, Outcome.RETRY) for r in receipts.values())
+                    assert unsaid <= missing, f"{case.object}: done, and said to be not"
 
         run(work)
 
     def test_a_step_with_an_idempotency_key_is_done_once(self) -> None:
         async def work() -> None:
-            for case in self.objects:
-                async with self.bench() as bench:
-                    op = await _making(bench, case)
-                    if op is None or bench.app.objects[case.object].operations[op].replay is not Replay.KEY:
-                        continue
-                    before = case.stored(bench.sandbox)
-                    again = await _twice(bench, case, op)
-                    assert case.stored(bench.sandbox) - before == 1, f"{case.object}: the same step made two records"
-                    assert again.outcome is Outcome.OK
+            async for bench, case, op in self._makers():
+                if bench.app.objects[case.object].operations[op].replay is not Replay.KEY:
+                    continue
+                before = case.stored(bench.sandbox)
+                again = await _twice(bench, case, op)
+                assert case.stored(bench.sandbox) - before == 1, f"{case.object}: the same step made two records"
+                assert again.outcome is Outcome.OK
 
         run(work)
 
