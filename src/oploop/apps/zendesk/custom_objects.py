@@ -26,6 +26,8 @@ from oploop.records import Batch, Change, Field, Object, Op, ReadOptions, Receip
 
 PREFIX = "custom_objects."
 KEY = re.compile(r"[A-Za-z0-9_-]+")
+#: The fields that every custom object has.
+KNOWN: Mapping[str, Field] = custom_object("_").fields
 ACTIONS: Mapping[Op, str] = {
     Op.CREATE: "create",
     Op.UPDATE: "update",
@@ -128,7 +130,6 @@ class CustomObjects:
 
 def record_of(op: Op, change: Change) -> dict[str, Any]:
     """The record to send for a change; of a removal only its id. What an append's own key is called is not sent."""
-    known: Mapping[str, Field] = custom_object("_").fields
     body: dict[str, Any] = {} if op in (Op.CREATE, Op.UPSERT) else {"id": change.remote_id}
     if op is Op.REMOVE:
         return body
@@ -138,6 +139,6 @@ def record_of(op: Op, change: Change) -> dict[str, Any]:
         key = name.removeprefix(CUSTOM_PREFIX)
         if key != name:
             own[key] = custom_value(value)
-        elif name in known and not known[name].read_only:
+        elif name in KNOWN and not KNOWN[name].read_only:
             body[name] = value
     return {**body, **({"custom_object_fields": own} if own else {})}
