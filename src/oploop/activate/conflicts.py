@@ -65,9 +65,8 @@ def note_left(warehouse: Warehouse, anew: SyncPlan, run_id: str, now: datetime) 
     warehouse.execute(
         "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, 'drifted', error, NULL, remote_id, NULL, NULL, "
         f"TIMESTAMPTZ {literal(now.isoformat())} FROM (SELECT *, row_number() OVER (PARTITION BY remote_id ORDER BY number DESC) AS nth "
-        "FROM (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, arg_max(error, seq) AS error, "
-        "max(remote_id) AS remote_id FROM oploop.change_outcomes WHERE run_id = ? AND sync = ? GROUP BY 1, 2, 3) AS o "
-        f"WHERE status = 'failed' AND remote_id IN ({left})) AS n WHERE nth = 1",
+        f"FROM ({volumes.OUTCOME_OF_EACH}) AS o WHERE run_id = ? AND sync = ? AND status = 'failed' AND remote_id IN ({left})) AS n "
+        "WHERE nth = 1",
         (run_id, anew.bound.name),
     )
 

@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 #: What begins the names of the tables that tell the records of such jobs apart.
 TABLES = "oploop_state.job_"
-#: The last outcome of each change.
-LAST = (
-    "SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, max(remote_id) AS remote_id "
-    "FROM oploop.change_outcomes GROUP BY 1, 2, 3"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +139,7 @@ def _unknown(warehouse: Warehouse, job: Job) -> Iterator[Change]:
     """A job's changes of which nobody knows what became of them, by what tells their records apart."""
     columns = ", ".join(["t.__number", "t.__remote", *(f"t.k{i}" for i in range(len(job.keys)))])
     rows = warehouse.rows(
-        f"SELECT {columns} FROM {quote_table(job.table)} t JOIN ({LAST}) o ON o.number = t.__number "
+        f"SELECT {columns} FROM {quote_table(job.table)} t JOIN ({volumes.OUTCOME_OF_EACH}) o ON o.number = t.__number "
         f"WHERE o.run_id = ? AND o.sync = ? AND o.status = 'unknown' AND t.__number BETWEEN {job.first} AND {job.last} ORDER BY 1",
         (job.run_id, job.sync),
     )
@@ -163,18 +158,9 @@ def _take(warehouse: Warehouse, bound: BoundSync, job: Job, receipts: Sequence[R
         "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, status, error, NULL, remote_id, NULL, NULL, "
         f"{at} FROM oploop_heard"
     )
-    # `waiting` takes into the state what is in the table `oploop_said`
     rid = "key" if bound.blind else "remote_id"
-    warehouse.execute(
-        f"CREATE OR REPLACE TEMP TABLE oploop_said AS SELECT *, {rid} AS rid FROM oploop_heard WHERE status = 'sent'"
-    )
-    if bound.appends:
-        warehouse.execute(
-            f"INSERT INTO oploop.appended SELECT DISTINCT ?, ?, ?, key, 'sent', run_id, {at} FROM oploop_said",
-            (bound.name, bound.sync.app, bound.sync.object),
-        )
-    else:
-        waiting.into_state(warehouse, bound)
+    waiting.take_sent(warehouse, bound, f"(SELECT *, {rid} AS rid FROM oploop_heard WHERE status = 'sent')", at)
+    if not bound.appends:
         _identify(warehouse, bound, at)
     _release(warehouse, bound, job, at)
 
@@ -200,7 +186,8 @@ def _hear(warehouse: Warehouse, bound: BoundSync, job: Job, told: Sequence[Recei
             "CREATE OR REPLACE TEMP TABLE oploop_heard AS SELECT l.run_id, l.sync, l.number, l.op, l.after, l.key, o.seq, "
             f"t.told AS status, t.error, COALESCE(t.id, o.remote_id) AS remote_id, {at} AS sent_at "
             f"FROM oploop_told t JOIN ({volumes.among(warehouse, asked)}) l ON l.number = t.n "
-            f"JOIN ({LAST}) o ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number WHERE o.status = 'unknown'"
+            f"JOIN ({volumes.OUTCOME_OF_EACH}) o ON o.number = l.number "
+            f"WHERE o.run_id = {run} AND o.sync = {sync} AND o.status = 'unknown'"
         )
     finally:
         warehouse.unregister("oploop_told")
@@ -208,7 +195,7 @@ def _hear(warehouse: Warehouse, bound: BoundSync, job: Job, told: Sequence[Recei
 
 def _identify(warehouse: Warehouse, bound: BoundSync, at: str) -> None:
     """Who is who: the ids of the records that the job made."""
-    new = "FROM oploop_said WHERE op = 'create' AND remote_id IS NOT NULL"
+    new = "FROM oploop_heard WHERE status = 'sent' AND op = 'create' AND remote_id IS NOT NULL"
     target = (bound.sync.app, bound.sync.object, bound.key_names)
     app, obj, fields = map(literal, target)
     mine = f"app = {app} AND object = {obj} AND key_fields = {fields}"

@@ -177,8 +177,7 @@ def gather(bound: BoundSync, warehouse: Warehouse, names: Sequence[str], asked: 
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_undo_all AS SELECT l.run_id, l.sync, l.number, l.key, l.op, o.status, "
         f"o.remote_id, {inside}{key} AS inside, EXISTS (SELECT 1 FROM oploop.undone u WHERE u.run_id = l.run_id) AS of_undo "
-        "FROM oploop.change_log l JOIN (SELECT run_id, sync, number, arg_max(status, seq) AS status, arg_min(status, seq) AS said, "
-        "max(remote_id) AS remote_id FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
+        f"FROM oploop.change_log l JOIN ({volumes.OUTCOME_OF_EACH}) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"WHERE {here} AND {DID}"
     )

@@ -30,6 +30,11 @@ _VIEWS = (
     ("change_outcomes", "outcome_rows", _OUTCOMES),
     ("records", "record_rows", _RECORDS),
 )
+#: What became of each change: `said` at first, `status` at last.
+OUTCOME_OF_EACH = (
+    "SELECT run_id, sync, number, max(seq) AS seq, arg_min(status, seq) AS said, arg_max(status, seq) AS status, "
+    "arg_max(error, seq) AS error, max(remote_id) AS remote_id, max(sent_at) AS sent_at FROM oploop.change_outcomes GROUP BY 1, 2, 3"
+)
 _TABLES = (
     "CREATE SCHEMA IF NOT EXISTS oploop",
     "CREATE TABLE IF NOT EXISTS oploop.change_rows (run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, number BIGINT NOT NULL, "

@@ -90,9 +90,7 @@ def say(warehouse: Warehouse, bound: BoundSync, where: str, *, sent: bool, now: 
         "CREATE OR REPLACE TEMP TABLE oploop_said AS SELECT l.run_id, l.sync, l.number, l.op, l.after, p.key, o.seq, "
         f"COALESCE(o.sent_at, l.planned_at) AS sent_at, {rid} AS rid FROM oploop.parked p "
         f"JOIN ({volumes.among(warehouse, asked)}) l ON l.run_id = p.run_id AND l.key = p.key AND l.app = p.app AND l.object = p.object "
-        "JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status, max(remote_id) AS remote_id, "
-        "max(sent_at) AS sent_at FROM oploop.change_outcomes GROUP BY 1, 2, 3) o "
-        "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
+        f"JOIN ({volumes.OUTCOME_OF_EACH}) o ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"WHERE o.status = 'unknown' AND {own} AND p.key IN (SELECT key FROM oploop.parked WHERE {where})"
     )
     with warehouse.transaction():
@@ -102,13 +100,9 @@ def say(warehouse: Warehouse, bound: BoundSync, where: str, *, sent: bool, now: 
             (status, error),
         )
         waits = " AND key NOT IN (SELECT key FROM oploop_said WHERE rid IS NULL)" if sent else ""
-        if sent and bound.appends:
-            warehouse.execute(
-                f"INSERT INTO oploop.appended SELECT DISTINCT ?, ?, ?, key, 'sent', run_id, {at} FROM oploop_said",
-                (bound.name, bound.sync.app, bound.sync.object),
-            )
-        elif sent:
-            into_state(warehouse, bound)
+        if sent:
+            take_sent(warehouse, bound, "oploop_said", at)
+        if sent and not bound.appends:
             warehouse.execute(
                 f"UPDATE oploop.parked SET message = ?, noted_at = {at} WHERE {where} AND reason = 'unknown' "
                 "AND key IN (SELECT key FROM oploop_said WHERE rid IS NULL)",
@@ -130,8 +124,22 @@ def note_shown(warehouse: Warehouse, bound: BoundSync, now: datetime) -> None:
         warehouse.execute(f"DELETE FROM oploop.parked WHERE {where}")
 
 
-def into_state(warehouse: Warehouse, bound: BoundSync) -> None:
-    """What is in the table `oploop_said`, with an id, is what we sent last, as if the answer had come."""
+def take_sent(warehouse: Warehouse, bound: BoundSync, done: str, at: str) -> None:
+    """Changes that were done are what we sent last, as if the answer had come; of an `append` their keys are remembered.
+
+    `done`: a table of (run_id, sync, number, key, after, sent_at, rid), or a select of these in parentheses; `rid`: by what the
+    state knows the record, if anything. `at`: when that was heard, in SQL.
+    """
+    if bound.appends:
+        warehouse.execute(
+            f"INSERT INTO oploop.appended SELECT DISTINCT ?, ?, ?, key, 'sent', run_id, {at} FROM {done} AS t",
+            (bound.name, bound.sync.app, bound.sync.object),
+        )
+    else:
+        _into_state(warehouse, bound, done)
+
+
+def _into_state(warehouse: Warehouse, bound: BoundSync, done: str) -> None:
     table = states.state_table(bound)
     fields = [(f.field.name, warehouse.sql_type(f.field.type)) for f in bound.fields]
     states.ensure_state(warehouse, table, fields)
@@ -146,7 +154,7 @@ def into_state(warehouse: Warehouse, bound: BoundSync) -> None:
             values.append(f"CASE WHEN {has} THEN {value} END")
     own = literal(bound.name)
     warehouse.execute(
-        f"MERGE INTO {table} s USING (SELECT * FROM oploop_said WHERE rid IS NOT NULL) d ON s.remote_id = d.rid AND s.sync = {own} "
+        f"MERGE INTO {table} s USING (SELECT * FROM {done} AS t WHERE rid IS NOT NULL) d ON s.remote_id = d.rid AND s.sync = {own} "
         "WHEN MATCHED THEN UPDATE SET run_id = d.run_id, number = d.number, log_sync = NULLIF(d.sync, s.sync), "
         f"acked_at = d.sent_at, receipt_version = NULL, settled_at = NULL, {', '.join(sets)} "
         "WHEN NOT MATCHED THEN INSERT (remote_id, sync, run_id, number, acked_at, log_sync, "
