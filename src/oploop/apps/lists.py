@@ -22,7 +22,7 @@ from oploop.apps.jsonrows import records_in
 from oploop.apps.origin import bare
 from oploop.apps.paging import ahead, at_once, meanwhile
 from oploop.apps.policy import Answer
-from oploop.errors import FixData
+from oploop.errors import FixData, RetryLater
 from oploop.records import Batch, Stream
 from oploop.runtime import Runtime
 
@@ -59,7 +59,8 @@ async def listed(
     ask: Ask, runtime: Runtime, name: str, asked: Mapping[str, Any], param: str, after: str, more: str | None = None
 ) -> AsyncGenerator[Page]:
     """The pages of a list: `name` is what it is called in the answers, `param` asks for the page that begins where an answer says
-    it at `after` (a dotted path). After the last page nothing stands there, or at `more`; FixData where there is no list.
+    it at `after` (a dotted path). After the last page nothing stands there, or, where it is given, at `more`; FixData where there is
+    no list, RetryLater where there is more and no way to it.
     """
     members = dict.fromkeys(p.split(".")[0] for p in (after, more) if p is not None)
     while True:
@@ -71,8 +72,13 @@ async def listed(
             raise FixData(f"the answer of {where} has no list of {name}", mend="check base_url")
         yield Page.of(answer, records, began)
         following = at(told, after)
-        if following in (None, "", asked.get(param)) or (more is not None and not at(told, more)):
+        if more is not None and not at(told, more):
             return
+        if following in (None, "", asked.get(param)):
+            if more is None:
+                return
+            where = bare(answer.request.url)  # not the end: what is not shown would count as gone
+            raise RetryLater(f"{where} says that there are more {name}, and not where", mend="run again later")
         asked = {**asked, param: following}
 
 

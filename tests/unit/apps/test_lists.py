@@ -14,7 +14,7 @@ import pytest
 from oploop.apps.arrow import table_from_records
 from oploop.apps.lists import Page, each, fetched, in_parts, listed, whole
 from oploop.apps.policy import Answer, Request
-from oploop.errors import FixData
+from oploop.errors import FixData, RetryLater
 from oploop.records import ColumnType, Deletes, Stream
 from oploop.runtime import Runtime
 
@@ -66,6 +66,14 @@ async def test_a_cursor_that_stays_where_it_was_ends_the_list() -> None:
 async def test_a_last_page_may_have_a_cursor_too() -> None:
     first, last = page(1, meta={"cursor": "a", "has_more": True}), page(2, meta={"cursor": "b", "has_more": False})
     assert await pages_of(Api(first, last), "meta.cursor", "meta.has_more") == [[1], [2]]
+
+
+@pytest.mark.parametrize("cursor", ["a", None, ""])
+async def test_a_list_that_goes_on_without_saying_where_is_not_taken_for_whole(cursor: str | None) -> None:
+    first = page(1, meta={"cursor": "a", "has_more": True})
+    with pytest.raises(RetryLater, match="says that there are more books, and not where") as e:
+        await pages_of(Api(first, page(2, meta={"cursor": cursor, "has_more": True})), "meta.cursor", "meta.has_more")
+    assert "secret" not in str(e.value)
 
 
 async def test_an_answer_without_the_list_is_told_without_what_it_was_asked_with() -> None:
