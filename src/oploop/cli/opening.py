@@ -37,15 +37,20 @@ def with_workspace(
     *,
     environment: str = "dev",
     read_only: bool = False,
+    moves_rows: bool = False,
     wait: float | None = None,
 ) -> T:
-    """Open the project, do the work in one event loop, close all again; returns what the work did."""
+    """Open the project, do the work in one event loop, close all again; returns what the work did.
+
+    `moves_rows`: the work reads apps or writes to them, so that it is worth while to ask the apps what they need of Arrow.
+    """
     from oploop.apps.purse import machine_folder
     from oploop.runtime import Runtime, term_as_interrupt
     from oploop.workspace import Workspace
 
     project = load(cli)
-    _without_numpy(project)
+    if moves_rows:
+        _without_numpy(project)
 
     async def whole() -> T:
         async with Workspace(
@@ -72,7 +77,7 @@ def _without_numpy(project: Project) -> None:
     from oploop.apps.registry import needs_numpy
     from oploop.lean import arrow_without_numpy
 
-    if project.models.engine == "none" and not needs_numpy({block.type for block in project.apps.values()}):
+    if project.models.engine == "none" and not needs_numpy(block.type for block in project.apps.values()):
         arrow_without_numpy()
 
 

@@ -372,3 +372,15 @@ def test_trace_of_a_record_that_was_made_and_no_read_has_shown(tmp_path: Path, m
     assert "create, sent sync things" in done.words
     assert "name empty → n3" in done.words
     assert "never changed" not in done.words
+
+
+def test_who_only_looks_loads_no_app(tmp_path: Path) -> None:
+    """An app brings Arrow and numpy with it, which takes as long as all else that such a command does."""
+    (tmp_path / "oploop.yml").write_text("name: a\nmodels: {engine: none}\napps: {stripe: {api_key: '${K}'}}\n")
+    code = (
+        "import sys\nfrom oploop.cli.group import cli\n"
+        f"try: cli.main(['status', '--project', {str(tmp_path)!r}])\nexcept SystemExit as e: code = e.code\n"
+        "print(code, [m for m in ('oploop.apps.stripe', 'pyarrow', 'numpy') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.strip().split("\n")[-1] == "0 []"

@@ -49,7 +49,7 @@ def command(cli: Cli, select: tuple[str, ...], exclude: tuple[str, ...], full: b
             progress.say("extract")
             return await loop.extract(ws, syncs, progress.tell, full=full, keep=keep)
 
-    results = with_workspace(cli, work, wait=wait)
+    results = with_workspace(cli, work, moves_rows=True, wait=wait)
     from oploop.report import stream_json
 
     failed = [r for r in results if r.error is not None]

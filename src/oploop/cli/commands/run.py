@@ -67,4 +67,4 @@ def command(cli: Cli, environment: str, **given: Any) -> int:
         view.end(report)
         return report
 
-    return with_workspace(cli, work, environment=environment, wait=given["wait"]).exit_code
+    return with_workspace(cli, work, environment=environment, moves_rows=True, wait=given["wait"]).exit_code

@@ -69,7 +69,7 @@ def command(cli: Cli, run: str | None, environment: str, **given: Any) -> int:
         _after(cli, report)
         return report.exit_code
 
-    return with_workspace(cli, work, environment=environment, wait=given["wait"])
+    return with_workspace(cli, work, environment=environment, moves_rows=True, wait=given["wait"])
 
 
 def _runs(ws: Workspace, run: str | None, since: str | None) -> tuple[str, ...]:
