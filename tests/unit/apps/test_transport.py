@@ -305,11 +305,11 @@ async def test_all_headers_of_answers_are_learned_from() -> None:
     assert budget.calls == 33
 
 
-@pytest.mark.parametrize(("body", "said"), [(b"{}", "(HTTP 401)"), (b"", "(HTTP 401)")])
-async def test_an_answer_without_words_is_told_by_its_status_once(body: bytes, said: str) -> None:
+@pytest.mark.parametrize("body", [b"{}", b""])
+async def test_an_answer_without_words_is_told_by_its_status_once(body: bytes) -> None:
     with pytest.raises(FixConfig) as e:
         await Asking([(401, {}, body)]).transport().request("GET", "x")
-    assert said in str(e.value)
+    assert "(HTTP 401)" in str(e.value)
 
 
 async def test_a_form_and_a_packed_body_go_as_they_are_said() -> None:
