@@ -96,6 +96,12 @@ def test_keys_that_hold_maps_are_given_on_one_line(fresh: Path, monkeypatch: pyt
     assert "other" not in load_project(fresh).apps
 
 
+def test_what_only_looks_like_a_number_is_no_defect_of_ours(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIPE_API_KEY", "sk_test_1")
+    done = run("connect", "stripe", "--set", "rate_limit=\u00b2", folder=fresh)
+    assert (done.code, "defect" in done.err, "rate_limit" in done.err) == (2, False, True), done.err
+
+
 def test_wrong_credentials_write_nothing(fresh: Path, zendesk: ZendeskSandbox) -> None:
     (fresh / ".env").write_text("DESK_API_TOKEN=wrong\n")
     before = (fresh / "oploop.yml").read_text()

@@ -127,7 +127,7 @@ def _typed(value: str, info: Any) -> Any:
     from oploop.project.block import may_hold
     from oploop.project.yaml import parse_yaml
 
-    if value.isdigit() and may_hold(info.annotation, int):
+    if value.isdecimal() and may_hold(info.annotation, int):
         return int(value)
     if value[:1] in ("{", "[") and (may_hold(info.annotation, dict) or may_hold(info.annotation, list)):
         return parse_yaml(f"value: {value}", "--set")["value"]
