@@ -37,6 +37,7 @@ class FieldSummary:
     overwrites: int  #: of them, values that somebody else set: this sync never sent the field there
     moves: tuple[tuple[str, str, int], ...] = ()  #: (before, after, how many), for fields with few values
     median: tuple[float | None, float | None] | None = None
+    exact: bool = True  #: whether the medians are; those of very many values are about right
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,11 +332,12 @@ def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> Fiel
     [(count, overwrites)] = warehouse.rows(
         f"SELECT count(*), count(*) FILTER (o{i} AND {held}) FROM {table} WHERE {sent}"
     )
-    median: tuple[float | None, ...] | None = None
+    median: tuple[float | None, float | None] | None = None
+    exact = True
     moves: tuple[tuple[str, str, int], ...] = ()
     if count and f.field.type in (FieldType.INTEGER, FieldType.NUMBER):
-        middles = ", ".join(warehouse.median(f"{v}{i}", count) for v in "bw")
-        median = warehouse.rows(f"SELECT {middles} FROM {table} WHERE {sent}")[0]
+        (before, exact), (after, _) = (warehouse.median(f"{v}{i}", count) for v in "bw")
+        [median] = warehouse.rows(f"SELECT {before}, {after} FROM {table} WHERE {sent}")
     elif count and _few(f"SELECT w{i} AS v FROM {table} WHERE {sent}", warehouse):
         moves = tuple(
             (r[0], r[1], r[2])
@@ -344,7 +346,7 @@ def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> Fiel
                 f"FROM {table} WHERE {sent} GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2 LIMIT 4"
             )
         )
-    return FieldSummary(f.label, count, overwrites, moves, (median[0], median[1]) if median else None)
+    return FieldSummary(f.label, count, overwrites, moves, median, exact)
 
 
 def _few(values: str, warehouse: Warehouse) -> bool:

@@ -145,8 +145,9 @@ class Warehouse(Protocol):
         """An expression that makes a row of each key of an object's JSON text."""
         ...
 
-    def median(self, expr: str, rows: int) -> str:
-        """An aggregate for the median of so many numbers, as a float; of very many it may be about right, in bounded memory."""
+    def median(self, expr: str, rows: int) -> tuple[str, bool]:
+        """An aggregate for the median of so many numbers, as a float, and whether it is exact: of very many it may be about
+        right, in bounded memory."""
         ...
 
     def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:

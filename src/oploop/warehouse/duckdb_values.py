@@ -102,9 +102,11 @@ def json_keys(expr: str) -> str:
     return f"unnest(json_keys(CAST({expr} AS JSON)))"
 
 
-def median(expr: str, rows: int) -> str:
+def median(expr: str, rows: int) -> tuple[str, bool]:
     """See `Warehouse.median`. DuckDB's own holds every value in memory, whatever its bound."""
-    return f"median({expr})" if rows <= EXACT_MEDIAN else f"approx_quantile(CAST({expr} AS DOUBLE), 0.5)"
+    if rows <= EXACT_MEDIAN:
+        return f"median({expr})", True
+    return f"approx_quantile(CAST({expr} AS DOUBLE), 0.5)", False
 
 
 def json_of(members: Sequence[tuple[str, str]]) -> str | None:

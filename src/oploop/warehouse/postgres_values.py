@@ -64,9 +64,9 @@ def json_keys(expr: str) -> str:
     return f"oploop_json_keys({expr})"
 
 
-def median(expr: str, rows: int) -> str:
+def median(expr: str, rows: int) -> tuple[str, bool]:
     """See `Warehouse.median`. A server sorts on its disk what is too much."""
-    return f"median({expr})"
+    return f"median({expr})", True
 
 
 def json_of(members: Sequence[tuple[str, str]]) -> str | None:

@@ -26,7 +26,7 @@ class Values(Protocol):
 
     def json_keys(self, expr: str) -> str: ...
 
-    def median(self, expr: str, rows: int) -> str: ...
+    def median(self, expr: str, rows: int) -> tuple[str, bool]: ...
 
     def json_of(self, members: Sequence[tuple[str, str]]) -> str | None: ...
 
@@ -97,7 +97,7 @@ class Session(ABC, Generic[C]):
     def json_keys(self, expr: str) -> str:
         return self.values.json_keys(expr)
 
-    def median(self, expr: str, rows: int) -> str:
+    def median(self, expr: str, rows: int) -> tuple[str, bool]:
         return self.values.median(expr, rows)
 
     def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:

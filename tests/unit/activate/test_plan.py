@@ -13,6 +13,7 @@ from oploop.activate import ledger
 from oploop.activate.plan import SyncPlan, as_json, batches, calls, estimate, make_plan, pass_word
 from oploop.apps.transport import Budget
 from oploop.cli.options import parse_allow
+from oploop.cli.show_plan import field_lines
 from oploop.project import Check, FieldMapping, Limit, Limits
 from oploop.records import CallKind, CallTime, FieldType, Op, Operation, Replay
 from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at
@@ -202,7 +203,9 @@ def test_a_new_field_is_a_first_delivery_of_that_field(engine: Engine) -> None:
     assert planned(engine, more, "first", "changes=100%").stops == ()
 
 
-def test_the_median_of_very_many_numbers_is_about_right(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_median_of_very_many_numbers_is_about_right_and_said_to_be(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("oploop.warehouse.duckdb_values.EXACT_MEDIAN", 1_000)
     engine.model({"email": "VARCHAR", "n": "BIGINT"}, [(f"p{i}", i * i) for i in range(2_001)])
     engine.records({"email": "VARCHAR", "n": "BIGINT"}, [])
@@ -214,6 +217,9 @@ def test_the_median_of_very_many_numbers_is_about_right(engine: Engine, monkeypa
     before, after = n.median
     assert before is None
     assert after == pytest.approx(1_000_000, rel=0.01)
+    [line] = field_lines(plan)
+    assert ("median about " in line) is engine.warehouse.columnar, line
+    assert "median " in line
 
 
 def test_a_summary_says_what_moves(engine: Engine) -> None:
