@@ -11,7 +11,6 @@ from oploop.activate.diff import SENT
 from oploop.activate.plan import SyncPlan
 from oploop.errors import OploopError
 from oploop.model.base import ModelResult, ModelStatus
-from oploop.records import Outcome
 from oploop.verify import STATUSES, ReadBack
 
 if TYPE_CHECKING:  # a plan needs neither
@@ -56,10 +55,9 @@ class SyncReport:
     @property
     def deferred(self) -> int:
         """Changes that the quota left for a later run."""
-        if self.plan is None or self.delivery is None or not self.delivery.deferred:
-            return 0
-        done = self.delivery.outcomes
-        return self.plan.changes - done.total() - self.delivery.left + done[Outcome.DEFERRED]
+        return (
+            self.delivery.deferred_of(self.plan.changes) if self.plan is not None and self.delivery is not None else 0
+        )
 
     def stop(self, why: str) -> None:
         """Keep it from being sent."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig
 from tests.flow.conftest import SYNC, Desk, ticket
 from tests.flow.test_turns import only
@@ -73,6 +74,59 @@ async def test_a_canary_as_large_as_the_delivery(low: Desk) -> None:
     await low.model(HIGH + " WHERE i <= 3")
     report = only(await low.turn())
     assert (report.status, report.delivery.delivered) == ("ok", 3)  # type: ignore[union-attr]
+
+
+def spent(low: Desk, match: str, skip: int = 0) -> None:
+    """The account's quota is used up for an hour, as the app says from some call on."""
+    low.sandbox.faults.append(Fault(match, "status", status=429, headers={"Retry-After": "3600"}, skip=skip, times=9))
+
+
+@pytest.mark.parametrize(
+    ("match", "skip", "sent"),
+    [("PUT /api/v2/tickets", 0, 0), ("PUT /api/v2/tickets", 1, 5), ("GET /api/v2/tickets/show_many", 0, 5)],
+    ids=["the canary", "the others", "the look at the canary"],
+)
+async def test_what_the_quota_leaves_is_deferred(low: Desk, match: str, skip: int, sent: int) -> None:
+    await low.model(HIGH)
+    spent(low, match, skip)
+    run = await low.turn()
+    report = only(run)
+    assert (report.status, run.exit_code, report.deferred, report.not_begun) == ("ok", 0, 30 - sent, 0)
+    assert list(low.tickets("priority").values()).count("high") == sent
+    assert "QuotaSpent" in type(report.error).__name__
+    low.sandbox.faults.clear()
+    low.sandbox.advance(120)
+    calls = len(low.writes())
+    report = only(await low.turn())
+    assert (report.status, report.deferred, report.delivery.delivered) == ("ok", 0, 30 - sent)  # type: ignore[union-attr]
+    assert [e.body.count(b"priority") for e in low.writes()[calls:]] == [5, 25 - sent]  # a canary of its own
+    assert set(low.tickets("priority").values()) == {"high"}
+
+
+async def test_what_was_sent_of_a_canary_is_looked_at_though_the_rest_of_it_is_deferred(low: Desk) -> None:
+    low.load("tickets", [ticket(n, priority="low") for n in range(31, 201)])
+    low.sync(SYNC + "canary: 150\n")  # two calls
+    meddling(low)
+    await low.model(HIGH.replace("31", "201"))
+    spent(low, "PUT /api/v2/tickets", 1)
+    run = await low.turn()
+    report = only(run)
+    assert (report.status, run.exit_code, report.deferred) == ("stopped", 1, 100)
+    assert " priority: sent high, the app holds normal; " in report.stopped[0]
+    assert report.stopped[1].startswith("0 of 100 were put back, as ")  # nor can that be sent today
+    assert f"later oploop undo {run.run_id} (run " in report.stopped[1]
+
+
+async def test_a_canary_that_the_quota_keeps_from_being_put_back(low: Desk) -> None:
+    meddling(low)
+    await low.model(HIGH)
+    spent(low, "GET /api/v2/tickets/show_many", 1)
+    run = await low.turn()
+    assert (only(run).status, run.exit_code) == ("stopped", 1)
+    assert only(run).stopped[1].startswith("it was not put back: ")
+    assert f"oploop undo {run.run_id}; then: oploop resume tickets" in only(run).stopped[1]
+    assert await low.rows("SELECT sync FROM oploop.paused") == [("tickets",)]
+    assert list(low.tickets("priority").values()).count("normal") == 5
 
 
 async def test_a_canary_that_cannot_be_is_refused_with_its_line(low: Desk) -> None:

@@ -98,6 +98,10 @@ class Delivery:
         """Whether the account's quota ended it."""
         return isinstance(self.error, QuotaSpent)
 
+    def deferred_of(self, changes: int) -> int:
+        """How many of so many changes that were to be sent the quota left for a later run."""
+        return changes - self.outcomes.total() - self.left + self.outcomes[Outcome.DEFERRED] if self.deferred else 0
+
     @property
     def interrupted(self) -> bool:
         return isinstance(self.error, Interrupted)

@@ -141,6 +141,17 @@ async def test_the_days_limit_defers(box: SalesforceSandbox, tmp_path: Path) -> 
     assert len(box.dump("Account")) == 1
 
 
+async def test_what_is_deferred_behind_a_canary_is_no_failure_either(box: SalesforceSandbox, tmp_path: Path) -> None:
+    (tmp_path / "syncs/account_health.yml").write_text(SYNC + "canary: 1\n")
+    answer = '[{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "TotalRequests Limit exceeded."}]'
+    for skip in (0, 1):  # of the canary itself, then of what follows it
+        box.faults.append(Fault("PATCH .*composite", "status", status=403, body=answer, skip=skip, times=9))
+        done = await turn(tmp_path, [(f"b{n}", 82, "high", None, None) for n in range(3)])
+        assert (done.status, done.deferred, done.not_begun) == ("ok", 3 - skip, 0)
+        assert len(box.dump("Account")) == skip
+        box.faults.clear()
+
+
 async def test_tokens_are_kept_for_the_next_run(box: SalesforceSandbox, tmp_path: Path) -> None:
     for _ in range(2):
         await turn(tmp_path, [("b1", 82, "high", None, None)])
