@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from oploop.activate import folding, ledger, states
+from oploop.activate.begun import Begun
 from oploop.activate.plan import make_plan
 from oploop.errors import RetryLater
 from oploop.project import FieldMapping
@@ -117,7 +118,7 @@ class Office:
                 run_id, "people", "s1", 1, 1, 1, Op.UPDATE, at(seconds), at(seconds), Outcome.OK, version=version
             )
         ]
-        begun = ledger.Begun(run_id, ledger.spec_of(self.bound, self.w, None), table, at(seconds))
+        begun = Begun(run_id, ledger.spec_of(self.bound, self.w, None), table, at(seconds))
         folding.fold(self.w, begun, steps, at(seconds))
         return run_id
 

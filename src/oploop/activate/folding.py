@@ -9,8 +9,8 @@ from datetime import datetime
 from functools import partial
 
 from oploop.activate import conflicts, jobs, states, volumes
+from oploop.activate.begun import Begun, FoldSpec
 from oploop.activate.deliver import ON_ITS_WAY
-from oploop.activate.ledger import Begun, FoldSpec
 from oploop.activate.smooth import Smooth, smooth_of
 from oploop.activate.spreading import id_of, spread
 from oploop.activate.waiting import UNTOLD

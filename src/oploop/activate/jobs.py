@@ -22,8 +22,8 @@ from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote_table
 
 if TYPE_CHECKING:
+    from oploop.activate.begun import Begun
     from oploop.activate.bound import BoundSync
-    from oploop.activate.ledger import Begun
 
 #: What begins the names of the tables that tell the records of such jobs apart.
 TABLES = "oploop_state.job_"

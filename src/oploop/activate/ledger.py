@@ -7,7 +7,7 @@ sync's file has changed meanwhile.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from importlib import resources
 
@@ -15,6 +15,7 @@ import orjson
 
 from oploop.activate import appending, conflicts, jobs, rekeying, states, volumes, waiting
 from oploop.activate import diff as d
+from oploop.activate.begun import Begun, FoldSpec
 from oploop.activate.bound import BoundSync
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
@@ -23,38 +24,6 @@ from oploop.activate.waiting import SAID_SENT, UNTOLD
 from oploop.records import Op, Operation, Replay
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
-
-
-@dataclass(frozen=True, slots=True)
-class FoldSpec:
-    """What folding needs to know of a sync, kept beside its plan table. `fields`: (name, SQL type) by position."""
-
-    sync: str
-    app: str
-    object: str
-    key_fields: str
-    state_table: str
-    fields: list[tuple[str, str]]
-    before: str
-    after: str
-    careful: list[str]  #: kinds of change ("create", "update") that must not be sent a second time while it is unknown
-    release: str | None = None
-    blind: bool = False  #: the records cannot be read: their state is kept by the key
-    labels: list[str] = field(default_factory=list)  #: the fields as the user calls them, by position
-    ours: list[tuple[int, str, str]] = field(default_factory=list)  #: see `conflicts.ours_of`
-    append: bool = False  #: each row once: what was sent is remembered by its key
-    undoes: list[str] = field(default_factory=list)  #: runs that it takes back: what it puts back is parked
-    keys: list[str] = field(default_factory=list)  #: the key's fields, by position
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A delivery whose plan table is kept, and stands until it is folded."""
-
-    run_id: str
-    spec: FoldSpec
-    plan_table: str
-    planned_at: datetime
 
 
 def ensure(warehouse: Warehouse) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from oploop.activate.begun import FoldSpec
 from oploop.activate.deliver import version_of
-from oploop.activate.ledger import FoldSpec
 from oploop.apps.base import App
 from oploop.errors import OploopError
 from oploop.records import Change, Outcome

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import islice
 
 from oploop.activate import volumes
-from oploop.activate.ledger import Begun
+from oploop.activate.begun import Begun
 from oploop.records import Outcome
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote_table

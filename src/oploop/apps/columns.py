@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -150,21 +148,6 @@ class Taken(Sequence[Receipt]):
         if remote is None and self.ids_from is not None:
             remote = str(change.key[self.ids_from])
         return Receipt(change.number, Outcome.OK, remote, None, self.version)
-
-
-def plain(value: Any, when: Callable[[datetime], str] = datetime.isoformat) -> Any:
-    """A value as JSON has it; `when`: how the app writes an instant."""
-    match value:
-        case datetime():
-            return when(value)
-        case date():
-            return value.isoformat()
-        case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
-        case list() | tuple() | set() | frozenset():
-            return [plain(v, when) for v in value]
-        case _:
-            return value
 
 
 def rows_of(columns: Sequence[tuple[str, list[Any]]], count: int) -> list[dict[str, Any]]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -34,6 +37,21 @@ def written(value: Any) -> bytes:
         import msgspec
 
         return msgspec.json.encode(value)
+
+
+def plain(value: Any, when: Callable[[datetime], str] = datetime.isoformat) -> Any:
+    """A value as JSON has it; `when`: how the app writes an instant."""
+    match value:
+        case datetime():
+            return when(value)
+        case date():
+            return value.isoformat()
+        case Decimal():
+            return int(value) if value == value.to_integral_value() else float(value)
+        case list() | tuple() | set() | frozenset():
+            return [plain(v, when) for v in value]
+        case _:
+            return value
 
 
 def _otherwise(text: bytes) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from oploop.apps.columns import plain
+from oploop.apps.jsonvalues import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -23,7 +23,7 @@ import orjson
 from oploop.apps.budget import Budget as Budget
 from oploop.apps.budget import DayQuota as DayQuota
 from oploop.apps.budget import Quota as Quota
-from oploop.apps.columns import plain
+from oploop.apps.jsonvalues import plain
 from oploop.apps.meter import METER
 from oploop.apps.origin import bare as bare
 from oploop.apps.origin import check_origin as check_origin

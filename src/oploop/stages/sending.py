@@ -9,6 +9,7 @@ from oploop.activate import appending, conflicts, folding, ledger, rekeying, syn
 from oploop.activate import deliver as delivering
 from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
+from oploop.activate.begun import Begun
 from oploop.activate.journal import Journal
 from oploop.activate.settling import noted, settle
 from oploop.errors import RetryLater
@@ -128,7 +129,7 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
         progress=progress,
     )
     result = await deliverer.run()
-    begun = ledger.Begun(run_id, ledger.spec_of_plan(plan, ws.warehouse, ws.release), table, now)
+    begun = Begun(run_id, ledger.spec_of_plan(plan, ws.warehouse, ws.release), table, now)
     folding.fold(ws.warehouse, begun, ws.store.journal(run_id, b.name), ws.runtime.now())
     ws.store.end_delivery(run_id, b.name, (b.sync.app, b.object.name), result.times)
     return result

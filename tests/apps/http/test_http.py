@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oploop.apps.budget import Quota
-from oploop.apps.columns import Chunk, Columns, plain
+from oploop.apps.columns import Chunk, Columns
 from oploop.apps.http import HttpApp, HttpSandbox
 from oploop.apps.http.config import HttpConfig
 from oploop.apps.http.sandbox import OBJECTS, STREAMS
 from oploop.apps.http.templates import Filling, Missing, maker, path_of, rows_maker
+from oploop.apps.jsonvalues import plain
 from oploop.apps.policy import Answer, Request
 from oploop.apps.registry import make_app
 from oploop.apps.sandbox import Fault

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from oploop.activate import appending, folding, ledger
+from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.diff import Diff
 from oploop.activate.plan import make_plan
@@ -37,9 +38,7 @@ def deliver(engine: Engine, b: BoundSync, found: Diff, *outcomes: Outcome, run: 
         JournalStep(run, b.name, f"s{n}", n, n, 1, Op.CREATE, at(1), at(1), outcome=o)
         for n, o in enumerate(outcomes, 1)
     ]
-    folding.fold(
-        engine.warehouse, ledger.Begun(run, ledger.spec_of(b, engine.warehouse, None), table, at(0)), steps, at(2)
-    )
+    folding.fold(engine.warehouse, Begun(run, ledger.spec_of(b, engine.warehouse, None), table, at(0)), steps, at(2))
 
 
 def test_a_first_append_marks_what_exists_and_later_rows_are_sent_once(engine: Engine) -> None:

@@ -11,8 +11,8 @@ import pytest
 from oploop.activate import ledger
 from oploop.activate import plan as planning
 from oploop.activate.chunks import read_chunks
-from oploop.apps.columns import plain
 from oploop.apps.http.templates import Filling, maker, texts_maker
+from oploop.apps.jsonvalues import plain
 from oploop.project import Mode
 from oploop.records import FieldType, Op, Operation, Replay
 from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at

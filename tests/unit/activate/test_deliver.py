@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from oploop.activate import folding, ledger
 from oploop.activate import plan as planning
+from oploop.activate.begun import Begun
 from oploop.activate.deliver import Deliverer, Delivery
 from oploop.activate.journal import Journal
 from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, Budget, DayQuota, NoAnswer, Transport
@@ -88,7 +89,7 @@ class Post:
         warehouse = self.engine.warehouse
         with contextlib.suppress(_Undo), warehouse.transaction():
             spec = ledger.spec_of(self.bound, warehouse, None)
-            folding.fold(warehouse, ledger.Begun(self.run_id, spec, self.table, at(0)), self.journal(), at(99))
+            folding.fold(warehouse, Begun(self.run_id, spec, self.table, at(0)), self.journal(), at(99))
             yield warehouse
             raise _Undo
 

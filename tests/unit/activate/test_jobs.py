@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from oploop.activate import folding, jobs, ledger
+from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.apps.base import Account, App
@@ -76,7 +77,7 @@ def unheard(engine: Engine, b: BoundSync, op: Op, ended: bool = True) -> None:
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     how = {"ended_at": at(5), "outcome": Outcome.UNKNOWN} if ended else {}
     step = JournalStep("r1", b.name, "s1", 1, 2, 1, op, at(4), note="j1", **how)
-    begun = ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3))
+    begun = Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3))
     folding.fold(engine.warehouse, begun, [step], at(9))
     assert engine.diff(b).counts == {"parked": 2}
 
@@ -165,9 +166,7 @@ async def test_what_was_sent_beside_a_job_does_not_wait_for_it(engine: Engine) -
         JournalStep("r1", b.name, f"s{n}", n, n, 1, Op.CREATE, at(4), at(5), outcome=Outcome.UNKNOWN, note=note)
         for n, note in ((1, "j1"), (2, None))
     ]
-    folding.fold(
-        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), steps, at(9)
-    )
+    folding.fold(engine.warehouse, Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), steps, at(9))
     read(engine, b, 100)
     assert engine.diff(b).counts == {"parked": 1, "create": 1}
     await ask(engine, b, Crm([Receipt(1, Outcome.UNKNOWN)]), 150)

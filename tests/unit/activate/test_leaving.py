@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from oploop.activate import folding, ledger, states
+from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.diff import Diff
 from oploop.activate.plan import make_plan
@@ -56,7 +57,7 @@ def deliver(engine: Engine, b: BoundSync, found: Diff, *, version: float = 600) 
     step = JournalStep("r9", b.name, "s1", 1, plan.changes, 1, Op.REMOVE, at(600), at(600))
     step.outcome, step.version = "ok", micros(version)  # type: ignore[assignment]
     folding.fold(
-        engine.warehouse, ledger.Begun("r9", ledger.spec_of(b, engine.warehouse, None), table, at(600)), [step], at(601)
+        engine.warehouse, Begun("r9", ledger.spec_of(b, engine.warehouse, None), table, at(600)), [step], at(601)
     )
 
 
@@ -147,7 +148,7 @@ async def test_a_removal_whose_answer_was_lost_was_ours_once_a_read_shows_that_i
     cut_off = JournalStep("r9", b.name, "s1", 1, 3, 1, Op.REMOVE, at(600))  # the run died before the answer
     folding.fold(
         engine.warehouse,
-        ledger.Begun("r9", ledger.spec_of(b, engine.warehouse, None), table, at(600)),
+        Begun("r9", ledger.spec_of(b, engine.warehouse, None), table, at(600)),
         [cut_off],
         at(601),
     )
@@ -241,7 +242,7 @@ def test_a_record_that_was_deleted_in_the_app_is_made_again_only_if_asked(engine
     step.outcome = "ok"  # type: ignore[assignment]
     folding.fold(
         engine.warehouse,
-        ledger.Begun("r9", ledger.spec_of(again, engine.warehouse, None), table, at(600)),
+        Begun("r9", ledger.spec_of(again, engine.warehouse, None), table, at(600)),
         [step],
         at(601),
     )

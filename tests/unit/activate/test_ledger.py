@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from oploop.activate import folding, ledger, spreading, states, sync_runs
+from oploop.activate.begun import Begun
 from oploop.activate.plan import SyncPlan, delivered_before, make_plan
 from oploop.errors import FixData
 from oploop.project import FieldMapping
@@ -53,7 +54,7 @@ def step(first: int, last: int, outcome: str | None = "ok", **more: Any) -> Jour
 
 def fold(engine: Engine, bound: Any, table: str, steps: list[JournalStep], run_id: str = "r1") -> None:
     spec = ledger.spec_of(bound, engine.warehouse, "v7")
-    folding.fold(engine.warehouse, ledger.Begun(run_id, spec, table, at(1)), steps, at(9))
+    folding.fold(engine.warehouse, Begun(run_id, spec, table, at(1)), steps, at(9))
 
 
 @st.composite
@@ -148,7 +149,7 @@ def test_a_delivery_is_folded_once(engine: Engine) -> None:
     bound = world(engine)
     _, table = kept(engine, bound)
     (begun,) = ledger.unfolded(engine.warehouse)
-    assert begun == ledger.Begun("r1", ledger.spec_of(bound, engine.warehouse, "v7"), table, at(1))
+    assert begun == Begun("r1", ledger.spec_of(bound, engine.warehouse, "v7"), table, at(1))
     folding.fold(engine.warehouse, begun, [step(1, 4), step(5, 8)], at(9))
     assert ledger.unfolded(engine.warehouse) == []
     before = engine.warehouse.rows("SELECT * FROM oploop.change_outcomes ORDER BY number")

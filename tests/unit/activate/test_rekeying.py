@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from oploop.activate import appending, folding, ledger, rekeying
+from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.errors import FixConfig
@@ -38,9 +39,7 @@ def deliver(engine: Engine, b: BoundSync, *ids: str, **more: Any) -> None:
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(0))
     new = list(enumerate(ids, 1))
     step = JournalStep("r1", b.name, "s1", 1, plan.changes, 1, Op.CREATE, at(1), at(1), outcome=Outcome.OK, ids=new)
-    folding.fold(
-        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(0)), [step], at(2)
-    )
+    folding.fold(engine.warehouse, Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(0)), [step], at(2))
 
 
 def raw(engine: Engine, *rows: tuple[str, str | None, str | None]) -> None:

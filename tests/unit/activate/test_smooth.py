@@ -9,6 +9,7 @@ import pytest
 
 from oploop.activate import diff as diffing
 from oploop.activate import folding, ledger, smooth, states, volumes
+from oploop.activate.begun import Begun
 from oploop.activate.plan import make_plan
 from oploop.activate.retention import retain
 from oploop.project import Retention
@@ -51,7 +52,7 @@ def deliver(engine: Engine, bound: Any, steps: list[JournalStep], run_id: str = 
     w = engine.warehouse
     found = diffing.diff(bound, w, table=f"plan_people_{run_id}", lasting=True)
     table = ledger.keep_plan(make_plan(found, w, budget=None, call_seconds=None), w, run_id, at(1), release="v7")
-    folding.fold(w, ledger.Begun(run_id, ledger.spec_of(bound, w, "v7"), table, at(1)), steps, at(50))
+    folding.fold(w, Begun(run_id, ledger.spec_of(bound, w, "v7"), table, at(1)), steps, at(50))
     return table
 
 

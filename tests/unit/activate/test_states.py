@@ -10,6 +10,7 @@ import pytest
 
 from oploop.activate import diff as diffing
 from oploop.activate import folding, ledger, states
+from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.records import FieldType, Op, Outcome
@@ -55,7 +56,7 @@ class World:
         entry = JournalStep(run_id, bound.name, "s", 1, sent, 1, Op.UPDATE, at(seconds), at(seconds), Outcome.OK)
         entry.version = micros(seconds)
         folding.fold(
-            self.w, ledger.Begun(run_id, ledger.spec_of(bound, self.w, None), table, at(seconds)), [entry], at(seconds)
+            self.w, Begun(run_id, ledger.spec_of(bound, self.w, None), table, at(seconds)), [entry], at(seconds)
         )
         return run_id
 

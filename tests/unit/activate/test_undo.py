@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from oploop.activate import diff as diffing
 from oploop.activate import folding, ledger, undo
+from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import SyncPlan, make_plan
 from oploop.project import FieldMapping
@@ -93,7 +94,7 @@ class Office:
             else:
                 self.live[str(c.remote_id)].update(c.fields)
         spec = ledger.spec_of_plan(plan, self.w, None)
-        folding.fold(self.w, ledger.Begun(run_id, spec, table, at(self.seconds)), [entry], at(self.seconds))
+        folding.fold(self.w, Begun(run_id, spec, table, at(self.seconds)), [entry], at(self.seconds))
         return run_id
 
     def undo(self, *runs: str, **asked: Any) -> undo.UndoPlan:
@@ -221,9 +222,7 @@ def test_what_was_not_done_is_nothing_to_undo(engine: Engine, outcome: Outcome) 
     assert (plan.create, plan.update) == (1, 1)
     table = ledger.keep_plan(plan, office.w, "run001", at(3))
     step = JournalStep("run001", "people", "s", 1, 2, 1, Op.UPDATE, at(3), at(4), outcome=outcome)
-    folding.fold(
-        office.w, ledger.Begun("run001", ledger.spec_of_plan(plan, office.w, None), table, at(3)), [step], at(4)
-    )
+    folding.fold(office.w, Begun("run001", ledger.spec_of_plan(plan, office.w, None), table, at(3)), [step], at(4))
     assert undo.touched(office.w, ("run001",)) == []
     wide, missing = undo.with_fields(office.bound(), OBJ.fields, office.w, FIELDS, {})
     wish = undo.Asked(("run001",))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from oploop.activate import folding, ledger, states, waiting
+from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.errors import FixConfig
@@ -38,9 +39,7 @@ def lose(engine: Engine, b: BoundSync) -> None:
     plan = make_plan(found, engine.warehouse, budget=None, call_seconds=None, allow={"first", "first-run"})
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4), at(5), outcome=Outcome.UNKNOWN)
-    folding.fold(
-        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9)
-    )
+    folding.fold(engine.warehouse, Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9))
     assert engine.diff(b).counts == {"parked": 1}
 
 
@@ -147,9 +146,7 @@ def test_a_canary_whose_id_was_not_told_could_not_be_read_back(engine: Engine) -
     plan = make_plan(engine.diff(b), engine.warehouse, budget=None, call_seconds=None, allow={"first"})
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4), at(5), outcome=Outcome.OK)
-    folding.fold(
-        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9)
-    )
+    folding.fold(engine.warehouse, Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9))
     watched = Watched("tier", "tier", "r.tier", "VARCHAR", FieldType.TEXT)
     target = Target(b.name, "crm", OBJECT, engine.raw, "id", states.state_table(b), (watched,), None)
     [found] = unmeant(target, engine.warehouse, "r1")
@@ -175,9 +172,7 @@ def test_an_unknown_update_is_judged_by_what_an_update_declares(
     plan = make_plan(found, engine.warehouse, budget=None, call_seconds=None, allow={"first"})
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.UPDATE, at(4), at(5), outcome=Outcome.UNKNOWN)
-    folding.fold(
-        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9)
-    )
+    folding.fold(engine.warehouse, Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9))
     assert engine.diff(b).counts == {"parked": 1}
     ledger.forget_unknown(engine.warehouse, b, at(50))
     assert engine.diff(b).counts == {"parked": 1}, "a read of before it must have settled"
@@ -191,7 +186,7 @@ def test_what_died_long_ago_is_told_by_the_first_read_after_it_was_found(engine:
     table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
     step = JournalStep("r1", b.name, "s1", 1, 1, 1, Op.CREATE, at(4))  # no answer: the run died
     folding.fold(
-        engine.warehouse, ledger.Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(5000)
+        engine.warehouse, Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(5000)
     )
     read(engine, b, 4 + 60 + 100)  # in time, but of before: the call may have been on its way
     assert engine.diff(b).counts == {"parked": 1}
@@ -215,7 +210,7 @@ async def test_a_lost_update_of_what_the_app_does_not_show_is_not_taken_for_done
         table = ledger.keep_plan(plan, engine.warehouse, run, at(seconds))
         step = JournalStep(run, b.name, "s1", 1, 1, 1, Op.UPDATE, at(seconds), at(seconds + 1), outcome=outcome)
         spec = ledger.spec_of(b, engine.warehouse, None)
-        folding.fold(engine.warehouse, ledger.Begun(run, spec, table, at(seconds)), [step], at(seconds + 2))
+        folding.fold(engine.warehouse, Begun(run, spec, table, at(seconds)), [step], at(seconds + 2))
     await read_back(target, engine.warehouse, fetch=None, now=at(101), within_run=False)
     assert engine.warehouse.rows("SELECT status FROM oploop.changes ORDER BY run_id") == [("sent",), ("unknown",)]
     assert engine.diff(b).counts == {"update": 1}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oploop.apps.columns import plain
+from oploop.apps.jsonvalues import plain
 from oploop.apps.rowtexts import Member, rows_of
 
 TEXTS = (

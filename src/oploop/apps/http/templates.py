@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 import orjson
 
-from oploop.apps.columns import Chunk, Columns, plain, rows_of
+from oploop.apps.columns import Chunk, Columns, rows_of
+from oploop.apps.jsonvalues import plain
 from oploop.apps.rowtexts import Member, Rows
 from oploop.apps.rowtexts import rows_of as rows_text
 

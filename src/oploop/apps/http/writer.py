@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 
-from oploop.apps.columns import Columns, Taken, plain, span
+from oploop.apps.columns import Columns, Taken, span
 from oploop.apps.documents import at
 from oploop.apps.http.config import Call
 from oploop.apps.http.templates import Filling, Missing, path_of
+from oploop.apps.jsonvalues import plain
 from oploop.apps.sending import refused
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused, Transport
 from oploop.records import Change, Outcome, Receipt, Replay, Step

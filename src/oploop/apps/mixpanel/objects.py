@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from oploop.apps.columns import plain
+from oploop.apps.jsonvalues import plain
 from oploop.apps.mixpanel.streams import SAID, group_name
 from oploop.records import Change, Object, Op, Step
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from oploop.apps.columns import plain
+from oploop.apps.jsonvalues import plain
 from oploop.apps.mixpanel import objects
 from oploop.apps.mixpanel.client import Client, read_written
 from oploop.apps.sending import Sent, in_calls, in_turn, prepared, worst

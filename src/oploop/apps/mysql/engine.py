@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from oploop.apps.sql.columns import STEPS, Described, Kind, SqlColumn
 from oploop.apps.sql.engine import Engine
-from oploop.apps.sql.tables import STEPS, Described, Kind, SqlColumn
 from oploop.apps.transport import is_loopback
 from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.records import Canonical, ColumnType

@@ -12,7 +12,8 @@ from typing import Any
 from oploop.apps.postgres.kinds import PgKind, PgType, as_text, kind_of, quote
 from oploop.apps.postgres.server import Server
 from oploop.apps.sql import tables
-from oploop.apps.sql.tables import Described, SqlColumn, TableOf, Tables, operations_of
+from oploop.apps.sql.columns import Described, SqlColumn
+from oploop.apps.sql.tables import TableOf, Tables, operations_of
 from oploop.records import Canonical, Object, Op, Replay, Stream
 
 STEPS_KEPT = 30 * 86400.0  #: seconds for which the ids of delivered steps are kept

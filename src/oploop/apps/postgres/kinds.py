@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from oploop.apps.sql.tables import Kind
+from oploop.apps.sql.columns import Kind
 from oploop.records import Canonical, ColumnType
 
 #: Digits that a double keeps apart (as in activate/convert.py), and those that fit 64 bits.

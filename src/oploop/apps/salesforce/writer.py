@@ -13,8 +13,8 @@ from datetime import UTC, datetime, time
 from email.utils import format_datetime
 from typing import Any, TypeAlias
 
-from oploop.apps.columns import plain
 from oploop.apps.documents import zulu
+from oploop.apps.jsonvalues import plain
 from oploop.apps.salesforce.catalog import BATCH, STAMP, Table
 from oploop.apps.salesforce.client import PASSING, Client, before, error_text
 from oploop.apps.salesforce.jobs import ended

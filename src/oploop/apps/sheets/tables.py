@@ -13,9 +13,9 @@ from functools import cached_property
 from itertools import compress, zip_longest
 from typing import Any
 
-from oploop.apps.columns import plain
 from oploop.apps.declared import declared
 from oploop.apps.documents import zulu
+from oploop.apps.jsonvalues import plain
 from oploop.apps.sheets.client import Kind, TableConfig
 from oploop.errors import FixConfig
 from oploop.records import Canonical, Column, ColumnType, Field, FieldType, Object, Op, Stream

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from oploop.apps.sql.tables import C, SqlColumn, TableOf, parts_of
+from oploop.apps.sql.columns import C, SqlColumn
+from oploop.apps.sql.tables import TableOf, parts_of
 from oploop.errors import FixConfig
 from oploop.records import Change, Op
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from oploop.apps.sql.tables import STEPS, Described, SqlColumn
+from oploop.apps.sql.columns import STEPS, Described, SqlColumn
 from oploop.apps.transport import Answer, Budget, Refused, Request
 from oploop.errors import OploopError
 from oploop.records import ColumnType

@@ -20,8 +20,9 @@ import pyarrow as pa
 
 from oploop.apps.arrow import convert, empty_table, table_from_records
 from oploop.apps.blocking import in_a_thread
+from oploop.apps.sql.columns import TIMES, SqlColumn
 from oploop.apps.sql.engine import Engine
-from oploop.apps.sql.tables import TIMES, SqlColumn, Table, id_of, parts_of, stream_of
+from oploop.apps.sql.tables import Table, id_of, parts_of, stream_of
 from oploop.errors import FixConfig
 from oploop.records import Batch, ColumnType, Cursor, ReadOptions
 from oploop.runtime import Runtime

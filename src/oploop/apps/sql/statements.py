@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from oploop.apps.columns import Columns
 from oploop.apps.sql.alike import Alike, alike, writable
-from oploop.apps.sql.tables import SqlColumn, Table, parts_of
+from oploop.apps.sql.columns import SqlColumn
+from oploop.apps.sql.tables import Table, parts_of
 from oploop.records import Change, ColumnType, Op
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from typing import Any
 import orjson
 
 from oploop.apps.columns import Columns
+from oploop.apps.sql.columns import STEPS
 from oploop.apps.sql.delivery import CHANGED, KEEP_DAYS, Answers, Target, Work
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.reader import as_read
 from oploop.apps.sql.statements import Group, Statements, conditional, groups_of
-from oploop.apps.sql.tables import STEPS, Table, id_of
+from oploop.apps.sql.tables import Table, id_of
 from oploop.records import ColumnType, Op, Step
 
 ALL = "1 = 1"  #: the condition of all staged rows

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from oploop.apps.base import micros
+from oploop.apps.sql.columns import STEPS, Described, Kind, SqlColumn
 from oploop.apps.sql.engine import Engine
-from oploop.apps.sql.tables import STEPS, Described, Kind, SqlColumn
 from oploop.errors import FixConfig, FixData, OploopError, RetryLater
 from oploop.records import ColumnType
 from oploop.runtime import Runtime

@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 
 from oploop.apps.base import new_values
-from oploop.apps.columns import plain
 from oploop.apps.documents import zulu
+from oploop.apps.jsonvalues import plain
 from oploop.apps.sending import Sent, in_turn, prepared, refused
 from oploop.apps.transport import Answer, LostAnswer, Refused
 from oploop.apps.zendesk.client import BulkClosed, Client, detail_texts, read_written
