@@ -37,12 +37,12 @@ def prepared(changes: Iterable[Change], make: Callable[[Change], T]) -> tuple[li
 def in_calls(sent: Iterable[Sent[bytes]], *, most: int, size: int) -> Iterator[list[Sent[bytes]]]:
     """JSON texts in as few calls as allow `most` of them and a list of `size` bytes in each, in order."""
     call: list[Sent[bytes]] = []
-    held = 2
+    held = 1  # the list's bytes: a bracket, and behind each text a comma or the other one
     for change, text in sent:
         more = len(text) + 1
         if call and (held + more > size or len(call) >= most):
             yield call
-            call, held = [], 2
+            call, held = [], 1
         call.append((change, text))
         held += more
     if call:

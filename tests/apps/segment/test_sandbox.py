@@ -78,6 +78,22 @@ async def test_calls_and_their_answers() -> None:
     assert sandbox.dump("dropped") == []
 
 
+def sized(bytes_: int) -> bytes:
+    """An event of so many bytes."""
+    bare = orjson.dumps({"type": "track", "userId": "u", "event": "e", "x": ""})
+    return bare[:-2] + b"y" * (bytes_ - len(bare)) + bare[-2:]
+
+
+@pytest.mark.parametrize(("one_more", "status"), [(0, 200), (1, 400)])
+async def test_sizes_are_held_to_the_byte(one_more: int, status: int) -> None:
+    full = [sized(32_000)] * 15
+    last = sized(500_000 - len(b'{"batch":[]}') - sum(len(e) + 1 for e in full) + one_more)
+    with SegmentSandbox().running() as url:
+        assert (await post(f"{url}/v1/batch", b'{"batch":[%s]}' % b",".join([*full, last])))[0] == status
+        assert (await post(f"{url}/v1/batch", b'{"batch":[%s]}' % sized(32 * 1024 + one_more)))[0] == status
+        assert (await post(f"{url}/v1/track", sized(32 * 1024 + one_more)))[0] == status
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [

@@ -92,20 +92,40 @@ async def test_as_few_calls_as_the_bytes_allow(sandbox: SegmentSandbox) -> None:
     async with writing(sandbox) as (segment, _):
         receipts = await segment.send(tracks([{"properties.text": "é" * 5_000}] * 200))
         assert segment.transport is not None
-        assert segment.transport.calls == 5  # 200 x 10 KB under 475 KB a call
+        assert segment.transport.calls == 5  # 200 x 10 KB under 500 KB a call
     assert outcomes(receipts) == dict.fromkeys(range(200), "ok")
-    sizes = [len(entry.body) for entry in sandbox.log]
-    assert max(sizes) < 500_000
     assert len(sandbox.dump("track")) == 200
 
 
-async def test_one_call_for_a_thousand_small_events(sandbox: SegmentSandbox) -> None:
+@pytest.mark.parametrize(("more", "calls"), [(0, 1), (1, 2)])
+async def test_a_call_is_as_large_as_the_api_takes_it_to_the_byte(
+    sandbox: SegmentSandbox, more: int, calls: int
+) -> None:
+    texts = ["x" * 30_000] * 16
     async with writing(sandbox) as (segment, _):
-        receipts = await segment.send(tracks([{"properties.n": i} for i in range(1000)]))
+        await segment.send(tracks([{"properties.t": t} for t in [*texts, ""]], id="00STEP"))
+        (whole,) = [len(entry.body) for entry in sandbox.log]
+        filled = "x" * (500_000 - whole + more)
+        await segment.send(tracks([{"properties.t": t} for t in [*texts, filled]]))
+    sizes = [len(entry.body) for entry in sandbox.log][1:]
+    assert len(sizes) == calls
+    assert (max(sizes) == 500_000) is (more == 0)
+    assert sandbox.dump("dropped") == []
+
+
+async def test_one_call_for_as_many_small_events_as_the_api_takes(sandbox: SegmentSandbox) -> None:
+    most = SegmentApp.objects["track"].operations[Op.CREATE].batch
+    assert most == 2500
+    async with writing(sandbox) as (segment, _):
+        receipts = await segment.send(tracks([{"properties.n": i} for i in range(most)]))
         assert segment.transport is not None
         assert segment.transport.calls == 1
-    assert len(receipts) == 1000
-    assert [e["properties"]["n"] for e in sandbox.dump("track")] == list(range(1000))
+        assert len(receipts) == most
+        assert [e["properties"]["n"] for e in sandbox.dump("track")] == list(range(most))
+        await segment.send(tracks([{"properties.n": i} for i in range(most + 1)], id="02STEP"))
+        assert segment.transport.calls == 3
+    assert len(sandbox.dump("track")) == 2 * most + 1
+    assert sandbox.dump("dropped") == []
 
 
 async def test_what_segment_would_drop_is_rejected_before_it_is_sent(sandbox: SegmentSandbox) -> None:
@@ -149,7 +169,7 @@ async def test_answers_that_stay_away_leave_unknown_what_was_sent_and_unsent_the
     async with writing(sandbox) as (segment, _):
         receipts = await segment.send(tracks([{"properties.t": "x" * 30_000}] * 40))
     said = outcomes(receipts)
-    assert [said[i] for i in range(40)] == ["ok"] * 15 + ["unknown"] * 15 + ["retry"] * 10
+    assert [said[i] for i in range(40)] == ["ok"] * 16 + ["unknown"] * 16 + ["retry"] * 8
     sandbox.faults.clear()
     async with writing(sandbox) as (segment, _):
         assert set(outcomes(await segment.send(tracks([{"properties.t": "x" * 30_000}] * 40))).values()) == {"ok"}
@@ -190,7 +210,7 @@ async def test_a_refusal_is_told_in_segments_words(sandbox: SegmentSandbox) -> N
             await segment.send(tracks([{}]))
         refusal.skip, refusal.times = 1, 9
         said = outcomes(await segment.send(tracks([{"properties.t": "x" * 30_000}] * 20)))
-    assert [said[i] for i in range(20)] == ["ok"] * 15 + ["retry"] * 5
+    assert [said[i] for i in range(20)] == ["ok"] * 16 + ["retry"] * 4
 
 
 async def test_what_is_not_segment_is_said_so(sandbox: SegmentSandbox) -> None:

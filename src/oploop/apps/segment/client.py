@@ -5,7 +5,7 @@ Source: segment.com/docs/connections/sources/catalog/libraries/server/http-api.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import SecretStr
 
@@ -77,12 +77,16 @@ class TrackingClient:
         """The step in as few calls as its bytes allow; see `in_turn`. OK means accepted: Segment tells no more than that. Sent
         again, a step does no harm: its messageIds are known."""
         good, receipts = prepared(step.changes, lambda change: event_of(step, change, _LIBRARY))
-        calls = list(in_calls(good, most=MAX_BATCH_EVENTS, size=MAX_BATCH_BYTES))
+        room = MAX_BATCH_BYTES - len(self._envelope([])) + len(b"[]")
+        calls = list(in_calls(good, most=MAX_BATCH_EVENTS, size=room))
         return receipts + await in_turn(calls, self._post)
 
+    def _envelope(self, events: Iterable[bytes]) -> bytes:
+        sent_at = zulu(self._runtime.now(), "milliseconds").encode()
+        return b'{"batch":[' + b",".join(events) + b'],"sentAt":"' + sent_at + b'"}'
+
     async def _post(self, call: Sequence[Sent[bytes]]) -> list[Receipt]:
-        body = b'{"batch":[' + b",".join(event for _, event in call)
-        body += b'],"sentAt":"' + zulu(self._runtime.now(), "milliseconds").encode() + b'"}'
+        body = self._envelope(event for _, event in call)
         answer = await self._transport.request("POST", "v1/batch", body=body, content_type="application/json")
         version = _accepted(answer).date_micros()
         return [Receipt(change.number, Outcome.OK, version=version) for change, _ in call]

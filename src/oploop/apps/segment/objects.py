@@ -14,11 +14,12 @@ import orjson
 
 from oploop.apps.base import new_values
 from oploop.apps.segment.streams import OBJECTS
-from oploop.records import Change, Step
+from oploop.records import Change, Op, Step
 
 MAX_EVENT_BYTES = 32 * 1024
-MAX_BATCH_BYTES = 475_000  #: the API takes 500 KB; Segment's own libraries stop here
-MAX_BATCH_EVENTS = 2500  #: a larger batch is answered 200 and dropped
+#: Of a batch, its envelope too, before it is packed: 500 KB, of which it is not said whether they are of 1,000 bytes or 1,024.
+MAX_BATCH_BYTES = 500_000
+MAX_BATCH_EVENTS = OBJECTS["track"].operations[Op.CREATE].batch  #: a larger one is answered 200 and dropped
 MAX_MESSAGE_ID = 99
 
 _NESTED = {"identify": "traits", "track": "properties"}

@@ -23,12 +23,11 @@ from aiohttp import web
 
 from oploop.apps.documents import zulu
 from oploop.apps.sandbox import Sandbox, json_response
-from oploop.apps.segment.objects import MAX_BATCH_EVENTS, MAX_EVENT_BYTES, MAX_MESSAGE_ID
+from oploop.apps.segment.objects import MAX_BATCH_BYTES, MAX_BATCH_EVENTS, MAX_EVENT_BYTES, MAX_MESSAGE_ID
 from oploop.apps.segment.streams import STREAMS
 from oploop.runtime import Runtime
 
 SOURCE_ID = "kGx2sandbox"
-MAX_BODY_BYTES = 500 * 1024
 DEDUP_SECONDS = 24 * 3600
 FLUSH_EVERY = 1000
 LOAD_FILE_EVENTS = 12_500
@@ -93,7 +92,7 @@ class SegmentSandbox(Sandbox):
 
     async def _batch(self, request: web.Request) -> web.Response:
         body = await request.read()
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > MAX_BATCH_BYTES:
             return _bad("Exceeds max request size")
         envelope = _parsed(body)
         if envelope is None or not isinstance(envelope.get("batch"), list):
