@@ -281,6 +281,13 @@ class Operation:
     seconds: float | None = None
     pace: Pace | None = None
 
+    def by_a_later_run(self, op: Op) -> bool:
+        """Whether a later run may send such a change again although this one may have been done.
+
+        A key that names this intent does not help then, except that an update or an upsert sets the same values again.
+        """
+        return self.replay is Replay.SAFE or (self.replay is Replay.KEY and op is not Op.CREATE)
+
 
 @dataclass(frozen=True, slots=True)
 class Object:

@@ -29,7 +29,7 @@ from oploop.apps.transport import Transport
 from oploop.extract import cursors, load, merge
 from oploop.extract.load import Loader
 from oploop.project import Conflict, Mode, OnLeave
-from oploop.records import Outcome, Receipt, Step
+from oploop.records import Operation, Outcome, Receipt, Step
 from oploop.state import JournalStep
 from tests.fault import directed
 from tests.fault.sim import check, schedule
@@ -250,7 +250,7 @@ MUTATIONS = [
     Mutation(
         "unknown-again",
         "a later run sends again what must not be doubled",
-        _instead(ledger, "_repeatable", lambda bound, op: True),
+        _instead(Operation, "by_a_later_run", lambda operation, op: True),
     ),
     Mutation(
         "lost-again",

@@ -110,13 +110,13 @@ class Delivery:
 class Lane:
     """How many calls of an operation are made at once, and how many steps are begun for them.
 
-    Of steps that can be sent again as many as are under way wait with their intents on disk already, so that no call waits
-    for the disk. Of others no intent is written before its call can be made: after a crash each is unknown.
+    Of steps that a later run may send again as many as are under way wait with their intents on disk already, so that no call
+    waits for the disk. Of others no intent is written before its call can be made: after a crash each is unknown.
     """
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, op: Op, operation: Operation) -> None:
         self.calls = asyncio.Semaphore(operation.in_flight)
-        self.begun = asyncio.Semaphore(operation.in_flight * (2 if _harmless(operation) else 1))
+        self.begun = asyncio.Semaphore(operation.in_flight * (2 if operation.by_a_later_run(op) else 1))
 
 
 class Deliverer:
@@ -154,7 +154,7 @@ class Deliverer:
         async with asyncio.TaskGroup() as group:
             for step in self.steps():
                 operation = self._operations[step.op]
-                lane = lanes.setdefault(step.op, Lane(operation))
+                lane = lanes.setdefault(step.op, Lane(step.op, operation))
                 await lane.begun.acquire()
                 if self._ends() or self._day_is_spent(operation, len(self._under_way)):
                     break

@@ -36,8 +36,8 @@ def ensure(warehouse: Warehouse) -> None:
 
 def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> FoldSpec:
     """The fold spec of a bound sync."""
-    ops = {status: bound.op_of(status) for status in d.SENT}
-    careful = [kind for kind, op in ops.items() if op in bound.object.operations and not _repeatable(bound, op)]
+    ops, operations = {status: bound.op_of(status) for status in d.SENT}, bound.object.operations
+    careful = [kind for kind, op in ops.items() if op in operations and not operations[op].by_a_later_run(op)]
     return FoldSpec(
         sync=bound.name,
         app=bound.sync.app,
@@ -62,15 +62,6 @@ def spec_of_plan(plan: SyncPlan, warehouse: Warehouse, release: str | None) -> F
     spec = spec_of(plan.bound, warehouse, release)
     # what an undo does to a row that was appended is no row of the model: it stays remembered as sent
     return replace(spec, undoes=list(plan.undoes), append=spec.append and not plan.undoes)
-
-
-def _repeatable(bound: BoundSync, op: Op) -> bool:
-    """Whether a later run may send such a change again although the first may have been done.
-
-    A key that names the old intent does not help then, except that an update or an upsert sets the same values again.
-    """
-    replay = bound.object.operations[op].replay
-    return replay is Replay.SAFE or (replay is Replay.KEY and op is not Op.CREATE)
 
 
 def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, release: str | None = None) -> str:
