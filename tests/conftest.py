@@ -6,11 +6,12 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+from tests.dbt import dbt
 from tests.mysql import mysql
 from tests.postgres import cluster
 from tests.warehouses import database, dsn
 
-__all__ = ["cluster", "database", "dsn", "mysql"]
+__all__ = ["cluster", "database", "dbt", "dsn", "mysql"]
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt a process of their
 # own would wait for ever.

@@ -25,7 +25,7 @@ from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mean
 from oploop.extract.nouns import Source
 from oploop.extract.tables import LoadedStreams, TableReader, columns_of
-from oploop.model.base import Modeler, environment_table
+from oploop.model.base import Modeler, Names
 from oploop.project import Project, Sync, check_columns
 from oploop.project.release import release_of
 from oploop.records import Object, Op, Stream
@@ -191,6 +191,13 @@ class Workspace:
         await self.fields.find(named_fields(self.project.models.path))
         return self.modeler
 
+    @functools.cached_property
+    def names(self) -> Names:
+        """What is told of the models without starting the modelling engine."""
+        from oploop.model import make_names
+
+        return make_names(self.project.models, self.environment, self.project.root, self.project.state_dir)
+
     @property
     def modeler(self) -> Modeler:
         """The project's modelling engine; loads it, which may take seconds."""
@@ -198,7 +205,9 @@ class Workspace:
             from oploop.model import make_modeler
 
             field_sql = functools.partial(self.fields.sql, self.warehouse)
-            self._modeler = make_modeler(self.project.models, self.warehouse, self.runtime, field_sql=field_sql)
+            self._modeler = make_modeler(
+                self.project.models, self.names, self.warehouse, self.runtime, field_sql=field_sql
+            )
         return self._modeler
 
     def target(self, sync: Sync) -> tuple[Object, Stream | None]:
@@ -222,7 +231,8 @@ class Workspace:
         files = self.model_files()
         if sync.model not in files:
             raise _unknown_model(sync, files)
-        columns = _declared(files[sync.model])
+        declared = self.names.declared(sync.model)
+        columns = dict.fromkeys(declared, "VARCHAR") if declared is not None else None
         for name, sql, place in sql_of(sync) if columns is not None else ():
             check_columns(sql, columns or {}, place, name)
         return await self._bind(sync, sync.model, columns or AnyColumns())
@@ -267,17 +277,14 @@ class Workspace:
 
     def model_table(self, sync: Sync) -> str:
         """Where a sync's model stands in this environment; FixConfig when it stands nowhere."""
-        engine = self.project.models.engine
-        table = sync.model if engine == "none" else environment_table(sync.model, self.environment)
+        table = self.names.table(sync.model)
         if self.warehouse.columns(table):
             return table
         raise _no_model(self, sync)
 
-    def model_files(self) -> dict[str, Path]:
+    def model_files(self) -> Mapping[str, Path]:
         """Models by the names that their files declare, without starting the modelling engine."""
-        from oploop.model import model_names
-
-        return model_names(self.project.root)
+        return self.names.files()
 
     def delivers(self, app_name: str) -> bool:
         """Whether this environment may write to an app: prod may; others only to an app on this machine."""
@@ -312,13 +319,6 @@ def object_of(app: App, name: str, place: Place) -> tuple[Object, Stream | None]
     return obj, app.streams[obj.stream] if obj.stream is not None else None
 
 
-def _declared(path: Path) -> dict[str, str] | None:
-    from oploop.model import declared_columns
-
-    names = declared_columns(path)
-    return dict.fromkeys(names, "VARCHAR") if names is not None else None
-
-
 def _no_model(ws: Workspace, sync: Sync) -> OploopError:
     """Why a sync's model stands nowhere."""
     place = sync.place_of("model")
@@ -328,7 +328,7 @@ def _no_model(ws: Workspace, sync: Sync) -> OploopError:
             mend=did_you_mean(sync.model, [t for t in ws.warehouse.tables() if not t.startswith("oploop")]),
             place=place,
         )
-    files = {m.name: m for m in ws.modeler.models()} if not ws.read_only else ws.model_files()
+    files: Collection[str] = [m.name for m in ws.modeler.models()] if not ws.read_only else ws.model_files()
     if sync.model not in files:
         return _unknown_model(sync, files)
     return FixConfig(

@@ -77,7 +77,7 @@ def _without_numpy(project: Project) -> None:
     from oploop.apps.registry import needs_numpy
     from oploop.lean import arrow_without_numpy
 
-    if project.models.engine == "none" and not needs_numpy(block.type for block in project.apps.values()):
+    if project.models.engine != "sqlmesh" and not needs_numpy(block.type for block in project.apps.values()):
         arrow_without_numpy()
 
 

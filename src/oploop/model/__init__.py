@@ -6,11 +6,11 @@ This module loads no engine; `make_modeler` does, as it takes seconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from oploop.errors import FixConfig
-from oploop.model.base import Modeler
+from oploop.model.base import Modeler, Names, environment_table
 from oploop.project import ModelsBlock
 from oploop.records import DIALECT
 from oploop.runtime import Runtime
@@ -74,8 +74,43 @@ def _closing(text: str, start: int) -> int:
     return len(text)
 
 
+def make_names(block: ModelsBlock, environment: str, root: Path, state_dir: Path) -> Names:
+    """What is told of the models of an environment without building any. `root`: the project's folder."""
+    match str(block.engine):
+        case "sqlmesh":
+            return SqlmeshNames(block.path, environment)
+        case "dbt":
+            from oploop.model.dbt_names import DbtNames
+            from oploop.model.dbt_process import Dbt
+
+            return DbtNames(Dbt(block, environment, root, state_dir))
+        case _:
+            from oploop.model.none import NoNames
+
+            return NoNames()
+
+
+@dataclass(frozen=True, slots=True)
+class SqlmeshNames:
+    """SQLMesh's models as their files alone tell; see `Names`."""
+
+    folder: Path
+    environment: str
+
+    def files(self) -> Mapping[str, Path]:
+        return model_names(self.folder)
+
+    def table(self, model: str) -> str:
+        return environment_table(model, self.environment)
+
+    def declared(self, model: str) -> list[str] | None:
+        file = self.files().get(model)
+        return declared_columns(file) if file is not None else None
+
+
 def make_modeler(
     block: ModelsBlock,
+    names: Names,
     warehouse: Warehouse,
     runtime: Runtime,
     *,
@@ -83,13 +118,17 @@ def make_modeler(
 ) -> Modeler:
     """The project's modelling engine, over its open warehouse. `field_sql`: what `@field(app.object, title)` stands for."""
     match str(block.engine):
+        case "dbt":
+            from oploop.model.dbt import DbtModeler
+            from oploop.model.dbt_names import DbtNames
+
+            assert isinstance(names, DbtNames)
+            return DbtModeler(names.dbt, warehouse)
         case "sqlmesh":
             from oploop.model.sqlmesh import SqlmeshModeler
 
             return SqlmeshModeler(block.path, warehouse, runtime, field_sql=field_sql)
-        case "none":
+        case _:
             from oploop.model.none import NoModeler
 
             return NoModeler()
-        case other:
-            raise FixConfig(f"models engine {other!r} is not there yet", mend="use engine: sqlmesh, or engine: none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from oploop.errors import Place
@@ -91,6 +92,22 @@ class Modeler(Protocol):
 
     def lineage(self, model: str, column: str) -> Sequence[ColumnSource]:
         """All edges from a column back to raw tables' columns."""
+        ...
+
+
+class Names(Protocol):
+    """What is told of an environment's models without building any."""
+
+    def files(self) -> Mapping[str, Path]:
+        """The models by name, with their files; empty where others build what syncs read."""
+        ...
+
+    def table(self, model: str) -> str:
+        """The table or view of a model. A name that no model has is a table's own."""
+        ...
+
+    def declared(self, model: str) -> list[str] | None:
+        """The columns that a model's file selects; None where that cannot be told without building it."""
         ...
 
 

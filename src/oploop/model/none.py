@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from oploop.model.base import ColumnSource, ModelInfo, ModelResult, UnitTestResult
+
+
+class NoNames:
+    """A sync names the table itself; see `Names`."""
+
+    def files(self) -> Mapping[str, Path]:
+        return {}
+
+    def table(self, model: str) -> str:
+        return model
+
+    def declared(self, model: str) -> list[str] | None:
+        return None
 
 
 class NoModeler:

@@ -14,8 +14,9 @@ from sqlglot.errors import ParseError
 from sqlmesh.core.linter.rules.builtin import AmbiguousOrInvalidColumn
 from sqlmesh.utils.errors import NodeAuditsErrors
 
-from oploop.errors import FixConfig, OploopError, Place, did_you_mean, nearest
+from oploop.errors import FixConfig, OploopError, did_you_mean, nearest
 from oploop.model.base import UnitTestResult
+from oploop.model.places import line_of, place_of, read
 from oploop.records import DIALECT
 from oploop.warehouse.base import Warehouse
 
@@ -41,19 +42,19 @@ def from_loading(error: Exception, root: Path) -> OploopError:
     path = Path(location) if location else None
     if cause is not None:
         file, line = (Path(cause.place.file), cause.place.line) if cause.place else (path, line_of(path, "@field"))
-        cause.place = _place(file, root, line)
+        cause.place = place_of(file, root, line)
         return cause
     parse = next((c for c in _causes(error) if isinstance(c, ParseError)), None)
     if parse is not None and parse.errors:
         first = parse.errors[0]
         text = f"{first['description'].rstrip('.')} near {first['highlight']!r}"
-        return FixConfig(text, mend="correct the SQL", place=_place(path, root, first["line"]))
+        return FixConfig(text, mend="correct the SQL", place=place_of(path, root, first["line"]))
     text = re.sub(r"^.*?Failed to load model from file '[^']+': *", "", text)
     text = re.sub(r" ?'?at '?" + re.escape(str(path)) + "'?", "", text).strip() if path else text
     text = re.split(r" ?(?:Example:|Learn more at)", text)[0]  # several lines of SQLMesh's own manual
     found_line = _LINE.search(text)
     line = int(found_line.group(1)) if found_line else _line_of_any(path, _QUOTED.findall(text))
-    return FixConfig(text, place=_place(path, root, line))
+    return FixConfig(text, place=place_of(path, root, line))
 
 
 def check_names(models: Iterable[Any], known: dict[str, Any], warehouse: Warehouse, root: Path) -> None:
@@ -73,7 +74,7 @@ def _missing_table(model: Any, name: str, known: dict[str, Any], warehouse: Ware
     schema = name.partition(".")[0]
     tables = {t for t in warehouse.tables() if not t.startswith(("sqlmesh", "oploop")) and "__all" not in t}
     tables |= {m.name for m in known.values() if not m.kind.is_external}
-    place = _place(model._path, root, line_of(model._path, name))
+    place = place_of(model._path, root, line_of(model._path, name))
     if schema.startswith("raw_") and nearest(name, tables) is None:
         mend = f"add it to `read` of {schema.removeprefix('raw_')} in oploop.yml, then run oploop extract"
     else:
@@ -85,10 +86,10 @@ def _bad_column(model: Any, reason: str, known: dict[str, Any], root: Path) -> F
     told = _LINE.search(reason)
     found = _COLUMN.search(reason)
     if found is None:
-        return FixConfig(f"model {model.name}: {reason}", place=_place(model._path, root, None))
+        return FixConfig(f"model {model.name}: {reason}", place=place_of(model._path, root, None))
     column = (found.group(1) or found.group(2)).split('"')[-1].split(".")[-1]
     line = _file_line(model, int(told.group(1)), column) if told else None
-    place = _place(model._path, root, line or line_of(model._path, column))
+    place = place_of(model._path, root, line or line_of(model._path, column))
     columns = {c: display(fqn) for fqn in model.depends_on for c in (known[fqn].columns_to_types or {})}
     near = nearest(column, columns)
     mend = f"did you mean {near!r} of {columns[near]}?" if near else did_you_mean(column, columns)
@@ -107,7 +108,7 @@ def failed_test(test: Any, error: object, root: Path) -> UnitTestResult:
     """A unit test that failed: what was expected and what came, and where the test stands."""
     text = _ANSI.sub("", str(error))
     message = (_moved(text) or _lists_of_rows(text) or one_line(error)) + _unnamed(text, test.body)
-    place = _place(test.path, root, line_of(test.path, test.test_name))
+    place = place_of(test.path, root, line_of(test.path, test.test_name))
     return UnitTestResult(test.test_name, False, message, place)
 
 
@@ -194,21 +195,6 @@ def _causes(error: BaseException) -> Iterable[BaseException]:
         current = current.__cause__ or current.__context__
 
 
-def _place(path: Path | None, root: Path, line: int | None) -> Place | None:
-    if path is None:
-        return None
-    inside = path.resolve().is_relative_to(root.resolve())
-    return Place(str(path.resolve().relative_to(root.resolve()) if inside else path), line)
-
-
-def line_of(path: Path | None, word: str) -> int | None:
-    """The first line of a file with a word (or dotted name), quoted or not."""
-    text = _read(path)
-    name = r"\s*\.\s*".join(rf'"?{re.escape(part)}"?' for part in word.split("."))
-    found = re.search(rf"(?<!\w){name}(?!\w)", text, re.IGNORECASE)
-    return text.count("\n", 0, found.start()) + 1 if found else None
-
-
 def _line_of_any(path: Path | None, words: Iterable[str]) -> int | None:
     return next((line for word in words if (line := line_of(path, word))), None)
 
@@ -216,15 +202,8 @@ def _line_of_any(path: Path | None, words: Iterable[str]) -> int | None:
 def _file_line(model: Any, line: int, word: str) -> int | None:
     """The line of the model's file that is meant: SQLMesh counts from the file's begin, or, when the model comes from
     its cache, from the query's."""
-    text = _read(model._path)
+    text = read(model._path)
     before = text.count("\n", 0, max(0, text.find(model.query_.sql.strip())))
     lines = text.splitlines()
     fits = (n for n in (line, before + line) if n <= len(lines) and word.lower() in lines[n - 1].lower())
     return next(fits, None)
-
-
-def _read(path: Path | None) -> str:
-    try:
-        return path.read_text(encoding="utf-8") if path else ""
-    except OSError:
-        return ""

@@ -31,7 +31,7 @@ from sqlmesh.utils.metaprogramming import Executable
 
 from oploop.errors import OploopError, Place
 from oploop.model import fields
-from oploop.model.sqlmesh_faults import line_of
+from oploop.model.places import line_of
 from oploop.model.sqlmesh_import import environment_kept
 from oploop.records import DIALECT
 from oploop.warehouse.base import Warehouse, quote, quote_table

@@ -6,10 +6,8 @@ from oploop.project.block import secret_paths, validate_block, value_at, written
 from oploop.project.config import (
     AppBlock,
     Budget,
-    Engine,
     Environment,
     HttpBlock,
-    ModelsBlock,
     Project,
     Retention,
     StreamBlock,
@@ -23,6 +21,7 @@ from oploop.project.dbt import read_manifest
 from oploop.project.init import init_project
 from oploop.project.lock import FILE as LOCK
 from oploop.project.lock import FieldsLock, Locked, read_fields_lock, write_fields_lock
+from oploop.project.models import Engine, ModelsBlock
 from oploop.project.nouns import (
     Adopt,
     Check,

@@ -14,6 +14,7 @@ from typing import Any
 from oploop.errors import FixConfig, Place
 from oploop.project.alerts import Alert, alerts, check_apps
 from oploop.project.lock import FieldsLock, read_fields_lock
+from oploop.project.models import ModelsBlock, check_targets, models
 from oploop.project.nouns import Sync
 from oploop.project.secrets import Variables, looks_secret
 from oploop.project.syncs import read_syncs
@@ -30,14 +31,6 @@ class WarehouseType(StrEnum):
 
     DUCKDB = "duckdb"
     POSTGRES = "postgres"
-
-
-class Engine(StrEnum):
-    """Modelling engines."""
-
-    SQLMESH = "sqlmesh"
-    DBT = "dbt"
-    NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +52,6 @@ class WarehouseBlock:
         """The server's address with its secrets; FixConfig, with the place, when a variable is not set."""
         assert self.dsn is not None
         return self.variables.fill(self.dsn, self.place) if self.variables is not None else self.dsn
-
-
-@dataclass(frozen=True, slots=True)
-class ModelsBlock:
-    """What builds the models. `path` is the absolute folder of the SQLMesh or dbt project."""
-
-    engine: Engine
-    path: Path
-    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +193,16 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
         warnings += looks_secret("warehouse", block["warehouse"])
     syncs = read_syncs(root, apps, warnings)
     check_apps(taken.get("alerts", ()), apps)
+    where = {**{n: Environment(n) for n in ALWAYS}, **taken.get("environments", {})}
+    built_by = models(taken.get("models"), block.places.get("models", block.place), root, variables)
+    check_targets(built_by, where)
     return Project(
         name=taken["name"],
         root=root,
         warehouse=_warehouse(taken.get("warehouse"), block, root, variables),
-        models=_models(taken.get("models"), block, root, variables),
+        models=built_by,
         apps=apps,
-        environments={**{n: Environment(n) for n in ALWAYS}, **taken.get("environments", {})},
+        environments=where,
         syncs=syncs,
         warnings=warnings,
         retention=taken.get("retention", Retention()),
@@ -282,7 +269,6 @@ PROJECT_KEYS: dict[str, Read] = {
 }
 RETENTION_KEYS: dict[str, Read] = {"changes": kept, "held": kept, "runs": kept}
 WAREHOUSE_KEYS: dict[str, Read] = {"type": choice(WarehouseType), "database": text, "dsn": text}
-MODELS_KEYS: dict[str, Read] = {"engine": choice(Engine), "project": text}
 ENVIRONMENT_KEYS: dict[str, Read] = {"description": text}
 STREAM_KEYS: dict[str, Read] = {"since": moment, "exclude": texts, "every": duration}
 BUDGET_KEYS: dict[str, Read] = {"share": share, "keep_daily": share}
@@ -321,23 +307,6 @@ def _server(taken: Mapping[str, Any], inner: Block, block: Block, root: Path, va
     if "dsn" not in taken:
         raise FixConfig("warehouse has no 'dsn'", mend="add `dsn: ${WAREHOUSE_DSN}`", place=block.places["warehouse"])
     return WarehouseBlock(taken["type"], root, inner.places["dsn"], taken["dsn"], variables)
-
-
-def _models(inner: Block | None, block: Block, root: Path, variables: Variables) -> ModelsBlock:
-    if inner is None:
-        return ModelsBlock(Engine.SQLMESH, root)
-    taken = take(inner, MODELS_KEYS, "models")
-    engine = taken.get("engine", Engine.SQLMESH)
-    if engine is Engine.DBT:  # here, and not only when it builds: a run would read all apps first
-        mend = "let dbt build them, and say engine: none; oploop init --from-dbt MANIFEST takes them up"
-        raise FixConfig("models.engine: oploop does not run dbt yet", mend=mend, place=inner.places["engine"])
-    place = inner.places.get("project", block.places["models"])
-    path = _path(root, variables.fill(taken.get("project", "."), place))
-    if engine is not Engine.NONE and not os.path.isdir(path):
-        raise FixConfig(
-            f"models.project is no folder: {path}", mend="make the folder, or name the right one", place=place
-        )
-    return ModelsBlock(engine, path, place)
 
 
 def streams(value: Any, place: Place, key: str) -> dict[str, StreamBlock]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from oploop.project import alerts, config, syncs, values
+from oploop.project import alerts, config, models, syncs, values
 from oploop.project.templates import template
 from oploop.project.values import Read
 
@@ -49,6 +49,7 @@ _SIMPLE: dict[Read, Schema] = {
     config.project_name: _TEXT,
     config.by_name: _MAP,
     config.column_names: {"type": "object", "additionalProperties": _TEXT},
+    models.targets: {"type": "object", "additionalProperties": _TEXT},
     config.kept: {"anyOf": [_SPAN, {"const": "forever"}]},
     syncs.model_name: _TEXT,
     syncs.expression: _TEXT,
@@ -135,7 +136,7 @@ def project_schema(apps: Mapping[str, Schema]) -> Schema:
     }
     schema["properties"] |= {
         "warehouse": _closed(config.WAREHOUSE_KEYS),
-        "models": _closed(config.MODELS_KEYS),
+        "models": _closed(models.MODELS_KEYS),
         "apps": {"type": ["object", "null"], "properties": named, "additionalProperties": any_app},
     }
     return {"$schema": DIALECT, "title": "a project of oploop", **schema, "$defs": blocks}

@@ -85,7 +85,7 @@ async def unit_tests(ws: Workspace, tell: Tell = nobody) -> int:
     Raises FixConfig that names the tests which fail: models that are not what their tests say are not built.
     """
     files = test_files(ws)
-    if ws.project.models.engine == "none" or not any(f.parent.name == "tests" for f in files):
+    if ws.project.models.engine != "sqlmesh" or not any(f.parent.name == "tests" for f in files):
         return 0
     fingerprint = hashlib.sha256(b"".join(str(f).encode() + f.read_bytes() for f in files)).hexdigest()
     passed = ws.warehouse.rows("SELECT tests FROM oploop.unit_tests WHERE fingerprint = ?", (fingerprint,))
@@ -118,6 +118,8 @@ async def build(ws: Workspace, run_id: str, tell: Tell = nobody, select: Sequenc
     if ws.project.models.engine == "none":
         return []
     modeler = await ws.modeling()  # loading it is part of the stage's time
+    if not select and ws.project.models.engine == "dbt":  # its project may serve others too
+        select = sorted({s.model for s in ws.project.syncs.values() if s.enabled})
     results = list(
         modeler.build(ws.environment, select=select, progress=lambda text: tell(Event("build", "tick", text)))
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from oploop.activate.bound import BoundSync
-from oploop.model.base import ColumnSource, Modeler, environment_table
+from oploop.model.base import ColumnSource, Modeler
 from oploop.records import META_COLUMNS
 from oploop.trace.nouns import SourceRows, TracedField, TracedSync
 from oploop.warehouse.base import literal, quote, quote_table
@@ -109,7 +109,7 @@ class _Follower:
             self.found[rows.table] = rows
 
     def _physical(self, table: str) -> str:
-        return table if is_raw(table) else environment_table(table, self.ws.environment)
+        return table if is_raw(table) else self.ws.names.table(table)
 
     def _match(self, child: str, table: str, facts: Mapping[str, Any]) -> tuple[str, Any, int] | None:
         """By which column the table's rows belong to the record: the one that finds the fewest, but some."""

@@ -155,6 +155,18 @@ class Warehouse(Protocol):
         where the engine has no quick one."""
         ...
 
+    #: a question to which every session with this database has one answer, a text, and with no other the same
+    identity_sql: str
+
+    def identity(self) -> str:
+        """The answer to `identity_sql`: a file's path, or words that tell one server from another."""
+        ...
+
+    def parted(self) -> AbstractContextManager[None]:
+        """Inside, another process may write: a file is let go of, and taken up again afterwards. Nothing may be asked meanwhile;
+        temporary tables are gone then. FixConfig where it cannot be opened again."""
+        ...
+
     def close(self) -> None: ...
 
 

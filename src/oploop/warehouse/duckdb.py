@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,30 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
     columnar = True
     values = duckdb_values
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, label: str) -> None:
+    identity_sql = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        read_only: bool,
+        label: str,
+        again: Callable[[], duckdb.DuckDBPyConnection] | None = None,
+    ) -> None:
         super().__init__(connection, read_only=read_only, label=label)
+        self._again = again  #: opens the file once more; None of what stands in memory alone
         self._limit: str | None = None  #: of memory, as it is without a bound
         self._giver: duckdb.DuckDBPyConnection | None = None  #: holds our function, once a statement has called for it
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Set a new connection as all ours are."""
+        connection = self._connection
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for the cursors that SQLMesh opens
         connection.execute("SET TimeZone = 'UTC'")
-        if not read_only:  # else a run that changes much writes whole tables out time and again, not once at its end
+        if (
+            not self.read_only
+        ):  # else a run that changes much writes whole tables out time and again, not once at its end
             connection.execute("SET checkpoint_threshold = '256MB'")
         # a table's name must never find a Python variable of ours; on other cursors SQLMesh lives by that
         connection.execute("SET python_enable_replacements = false")
@@ -141,6 +159,22 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
         with self._lock:
             self._connection.unregister(name)
 
+    def identity(self) -> str:
+        return str(self.rows(self.identity_sql)[0][0])
+
+    @contextlib.contextmanager
+    def parted(self) -> Iterator[None]:
+        if self._again is None:
+            yield
+            return
+        with self._lock:
+            self.close()
+            try:
+                yield
+            finally:
+                self._connection = self._again()
+                self._prepare()
+
     def close(self) -> None:
         """Write everything into the file and let go of it. Safe to call twice."""
         with self._lock:
@@ -204,12 +238,33 @@ def open_duckdb(
 ) -> DuckDBWarehouse:
     """See `oploop.warehouse.open_warehouse`."""
     duckdb_file.prepare(path, read_only=read_only)
+
+    def connect(wait: float | None = wait) -> duckdb.DuckDBPyConnection:
+        return _connected(path, read_only=read_only, runtime=runtime, wait=wait, holder=holder, on_wait=on_wait)
+
+    again = partial(connect, max(wait or 0.0, BACK))  # somebody may have begun to look at it meanwhile
+    return DuckDBWarehouse(connect(), read_only=read_only, label=str(path), again=again)
+
+
+#: For so many seconds at least a file is waited for that was let go of in the middle of a command.
+BACK = 60.0
+
+
+def _connected(
+    path: Path,
+    *,
+    read_only: bool,
+    runtime: Runtime,
+    wait: float | None,
+    holder: Callable[[], str | None],
+    on_wait: Callable[[str], None],
+) -> duckdb.DuckDBPyConnection:
+    """DuckDB's connection with the file, waited for."""
     until = runtime.monotonic() + (wait or 0.0)
     told = False
     while True:
         try:
-            connection = duckdb.connect(str(path), read_only=read_only)
-            return DuckDBWarehouse(connection, read_only=read_only, label=str(path))
+            return duckdb.connect(str(path), read_only=read_only)
         except duckdb.Error as e:
             reason = one_line(e)
             pid = duckdb_file.holding_process(reason)

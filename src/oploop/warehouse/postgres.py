@@ -73,6 +73,13 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
         if read_only:
             connection.execute("SET default_transaction_read_only = on")
 
+    #: also through a pooler, and under whatever name the server is reached
+    identity_sql = "SELECT current_database() || ' ' || extract(epoch FROM pg_postmaster_start_time())::text"
+
+    def identity(self) -> str:
+        with self._lock:
+            return str(self._send(self.identity_sql, ()).fetchall()[0][0])
+
     def session(self) -> psycopg.Connection[Any]:
         """In transactions, with the settings of ours, but that nested loops are allowed."""
         made = psycopg.connect(self._address.conninfo, prepare_threshold=None)

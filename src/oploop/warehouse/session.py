@@ -74,6 +74,9 @@ class Session(ABC, Generic[C]):
                 self._roll_back()
                 raise
 
+    def parted(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()  # a server takes others beside us
+
     def bounded(self, megabytes: int) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()  # a server has bounds of its own
 

@@ -127,7 +127,6 @@ CONFIG = [
     ("name: a\nwarehouse: w.duckdb", 2, "warehouse holds a text where a map belongs", "write `warehouse:`"),
     ("name: a\nmodels: {engine: sqlmsh}", 2, "engine cannot be 'sqlmsh'", "did you mean 'sqlmesh'?"),
     ("name: a\nmodels: {engine: sqlmesh, project: ./gone}", 2, "models.project is no folder", "make the folder"),
-    ("name: a\nmodels:\n  engine: dbt", 3, "oploop does not run dbt yet", "oploop init --from-dbt"),
     ("name: a\napps: [stripe]", 2, "apps holds a list where a map belongs", "write `apps:`"),
     ("name: a\napps: {My-App: {}}", 2, "'My-App' cannot be a name in apps", "use small letters"),
     (

@@ -14,13 +14,13 @@ from oploop.project.config import (
     BUDGET_KEYS,
     ENVIRONMENT_KEYS,
     HTTP_KEYS,
-    MODELS_KEYS,
     PROJECT_KEYS,
     RETENTION_KEYS,
     STREAM_KEYS,
     TABLE_KEYS,
     WAREHOUSE_KEYS,
 )
+from oploop.project.models import MODELS_KEYS
 from oploop.project.syncs import CHECK_KEYS, FIELD_KEYS, LIMIT_KEYS, SYNC_KEYS
 
 PAGE = Path(__file__).parents[3] / "docs/configuration.md"

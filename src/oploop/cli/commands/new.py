@@ -14,7 +14,10 @@ from oploop.cli.command import command as make
 from oploop.cli.opening import with_workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from oploop.activate.suggest import Draft
+    from oploop.model.base import Names
     from oploop.workspace import Workspace
 
 
@@ -125,23 +128,39 @@ async def _draft(ws: Workspace, model: str, target: str, key: dict[str, str], mo
     return draft(model, app, obj, described, _columns(ws, model), key or None, mode)
 
 
+def _names(ws: Workspace) -> Iterator[Names]:
+    """What is told of the models in dev and in prod. Of a dbt project that has no target for one of them, the other's."""
+    from oploop.errors import FixConfig
+    from oploop.model import make_names
+
+    p, refused = ws.project, list[FixConfig]()
+    for environment in ("dev", "prod"):
+        names = make_names(p.models, environment, p.root, p.state_dir)
+        try:
+            names.files()
+        except FixConfig as e:
+            refused.append(e)
+        else:
+            yield names
+    if len(refused) == 2:
+        raise refused[0]
+
+
 def _columns(ws: Workspace, model: str) -> list[str]:
     """A model's columns: as it was built in any environment, else as its file selects them."""
     from oploop.errors import FixConfig, did_you_mean
-    from oploop.model import declared_columns
-    from oploop.model.base import environment_table
 
-    files = {} if ws.project.models.engine == "none" else ws.model_files()
-    tables = [model] if ws.project.models.engine == "none" else [environment_table(model, e) for e in ("dev", "prod")]
+    environments = list(_names(ws))
+    files = environments[0].files()
     there = ws.project.warehouse.server or ws.project.warehouse.database.exists()
-    for table in tables if there else ():
-        columns = ws.warehouse.columns(table)
+    for names in environments if there else ():
+        columns = ws.warehouse.columns(names.table(model))
         if columns:
             return list(columns)
     if model in files:
-        names = declared_columns(files[model])
-        if names is not None:
-            return names
+        declared = environments[0].declared(model)
+        if declared is not None:
+            return declared
         raise FixConfig(f"what {model} selects cannot be told before it is built", mend="oploop build")
     known = files or (ws.warehouse.tables() if there else ())
     raise FixConfig(f"there is no model {model!r}", mend=did_you_mean(model, known))

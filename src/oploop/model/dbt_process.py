@@ -1,0 +1,235 @@
+"""dbt as a process: the user's own command, on one target, with its artifacts beside our state."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from oploop.errors import FixConfig
+from oploop.model import dbt_faults, dbt_manifest
+from oploop.model.dbt_manifest import Manifest
+from oploop.project import ModelsBlock
+
+#: Folders that dbt fills itself; of others, and of hidden ones, the files of these kinds count.
+_DBTS_OWN = {"target", "logs", "dbt_packages"}
+_KINDS = {".sql", ".yml", ".yaml", ".py", ".csv", ".md"}
+_ENV_VAR = re.compile(r"env_var\(\s*['\"](\w+)")
+_END = 10.0  #: seconds that dbt has to end when we end
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What came of a call. `results`: by dbt's id, as in run_results.json; `said`: dbt's own error, else empty."""
+
+    code: int
+    results: Mapping[str, Mapping[str, Any]]
+    said: str
+    events: tuple[Mapping[str, Any], ...] = ()
+
+
+class Dbt:
+    """One environment of a dbt project. What dbt writes goes into `state_dir/dbt/ENVIRONMENT`, apart from the user's target/."""
+
+    def __init__(self, block: ModelsBlock, environment: str, root: Path, state_dir: Path) -> None:
+        self.block, self.environment, self.root = block, environment, root
+        self.folder = state_dir / "dbt" / environment
+        self._state_dir = state_dir
+        self._manifest: tuple[str, Manifest] | None = None
+
+    def manifest(self) -> Manifest:
+        """The project as its files stand now; dbt parses them if they have changed. Needs no database.
+
+        FixConfig for what dbt refuses, with file and line.
+        """
+        stands = self.fingerprint()
+        if self._manifest is not None and self._manifest[0] == stands:
+            return self._manifest[1]
+        if not (self.folder / "manifest.json").is_file() or self._noted("parsed") != stands:
+            self.call("parse")
+            self.note(parsed=stands)
+        self._manifest = stands, self._read()
+        return self._manifest[1]
+
+    def _read(self) -> Manifest:
+        try:
+            return dbt_manifest.read(self.folder / "manifest.json")
+        except FixConfig as e:
+            raise e.at(self.block.place) from None
+
+    def call(self, *words: str, progress: Callable[[str], None] = lambda _: None) -> Ran:
+        """Run dbt to its end. Raises FixConfig or StopRun where it came to no results; what failed of them is in these."""
+        self._make_folder()
+        results = self.folder / "run_results.json"
+        results.unlink(missing_ok=True)
+        events: list[Mapping[str, Any]] = []
+        plain: list[str] = []
+        with self._started(*words) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = _event(line)
+                if event is None:
+                    plain.append(line)
+                    continue
+                events.append(event)
+                if event["info"].get("name") == "LogStartLine":
+                    progress(str((event.get("data") or {}).get("node_info", {}).get("node_name", "")))
+            code = process.wait()
+        by_id = _results(results)
+        said = _said(events, plain) if code else ""
+        if code and not any(r.get("status") in _BAD for r in by_id.values()):
+            known = {f.stem for f in _files(self.block.path) if f.suffix in (".sql", ".csv", ".py")}
+            said = said or f"dbt {words[0]} ended with code {code}"
+            raise dbt_faults.refusal(said, self.block.path, self.root, self.environment, known).at(self.block.place)
+        return Ran(code, by_id, said, tuple(events))
+
+    @contextmanager
+    def _started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """The process; it ends when we are interrupted."""
+        command = [*self.block.command, "--log-format", "json", "--no-use-colors", *words]
+        command += ["--target", self.block.target(self.environment), "--target-path", str(self.folder)]
+        command += ["--profiles-dir", str(self.block.profiles)] if self.block.profiles is not None else []
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=self.block.path,
+                env=self._variables(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+        except OSError as e:
+            raise self._missing(e) from None
+        with process:
+            try:
+                yield process
+            except BaseException:
+                process.terminate()
+                try:
+                    process.wait(_END)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                raise
+
+    def _missing(self, e: OSError) -> FixConfig:
+        name = self.block.command[0]
+        where = "there is no such file" if "/" in name else "it is not on the PATH"
+        return FixConfig(
+            f"dbt cannot be started: {name}: {where if isinstance(e, FileNotFoundError) else e.strerror}",
+            mend="install it (dbt-core and its adapter, best in an environment of its own), and name it: "
+            "`models: {engine: dbt, command: ../dbt-env/bin/dbt}`",
+            place=self.block.place,
+        )
+
+    def _variables(self) -> dict[str, str]:
+        """The process's environment, with what dbt's files ask for and only `.env` has; dbt sends nobody word of us."""
+        asked = {n: v for n in self._asked_for() if (v := self._variable(n)) is not None}
+        own = {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DBT_LOG_PATH": str(self.folder.parent / "logs")}
+        return {**asked, **os.environ, **own}
+
+    def _variable(self, name: str) -> str | None:
+        return self.block.variables.get(name) if self.block.variables is not None else os.environ.get(name)
+
+    def _asked_for(self) -> list[str]:
+        """The variables that the project's and the profile's own file name."""
+        files = [self.block.path / "dbt_project.yml", self._profile()]
+        texts = [f.read_text(encoding="utf-8", errors="replace") for f in files if f is not None and f.is_file()]
+        return sorted({name for text in texts for name in _ENV_VAR.findall(text)})
+
+    def _profile(self) -> Path | None:
+        """Where dbt looks for profiles.yml: as told, in the project, in the user's folder."""
+        told = self.block.profiles or os.environ.get("DBT_PROFILES_DIR")
+        folders = [Path(told)] if told else [self.block.path, Path.home() / ".dbt"]
+        return next((f / "profiles.yml" for f in folders if (f / "profiles.yml").is_file()), None)
+
+    # -- what is remembered --------------------------------------------------------------------------------------------
+
+    def fingerprint(self) -> str:
+        """What a parsed project depends on: its files, its profile, the target, and the variables that it asks for."""
+        return self._seen(_files(self.block.path))
+
+    def place(self) -> str:
+        """What a target's place depends on: the profile, the target, and the variables that are asked for."""
+        return self._seen([])
+
+    def _seen(self, files: list[Path]) -> str:
+        profile = self._profile()
+        seen = hashlib.sha256(repr((self.block.command, self.block.target(self.environment))).encode())
+        for f in [*files, self.block.path / "dbt_project.yml", *([profile] if profile is not None else [])]:
+            seen.update(f"{f}\0{f.stat().st_mtime_ns}\0{f.stat().st_size}\n".encode())
+        for name in self._asked_for():
+            seen.update(f"{name}={self._variable(name)}\n".encode())
+        return seen.hexdigest()
+
+    def _noted(self, what: str) -> str:
+        try:
+            return str(orjson.loads((self.folder / "oploop.json").read_bytes()).get(what, ""))
+        except (OSError, ValueError, AttributeError):
+            return ""
+
+    def note(self, **what: str) -> None:
+        """Keep what a call was made for, so that the next command need not make it again."""
+        known = {k: self._noted(k) for k in ("parsed", "proved")} | what
+        (self.folder / "oploop.json").write_bytes(orjson.dumps(known))
+
+    def noted(self, what: str) -> str:
+        """What was kept by `note`; empty if nothing was."""
+        return self._noted(what)
+
+    def _make_folder(self) -> None:
+        self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+
+_BAD = ("error", "fail", "runtime error", "partial success", "skipped")
+
+
+def _event(line: str) -> Mapping[str, Any] | None:
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("info"), dict) else None
+
+
+def _said(events: list[Mapping[str, Any]], plain: list[str]) -> str:
+    """dbt's own error: of the event that ends it, else of the command line's complaint."""
+    for event in events:
+        if (
+            event["info"].get("name") in ("MainEncounteredError", "MainReportArgs")
+            and event["info"]["level"] == "error"
+        ):
+            return str(event["info"].get("msg", ""))
+    errors = [line for line in plain if line.startswith("Error:")]
+    told = [str(e["info"].get("msg", "")) for e in events if e["info"].get("level") == "error"]
+    return (errors or [line for line in told if line.strip()] or plain[-1:] or [""])[-1].strip()
+
+
+def _results(path: Path) -> dict[str, Mapping[str, Any]]:
+    try:
+        return {str(r["unique_id"]): r for r in orjson.loads(path.read_bytes())["results"]}
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+        return {}
+
+
+def _files(root: Path) -> list[Path]:
+    found = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted(
+            n for n in inner if n not in _DBTS_OWN and n[0] != "." and not Path(folder, n, "pyvenv.cfg").exists()
+        )
+        found += [Path(folder, n) for n in sorted(names) if Path(n).suffix in _KINDS and n[0] != "."]
+    return [f for f in found if f.is_file()]
+
+
+__all__ = ["Dbt", "Ran"]

@@ -1,0 +1,132 @@
+"""dbt's words and artifacts, without dbt: what it says (as 1.11 said it) becomes one line with its place and a mend."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from oploop.errors import FixConfig, StopRun
+from oploop.model import dbt_faults, make_names
+from oploop.project import load_project
+
+RANKED = "select id,\n  spendd\nfrom {{ ref('stage') }}\n"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    models = tmp_path / "dbt" / "models"
+    models.mkdir(parents=True)
+    (models / "ranked.sql").write_text(RANKED)
+    (models / "staged.sql").write_text("select 1 as id\n")
+    (models / "schema.yml").write_text("models:\n  - name: ranked\n")
+    (tmp_path / "dbt" / "dbt_project.yml").write_text("name: shop\nprofile: shop\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("said", "told", "kind"),
+    [
+        (
+            "Compilation Error\n  Model 'model.shop.ranked' (models/ranked.sql) depends on a node named 'stage' which was not found",
+            "dbt/models/ranked.sql:3: dbt finds no 'stage' — did you mean 'staged'?",
+            FixConfig,
+        ),
+        (
+            "Compilation Error in model ranked (models/ranked.sql)\n  unexpected '}'\n    line 2\n      spendd }",
+            "dbt/models/ranked.sql:2: dbt: unexpected '}'",
+            FixConfig,
+        ),
+        (
+            "Parsing Error\n  Error reading shop: schema.yml - Runtime Error\n    Syntax error near line 11\n    -------\n    8  | x",
+            "dbt/models/schema.yml:11: dbt: Syntax error near line 11",
+            FixConfig,
+        ),
+        (
+            "Error: No such option '--target-path'.",
+            "this dbt is too old: Error: No such option '--target-path'.",
+            FixConfig,
+        ),
+        (
+            'IO Error: Could not set lock on file "w.duckdb": Conflicting lock is held in python (PID 12).',
+            "dbt could not open the warehouse: another process has it — let it finish",
+            StopRun,
+        ),
+        (
+            "Runtime Error\n  The profile 'shop' does not have a target named 'dev'. The valid target names for this profile "
+            "are:\n   - mine\n   - prod",
+            "dbt's profile has no target 'dev' for environment prod — add it to profiles.yml, or name one of mine, prod under",
+            FixConfig,
+        ),
+        ("Database Error\n  connection refused", "dbt: connection refused", StopRun),
+        ("Runtime Error\n  Could not find profile named 'shop'", "dbt: Could not find profile named 'shop'", FixConfig),
+    ],
+)
+def test_what_dbt_refuses(root: Path, said: str, told: str, kind: type[Exception]) -> None:
+    error = dbt_faults.refusal(f"Encountered an error:\n{said}", root / "dbt", root, "prod", ["ranked", "staged"])
+    assert told in str(error)
+    assert type(error) is kind
+
+
+def test_the_line_of_the_file_is_told_not_that_of_the_compiled_statement(root: Path) -> None:
+    said = (
+        'Runtime Error in model ranked (models/ranked.sql)\n  Binder Error: Referenced column "spendd" not found!\n'
+        '  Candidate bindings: "spend"\n  \n  LINE 6:   spendd from "w"."main"."x"\n            ^^^^^^'
+    )
+    told = dbt_faults.failure(said, root / "dbt", root)
+    assert told == 'dbt/models/ranked.sql:2: Binder Error: Referenced column "spendd" not found!'
+
+
+def refused(root: Path, models: str) -> FixConfig:
+    """What is refused of a project's models block, when it is read or when its models are asked for."""
+    (root / "oploop.yml").write_text(f"name: a\nmodels: {models}\n")
+
+    def ask() -> None:
+        p = load_project(root, {})
+        make_names(p.models, "prod", p.root, p.state_dir).files()
+
+    with pytest.raises(FixConfig) as told:
+        ask()
+    assert str(told.value).startswith("oploop.yml:2: ")
+    return told.value
+
+
+def old_dbt(root: Path) -> Path:
+    """A dbt that writes the manifest of an earlier release."""
+    path = root / "old-dbt"
+    schema = "https://schemas.getdbt.com/dbt/manifest/v11.json"
+    meta = {"dbt_version": "1.7.19", "dbt_schema_version": schema, "adapter_type": "duckdb"}
+    text = json.dumps({"metadata": meta, "nodes": {}})
+    path.write_text(
+        f"#!{sys.executable}\nimport pathlib, sys\nout = pathlib.Path(sys.argv[sys.argv.index('--target-path') + 1])\n"
+        f"out.mkdir(parents=True, exist_ok=True)\n(out / 'manifest.json').write_text({text!r})\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def test_a_dbt_that_is_missing_or_too_old_is_told_with_what_to_do(root: Path) -> None:
+    missing = refused(root, "{engine: dbt, project: ./dbt, command: ../no/dbt}")
+    assert "there is no such file" in missing.message
+    assert "command: ../dbt-env/bin/dbt" in str(missing)
+    nowhere = refused(root, "{engine: dbt, project: ./dbt, command: dbt-of-nobody}")
+    assert "dbt cannot be started: dbt-of-nobody: it is not on the PATH" in nowhere.message
+    old = refused(root, f"{{engine: dbt, project: ./dbt, command: {old_dbt(root)}}}")
+    assert (old.message, old.mend) == ("dbt 1.7.19 is too old", "use dbt-core 1.8 or newer")
+
+
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [
+        ("{engine: sqlmesh, command: dbt}", "models.command is for engine: dbt"),
+        ("{engine: dbt, project: ./dbt, targets: {prod: x, dev: x}}", "dev and prod have one target"),
+        ("{engine: dbt, project: ./dbt, targets: {qa: x}}", "models.targets names 'qa', which is no environment"),
+        ("{engine: dbt, project: ./dbt/models}", "is no dbt project"),
+        ("{engine: dbt, project: ./dbt, profiles: ./nowhere}", "models.profiles is no folder"),
+        ('{engine: dbt, project: ./dbt, command: "\'"}', "models.command is no command"),
+    ],
+)
+def test_what_a_models_block_cannot_say(root: Path, models: str, told: str) -> None:
+    assert told in str(refused(root, models))
