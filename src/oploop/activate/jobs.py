@@ -108,6 +108,12 @@ def still_at_it(bound: BoundSync) -> str:
     )
 
 
+def has(change: str) -> str:
+    """The condition that a change of the ledger, an alias of `oploop.change_log`, was given to a job that may still be at work."""
+    same = " AND ".join(f"j.{c} = {change}.{c}" for c in ("run_id", "sync", "app", "object"))
+    return f"EXISTS (SELECT 1 FROM oploop.jobs j WHERE {same} AND {change}.number BETWEEN j.first AND j.last)"
+
+
 def open_jobs(warehouse: Warehouse, bound: BoundSync) -> list[Job]:
     """Jobs of the sync that may still be at work."""
     rows = warehouse.rows(

@@ -1,7 +1,8 @@
 """Undo: the ledger's changes turned round, as a plan table like any other.
 
 A field goes back to what it was before the runs that are undone, if the app still holds what they left there; a record
-that they made is removed, one that they removed is made anew, where the app can. What cannot be undone is named.
+that they made is removed, one that they removed is made anew, where the app can. What cannot be undone is named, and so is
+what a job may still change.
 Columns of the plan table beyond those of a diff: `z0`, `z1` .. the JSON text of the value that is taken back, to be
 parked; `__z` that of a whole create; `{}` for a record that is brought back, so that it does not leave again.
 """
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from oploop.activate import diff as d
-from oploop.activate import states, volumes
+from oploop.activate import jobs, states, volumes
 from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.convert import canonical
 from oploop.activate.plan import CallTimes, SyncPlan, undo_plan
@@ -40,6 +41,7 @@ ARCHIVED = "archived: bring it back in the app"
 AGAIN = "it is in the app again"
 CLEAR = "was empty before, and cannot be cleared"
 NO_ID = "the app never told its id"
+AT_WORK = "a job that may still be at work has it: undo again when the app has said that it is over"
 UPSERTED = "made by the app's own upsert, which does not tell whether it was there before"
 
 
@@ -176,7 +178,8 @@ def gather(bound: BoundSync, warehouse: Warehouse, names: Sequence[str], asked: 
     here = f"l.app = {literal(bound.sync.app)} AND l.object = {literal(bound.sync.object)}"
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_undo_all AS SELECT l.run_id, l.sync, l.number, l.key, l.op, o.status, "
-        f"o.remote_id, {inside}{key} AS inside, EXISTS (SELECT 1 FROM oploop.undone u WHERE u.run_id = l.run_id) AS of_undo "
+        f"o.remote_id, {inside}{key} AS inside, EXISTS (SELECT 1 FROM oploop.undone u WHERE u.run_id = l.run_id) AS of_undo, "
+        f"o.status = 'unknown' AND {jobs.has('l')} AS at_work "
         f"FROM oploop.change_log l JOIN ({volumes.OUTCOME_OF_EACH}) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"WHERE {here} AND {DID}"
@@ -236,6 +239,7 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
         cols.append(f"CASE WHEN rec.undo{s.i} THEN NULL ELSE {s.taken} END AS taken{s.i}")
     cols += ["a.__stamp"] if bound.stamp is not None else []
     whole = "CASE WHEN rec.changes = 1 AND NOT rec.of_undo THEN rec.whole END AS __whole"
+    cols.append("(rec.at_work OR rec.key IN (SELECT key FROM oploop_undo_all WHERE at_work)) AS __at_work")
     cols += [whole, "rec.of_undo AS __of_undo", "(a.rid IS NOT NULL AND NOT a._deleted) AS __live"]
     inner = (
         f"SELECT {', '.join(cols)} FROM ({_records(bound)}) rec LEFT JOIN ({_app(bound)}) a ON a.rid = rec.remote_id"
@@ -263,7 +267,7 @@ def _updates_of_what_stays(bound: BoundSync, judged: str) -> str:
     """
     n = range(len(bound.fields))
     later = " OR ".join(f"later{i}" for i in n) or "FALSE"
-    stays = f"__status = 'remove' AND __reason <> {literal(GONE)} AND ({later})"
+    stays = f"__status = 'remove' AND __reason NOT IN ({literal(GONE)}, {literal(AT_WORK)}) AND ({later})"
     instead = [f"CASE WHEN {stays} THEN made{i} ELSE was{i} END AS was{i}" for i in n]
     instead += [f"CASE WHEN {stays} THEN later{i} ELSE in{i} END AS in{i}" for i in n]
     instead += [f"CASE WHEN {stays} THEN whylater{i} ELSE why{i} END AS why{i}" for i in n]
@@ -287,6 +291,7 @@ def _records(bound: BoundSync) -> str:
         "count(*) FILTER (WHERE inside) AS changes",
         f"{at('max', 'after')} AS whole",
         "bool_or(inside AND of_undo) AS of_undo",
+        "bool_or(at_work) AS at_work",
     ]
     for i, f in enumerate(bound.fields):
         has = f"json_exists(CAST({_SENT_FIELDS} AS JSON), {pointer(f.label)})"
@@ -368,8 +373,8 @@ def _reason(bound: BoundSync) -> str:
     if Op.CREATE not in operations:
         create = f"WHEN TRUE THEN {name} || 'new records, so what was removed stays away'"
     return (
-        f"CASE __status WHEN 'remove' THEN CASE {' '.join(remove)} END WHEN 'create' THEN CASE {create} END "
-        f"WHEN 'archive' THEN {literal(ARCHIVED)} ELSE CASE WHEN NOT __live THEN {literal(GONE)} END END"
+        f"CASE WHEN __at_work THEN {literal(AT_WORK)} WHEN __status = 'remove' THEN CASE {' '.join(remove)} END WHEN __status = 'create' THEN CASE {create} END "
+        f"WHEN __status = 'archive' THEN {literal(ARCHIVED)} ELSE CASE WHEN NOT __live THEN {literal(GONE)} END END"
     )
 
 
@@ -387,7 +392,8 @@ def _left(
         parts.append(
             f"SELECT key, {literal(label)}, {literal(why)} FROM oploop_undo_log WHERE inside AND json_exists(CAST(after AS JSON), {pointer(label)})"
         )
-    parts.append(f"SELECT key, NULL, {literal(NO_ID)} FROM oploop_undo_all WHERE inside AND remote_id IS NULL")
+    untold = f"CASE WHEN at_work THEN {literal(AT_WORK)} ELSE {literal(NO_ID)} END"
+    parts.append(f"SELECT key, NULL, {untold} FROM oploop_undo_all WHERE inside AND remote_id IS NULL")
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_undo_left AS {' UNION ALL '.join(parts)}")
     reasons = warehouse.rows("SELECT reason, count(*) FROM oploop_undo_left GROUP BY 1 ORDER BY 2 DESC, 1")
     rows = warehouse.rows("SELECT key, field, reason FROM oploop_undo_left ORDER BY 1, 2 LIMIT 1000")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from oploop.activate import diff as diffing
-from oploop.activate import states, undo
+from oploop.activate import jobs, states, undo
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import SyncPlan
 from oploop.errors import FixConfig
@@ -119,6 +119,9 @@ async def plan_runs(
     }
     wide, missing = undo.with_fields(bound, described, ws.warehouse, list(dict.fromkeys(labels)), owners)
     states.claim(ws.warehouse, wide)
+    await jobs.ask(
+        ws.app(bound.sync.app), ws.warehouse, wide, ws.runtime.now
+    )  # before a look that could not see what they do
     ids = undo.gather(wide, ws.warehouse, [bound.name, *names], asked)
     fetch = fetcher(ws, wide)
     for start in range(0, len(ids), FETCH):

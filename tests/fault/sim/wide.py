@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from oploop.project import Conflict, FieldMapping, OnMiss, OnNull
-from oploop.records import Column, ColumnType, Condition, Deletes, Field, FieldType, Op, Replay
+from oploop.records import Column, ColumnType, Condition, Deletes, Field, FieldType, Op, Operation, Replay
+from tests.fault.sim.extras import Extras
 
 if TYPE_CHECKING:
     from tests.fault.sim.world import World
@@ -24,6 +25,7 @@ def widen(world: World, draw: Callable[[int], World]) -> World:
     world = _jobs(rng, world)
     if world.stream is None:
         return world
+    world = _undone(world)
     world = _conditions(rng, world)
     if world.stream.deletes is Deletes.MARKED and rng.random() < 0.4:
         world = replace(world, behaviour=replace(world.behaviour, history=True))
@@ -53,6 +55,14 @@ def _jobs(rng: random.Random, world: World) -> World:
         return world
     jobs = frozenset((Op.CREATE, Op.UPDATE) if rng.random() < 0.4 else (Op.CREATE,))
     return replace(world, behaviour=replace(world.behaviour, jobs=jobs, job_kept=rng.choice((60.0, 3000.0, 86400.0))))
+
+
+def _undone(world: World) -> World:
+    """Runs whose jobs may still be at work are undone."""
+    if not world.behaviour.jobs or random.Random(f"undone {world.seed}").random() < 0.4:
+        return world
+    operations = {**world.object.operations, Op.REMOVE: Operation(1, 1, 1, 1, Replay.SAFE)}
+    return replace(world, object=replace(world.object, operations=operations), extras=Extras(undo=True))
 
 
 def _firms(seed: int, draw: Callable[[int], World]) -> World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +13,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from oploop.activate import diff as diffing
-from oploop.activate import folding, ledger, undo
+from oploop.activate import folding, jobs, ledger, undo
 from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import SyncPlan, make_plan
-from oploop.project import FieldMapping
-from oploop.records import FieldType, Op, Outcome
+from oploop.project import FieldMapping, OnLeave
+from oploop.records import FieldType, Op, Outcome, Receipt
 from oploop.state import JournalStep
 from oploop.warehouse.base import quote_table
 from tests.unit.activate.engine import SAFE, Engine, a_field, a_sync, an_object, at, micros
+from tests.unit.activate.test_jobs import Crm
 
 FIELDS = ("tier", "n", "tags")
 OBJ = an_object(
@@ -70,6 +72,25 @@ class Office:
         self.read()
         found = self.engine.diff(self.bound())
         return self.send(make_plan(found, self.w, budget=None, call_seconds=None))
+
+    def job(self, *rows: Sequence[Any]) -> str:
+        """A run that gives these changes to a job of which nobody hears any more."""
+        self.engine.model(MODEL, rows)
+        self.read()
+        plan = make_plan(self.engine.diff(self.bound()), self.w, budget=None, call_seconds=None)
+        self.runs += 1
+        run_id = f"run{self.runs:03}"
+        table = ledger.keep_plan(plan, self.w, run_id, at(self.seconds))
+        step = JournalStep(run_id, "people", "s", 1, plan.changes, 1, Op.UPDATE, at(self.seconds), note="j1")
+        step.ended_at, step.outcome = at(self.seconds), Outcome.UNKNOWN
+        begun = Begun(run_id, ledger.spec_of_plan(plan, self.w, None), table, at(self.seconds))
+        folding.fold(self.w, begun, [step], at(self.seconds))
+        return run_id
+
+    def over(self) -> None:
+        """The app says that the jobs are over, and did what they were to do."""
+        app = Crm([Receipt(n, Outcome.OK, rid) for n, rid in enumerate(self.live, 1)])
+        asyncio.run(jobs.ask(app, self.w, self.bound(), lambda: at(self.seconds)))
 
     def send(self, plan: SyncPlan) -> str:
         self.runs += 1
@@ -244,6 +265,50 @@ def test_of_a_record_that_stays_what_was_changed_later_is_put_back(engine: Engin
     assert made == {"email": "new@x", "tier": "gold", "n": 1, "tags": ["y"]}
     assert office.w.rows("SELECT field, wanted FROM oploop.parked") == [("tier", '"tin"')]
     assert not office.undo(*runs).plan.changes
+
+
+@pytest.mark.parametrize("removes", [True, False], ids=["removable", "not removable"])
+def test_what_a_job_may_still_change_waits_until_it_is_over(engine: Engine, removes: bool) -> None:
+    office = Office(engine)
+    if not removes:
+        poor = an_object(*(OBJ.fields[f] for f in FIELDS), operations={Op.CREATE: SAFE, Op.UPDATE: SAFE})
+        office.bound = lambda: engine.bind(a_sync(*FIELDS, mode="upsert", conflict="ours"), poor)  # type: ignore[method-assign]
+    first = office.turn([("a@x", "gold", 1, ["y"]), ("b@x", "gold", 1, ["y"])])
+    made = office.turn([("new@x", "gold", 1, ["y"])])
+    moved = office.turn([("new@x", "gold", 2, ["y"])])
+    later = office.job(("a@x", "lead", 1, ["y"]), ("new@x", "lead", 2, ["y"]), ("more@x", "gold", 1, ["y"]))
+    for runs in ([first], [first, later]):
+        found = office.undo(*runs, made, moved)
+        assert {x.key for x in found.left if x.reason == undo.AT_WORK} >= {"a@x", "new@x"}
+        sent = office.w.rows(f"SELECT __key FROM {quote_table(found.plan.diff.table)}")
+        assert sent == [("b@x",)], "what no job has goes back"
+    assert ("more@x", None, undo.AT_WORK) in [(x.key, x.field, x.reason) for x in found.left]
+    assert office.w.rows("SELECT count(*) FROM oploop.parked WHERE reason = 'unknown'") == [(3,)]
+
+
+def test_what_was_removed_is_not_made_a_second_time_beside_a_job(engine: Engine) -> None:
+    office = Office(engine)
+    office.bound = lambda: engine.bind(a_sync(*FIELDS, on_leave=OnLeave.DELETE), OBJ)  # type: ignore[method-assign]
+    row = ("new@x", "gold", 1, ["y"])
+    office.turn([("a@x", "gold", 1, ["y"]), row])
+    removed = office.turn([("a@x", "gold", 1, ["y"])])
+    assert "new@x" not in [r["email"] for r in office.live.values()]
+    office.job(("a@x", "gold", 1, ["y"]), row)  # makes it anew
+    found = office.undo(removed)
+    assert (found.plan.changes, dict(found.reasons)) == (0, {undo.AT_WORK: 1})
+
+
+def test_once_the_job_is_over_what_it_did_is_put_back(engine: Engine) -> None:
+    office = Office(engine)
+    run_id = office.job(("a@x", "lead", 1, ["y"]), ("b@x", "gold", 1, ["y"]), ("o'c@x", "gold", 1, ["y"]))
+    assert not office.undo(run_id).plan.changes
+    for record, tier in zip(office.live.values(), ("lead", "gold", "gold"), strict=True):
+        record |= {"tier": tier, "n": 1, "tags": ["y"]}
+    office.over()
+    found = office.undo(run_id)
+    assert (found.plan.update, found.left) == (3, ())
+    office.send(found.plan)
+    assert {(r["tier"], r["n"]) for r in office.live.values()} == {("old", None)}
 
 
 def test_of_a_record_that_somebody_edited_the_rest_is_put_back(engine: Engine) -> None:
