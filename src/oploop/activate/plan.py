@@ -11,12 +11,13 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from oploop.activate import diff as d
+from oploop.activate import volumes
 from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.guardrails import SMALL, of_the_model, over_count, over_share, pass_word, passes
 from oploop.apps.budget import Budget, DayLeft, at_least
 from oploop.project import Limit, Mode
 from oploop.records import CallKind, CallTime, FieldType, Finding, Op, Operation
-from oploop.warehouse.base import Warehouse, literal, quote_table
+from oploop.warehouse.base import Warehouse, literal, quote_table, roomy
 
 #: Up to so many different values of a field, a plan shows which becomes which.
 FEW = 12
@@ -124,7 +125,9 @@ def make_plan(
     if any(f.check == "first-run" for f in findings) and _begun(bound, warehouse, known.names):
         findings = [_broken_off(f) if f.check == "first-run" else f for f in findings]
     findings += of_the_model(diff_, warehouse, known.names, allow)
-    priced = _priced(diff_, warehouse, budget, call_seconds, fields=diff_.changes > 0)
+    price = partial(_priced, diff_, warehouse, budget, call_seconds, fields=diff_.changes > 0)
+    with volumes.in_little_memory(warehouse, len(bound.fields), diff_.changes):
+        priced = roomy(warehouse, price)
     return replace(priced, held_reasons=tuple(d.held_reasons(diff_, warehouse)), findings=tuple(findings), first=first)
 
 

@@ -9,6 +9,7 @@ Where all of them went well (`activate/smooth.py`) the plan table also tells wha
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -59,6 +60,11 @@ def memory(fields: int) -> int:
     """Megabytes that the warehouse may take for a large delivery of so many fields, however many its changes are: two threads
     have some 100,000 rows each at hand."""
     return 160 + 4 * fields
+
+
+def in_little_memory(warehouse: Warehouse, fields: int, changes: int) -> AbstractContextManager[None]:
+    """Where so many changes are a large delivery, the warehouse takes no more memory than for a small one, if that can be."""
+    return warehouse.bounded(memory(fields)) if changes >= FROM else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 
 from oploop.activate import appending, conflicts, folding, ledger, rekeying, sync_runs, volumes
 from oploop.activate import deliver as delivering
@@ -78,10 +77,8 @@ async def _deliver_alone(ws: Workspace, report: SyncReport, plan: planning.SyncP
     except RetryLater as e:
         report.stop(e.message)
         return
-    large = plan.changes >= volumes.FROM
-    bound = ws.warehouse.bounded(volumes.memory(len(plan.bound.fields))) if large else nullcontext()
     try:
-        with bound:
+        with volumes.in_little_memory(ws.warehouse, len(plan.bound.fields), plan.changes):
             if plan.bound.sync.canary and not plan.undoes:
                 await deliver_canary(ws, report, run_id, tell, send)
             else:

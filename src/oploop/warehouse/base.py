@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from oploop.errors import FixData
 from oploop.lean import arrow_alone
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 arrow_alone()
+
+D = TypeVar("D")
 
 
 class SqlError(FixData):
@@ -170,13 +172,14 @@ class Warehouse(Protocol):
     def close(self) -> None: ...
 
 
-def roomy(warehouse: Warehouse, do: Callable[[], object]) -> None:
-    """Do something that leaves nothing behind when it fails: as it is, and where memory is too little once more without the bound."""
+def roomy(warehouse: Warehouse, do: Callable[[], D]) -> D:
+    """What comes of something that leaves nothing behind when it fails: as it is, and where memory is too little once more without
+    the bound."""
     try:
-        do()
+        return do()
     except NoRoom:
         warehouse.unbound()
-        do()
+        return do()
 
 
 def raw_table(app: str, stream: str, *, deleted_too: bool = False) -> str:

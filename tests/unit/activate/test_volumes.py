@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from oploop.activate import folding, ledger, volumes
+from oploop.activate import folding, ledger, plan, volumes
 from oploop.activate.chunks import read_chunks
+from oploop.activate.plan import make_plan
 from oploop.activate.retention import retain
 from oploop.errors import FixData
 from oploop.project import Retention
@@ -206,6 +207,29 @@ def test_a_fold_that_lacks_memory_is_done_without_the_bound(engine: Engine, monk
         fold(engine, bound, table, [step(1, CREATES)])
     assert len(tries) == 2
     assert len(engine.warehouse.rows(LOG)) == CREATES
+
+
+@columnar
+def test_what_a_large_plan_shows_is_counted_in_little_memory_or_without_the_bound(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, w, real, limits = world(engine), engine.warehouse, plan._summary, []
+
+    def summary(*given: Any) -> Any:
+        limits.append(w.rows("SELECT current_setting('memory_limit')")[0][0])
+        if len(limits) == 1:
+            raise NoRoom("out of memory")
+        return real(*given)
+
+    monkeypatch.setattr(plan, "_summary", summary)
+    usual = w.rows("SELECT current_setting('memory_limit')")[0][0]
+    small = make_plan(engine.diff(bound), w, budget=None, call_seconds=None)
+    assert {*limits} == {usual}
+    limits.clear()
+    monkeypatch.setattr(volumes, "FROM", 8)
+    assert make_plan(engine.diff(bound), w, budget=None, call_seconds=None).fields == small.fields
+    assert limits == [limits[0], *[usual] * len(bound.fields)]
+    assert limits[0] != usual
 
 
 @columnar
