@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -201,7 +200,7 @@ class Policy:
 def number(text: str | None) -> float | None:
     """A header's number; its first, of a list ("100, 100;w=60"); None where it has none."""
     try:
-        return None if text is None else float(re.split(r"[,;]", text)[0])
+        return None if text is None else float(text.partition(",")[0].partition(";")[0])
     except ValueError:
         return None
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from yarl import URL
 
 
+#: Bytes of an answer that are taken in before anybody has asked for them; aiohttp's 64 KB stop and go on for each piece.
+READ_BUFFER = 2**20
+
+
 class ConnectError(OSError):
     """The connection could not be made; the request was certainly not received."""
 
@@ -51,6 +55,7 @@ class AiohttpSender:
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 auto_decompress=True,
+                read_bufsize=READ_BUFFER,
                 # not trust_env: that adds passwords from ~/.netrc
                 proxy=self._way.proxy or proxy_of(url.scheme, url.host or ""),
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import lru_cache
 from math import inf
 from typing import Any, Protocol
 from urllib.parse import urlencode, urljoin
@@ -68,6 +69,16 @@ SECRET_FROM = 6
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 #: A path below `base_url` of which nothing needs to be resolved.
 _USUAL_PATH = re.compile(r"/?[\w%~-][\w.%~-]*(?:/[\w%~-][\w.%~-]*)*", re.ASCII)
+
+
+@lru_cache(256)  # a list's pages are asked for with the same parameters but one
+def _pair(name: str, value: str | bytes) -> str:
+    return urlencode([(name, value)])
+
+
+def _query(pairs: Iterable[tuple[str, Any]]) -> str:
+    """Parameters as `urlencode` writes them, less those that are None."""
+    return "&".join(_pair(n, v if isinstance(v, str | bytes) else str(v)) for n, v in pairs if v is not None)
 
 
 class Auth(Protocol):
@@ -149,8 +160,8 @@ class Transport:
                 mend="set base_url to the account's real address",
             )
         if params:
-            pairs = list(params.items()) if isinstance(params, Mapping) else list(params)
-            url += ("&" if "?" in url else "?") + urlencode([(k, v) for k, v in pairs if v is not None])
+            pairs = params.items() if isinstance(params, Mapping) else params
+            url += ("&" if "?" in url else "?") + _query(pairs)
         return url
 
     async def request(

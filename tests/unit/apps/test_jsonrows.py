@@ -10,9 +10,10 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from oploop.apps.arrow import table_from_records
-from oploop.apps.jsonrows import MOST_UNDECLARED, Records, records_in, texts_of
+from oploop.apps.jsonrows import MOST_UNDECLARED, Columns, Records, records_in, texts_of
 from oploop.apps.policy import Answer, NotTheApi, Request
 from oploop.errors import FixData
 from oploop.records import ColumnType, Stream
@@ -205,3 +206,35 @@ def test_text_that_is_not_utf_8_is_refused() -> None:
     _, records = records_in(answer(b'{"data":[{"id":1,"zzz":{"a":"\xff"}}]}'), "data")
     with pytest.raises(FixData):
         table_from_records(STREAM, records or [], versions=7, extracted_at=NOON)
+
+
+@pytest.mark.parametrize(
+    ("texts", "wanted"),
+    [
+        ([b"[]", b"[]", b"[]"], ["[]"] * 3),
+        ([b"null", b"null"], [None, None]),
+        ([b"null", b'"null"', b"{}"], [None, '"null"', "{}"]),
+        ([b'"\\u00e9"', b'"\\u00e9"'], ['"é"', '"é"']),
+        ([b'"a\\nb"', b'"a\\nb"'], ['"a\\nb"'] * 2),
+        ([b"[1]", b"[1,2]", b"[1]"], ["[1]", "[1,2]", "[1]"]),
+        ([b"[\n1]", b"[\n1]"], ["[\n1]"] * 2),
+        ([b"19.90", b"19.90"], ["19.90"] * 2),
+    ],
+)
+def test_a_json_column_is_its_texts_whether_they_are_alike_or_not(texts: list[bytes], wanted: list[str | None]) -> None:
+    stream = Stream("alike", primary_key=("id",), columns={"id": ColumnType.INTEGER, "more": ColumnType.JSON})
+    records = Records([b'{"id":%d,"more":%s}' % (i, text) for i, text in enumerate(texts)])
+    table = table_from_records(stream, records, versions=7, extracted_at=NOON)
+    assert table["more"].to_pylist() == wanted
+    assert table["id"].to_pylist() == list(range(len(texts)))
+
+
+def test_members_may_come_in_any_order() -> None:
+    turned, some = dict(reversed(WHOLE.items())), {"more": [2], "id": 4}
+    for records in ([turned, WHOLE, some], [some, turned, WHOLE], [{"new": 1, **turned}, some, WHOLE]):
+        columns = Columns(STREAM.columns)
+        found = columns.of(Records(list(map(orjson.dumps, records))))
+        assert found is not None
+        for name in STREAM.columns:
+            values = [orjson.loads(bytes(v)) if isinstance(v, Raw) else v for v in found[name]]
+            assert values == [r.get(name) for r in records]

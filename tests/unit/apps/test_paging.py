@@ -88,6 +88,22 @@ async def test_pages_are_asked_for_between_the_turns_of_work() -> None:
     assert seen[0] < seen[-1] == 4
 
 
+async def test_a_page_that_has_come_is_followed_by_the_next_request_in_the_same_turn() -> None:
+    class Wired(Source):
+        async def pages(self) -> AsyncGenerator[int]:
+            async for page in super().pages():
+                come = asyncio.get_running_loop().create_future()
+                asyncio.get_running_loop().call_soon(come.set_result, None)  # as a socket tells whoever reads from it
+                await come
+                yield page
+
+    source, seen = Wired(50), list[int]()
+    async with ahead(source.pages(), 50) as pages:
+        assert await anext(pages) == 0
+        await meanwhile(adding([1, 2, 3, 4, 5, 6], seen, source))
+    assert seen == list(range(seen[0], seen[0] + 6))
+
+
 async def test_work_without_turns_comes_to_the_same() -> None:
     seen: list[int] = []
     assert at_once(adding)([1, 2, 3], seen, Source(1)) == 6 == await meanwhile(adding([1, 2, 3], seen, Source(1)))

@@ -324,3 +324,16 @@ async def test_a_form_and_a_packed_body_go_as_they_are_said() -> None:
     assert "Content-Encoding" not in form.headers
     assert (packed.headers["Content-Encoding"], packed.headers["Content-Type"]) == ("gzip", "text/csv")
     assert gzip.decompress(packed.body or b"") == b"short"
+
+
+async def test_parameters_go_as_a_form_would_write_them() -> None:
+    wire = Wire([200])
+    transport = wire.transport()
+    asked: list[Any] = [{"q": "a b&ü", "n": None, "one": 1}, [("one", True), ("one", "1"), ("raw", b"\xff,")], {}]
+    for params in asked:
+        await transport.request("GET", "x", params=params)
+    assert [r.url.partition("/x")[2] for _, r in wire.requests] == [
+        "?q=a+b%26%C3%BC&one=1",
+        "?one=True&one=1&raw=%FF%2C",
+        "",
+    ]

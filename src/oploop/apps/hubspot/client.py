@@ -99,7 +99,7 @@ class HubSpotPolicy(Policy):
     def quota(self, answer: Answer) -> Quota | None:
         """Of the last ten seconds; searches have none."""
         told = super().quota(answer)
-        return None if told is None or told.limit is None else replace(told, reset=1.0)
+        return None if told is None or told.limit is None else Quota(told.limit, told.remaining, reset=1.0)
 
     def day(self, answer: Answer) -> DayQuota | None:
         """From `X-HubSpot-RateLimit-Daily` and `-Daily-Remaining`, which private apps are told; until the account's midnight."""
