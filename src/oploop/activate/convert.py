@@ -25,7 +25,7 @@ def sure(kind: str, to: FieldType) -> bool:
     """Whether each value of a SQL type can be converted."""
     match to:
         case FieldType.TEXT:
-            return True
+            return not _endless(kind)
         case FieldType.INTEGER:
             return is_integer(kind)
         case FieldType.NUMBER:
@@ -50,7 +50,8 @@ def convert(source: str, kind: str, to: FieldType, warehouse: Warehouse) -> str:
         return f"CAST({source} AS {warehouse.sql_type(to)})"
     match to:
         case FieldType.TEXT:
-            return source if kind == "VARCHAR" else warehouse.typed_value(source, to)
+            text = source if kind == "VARCHAR" else warehouse.typed_value(source, to)
+            return f"CASE WHEN isfinite({source}) THEN {text} END" if _endless(kind) else text
         case FieldType.INTEGER:
             return _integer(source, kind, warehouse)
         case FieldType.NUMBER:
@@ -102,11 +103,16 @@ def _json(source: str, kind: str, warehouse: Warehouse) -> str:
     exact = None
     if kind in ("HUGEINT", "UHUGEINT"):
         exact = f"TRY_CAST({source} AS BIGINT) IS NOT NULL"
-    elif kind in ("DOUBLE", "FLOAT"):
+    elif _endless(kind):
         exact = f"isfinite({source})"
     elif _digits(kind) > _EXACT_DIGITS and kind.startswith("DECIMAL"):
         exact = f"{_number(source, kind, warehouse)} IS NOT NULL"
     return value if exact is None else f"CASE WHEN {exact} THEN {value} END"
+
+
+def _endless(kind: str) -> bool:
+    """Whether a SQL type holds what is no number and no time (NaN, infinity), and would go as a word."""
+    return kind in ("DOUBLE", "FLOAT", "DATE") or kind in _TIMESTAMPS
 
 
 def _digits(kind: str) -> int:

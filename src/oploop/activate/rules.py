@@ -58,8 +58,8 @@ def _field_rules(f: BoundField, i: int) -> list[Rule]:
         if f.on_null == "clear" and not field.nullable:
             rules.append(Rule(f.label, f"{f.label}: is NULL and cannot be cleared", f"__r{i} IS NULL"))
         return rules
-    if field.type is not FieldType.TEXT and not f.fits:
-        says = f"{f.label}: {{}} is no {field.type.value}"
+    if not f.fits:
+        says = f"{f.label}: {{}} is no {'value' if field.type is FieldType.TEXT else field.type.value}"
         rules.append(Rule(f.label, says, f"w{i} IS NULL AND __s{i} IS NOT NULL", f"__s{i}"))
     beyond = _BEYOND.get(field.type)
     if beyond is not None:

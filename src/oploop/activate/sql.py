@@ -34,7 +34,7 @@ from oploop.activate.references import RefKnown
 from oploop.activate.rules import Rule, bad_of
 from oploop.activate.states import state_column
 from oploop.activate.waiting import noted
-from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, FieldType
+from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: Reasons for which one field of a record is parked, by its value: the others of the record are sent.
@@ -89,7 +89,7 @@ def model_select(bound: BoundSync) -> str:
             cols += references.model_columns(f, i)
         elif not f.in_place:
             cols.append(f"{f.wanted} AS w{i}")
-            if f.field.type is not FieldType.TEXT and not f.fits:
+            if not f.fits:
                 cols.append(f"{f.source} AS __s{i}")
         if f.unmapped is not None:
             cols.append(f"{f.unmapped} AS __u{i}")

@@ -12,12 +12,13 @@ from oploop.apps.transport import Transport
 from oploop.apps.way import check_way, http_way
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import AppBlock, validate_block
+from oploop.project.syncs import APPS
 from oploop.runtime import Runtime
 
 if TYPE_CHECKING:
     from oploop.apps.sandbox import Sandbox
 
-GROUP = "oploop.apps"
+GROUP = APPS
 SANDBOX_GROUP = "oploop.sandboxes"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from oploop.errors import FixConfig, Place, did_you_mean
+from oploop.errors import FixConfig, Place, did_you_mean, nearest
 from oploop.project.nouns import (
     Adopt,
     Check,
@@ -29,6 +30,7 @@ from oploop.project.values import Read, choice, duration, flag, require, share, 
 from oploop.project.yaml import Block, Items, kind, read_yaml
 
 FOLDER = "syncs"
+APPS = "oploop.apps"  #: the entry points of types of apps
 
 
 def read_syncs(root: Path, apps: Collection[str], warnings: list[str]) -> dict[str, Sync]:
@@ -93,8 +95,21 @@ def _target(to: str, place: Place, apps: Collection[str], key: str = "to") -> tu
     if not dot or not app or not obj:
         raise FixConfig(f"{key}: {to!r} is not app.object", mend=f"write it like `{key}: zendesk.tickets`", place=place)
     if app not in apps:
-        raise FixConfig(f"there is no app {app!r} in oploop.yml", mend=did_you_mean(app, apps), place=place)
+        raise _misnamed(app, apps) or FixConfig(
+            f"there is no app {app!r} in oploop.yml", mend=did_you_mean(app, apps), place=place
+        )
     return app, obj
+
+
+def _misnamed(app: str, apps: Collection[str]) -> FixConfig | None:
+    """The mistake is the block's and not the sync's: the sync names a type of app, and a block is called almost so."""
+    near = nearest(app, apps)
+    block = apps[near] if isinstance(apps, Mapping) and near is not None else None
+    types = {e.name for e in entry_points(group=APPS)} if block is not None else set[str]()
+    if block is None or block.type in types or app not in types:
+        return None
+    mend = f"did you mean {app!r}, which a sync names?"
+    return FixConfig(f"there is no app of type {block.type!r}", mend=mend, place=block.place)
 
 
 def _fits_together(sync: Sync) -> None:

@@ -21,6 +21,8 @@ from oploop.workspace import Workspace
 ROWS = 3  #: shown of each table
 COLUMNS = 6
 TABLES = 12
+#: Columns by which people know a record, the best first.
+_KNOWN_BY = ("name", "title", "subject", "status", "email", "description", "type", "stage", "amount", "currency")
 _TIMES = ("created", "created_at", "timestamp", "occurred_at", "updated_at")
 
 
@@ -149,24 +151,29 @@ class _Follower:
 
     def _rows(self, table: str, column: str, value: Any, total: int) -> SourceRows:
         kinds = self.ws.warehouse.columns(self._physical(table))
-        shown = self._pick(table, column, kinds)
         times = [c for c in (*_TIMES, *kinds) if kinds.get(c, "").startswith(("TIMESTAMP", "DATE"))]
         newest = next((c for c in times if kinds[c] != "DATE"), next(iter(times), None))
         order = f" ORDER BY {quote(newest)} DESC NULLS LAST" if newest else ""
+        able = [c for c in self._by_interest(table, kinds) if c != column] or [column]
         rows = self.ws.warehouse.rows(
-            f"SELECT {', '.join(quote(c) for c in shown)} FROM {quote_table(self._physical(table))} "
+            f"SELECT {', '.join(quote(c) for c in able)} FROM {quote_table(self._physical(table))} "
             f"WHERE CAST({quote(column)} AS VARCHAR) = {literal(str(value))}{order} LIMIT {ROWS}"
         )
+        told = [i for i in range(len(able)) if any(r[i] not in (None, "") for r in rows)][:COLUMNS] or [0]
+        shown = [[r[i] for i in told] for r in rows]
         return SourceRows(
-            table, f"{column} = {value}", total, shown, [list(r) for r in rows], ordered=newest is not None
+            table, f"{column} = {value}", total, [able[i] for i in told], shown, ordered=newest is not None
         )
 
-    def _pick(self, table: str, by: str, kinds: Mapping[str, str]) -> list[str]:
-        """A few narrow columns: its id, its time, those that the fields are computed from, then the others in order."""
-        plain = [c for c, k in kinds.items() if c not in META_COLUMNS and c != by and k != "JSON" and "STRUCT" not in k]
+    def _by_interest(self, table: str, kinds: Mapping[str, str]) -> list[str]:
+        """Narrow columns: its id, its time, those that the fields are computed from, the key, what people know it by, then
+        the others in order."""
+        plain = [c for c, k in kinds.items() if c not in META_COLUMNS and k != "JSON" and "STRUCT" not in k]
         first = [c for c in ("id", *_TIMES) if c in plain][:2]
         wanted = [c for c in self.relevant.get(table, []) if c in plain]
-        return list(dict.fromkeys([*first, *wanted, *plain]))[:COLUMNS] or [by]
+        known_by = [*(k.lower() for k in self.traced.key), *_KNOWN_BY]
+        names = sorted((c for c in plain if c.lower() in known_by), key=lambda c: known_by.index(c.lower()))
+        return list(dict.fromkeys([*first, *wanted, *names, *plain]))
 
     def _more_facts(self, table: str, column: str, value: Any, total: int) -> dict[str, Any]:
         """The ids that a single row adds."""

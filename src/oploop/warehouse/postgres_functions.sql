@@ -186,6 +186,12 @@ CREATE FUNCTION {fn}.json_value(v anyelement) RETURNS text LANGUAGE sql STABLE P
 
 CREATE FUNCTION {fn}.isfinite(v double precision) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT v NOT IN ('NaN', 'Infinity', '-Infinity') $$;
+CREATE FUNCTION {fn}.isfinite(v timestamptz) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT pg_catalog.isfinite(v) $$;
+CREATE FUNCTION {fn}.isfinite(v timestamp) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT pg_catalog.isfinite(v) $$;
+CREATE FUNCTION {fn}.isfinite(v date) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT pg_catalog.isfinite(v) $$;
 CREATE FUNCTION {fn}.isfinite(v numeric) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT v NOT IN ('NaN', 'Infinity', '-Infinity') $$;
 

@@ -291,3 +291,22 @@ def test_numbers_that_are_none_are_held_and_the_json_of_the_plan_stays_json(engi
     got = become(engine, "DOUBLE", [math.nan, math.inf, -math.inf, 1.5], NUMBER, FieldMapping("f", column="v"))
     assert got == [HELD, HELD, HELD, 1.5]
     assert orjson.loads(orjson.dumps(got[-1])) == 1.5
+
+
+@pytest.mark.parametrize("kind", [FieldType.TEXT, JSON])
+@pytest.mark.parametrize(
+    ("sql_type", "odd", "right"),
+    [
+        ("DOUBLE", [math.nan, math.inf, -math.inf], 1.5),
+        ("FLOAT", [math.nan], 1.5),
+        ("TIMESTAMP", ["infinity"], "2026-01-02 03:04:05"),
+        ("TIMESTAMPTZ", ["-infinity"], "2026-01-02 03:04:05+00"),
+        ("DATE", ["infinity"], "2026-01-02"),
+    ],
+)
+def test_what_is_no_number_and_no_time_does_not_go_as_a_word(
+    engine: Engine, kind: FieldType, sql_type: str, odd: list[Any], right: Any
+) -> None:
+    got = become(engine, sql_type, [*odd, right], kind, FieldMapping("f", column="v"))
+    assert got[:-1] == [HELD] * len(odd)
+    assert str(right)[:10] in str(got[-1])

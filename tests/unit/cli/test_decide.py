@@ -133,6 +133,7 @@ def test_undo_shows_its_plan_and_does_it_when_told(read: Path, zendesk: ZendeskS
         assert said in plan.words
     asked = run("undo", run_id, "--env", "prod", folder=read)  # nobody can answer
     assert (asked.code, priorities(zendesk)[101]) == (1, "urgent")
+    assert asked.out.endswith("the same command with --yes\n")
     done = run("undo", run_id[:20], "--env", "prod", "--yes", folder=read)
     assert (done.code, "✓ ticket_priority 2 sent" in done.words) == (0, True)
     assert "paused: ticket_priority go on: oploop resume ticket_priority" in done.words

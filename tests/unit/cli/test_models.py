@@ -80,6 +80,10 @@ def test_trace_goes_back_to_the_source_rows(built: Path) -> None:
     by_table = {s["table"]: s for s in done["sources"]}
     assert by_table["staging.tickets"]["same_as"] == "raw_zendesk.tickets"
     assert (by_table["raw_zendesk.users"]["by"], by_table["raw_zendesk.users"]["total"]) == ("id = 1", 1)
+    for source in done["sources"]:  # what people know a record by comes first, and no column that is empty
+        told = list(zip(*source["rows"], strict=True))
+        assert all(any(v not in (None, "") for v in column) for column in told), source
+    assert {"name", "email"} <= {*by_table["raw_zendesk.users"]["columns"][:4]}
     assert [h["status"] for h in done["history"]] == ["confirmed"]
     page = run("trace", "--env", "prod", "zendesk.tickets", "101", folder=built).words
     assert "computed from raw_zendesk.users name" in page

@@ -155,6 +155,22 @@ def test_held_lists_rows_with_reasons(read: Path) -> None:
     as_json = run("held", "-o", "json", folder=read).json
     assert [(r["key"], r["field"]) for r in as_json["held"]] == [("103", "priority")]
     assert as_json["counts"] == {"ticket_priority": {"held": 1, "parked": 0}}
+    assert run("held", "--env", "dev", "-o", "json", folder=read).json == as_json
+    assert "nothing is held" in run("held", "--env", "prod", folder=read).out
+    for command in ("held", "status"):
+        unknown = run(command, "--env", "prd", folder=read)
+        assert (unknown.code, "did you mean 'prod'?" in unknown.err) == (2, True)
+
+
+def test_an_extract_that_fails_says_why_once(project: Path, zendesk: ZendeskSandbox) -> None:
+    from oploop.apps.sandbox import Fault
+
+    zendesk.faults.append(
+        Fault("GET /api/v2/incremental/users", "status", status=403, body='{"error": "Forbidden"}', times=9)
+    )
+    done = run("extract", folder=project)
+    assert done.code == 1
+    assert (done.out + done.err).count("403") == 1, done.out + done.err
 
 
 def test_the_second_process_is_told_who_holds_the_warehouse(read: Path) -> None:

@@ -226,6 +226,13 @@ def test_mistakes_in_a_sync(write: Write, old: str, new: str, line: int, what: s
     assert mend in said.split(" — ")[1]
 
 
+def test_a_block_whose_name_is_misspelled_is_pointed_at_and_not_the_sync_that_is_right(write: Write) -> None:
+    said = mistake(write("name: a\napps:\n  stripe: {}\n  zendeks: {subdomain: a}\n", one=SYNC))
+    assert said == "oploop.yml:4: there is no app of type 'zendeks' — did you mean 'zendesk', which a sync names?"
+    own = mistake(write("name: a\napps:\n  zendeks: {type: zendesk, subdomain: a}\n", one=SYNC))
+    assert own.startswith("syncs/one.yml:2: there is no app 'zendesk' in oploop.yml")
+
+
 @pytest.mark.parametrize(("text", "what", "mend"), SYNC_KEYS, ids=[k[0] for k in SYNC_KEYS])
 def test_mistakes_in_a_syncs_keys(write: Write, text: str, what: str, mend: str) -> None:
     said = mistake(write(one=f"{SYNC}{text}\n"))

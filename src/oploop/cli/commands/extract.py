@@ -16,7 +16,7 @@ from oploop.cli.opening import with_workspace
 if TYPE_CHECKING:
     from oploop.cli.out import Out
     from oploop.extract import StreamRequest, StreamResult
-    from oploop.workspace import Workspace
+    from oploop.workspace import Event, Workspace
 
 
 @make("extract", example="oploop extract\noploop extract --select stripe --select zendesk.tickets")
@@ -47,7 +47,12 @@ def command(cli: Cli, select: tuple[str, ...], exclude: tuple[str, ...], full: b
             # the syncs' models are not looked at, as they may be waiting for just this read
             await loop.whose_all(ws, {r.app.name for r in requests if keep(r)})
             progress.say("extract")
-            return await loop.extract(ws, syncs, progress.tell, full=full, keep=keep)
+
+            def tell(event: Event) -> None:
+                if event.kind != "note":  # what went wrong stands in the table, once
+                    progress.tell(event)
+
+            return await loop.extract(ws, syncs, tell, full=full, keep=keep)
 
     results = with_workspace(cli, work, moves_rows=True, wait=wait)
     from oploop.report import stream_json

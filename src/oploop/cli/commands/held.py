@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from oploop.workspace import Workspace
 
 
-@make("held", example="oploop held\noploop held ticket_priority --limit 20")
+@make("held", example="oploop held\noploop held --env prod\noploop held ticket_priority --limit 20")
 @click.argument("sync", required=False)
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, metavar="N", help="So many rows of each."
 )
+@click.option("--env", "environment", metavar="NAME", help="Only what runs of this environment held or parked.")
 @options.wait
-def command(cli: Cli, sync: str | None, limit: int, wait: float | None) -> int:
+def command(cli: Cli, sync: str | None, limit: int, environment: str | None, wait: float | None) -> int:
     """List rows that are held back, and why.
 
     Held rows broke a rule in their sync's last run: the others went on, and a held row goes too once its data is
@@ -34,37 +35,50 @@ def command(cli: Cli, sync: str | None, limit: int, wait: float | None) -> int:
         from oploop.workspace import Selection
 
         names = [s.name for s in Selection((sync,) if sync else ()).pick(ws.project)]
-        found = _held(ws, names, limit)
+        found = _held(ws, names, limit, environment)
         cli.out.data({"held": found["held"], "parked": found["parked"], "counts": found["counts"]})
         _print(cli, ws, found, limit)
         return 0
 
-    return with_workspace(cli, work, read_only=True, wait=wait)
+    return with_workspace(cli, work, environment=environment or "dev", read_only=True, wait=wait)
 
 
-def _held(ws: Workspace, names: list[str], limit: int) -> dict[str, Any]:
+def _of_environment(ws: Workspace, environment: str | None) -> str:
+    """A condition on `run_id`: the runs of an environment, by the ledger and, of those that failed, by the state."""
+    from oploop.warehouse.base import literal
+
+    if environment is None:
+        return "TRUE"
+    failed = [r.run_id for r in ws.state.runs(1_000) if r.environment == environment]
+    listed = ", ".join(literal(r) for r in ["", *failed])
+    named = f"SELECT run_id FROM oploop.runs WHERE environment = {literal(environment)}"
+    return f"(run_id IN ({listed}) OR run_id IN ({named}))"
+
+
+def _held(ws: Workspace, names: list[str], limit: int, environment: str | None) -> dict[str, Any]:
     """{"held": rows, "parked": rows, "counts": {sync: {"held", "parked"}}}; rows are maps."""
     out: dict[str, Any] = {"held": [], "parked": [], "counts": {n: {"held": 0, "parked": 0} for n in names}}
     if not ws.warehouse.columns("oploop.held"):
         return out
+    of = _of_environment(ws, environment)
     has_why = "why" in ws.warehouse.columns("oploop.held")  # likewise
     has_field = "field" in ws.warehouse.columns("oploop.parked")  # not in a file that an earlier release made
     for name in names:
         for kind, select in (
             (
                 "held",
-                f"SELECT key, reason, field, run_id, noted_at, {'why' if has_why else 'NULL AS why'} FROM oploop.held WHERE sync = ? ORDER BY reason, key",
+                f"SELECT key, reason, field, run_id, noted_at, {'why' if has_why else 'NULL AS why'} FROM oploop.held WHERE sync = ? AND {of} ORDER BY reason, key",
             ),
             (
                 "parked",
-                f"SELECT key, reason, message, run_id, noted_at, {'field' if has_field else 'NULL AS field'} FROM oploop.parked WHERE sync = ? ORDER BY noted_at DESC, key",
+                f"SELECT key, reason, message, run_id, noted_at, {'field' if has_field else 'NULL AS field'} FROM oploop.parked WHERE sync = ? AND {of} ORDER BY noted_at DESC, key",
             ),
         ):
             head, *_ = select.partition(" FROM ")
             words = ["sync", *(w.split()[-1] for w in head.removeprefix("SELECT ").split(","))]
             rows = ws.warehouse.rows(f"{select} LIMIT {limit}", (name,))
             out[kind] += [dict(zip(words, (name, *r), strict=True)) for r in rows]
-            total = ws.warehouse.rows(f"SELECT count(*) FROM oploop.{kind} WHERE sync = ?", (name,))
+            total = ws.warehouse.rows(f"SELECT count(*) FROM oploop.{kind} WHERE sync = ? AND {of}", (name,))
             out["counts"][name][kind] = total[0][0]
     return out
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     example="oploop lineage mart.account_health\noploop lineage mart.account_health.health\noploop lineage ticket_priority",
 )
 @click.argument("name", metavar="MODEL[.COLUMN]|SYNC")
+@options.environment
 @options.wait
-def command(cli: Cli, name: str, wait: float | None) -> int:
+def command(cli: Cli, name: str, environment: str, wait: float | None) -> int:
     """Show what a model, a column or a sync is made from.
 
     Upstream as a tree down to raw tables; downstream the fields of apps that are written from it.
@@ -41,7 +42,7 @@ def command(cli: Cli, name: str, wait: float | None) -> int:
             _print(cli, found)
         return 0
 
-    return with_workspace(cli, work, read_only=True, wait=wait)
+    return with_workspace(cli, work, environment=environment, read_only=True, wait=wait)
 
 
 def _print(cli: Cli, found: dict[str, Any]) -> None:

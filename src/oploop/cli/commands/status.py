@@ -34,7 +34,7 @@ def command(cli: Cli, limit: int, environment: str | None) -> int:
             _print(cli, ws, overview)
         return 0
 
-    return with_workspace(cli, work, read_only=True)
+    return with_workspace(cli, work, environment=environment or "dev", read_only=True)
 
 
 def _print(cli: Cli, ws: Workspace, o: Overview) -> None:

@@ -131,7 +131,8 @@ def _not_sent(cli: Cli, ws: Workspace, reports: list[SyncReport], given: dict[st
     if not any(ws.delivers(r.object.partition(".")[0]) for r in reports if r.plan is not None):
         cli.out.line(f"Nothing sent: {ws.environment} does not deliver.   do it: add --env prod")
     else:
-        cli.out.line("Nothing sent.   do it: the same command with --yes, and without --plan")
+        without = ", and without --plan" if given["dry"] else ""
+        cli.out.line(f"Nothing sent.   do it: the same command with --yes{without}")
     return 0 if given["dry"] and not stopped else 1
 
 
