@@ -11,14 +11,18 @@ it, whatever has been asked for meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from asyncio import Task
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
 from contextlib import asynccontextmanager
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from itertools import islice
+from typing import Any, ParamSpec, TypeVar
 
 from oploop.runtime import others_first
 
 T = TypeVar("T")
+V = TypeVar("V")
 P = ParamSpec("P")
 
 MOST = 2  #: pages asked for, or here, that nobody has taken yet
@@ -59,6 +63,25 @@ async def ahead(pages: AsyncGenerator[T], most: int = MOST) -> AsyncIterator[Asy
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await pages.aclose()
+
+
+async def begun(
+    items: Iterable[T], work: Callable[[T], Coroutine[Any, Any, V]], most: int
+) -> AsyncGenerator[tuple[T, Task[V]]]:
+    """Each item, in order, with the work on it, which began ahead of whoever takes it: so much is under way at the most. Whoever
+    awaits it meets its errors; the others go on. Whoever leaves early leaves nothing behind."""
+    coming, under_way = iter(items), deque[tuple[T, Task[V]]]()
+    try:
+        while True:
+            under_way += [(item, asyncio.create_task(work(item))) for item in islice(coming, most - len(under_way))]
+            if not under_way:
+                return
+            yield under_way[0]
+            under_way.popleft()
+    finally:
+        for _, task in under_way:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
 
 
 async def meanwhile(work: Generator[None, None, T]) -> T:

@@ -1,24 +1,38 @@
-"""Files wherever fsspec finds them: a folder, s3://, gs://, sftp://. Listing, marks that change with a file, errors in words.
+"""Files wherever fsspec finds them: a folder, s3://, gs://, sftp://. Listing, marks that change with a file, reading, writing,
+errors in words.
 
-Everything here blocks; apps call it from threads.
+    store = Store("s3://acme/drop", "url")                  `url`: the key of the block that names it
+    files = store.files(matching("in/**/*.csv"))            what is there
+    with store.opened(files[0]) as source: ...              its bytes
+    store.put("out/1.csv", data)                            a file, whole or not at all
+
+Which of the files were read before: `seen`; what is in them: `lines`, `formats`. Everything here blocks; apps call it from threads.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 
+from oploop.apps.policy import LostAnswer
 from oploop.errors import FixConfig, OploopError, RetryLater
 
 #: What to install for a filesystem that oploop does not bring.
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "sftp": "sftp", "ssh": "sftp"}
+#: Files up to so many bytes are fetched in one call.
+WHOLE_UP_TO = 8 * 2**20
+#: Filesystems in which a file may be seen half written, and those of them that are this machine's.
+_IN_PARTS, _LOCAL = {"file", "local", "sftp", "ssh"}, {"file", "local"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,11 @@ class File:
     size: int
     mark: str
     modified: float | None = None
+
+    @property
+    def folder(self) -> str:
+        """Its folder below the root; "" for the root itself."""
+        return self.name.rpartition("/")[0]
 
 
 class Store:
@@ -54,8 +73,8 @@ class Store:
         self.open()
         return self._root.rstrip("/")
 
-    def found(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
-        """(path, name relative to the root, what the filesystem tells) of all files; FixConfig when there is no such folder."""
+    def files(self, wanted: Callable[[str], bool] = bool) -> list[File]:
+        """All files whose name is wanted, by name; FixConfig when there is no such folder, or it is closed to us."""
         try:
             fs = self.open()
             fs.invalidate_cache()
@@ -66,17 +85,59 @@ class Store:
             raise
         except Exception as e:  # each filesystem has errors of its own
             raise self.failure(e) from e
-        for path, info in listed.items():
-            yield path, path.removeprefix(self.root).strip("/"), info
-
-    def files(self) -> list[File]:
-        """All files, by name."""
-        made = []
-        for path, name, info in self.found():
-            size = int(info.get("size") or 0)
-            stamp, modified = stamps(info)
-            made.append(File(path, name, size, fingerprint(name, size, stamp), modified))
+        names = {path: path.removeprefix(self.root).strip("/") for path in listed}
+        made = [_file(path, name, listed[path]) for path, name in names.items() if wanted(name)]
         return sorted(made, key=lambda f: f.name)
+
+    @contextmanager
+    def opened(self, file: File) -> Iterator[BinaryIO]:
+        """A file's bytes, of a small one fetched in one call. FileNotFoundError where it has gone since it was listed, RetryLater
+        where it cannot be read."""
+        try:
+            fs = self.open()
+            if file.size <= WHOLE_UP_TO:
+                with io.BytesIO(fs.cat_file(file.path)) as source:
+                    yield source
+            else:
+                with fs.open(file.path, "rb", block_size=WHOLE_UP_TO) as source:
+                    yield source
+        except (FileNotFoundError, OploopError):
+            raise
+        except OSError as e:
+            raise RetryLater(f"cannot read {file.name} at {self.shown}: {e}", mend="run again later") from e
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file, which appears whole or not at all: stores of objects take it in one put, elsewhere it is written under a
+        hidden name and renamed. FixConfig where it may not be written, LostAnswer where nobody knows whether it is there."""
+        try:
+            root = self.root
+        except Exception as e:  # nothing is written yet
+            raise self.failure(e) from e
+        try:
+            self._put(f"{root}/{name}", data)
+        except PermissionError as e:
+            raise FixConfig(f"{self._key}: {self.shown} may not be written ({e})", mend="check the rights") from None
+        except Exception as e:  # each filesystem has errors of its own
+            raise LostAnswer(f"writing {name} at {self.shown}: {type(e).__name__}: {e}") from e
+
+    def _put(self, path: str, data: bytes) -> None:
+        fs = self.open()
+        kinds = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
+        if not kinds & _IN_PARTS:
+            fs.pipe_file(path, data)
+            return
+        folder, _, last = path.rpartition("/")
+        fs.makedirs(folder, exist_ok=True)
+        hidden = f"{folder}/.{last}.part"
+        with fs.open(hidden, "wb") as target:
+            target.write(data)
+            if kinds & _LOCAL:
+                target.flush()
+                os.fsync(target.fileno())
+        if kinds & _LOCAL:
+            os.replace(hidden, path)
+        else:
+            fs.mv(hidden, path)
 
     def failure(self, e: Exception) -> OploopError:
         """A filesystem's error as ours, named by its remedy."""
@@ -98,6 +159,20 @@ class Store:
             else f"check {key}"
         )
         return FixConfig(f"{key}: cannot list {self.shown}: {type(e).__name__}: {e}", mend=mend)
+
+
+def _file(path: str, name: str, info: Mapping[str, Any]) -> File:
+    size = int(info.get("size") or 0)
+    stamp, modified = stamps(info)
+    return File(path, name, size, fingerprint(name, size, stamp), modified)
+
+
+def matching(glob: str) -> Callable[[str], bool]:
+    """Whether a file's name fits a pattern, of which * and ? stay within a folder and ** does not. Hidden files do not, nor those
+    that someone is writing."""
+    ways = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    fits = re.compile("".join(ways.get(p, re.escape(p)) for p in re.split(r"(\*\*/|\*\*|\*|\?)", glob))).fullmatch
+    return lambda name: fits(name) is not None and not any(p.startswith((".", "_")) for p in name.split("/"))
 
 
 def stamps(info: Mapping[str, Any]) -> tuple[str, float | None]:

@@ -20,7 +20,6 @@ from ulid import ULID
 
 from oploop import loop
 from oploop.apps.files import FilesApp, FilesConfig
-from oploop.apps.files.reader import matching
 from oploop.apps.storage import Store
 from oploop.apps.transport import LostAnswer
 from oploop.errors import FixConfig, FixData
@@ -183,14 +182,21 @@ async def test_the_position_is_kept_on_the_way(local: FilesBox) -> None:
     assert len(rows) == 5
 
 
-def test_patterns_stay_within_a_folder_unless_they_say_otherwise() -> None:
-    spec = FilesConfig.model_validate(
-        {"url": "x", "streams": {"a": {"files": "in/*.csv"}, "b": {"files": "**/x?.csv"}}}
-    ).streams
-    assert [matching(spec["a"], n) for n in ("in/1.csv", "in/d/1.csv", "in/1.csv.gz", "in/.1.csv")] == [True] + [
-        False
-    ] * 3
-    assert [matching(spec["b"], n) for n in ("x1.csv", "a/b/x2.csv", "a/x10.csv")] == [True, True, False]
+async def test_a_file_that_goes_while_it_is_read_leaves_its_rows_and_is_noted(local: FilesBox) -> None:
+    local.put("rows/a.jsonl", b'{"n": 1}\n')
+    files = app(local)
+    _, cursor = await read(files, "rows")
+    local.put("rows/a.jsonl", b'{"n": 2}\n{"n": 3}\n')
+    listed = files.store.files()
+    data = local.fs.cat_file(f"{local.path}/rows/a.jsonl")
+    local.fs.rm(f"{local.path}/rows/a.jsonl")
+    files.store.files = lambda wanted=None: listed  # type: ignore[method-assign,assignment,misc]
+    rows, cursor = await read(files, "rows", cursor)
+    assert rows == []
+    assert files.notes == ["rows/a.jsonl: gone since it was listed; not read"]
+    local.put("rows/a.jsonl", data)
+    rows, _ = await read(app(local), "rows", cursor)
+    assert [r["n"] for r in rows] == [2, 3]
 
 
 @pytest.mark.parametrize(

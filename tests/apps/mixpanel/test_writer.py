@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from oploop.apps.mixpanel import objects
-from oploop.apps.mixpanel.lookups import csv_of
+from oploop.apps.mixpanel.lookups import table_of
 from oploop.apps.sandbox import Fault
 from oploop.apps.transport import Refused
 from oploop.errors import FixConfig
@@ -154,8 +154,8 @@ async def test_large_events_are_split_by_bytes_and_the_largest_refused() -> None
 )
 def test_rows_that_are_no_lookup_table_are_named(rows: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        csv_of(rows)
+        table_of(rows)
 
 
 def test_rows_of_different_columns_are_one_table() -> None:
-    assert csv_of([{"id": "a"}, {"price": 1, "id": "b\n", "art": "x"}]) == b'id,art,price\r\na,,\r\n"b\n",x,1\r\n'
+    assert table_of([{"id": "a"}, {"price": 1, "id": "b\n", "art": "x"}]) == b'id,art,price\r\na,,\r\n"b\n",x,1\r\n'

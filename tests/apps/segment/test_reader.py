@@ -14,9 +14,9 @@ import fsspec
 import orjson
 import pytest
 
-from oploop.apps.segment import logs as log_files
+from oploop.apps import jsonlines, storage
+from oploop.apps.seen import MAX_NAMED
 from oploop.apps.segment import reader as reading
-from oploop.apps.segment.position import MAX_NAMED
 from oploop.errors import FixConfig
 from oploop.records import ReadOptions
 from tests.apps.segment.support import FIRST_DAY, app, event, packed, put, read
@@ -230,9 +230,9 @@ async def test_every_cursor_on_the_way_loses_nothing(tmp_path: Path, monkeypatch
 async def test_a_large_file_is_streamed_and_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "a.gz", [event(i) for i in range(5000)])
     monkeypatch.setattr(reading, "WHOLE_UP_TO", 100)
-    monkeypatch.setattr(log_files, "WHOLE_UP_TO", 10_000)
-    monkeypatch.setattr(log_files, "PIECE_BYTES", 50_000)
-    monkeypatch.setattr(log_files, "MAX_LINE", 30_000)
+    monkeypatch.setattr(storage, "WHOLE_UP_TO", 10_000)
+    monkeypatch.setattr(jsonlines, "PIECE_BYTES", 50_000)
+    monkeypatch.setattr(jsonlines, "MAX_BLOCK", 30_000)
     monkeypatch.setattr(reading, "BATCH_ROWS", 500)
     found = await read(tmp_path)
     assert len(found.rows) == 5000
@@ -244,13 +244,13 @@ async def test_streams_side_by_side_unpack_a_file_once(tmp_path: Path, monkeypat
     for day in range(5):
         put(tmp_path, "a.gz", [event(day * 2), event(day * 2 + 1, "identify")], day=day)
     opened: list[str] = []
-    real = log_files.LogStore.pieces
+    real = storage.Store.opened
 
-    def counted(self: log_files.LogStore, file: log_files.LogFile) -> Any:
+    def counted(self: storage.Store, file: storage.File) -> Any:
         opened.append(file.path)
         return real(self, file)
 
-    monkeypatch.setattr(log_files.LogStore, "pieces", counted)
+    monkeypatch.setattr(storage.Store, "opened", counted)
     segment = app(tmp_path)
 
     async def rows(stream: str) -> int:
@@ -261,15 +261,20 @@ async def test_streams_side_by_side_unpack_a_file_once(tmp_path: Path, monkeypat
     await segment.aclose()
 
 
-async def test_a_file_that_goes_away_is_noted_and_read_if_it_comes_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole_up_to", [2**20, 0], ids=["fetched whole", "streamed"])
+async def test_a_file_that_goes_away_is_noted_and_read_if_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_up_to: int
+) -> None:
+    monkeypatch.setattr(reading, "WHOLE_UP_TO", whole_up_to)
+    monkeypatch.setattr(storage, "WHOLE_UP_TO", whole_up_to)
     gone = put(tmp_path, "a.gz", [event(1)])
     put(tmp_path, "b.gz", [event(2)])
     data = gone.read_bytes()
     segment = app(tmp_path)
     assert segment._reader is not None
-    listed = segment._reader.store.logs()
+    listed = segment._reader.logs()
     gone.unlink()
-    segment._reader.store.logs = lambda: listed  # type: ignore[method-assign]
+    segment._reader.logs = lambda: listed  # type: ignore[method-assign]
     batches = [b async for b in segment.read("track", None, ReadOptions())]
     assert [r["messageId"] for b in batches for r in b.table.to_pylist()] == ["m2"]
     assert "gone since it was listed" in segment.notes[0]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing
+from typing import Any
 
 import pytest
 
-from oploop.apps.paging import ahead, at_once, meanwhile
+from oploop.apps.paging import ahead, at_once, begun, meanwhile
 
 
 class Source:
@@ -167,3 +169,43 @@ async def test_a_reader_that_is_cancelled_gives_up_what_is_under_way() -> None:
     assert reading.cancelled()
     await settle()
     assert not others()
+
+
+async def test_work_is_begun_ahead_in_order_and_each_error_is_its_items_own() -> None:
+    running: list[int] = []
+    most = 0
+
+    async def work(n: int) -> int:
+        nonlocal most
+        running.append(n)
+        most = max(most, len(running))
+        await asyncio.sleep(0)
+        running.remove(n)
+        if n == 2:
+            raise ValueError("no")
+        return n * 10
+
+    found: list[Any] = []
+    async for n, task in begun(range(6), work, 3):
+        try:
+            found.append((n, await task))
+        except ValueError as e:
+            found.append((n, str(e)))
+    assert found == [(0, 0), (1, 10), (2, "no"), (3, 30), (4, 40), (5, 50)]
+    assert most == 3
+
+
+async def test_who_leaves_early_leaves_no_work_behind() -> None:
+    ended: list[int] = []
+
+    async def work(n: int) -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(n)
+
+    async with aclosing(begun(range(9), work, 3)) as items:
+        async for _ in items:
+            await asyncio.sleep(0)
+            break
+    assert ended == [0, 1, 2]

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from oploop.apps.base import Account, App
 from oploop.apps.files.config import FILE, ROW, FilesConfig, ObjectSpec, StreamSpec
-from oploop.apps.files.reader import FileReader, matching
+from oploop.apps.files.reader import FileReader
 from oploop.apps.files.writer import FileWriter
-from oploop.apps.storage import Store
+from oploop.apps.storage import Store, matching
 from oploop.errors import FixConfig
 from oploop.records import (
     Batch,
@@ -53,7 +53,7 @@ class FilesApp(App):
     @property
     def notes(self) -> list[str]:
         """What was left out of the reading, and why, one line each."""
-        return self._reader.notes
+        return self._reader.notes.lines()
 
     async def check(self) -> Account:
         """List the root. One that is not there yet is made by the first export."""
@@ -63,7 +63,8 @@ class FilesApp(App):
             if self.streams or not e.message.startswith("url: there is nothing"):
                 raise
             return Account(f"nothing at {self.store.shown} yet")
-        parts = [f"{n} {sum(matching(spec, f.name) for f in files):,}" for n, spec in self.config.streams.items()]
+        fitting = {n: matching(spec.files) for n, spec in self.config.streams.items()}
+        parts = [f"{n} {sum(fits(f.name) for f in files):,}" for n, fits in fitting.items()]
         newest = max((f.modified for f in files if f.modified is not None), default=None)
         until = f", newest of {datetime.fromtimestamp(newest, UTC):%Y-%m-%d}" if newest is not None else ""
         of = f" ({', '.join(parts)})" if parts else ""

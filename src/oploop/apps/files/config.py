@@ -9,36 +9,40 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from oploop.apps.base import AddresslessConfig
 from oploop.apps.declared import Part
+from oploop.apps.formats import PACKED, Format, format_of
 from oploop.records import ColumnType, FieldType
 
-Format = Literal["csv", "jsonl", "parquet"]
-_ENDINGS: dict[str, Format] = {
-    "csv": "csv", "tsv": "csv", "txt": "csv", "json": "jsonl", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet",
-}  # fmt: skip
-PACKED = (".gz", ".bz2", ".xz")
 FILE, ROW = "_file", "_row"
 PLACES = re.compile(r"\{(\w+)\}")
 OURS = ("step", "date", "sync")  #: what a path may name beside fields
-
-
-def format_of(name: str) -> Format | None:
-    """The format that a file's name, or a pattern of names, tells."""
-    name = name.rstrip("*")
-    for ending in PACKED:
-        name = name.removesuffix(ending)
-    name = name.rstrip("*.")
-    return _ENDINGS.get(name.rpartition(".")[2].lower()) if "." in name else None
 
 
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class StreamSpec(Part):
+class Formed(Part):
+    """What is of a format: that which is said, or the one that the files' names tell."""
+
+    format: Format | None = None
+
+    def named(self) -> str:
+        """The files' names, as far as they are known."""
+        raise NotImplementedError
+
+    @property
+    def made_of(self) -> Format:
+        """The format of the files."""
+        found = self.format or format_of(self.named())
+        if found is None:
+            raise ValueError(f"{self.named()!r} does not tell the format: add `format: csv`, jsonl or parquet")
+        return found
+
+
+class StreamSpec(Formed):
     """Files that make one stream. Without `key` a row is known by its file and its number there."""
 
     files: str = Field(min_length=1)
-    format: Format | None = None
     key: Annotated[list[str], BeforeValidator(_listed)] = []
     columns: dict[str, ColumnType] = {}
     delimiter: str = Field(default=",", min_length=1, max_length=1)
@@ -62,23 +66,17 @@ class StreamSpec(Part):
         for name in (FILE, ROW):
             if name in self.columns:
                 raise ValueError(f"{name!r} is a column of oploop's own")
-        if self.format is None and format_of(self.files) is None:
-            raise ValueError(f"{self.files!r} does not tell the format: add `format: csv`, jsonl or parquet")
+        assert self.made_of, "or it is said what is missing"
         return self
 
-    @property
-    def made_of(self) -> Format:
-        """The format of the files."""
-        found = self.format or format_of(self.files)
-        assert found is not None
-        return found
+    def named(self) -> str:
+        return self.files
 
 
-class ObjectSpec(Part):
+class ObjectSpec(Formed):
     """What is exported. One file a step (and partition), under a name that the step gives."""
 
     path: str = Field(min_length=1)
-    format: Format | None = None
     fields: dict[str, FieldType] = Field(min_length=1)
     rows: int = Field(default=50_000, ge=1, le=1_000_000)
 
@@ -94,21 +92,15 @@ class ObjectSpec(Part):
                 raise ValueError(f"path names {{{name}}}, which is none of the fields, nor step, date, sync")
         if re.search(r"(^|/)\.\.?(/|$)|^/|\\", self.path):
             raise ValueError("path is relative to url, without . and ..")
-        if self.format is None and format_of(self.path) is None:
-            raise ValueError(f"{self.path!r} does not tell the format: add `format: csv`, jsonl or parquet")
+        assert self.made_of, "or it is said what is missing"
         if any(self.path.endswith(e) for e in PACKED if e != ".gz"):
             raise ValueError("files are packed with gzip (.gz) or not at all")
-        for name in self.fields:
-            if name == "_op":
-                raise ValueError("'_op' is a column of oploop's own")
+        if "_op" in self.fields:
+            raise ValueError("'_op' is a column of oploop's own")
         return self
 
-    @property
-    def made_of(self) -> Format:
-        """The format of the files."""
-        found = self.format or format_of(self.path)
-        assert found is not None
-        return found
+    def named(self) -> str:
+        return self.path
 
 
 class FilesConfig(AddresslessConfig):

@@ -7,7 +7,6 @@ from there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -22,11 +21,12 @@ from oploop.apps.arrow import column_field, empty_table, table_from_records, wit
 from oploop.apps.base import micros
 from oploop.apps.blocking import in_a_thread
 from oploop.apps.files.config import FILE, ROW, StreamSpec
-from oploop.apps.files.formats import read_lines, read_tables, typed
+from oploop.apps.formats import records_of, tables_of, typed
 from oploop.apps.jsonrows import written
 from oploop.apps.kinds import Kinds
-from oploop.apps.storage import File, Store
-from oploop.errors import FixConfig, FixData, OploopError, RetryLater
+from oploop.apps.notes import GONE, Notes
+from oploop.apps.storage import File, Store, matching
+from oploop.errors import FixConfig, FixData
 from oploop.records import Batch, Cursor, ReadOptions, Stream
 from oploop.runtime import Runtime
 
@@ -38,7 +38,7 @@ class FileReader:
 
     def __init__(self, store: Store, runtime: Runtime) -> None:
         self._store, self._runtime = store, runtime
-        self.notes: list[str] = []
+        self.notes = Notes()
 
     async def read(
         self, stream: Stream, spec: StreamSpec, cursor: Cursor | None, options: ReadOptions
@@ -53,25 +53,11 @@ class FileReader:
                 yield batch
 
 
-def matching(spec: StreamSpec, name: str) -> bool:
-    """Whether a file is one of the stream's; hidden ones are not, nor those that someone is writing."""
-    if any(part.startswith((".", "_")) for part in name.split("/")):
-        return False
-    return re.fullmatch(_pattern(spec.files), name) is not None
-
-
-def _pattern(glob: str) -> str:
-    """A glob as a regular expression: * and ? stay within a folder, ** does not."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
-    ways = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return "".join(ways.get(p, re.escape(p)) for p in parts)
-
-
 class _Reading:
     """One read. Everything blocks."""
 
     def __init__(
-        self, store: Store, stream: Stream, spec: StreamSpec, options: ReadOptions, began: datetime, notes: list[str]
+        self, store: Store, stream: Stream, spec: StreamSpec, options: ReadOptions, began: datetime, notes: Notes
     ) -> None:
         self._store, self._stream, self._spec, self._options = store, stream, spec, options
         self._began, self._notes = began, notes
@@ -88,7 +74,7 @@ class _Reading:
         def position() -> Cursor:
             return {"of": of, "files": dict(known), "kinds": dict(self._kinds.known)}
 
-        files = [f for f in self._store.files() if matching(self._spec, f.name)]
+        files = self._store.files(matching(self._spec.files))
         for name in known.keys() - {f.name for f in files}:
             _, rows = known.pop(name)
             if self._spec.on_gone == "delete":
@@ -99,9 +85,13 @@ class _Reading:
             if mark == file.mark or not self._wanted(file):
                 continue
             rows = 0
-            for table in self._rows(file):
-                rows += table.num_rows
-                yield Batch(self._stream.name, table)
+            try:
+                for table in self._rows(file):
+                    rows += table.num_rows
+                    yield Batch(self._stream.name, table)
+            except FileNotFoundError:
+                self._notes.add(file.name, "", {GONE: 1})
+                continue
             if not self._spec.key:
                 yield from self._gone(file.name, rows + 1, before)
             known[file.name] = [file.mark, rows]
@@ -118,27 +108,19 @@ class _Reading:
         return empty_table(self._stream, self._options.exclude)
 
     def _rows(self, file: File) -> Iterator[pa.Table]:
-        """A file's rows in the stream's columns and oploop's own; none, with a note, when it is gone by now."""
-        number = 1
-        try:
-            with self._store.open().open(file.path, "rb", compression=_packed(file.name)) as source:
-                if self._spec.made_of == "jsonl":
-                    for records in read_lines(source, file.name, self._spec.encoding):
-                        yield self._keyed(file, self._from_records(file, records, number), number)
-                        number += len(records)
-                else:
-                    for table in read_tables(source, self._spec, file.name):
-                        if table.num_rows:
-                            yield self._keyed(file, self._from_table(file, table, number), number)
-                        number += table.num_rows
-        except FileNotFoundError:
-            self._notes.append(f"{file.name}: gone since it was listed; not read")
-        except OploopError:
-            raise
-        except EOFError as e:
-            raise FixData(f"{file.name} is damaged or cut off: {e}", mend="mend or move it") from e
-        except OSError as e:
-            raise RetryLater(f"cannot read {file.name} at {self._store.shown}: {e}", mend="run again later") from e
+        """A file's rows in the stream's columns and oploop's own. FileNotFoundError when it is gone by now."""
+        spec, number = self._spec, 1
+        with self._store.opened(file) as source:
+            if spec.made_of == "jsonl":
+                found = (
+                    self._from_records(file, part, number) for part in records_of(source, file.name, spec.encoding)
+                )
+            else:
+                tables = tables_of(source, spec.made_of, file.name, delimiter=spec.delimiter, encoding=spec.encoding)
+                found = (self._from_table(file, table, number) for table in tables if table.num_rows)
+            for table in found:  # which asks for `number` as it stands then
+                yield self._keyed(file, table, number)
+                number += table.num_rows
 
     def _keyed(self, file: File, table: pa.Table, first: int) -> pa.Table:
         """The table, if each row has its key."""
@@ -204,7 +186,3 @@ class _Reading:
                 deleted=[True] * len(keys),
             )
             yield Batch(self._stream.name, table)
-
-
-def _packed(name: str) -> str | None:
-    return {"gz": "gzip", "bz2": "bz2", "xz": "xz"}.get(name.rpartition(".")[2])

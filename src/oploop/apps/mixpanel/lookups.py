@@ -6,14 +6,13 @@ Source: docs.mixpanel.com/reference: list-lookup-tables, replace-lookup-table.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
+from oploop.apps.formats import csv_of
 from oploop.apps.jsonrows import records_in
 from oploop.apps.lists import Page, whole
 from oploop.apps.mixpanel.client import Client, read_written
@@ -57,7 +56,7 @@ async def send(client: Client, step: Step) -> list[Receipt]:
     if "rows" not in change.fields:
         return [Receipt(change.number, Outcome.OK, change.remote_id)]
     try:
-        body = csv_of(change.fields["rows"])
+        body = table_of(change.fields["rows"])
     except ValueError as e:
         return [Receipt(change.number, Outcome.REJECTED, error=str(e))]
     answer = await client.replace(str(change.remote_id), body)
@@ -69,8 +68,8 @@ async def send(client: Client, step: Step) -> list[Receipt]:
     return [Receipt(change.number, Outcome.OK, change.remote_id, version=answer.date_micros())]
 
 
-def csv_of(rows: Any) -> bytes:
-    """Rows, a list of objects, as RFC 4180 has them: `id`, then the other columns by name.
+def table_of(rows: Any) -> bytes:
+    """Rows, a list of objects, as CSV: `id`, then the other columns by name.
 
     ValueError, with the reason, for rows that Mixpanel would refuse, or take otherwise than they are meant.
     """
@@ -87,11 +86,7 @@ def csv_of(rows: Any) -> bytes:
             raise ValueError(f"row {number} has " + (f"another row's id, {key!r}" if key else "no id"))
         seen.add(key)
     columns = [ID, *sorted({name for row in rows for name in row} - {ID})]
-    out = io.StringIO()
-    written = csv.writer(out)
-    written.writerow(columns)
-    written.writerows([_cell(row.get(c)) for c in columns] for row in rows)
-    body = out.getvalue().encode("utf-8", "replace")
+    body = csv_of(columns, ([_cell(row.get(c)) for c in columns] for row in rows))
     if len(body) > MAX_BYTES:
         raise ValueError(f"rows have {len(body):,} bytes as CSV; Mixpanel takes {MAX_BYTES:,}")
     return body

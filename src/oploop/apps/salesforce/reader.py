@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from msgspec import UNSET, Raw
 
 from oploop.apps.arrow import columns_in_turns, empty_table, instants, table_from_records
+from oploop.apps.formats import csv_tables
 from oploop.apps.jsonrows import Columns, Records, records_in, with_members, without
 from oploop.apps.jsonvalues import parsed, written
 from oploop.apps.lists import fetched
@@ -214,26 +215,14 @@ def _less_attributes(records: Records, attributes: Sequence[Any] | None) -> list
 
 def records_of_csv(answer: Answer, table: Table) -> list[dict[str, Any]]:
     """A result page of a job as records like those of a query: an empty value is none."""
-    from pyarrow import csv
-
     kinds: Mapping[str, pa.DataType] = {
         ColumnType.BOOLEAN: pa.bool_(),
         ColumnType.INTEGER: pa.int64(),
         ColumnType.NUMBER: pa.float64(),
     }
     types = {n: kinds.get(k, pa.string()) for n, k in table.stream.columns.items()}
-    if not answer.body.strip():
-        return []
-    read = csv.read_csv(
-        io.BytesIO(answer.body),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        read_options=csv.ReadOptions(block_size=max(1 << 20, len(answer.body) + 1)),
-        convert_options=csv.ConvertOptions(
-            column_types=types, null_values=[""], strings_can_be_null=True, true_values=["true"], false_values=["false"]
-        ),
-    )
-    found: list[dict[str, Any]] = read.to_pylist()
-    return found
+    tables = csv_tables(io.BytesIO(answer.body), types=types, quoted_nulls=True)
+    return [record for part in tables for record in part.to_pylist()]
 
 
 def _stamp(record: Mapping[str, Any], table: Table) -> str:

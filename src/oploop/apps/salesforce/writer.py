@@ -14,6 +14,7 @@ from email.utils import format_datetime
 from typing import Any, TypeAlias
 
 from oploop.apps.documents import zulu
+from oploop.apps.formats import csv_of
 from oploop.apps.jsonvalues import plain
 from oploop.apps.salesforce.catalog import BATCH, STAMP, Table
 from oploop.apps.salesforce.client import PASSING, Client, before, error_text
@@ -101,7 +102,8 @@ class Writer:
         if by is not None:
             asked["externalIdFieldName"] = by
         rows = [row_of(change, body) for change, body in good]
-        data = csv_of(rows)
+        names = names_of(rows)
+        data = csv_of(names, ([_cell(row[n]) if n in row else "" for n in names] for row in rows), "\n")
         if len(data) > MAX_JOB_BYTES:
             raise SkipRecord(f"a job of {len(data):,} bytes; Salesforce takes {MAX_JOB_BYTES:,}")
         client = self._client
@@ -118,7 +120,6 @@ class Writer:
         if state["state"] != "JobComplete" and not int(state.get("numberRecordsProcessed") or 0):
             why = str(state.get("errorMessage") or state["state"])
             raise Refused(results[0][1], f"Salesforce's job ended as {state['state']}: {why}")
-        names = names_of(rows)
         waiting = [
             (change, tuple(_cell(row[n]) if n in row else "" for n in names))
             for (change, _), row in zip(good, rows, strict=True)
@@ -242,17 +243,8 @@ def error_of_job(text: str) -> tuple[str, str]:
     return (found[1], f"{found[1]}: {found[2]}") if found is not None else ("", text or "refused without a reason")
 
 
-def csv_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows as a job takes them: #N/A empties a field, nothing leaves it as it is."""
-    names = names_of(rows)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_cell(row[n]) if n in row else "" for n in names] for row in rows)
-    return out.getvalue().encode()
-
-
 def _cell(value: Any) -> str:
+    """A value as a job takes it: #N/A empties a field, where nothing leaves it as it is."""
     if value is None or value == "":
         return "#N/A"
     if isinstance(value, bool):

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 
 from oploop.apps.base import Account, App, AppConfig
+from oploop.apps.seen import day_of
 from oploop.apps.segment.client import TrackingClient, transport
-from oploop.apps.segment.logs import LogStore
 from oploop.apps.segment.reader import LogReader
 from oploop.apps.segment.sandbox import SegmentSandbox
 from oploop.apps.segment.streams import OBJECTS, STREAMS
+from oploop.apps.storage import Store
 from oploop.errors import FixConfig
 from oploop.records import Batch, Cursor, ReadOptions, Receipt, Step
 from oploop.runtime import Runtime
@@ -49,7 +50,7 @@ class SegmentApp(App):
 
     def __init__(self, name: str, config: SegmentConfig, runtime: Runtime) -> None:
         super().__init__(name, config, runtime)
-        self._reader = LogReader(LogStore(config.logs), runtime) if config.logs is not None else None
+        self._reader = LogReader(Store(config.logs, "logs"), runtime) if config.logs is not None else None
         self._writer: TrackingClient | None = None
         if config.write_key is not None:
             self.transport = transport(config.base_url, config.write_key, runtime)
@@ -64,8 +65,8 @@ class SegmentApp(App):
         """See App.check. A wrong write key cannot be told: Segment answers 200 to any."""
         said = []
         if self._reader is not None:
-            files = await asyncio.to_thread(self._reader.store.logs)
-            newest = max((f.day for f in files if f.day is not None), default=None)
+            files = await asyncio.to_thread(self._reader.logs)
+            newest = max(filter(None, map(day_of, {f.folder for f in files})), default=None)
             until = f", newest of {datetime.fromtimestamp(newest, UTC):%Y-%m-%d}" if newest is not None else ""
             said.append(f"logs: {len(files):,} files{until}")
         if self._writer is not None:

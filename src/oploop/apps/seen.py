@@ -1,4 +1,4 @@
-"""Which log files a stream has read: its cursor, exact and bounded.
+"""Which files a stream has read, of those that come into folders without end: its cursor, exact and bounded.
 
 A folder is one of
 
@@ -6,9 +6,15 @@ A folder is one of
     closed   [how many, digest of all marks, newest modification]. Older days, once all their files are read
 
 Late files are found in closed folders too: the digest no longer fits. If the files modified since are taken away and
-it fits again, only those are read; otherwise (a file changed or went) the folder is read again as a whole, which does
-no harm, as events collapse by `messageId`. So a file is read once, again only if it changed, and the cursor grows by
-about 60 bytes a day and source.
+it fits again, only those are read; otherwise (a file changed or went) the folder is read again as a whole, which must do
+no harm: for streams whose rows have keys of their own. So a file is read once, again only if it changed, and the cursor grows
+by about 60 bytes a day and source. A folder whose name tells no day stays named until it has many files.
+
+    seen = Seen(cursor, store.files(...), options.since)
+    for file in seen.todo():
+        ...
+        seen.add(file)              and then seen.cursor() may be kept
+    seen.settle()                   at the end of the read
 """
 
 from __future__ import annotations
@@ -16,10 +22,10 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
-from oploop.apps.segment.logs import LogFile
+from oploop.apps.storage import File
 from oploop.records import Cursor
 
 NAMED_DAYS = 7  #: so many of each source's newest days stay named
@@ -28,13 +34,13 @@ MAX_NAMED = 2000  #: a folder with more files is closed however new it is
 _DAY = 86400
 
 
-class Position:
-    """A stream's cursor against what is listed now."""
+class Seen:
+    """A stream's cursor against what is listed now. `since`: days that ended before are not read."""
 
-    def __init__(self, cursor: Cursor | None, files: Iterable[LogFile], since: datetime | None) -> None:
+    def __init__(self, cursor: Cursor | None, files: Iterable[File], since: datetime | None) -> None:
         state: dict[str, Any] = cursor or {}
         self._since = since
-        self._present: dict[str, list[LogFile]] = defaultdict(list)
+        self._present: dict[str, list[File]] = defaultdict(list)
         for file in files:
             self._present[file.folder].append(file)
         self._marks = {folder: {f.mark for f in files} for folder, files in self._present.items()}
@@ -51,26 +57,27 @@ class Position:
         cut = datetime.fromisoformat(before).timestamp()
         if self._since is not None and self._since.timestamp() >= cut:
             return
-        for folder, files in self._present.items():
-            day = files[0].day
+        for folder in self._present:
+            day = day_of(folder)
             if day is None or day <= cut < day + _DAY:
                 self._named.pop(folder, None)
                 self._closed.pop(folder, None)
 
     def _newest(self) -> set[str]:
         days: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        for folder, files in self._present.items():
-            if files[0].day is not None:
-                days[files[0].source].append((files[0].day, folder))
+        for folder in self._present:
+            day = day_of(folder)
+            if day is not None:
+                days[folder.rpartition("/")[0]].append((day, folder))
         dated = {folder for found in days.values() for _, folder in found}
         newest = {folder for found in days.values() for _, folder in sorted(found)[-NAMED_DAYS:]}
         return newest | (self._present.keys() - dated)
 
-    def todo(self) -> list[LogFile]:
-        """The files to read, in the order in which they were listed."""
-        todo: list[LogFile] = []
-        for folder, files in self._present.items():
-            day = files[0].day
+    def todo(self) -> list[File]:
+        """The files to read, those of the oldest day first."""
+        todo: list[File] = []
+        for folder, files in sorted(self._present.items(), key=lambda item: oldest_first(item[0])):
+            day = day_of(folder)
             if self._since is not None and day is not None and day + _DAY <= self._since.timestamp():
                 continue
             if folder in self._closed:
@@ -94,7 +101,7 @@ class Position:
         del self._closed[folder]
         self._named[folder] = rest if (count, digest) == (len(rest), digest_of(rest)) else set()
 
-    def add(self, file: LogFile) -> None:
+    def add(self, file: File) -> None:
         """The file has been read to its end."""
         self._named.setdefault(file.folder, set()).add(file.mark)
         self._close_if_done(file.folder)
@@ -126,3 +133,25 @@ class Position:
 def digest_of(marks: Iterable[str]) -> str:
     """One short text for a set of marks."""
     return hashlib.blake2b(" ".join(sorted(marks)).encode(), digest_size=12).hexdigest()
+
+
+def day_of(folder: str) -> int | None:
+    """The start of the day that a folder's name tells, in seconds since 1970: from milliseconds, seconds, or 2025-01-31. None where
+    it tells none."""
+    last = folder.rpartition("/")[2]
+    if last.isascii() and last.isdigit() and 9 <= len(last) <= 14:
+        seconds = int(last) // 1000 if len(last) >= 12 else int(last)
+        return seconds // 86400 * 86400
+    try:
+        return int(datetime.combine(date.fromisoformat(last), datetime.min.time(), UTC).timestamp())
+    except ValueError:
+        return None
+
+
+def oldest_first(folder: str) -> tuple[bool, int, str]:
+    """The order of folders: by day, those without one at the end."""
+    day = day_of(folder)
+    return day is None, day or 0, folder
+
+
+__all__ = ["Seen", "day_of"]

@@ -1,0 +1,172 @@
+"""Lines of JSON out of files, packed (gzip, bzip2, xz) or not, some megabytes at a time. What stands before a damaged place is not
+lost: it comes, and the damage is told.
+
+    with store.opened(file) as source:
+        for piece in pieces(source):
+            ...piece.lines, each without its line break
+            if piece.torn: ...                      the last piece, of a file that ends early or is damaged inside
+
+How a file is packed is seen by its first bytes, whatever its name.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import orjson
+
+PIECE_BYTES = 8 * 2**20  #: unpacked bytes of a piece
+MAX_BLOCK = 16 * 2**20  #: unpacked bytes that are made at once, however well they are packed
+_BLOCK = 256 * 1024
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ"
+#: Takes the place of a line that is longer than any should be: it is no JSON.
+TOO_LONG = b"{"
+
+
+class Torn(Exception):
+    """A packed file that ends early or is damaged inside."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """Some lines of a file, and how many unpacked bytes they were; `torn`: nothing behind them could be unpacked."""
+
+    lines: list[bytes]
+    size: int
+    torn: bool = False
+
+
+def pieces(source: BinaryIO, longest: float = float("inf")) -> Iterator[Piece]:
+    """A file's lines from its bytes, at least one piece. Instead of a line of more than `longest` bytes comes TOO_LONG. The last
+    line of a torn file is one only if it is JSON."""
+    rest, lines, size, torn = b"", list[bytes](), 0, False
+    blocks = unpack(source)
+    while True:
+        try:
+            block = next(blocks, None)
+        except Torn:
+            block, torn = None, True
+        if block is None:
+            break
+        *whole, rest = (rest + block).split(b"\n")
+        lines += whole
+        size += len(block)
+        if len(rest) > longest:
+            lines.append(TOO_LONG)
+            rest = b""
+        if size >= PIECE_BYTES:
+            yield Piece(lines, size)
+            lines, size = [], 0
+    if rest and not (torn and not _is_json(rest)):
+        lines.append(rest)
+    yield Piece(lines, size, torn)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def unpack(source: BinaryIO) -> Iterator[bytes]:
+    """Blocks of the unpacked bytes; plain files pass as they are. Raises Torn after the last good block."""
+    data = source.read(_BLOCK)
+    if data.startswith(_GZIP):
+        yield from _gunzip(source, data)
+    elif data.startswith((_BZIP2, _XZ)):
+        yield from _decompress(source, data, bz2.BZ2Decompressor if data.startswith(_BZIP2) else lzma.LZMADecompressor)
+    else:
+        while data:
+            yield data
+            data = source.read(_BLOCK)
+
+
+def _gunzip(source: BinaryIO, data: bytes) -> Iterator[bytes]:
+    engine = zlib.decompressobj(31)
+    while data:
+        before = engine.copy()
+        try:
+            yield engine.decompress(data, MAX_BLOCK)
+        except zlib.error:
+            yield _until_the_damage(before, data)
+            raise Torn from None
+        data = engine.unconsumed_tail or engine.unused_data or source.read(_BLOCK)
+        if engine.eof and (data := data.lstrip(b"\0")):  # a further member; zeros are padding
+            if not data.startswith(_GZIP[: len(data)]):
+                raise Torn
+            engine = zlib.decompressobj(31)
+    yield engine.flush()
+    if not engine.eof:
+        raise Torn
+
+
+def _until_the_damage(engine: Any, data: bytes) -> bytes:
+    """What unpacks before the damaged place, found by feeding little at a time."""
+    out = []
+    for at in range(0, len(data), 256):
+        try:
+            out.append(engine.decompress(data[at : at + 256]))
+        except zlib.error:
+            break
+    return b"".join(out)
+
+
+def _decompress(source: BinaryIO, data: bytes, make: Callable[[], Any]) -> Iterator[bytes]:
+    engine = make()
+    while True:
+        try:
+            yield engine.decompress(data, MAX_BLOCK)
+        except (OSError, lzma.LZMAError):
+            raise Torn from None
+        data = b""
+        if engine.eof:
+            data = engine.unused_data.lstrip(b"\0") or source.read(_BLOCK).lstrip(b"\0")
+            if not data:
+                return
+            engine = make()  # a further stream behind the first
+        elif engine.needs_input:
+            data = source.read(_BLOCK)
+            if not data:
+                raise Torn
+
+
+class Unpacked(io.RawIOBase):
+    """Blocks of bytes as a file that is read from its beginning to its end."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks, self._held = blocks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer, as far as there is anything."""
+        filled = 0
+        while filled < len(buffer):
+            if not self._held:
+                block = next(self._blocks, None)
+                if block is None:
+                    break
+                self._held = memoryview(block)
+            part = self._held[: len(buffer) - filled]
+            buffer[filled : filled + len(part)] = part
+            filled, self._held = filled + len(part), self._held[len(part) :]
+        return filled
+
+
+def unpacked(source: BinaryIO) -> BinaryIO:
+    """A file's bytes as they were before it was packed; a plain file itself. Reading raises Torn after the last good block."""
+    packed = source.read(6).startswith((_GZIP, _BZIP2, _XZ))
+    source.seek(0)
+    return io.BufferedReader(Unpacked(unpack(source)), _BLOCK) if packed else source
+
+
+__all__ = ["MAX_BLOCK", "TOO_LONG", "Piece", "Torn", "pieces", "unpack", "unpacked"]

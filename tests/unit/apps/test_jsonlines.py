@@ -1,0 +1,87 @@
+"""Lines out of files, however they are packed, and whatever happened to them."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import random
+from collections.abc import Callable
+
+import pytest
+
+from oploop.apps import jsonlines
+from oploop.apps.jsonlines import TOO_LONG, Torn, pieces, unpacked
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
+_CHANCE = random.Random(1)
+LINES = [b'{"n":%d,"noise":"%s"}' % (i, _CHANCE.randbytes(20).hex().encode()) for i in range(20_000)]
+
+
+def lines_of(data: bytes) -> tuple[list[bytes], bool]:
+    found = list(pieces(io.BytesIO(data)))
+    assert not any(piece.torn for piece in found[:-1])
+    return [line for piece in found for line in piece.lines], found[-1].torn
+
+
+@pytest.mark.parametrize("how", PACKERS)
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_the_lines_are_the_same_however_they_are_packed(how: str, end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonlines, "PIECE_BYTES", 100_000)
+    monkeypatch.setattr(jsonlines, "MAX_BLOCK", 30_000)
+    data = PACKERS[how](b"\n".join(LINES) + end)
+    assert lines_of(data) == (LINES, False)
+    assert len(list(pieces(io.BytesIO(data)))) > 5
+
+
+@pytest.mark.parametrize("how", ["gzip", "bzip2", "xz"])
+def test_packed_parts_one_behind_the_other_are_one_file_and_zeros_behind_them_are_none_of_it(how: str) -> None:
+    pack = PACKERS[how]
+    assert lines_of(pack(b"1\n2\n") + pack(b"3\n") + b"\0" * 8) == ([b"1", b"2", b"3"], False)
+
+
+@pytest.mark.parametrize("how", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("damage", ["cut off", "damaged"])
+def test_what_stands_before_a_damaged_place_comes_and_the_damage_is_told(how: str, damage: str) -> None:
+    data = PACKERS[how](b"\n".join(LINES * 3))
+    half = len(data) // 2
+    bad = data[:half] if damage == "cut off" else data[:half] + b"\xff" * 64 + data[half + 64 :]
+    found, torn = lines_of(bad)
+    assert torn
+    if how == "gzip":
+        assert len(found) > 20_000
+        # what a damaged place unpacks to may be anything, until gzip notices
+        found = found[:20_000] if damage == "damaged" else found
+    assert found == (LINES * 3)[: len(found)], "the last line is whole, or none"
+
+
+@pytest.mark.parametrize("how", PACKERS)
+def test_nothing_is_no_line(how: str) -> None:
+    assert lines_of(PACKERS[how](b"")) == ([], False)
+    assert lines_of(b"") == ([], False)
+
+
+def test_a_line_that_is_too_long_is_no_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonlines, "_BLOCK", 10)
+    [piece] = pieces(io.BytesIO(b"1\n" + b"x" * 50 + b"\n2\n"), longest=20)
+    assert piece.lines[0] == b"1"
+    assert TOO_LONG in piece.lines
+    assert piece.lines[-1] == b"2"
+
+
+@pytest.mark.parametrize("how", PACKERS)
+def test_as_a_file_it_is_what_was_packed(how: str) -> None:
+    whole = b"\n".join(LINES)
+    with unpacked(io.BytesIO(PACKERS[how](whole))) as found:
+        assert found.read(10) == whole[:10]
+        assert found.read() == whole[10:]
+    if how != "plain":
+        data = PACKERS[how](whole)
+        with pytest.raises(Torn), unpacked(io.BytesIO(data[: len(data) // 2])) as found:
+            found.read()
