@@ -272,6 +272,47 @@ async def test_constraints_that_wait_for_the_commit_and_triggers_that_refuse(db:
     assert db.sql("SELECT id FROM child ORDER BY 1") == [(1,), (5,)]
 
 
+POLICY = "ALTER TABLE accounts ENABLE ROW LEVEL SECURITY; ALTER TABLE accounts FORCE ROW LEVEL SECURITY"
+
+
+@pytest.mark.parametrize("op", [Op.CREATE, Op.UPSERT])
+@pytest.mark.parametrize("many", [3, 700])
+async def test_what_a_policy_refuses_is_a_row_and_no_missing_right(
+    db: Database, crm: PostgresApp, op: Op, many: int
+) -> None:
+    db.sql(ACCOUNTS)
+    db.sql(POLICY)
+    db.sql("CREATE POLICY small ON accounts USING (true) WITH CHECK (score <> 2)")
+    done = await send(crm, "accounts", op, changes(op, "email", [row(n) for n in range(1, many + 1)]))
+    assert {n: r.error for n, r in done.items() if r.outcome is not Outcome.OK} == {
+        2: 'new row violates row-level security policy for table "accounts"'
+    }
+    assert db.sql("SELECT count(*), max(score) FROM accounts") == [(many - 1, many)]
+    with pytest.raises(RowsRefused, match="row-level security policy"):
+        await send(crm, "accounts", op, changes(op, "email", [row(9000, score=2)]))
+
+
+async def test_a_change_that_a_policy_refuses(db: Database, crm: PostgresApp) -> None:
+    db.sql(ACCOUNTS)
+    await send(crm, "accounts", Op.CREATE, changes(Op.CREATE, "email", [row(n) for n in (1, 3, 4)]))
+    db.sql(POLICY)
+    db.sql("CREATE POLICY small ON accounts USING (true) WITH CHECK (score <> 2)")
+    given = [row(1, score=5), row(3, score=2), row(4, score=6)]
+    done = await send(crm, "accounts", Op.UPDATE, changes(Op.UPDATE, "email", given, ["1", "2", "3"]))
+    assert [n for n, r in done.items() if r.outcome is Outcome.REJECTED] == [2]
+    assert "row-level security policy" in (done[2].error or "")
+    assert db.sql("SELECT score FROM accounts ORDER BY id") == [(5,), (3,), (6,)]
+
+
+async def test_a_trigger_that_says_that_it_is_not_allowed(db: Database, crm: PostgresApp) -> None:
+    db.sql(ACCOUNTS)
+    db.sql("""CREATE FUNCTION picky() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF NEW.score = 2 THEN RAISE insufficient_privilege USING MESSAGE = 'no twos'; END IF; RETURN NEW; END $$""")
+    db.sql("CREATE TRIGGER picky BEFORE INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION picky()")
+    done = await send(crm, "accounts", Op.CREATE, changes(Op.CREATE, "email", [row(n) for n in (1, 2, 3)]))
+    assert {n: r.error for n, r in done.items() if r.outcome is not Outcome.OK} == {2: "no twos"}
+
+
 async def test_without_the_language_the_batch_is_halved_by_the_caller(db: Database, crm: PostgresApp) -> None:
     db.sql(ACCOUNTS)
     with db.cluster.admin(db.name) as admin:

@@ -31,11 +31,14 @@ AND has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE') ORDER BY n.nspname
 _TABLE = """
 SELECT c.oid::int8, c.relkind::text, c.relhasrules, obj_description(c.oid, 'pg_class'),
   has_table_privilege(c.oid, 'DELETE'),
-  has_database_privilege(current_database(), 'CREATE') OR COALESCE(has_table_privilege(to_regclass(%s), 'INSERT, SELECT'), false)
+  has_database_privilege(current_database(), 'CREATE') OR COALESCE(has_table_privilege(to_regclass(%s), 'INSERT, SELECT'), false),
+  EXISTS (SELECT 1 FROM pg_trigger g WHERE (g.tgrelid = c.oid OR g.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid)))
+    AND g.tgenabled IN ('O', 'A') AND NOT g.tgisinternal AND g.tgtype::int & 7 = 7)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
+# Triggers: for each row (1), BEFORE (2) INSERT (4).
 # A domain is followed to its base type, step by step; what it adds on the way (NOT NULL, a default) counts.
 _COLUMNS = """
 WITH RECURSIVE typed AS (
@@ -87,6 +90,7 @@ class Table(TableOf[PgColumn]):
     removable: bool = field(kw_only=True)
     keeps_steps: bool = field(kw_only=True)
     ruled: bool = field(kw_only=True, default=False)  #: has rewrite rules, which `COPY` does not heed
+    reshaped: bool = field(kw_only=True, default=False)  #: has triggers that may change a new row before it is stored
 
     @property
     def arbiters(self) -> Collection[frozenset[str]]:
@@ -139,7 +143,7 @@ class Catalog(Tables[Table]):
         head = connection.execute(_TABLE, (STEPS, schema, name)).fetchone()
         if head is None:
             return None
-        oid, relkind, ruled, comment, removable, keeps_steps = head
+        oid, relkind, ruled, comment, removable, keeps_steps, reshaped = head
         rows = connection.execute(_COLUMNS, {"oid": oid}).fetchall()
         indexes = connection.execute(_UNIQUE, (oid,)).fetchall()
         primary = next((tuple(names) for primary, _, names in indexes if primary), ())
@@ -160,6 +164,7 @@ class Catalog(Tables[Table]):
             removable=removable,
             keeps_steps=keeps_steps,
             ruled=ruled,
+            reshaped=reshaped,
         )
 
 

@@ -134,8 +134,10 @@ class Server(Faults):
         return isinstance(e, psycopg.Error)
 
     def about_rows(self, e: BaseException) -> bool:
-        """Bad values, constraints, triggers."""
+        """Bad values, constraints, triggers, policies of row security."""
         code = _code(e)
+        if code == "42501":
+            return _refuses_rows(e)
         return code[:2] in ("22", "23", "44", "P0") or code in ("21000", "54000", "27000")
 
     def is_transient(self, e: BaseException) -> bool:
@@ -214,6 +216,17 @@ def says(message: str, detail: str | None) -> str:
     """A message and its detail as one text of at most 300 characters."""
     text = " ".join((f"{message}: {detail}" if detail else message).split())
     return text if len(text) <= 300 else text[:299] + "…"
+
+
+#: Where the server says 42501 of a row, and not of what an account may do: policies of row security, triggers that raise it. Its
+#: words may be of any language.
+ROW_BY_ROW = frozenset({"ExecWithCheckOptions", "exec_stmt_raise"})
+
+
+def _refuses_rows(e: BaseException) -> bool:
+    diag = getattr(e, "diag", None)
+    where, words = getattr(diag, "source_function", None), getattr(diag, "message_primary", None) or ""
+    return where in ROW_BY_ROW or "row-level security policy" in words
 
 
 def _code(e: BaseException) -> str:

@@ -50,6 +50,11 @@ class Shape:
         plain = len(key) == 1 and key[0].of.name in ("int2", "int4", "int8", "text", "varchar")
         return plain and key[0].name in {v.name for v in self.values}
 
+    @property
+    def reshaped(self) -> bool:
+        """Whether a trigger may make another row of a new one, with another key."""
+        return self.table.reshaped and self.op in (Op.CREATE, Op.UPSERT)
+
     def stage_columns(self) -> list[tuple[str, str]]:
         """(name, type) of the staging table's columns in order."""
         columns = [("n", "int8")] + [(f"k{i}", "text") for i in range(len(self.find))]
@@ -103,15 +108,19 @@ class Statement:
         return f"{self.do} {self.answer}"
 
 
-def statement(shape: Shape, rows: str = "TRUE") -> Statement:
-    """The statement for the staged rows for which `rows`, a condition over `s`, holds."""
+def statement(shape: Shape, rows: str = "TRUE", *, alone: bool = False) -> Statement:
+    """The statement for the staged rows for which `rows`, a condition over `s`, holds; `alone`: it holds for one.
+
+    Of new rows of a table in which a trigger may change them the answer has them all, and in a fourth column whether the row
+    was `found` by the key that was staged: of several that were not it tells no ids.
+    """
     match shape.op:
         case Op.UPDATE:
             return _update(shape, rows)
         case Op.REMOVE:
             return _remove(shape, rows)
         case _:
-            return _insert(shape, rows)
+            return _insert(shape, rows, alone)
 
 
 def quick(shape: Shape) -> str | None:
@@ -132,11 +141,21 @@ def straight(shape: Shape) -> str | None:
     """`COPY` of the values, in order, into the table itself: what `quick` does, in half the server's time. None where it could
     do anything else, or where there is no `quick`."""
     table = shape.table
-    if quick(shape) is None or table.relkind not in ("r", "p") or table.ruled:
+    if quick(shape) is None or table.relkind not in ("r", "p") or table.ruled or table.reshaped:
         return None
     if any(v.of.kind != "b" or v.type not in _PLAIN for v in shape.values):
         return None
     return f"COPY {table.sql} ({', '.join(v.sql for v in shape.values)}) FROM STDIN (FORMAT csv)"
+
+
+def kept(shape: Shape) -> str:
+    """How many of the staged rows are in the table by the key, and the id, that were staged."""
+    at = {v.name: (v, f"s.c{i}") for i, v in enumerate(shape.values)}
+    same = [shape.same()]
+    if shape.id_known:
+        v, staged = at[shape.table.key_columns[0].name]
+        same.append(f"t.{v.sql} = {v.kind.write.format(staged)}")
+    return f"SELECT count(*) FROM {STAGE} AS s JOIN {shape.table.sql} AS t ON {' AND '.join(same)}"
 
 
 def _into(shape: Shape, rows: str) -> str:
@@ -171,7 +190,7 @@ def _remove(shape: Shape, rows: str) -> Statement:
     return Statement(do, "SELECT NULL::int8 AS n, NULL::text AS id, true AS taken WHERE false")
 
 
-def _insert(shape: Shape, rows: str) -> Statement:
+def _insert(shape: Shape, rows: str, alone: bool) -> Statement:
     conflict = _on_conflict(shape) if shape.op is Op.UPSERT else ""
     returned = ", ".join(f"t.{c.sql} AS r{i}" for i, c in enumerate(shape.find))
     made_id = f", {shape.table.id_sql('t')} AS id" if shape.table.key else ", NULL::text AS id"
@@ -179,7 +198,10 @@ def _insert(shape: Shape, rows: str) -> Statement:
     # fewer than were staged: a trigger kept some out; as many, but not to be found: a trigger changed their key
     short = f"(SELECT count(*) FROM done) < (SELECT count(*) FROM {STAGE} AS s WHERE {rows})"
     same = " AND ".join(f"d.r{i} = {found(c, i)}" for i, c in enumerate(shape.find))
-    if shape.id_known:
+    if shape.reshaped:
+        answer = f"SELECT s.n, d.id, d.r0 IS NOT NULL OR NOT {short} AS taken, COALESCE({same}, false) AS found "
+        answer += f"FROM {STAGE} AS s LEFT JOIN done AS d ON {'true' if alone else same} WHERE {rows}"
+    elif shape.id_known:
         answer = f"SELECT s.n, NULL::text AS id, false AS taken FROM {STAGE} AS s WHERE {rows} AND NOT EXISTS (SELECT 1 FROM done AS d WHERE {same}) AND {short}"
     else:
         answer = f"SELECT s.n, d.id, d.r0 IS NOT NULL OR NOT {short} AS taken FROM {STAGE} AS s LEFT JOIN done AS d ON {same} WHERE {rows}"
@@ -206,7 +228,7 @@ def look_up(shape: Shape) -> str:
 def make_careful() -> str:
     """Tables for what a careful delivery answers."""
     return (
-        "CREATE TEMP TABLE oploop_done (n int8, id text, taken bool) ON COMMIT DROP; "
+        "CREATE TEMP TABLE oploop_done (n int8, id text, taken bool, found bool) ON COMMIT DROP; "
         "CREATE TEMP TABLE oploop_bad (n int8, message text, detail text) ON COMMIT DROP; "
         f"CREATE INDEX ON {STAGE} (n)"
     )
@@ -214,10 +236,12 @@ def make_careful() -> str:
 
 def careful(shape: Shape, numbers: Sequence[int]) -> str:
     """A block for the server that delivers a batch of which some rows are bad: each chunk at once, the rows of one that
-    is refused each alone. Fills `oploop_done` and `oploop_bad`; what is no fault of the rows stops it."""
-    some = statement(shape, "s.n BETWEEN oploop_low AND oploop_high")
-    insert = f"{some.do} INSERT INTO {DONE} {some.answer}"
-    bounds = [(part[0], part[-1]) for part in (numbers[i : i + CHUNK] for i in range(0, len(numbers), CHUNK))]
+    is refused each alone, as are all of which a trigger may make others. Fills `oploop_done` and `oploop_bad`; what is no fault
+    of the rows stops it."""
+    chunk = 1 if shape.reshaped else CHUNK
+    some = statement(shape, "s.n BETWEEN oploop_low AND oploop_high", alone=shape.reshaped)
+    insert = f"{some.do} INSERT INTO {DONE} (n, id, taken{', found' if shape.reshaped else ''}) {some.answer}"
+    bounds = [(part[0], part[-1]) for part in (numbers[i : i + chunk] for i in range(0, len(numbers), chunk))]
     lows, highs = (",".join(str(b[side]) for b in bounds) for side in (0, 1))
     body = f"""
 DECLARE
@@ -260,6 +284,7 @@ __all__ = [
     "Statement",
     "careful",
     "copy_stage",
+    "kept",
     "look_up",
     "make_careful",
     "make_stage",

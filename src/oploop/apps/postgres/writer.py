@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
-
-import orjson
 
 from oploop.apps.columns import Columns
 from oploop.apps.postgres import statements as sql
@@ -15,7 +13,7 @@ from oploop.apps.postgres.catalog import STEPS, Table
 from oploop.apps.postgres.columns import csv_of, group_of
 from oploop.apps.postgres.server import Server, says
 from oploop.apps.postgres.staging import Group, groups_of, text_of
-from oploop.apps.sql.delivery import CHANGED, KEEP_DAYS, Answers, Broken, Target, Work
+from oploop.apps.sql.delivery import CHANGED, KEEP_DAYS, Answers, Broken, Target, Work, kept_answers, kept_text
 from oploop.errors import RetryLater
 from oploop.records import Op, Step
 
@@ -84,7 +82,7 @@ class PgTarget(Target[Table, Group]):
     def clock(self, connection: Any) -> int:
         return int(connection.execute(f"SELECT {_CLOCK}").fetchone()[0])
 
-    def begin_step(self, connection: Any, name: tuple[str, int, int]) -> tuple[int, dict[int, str] | None]:
+    def begin_step(self, connection: Any, name: tuple[str, int, int]) -> tuple[int, Answers | None]:
         put = (
             f"INSERT INTO {STEPS} (step_id, first, last) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING RETURNING {_CLOCK}"
         )
@@ -92,11 +90,10 @@ class PgTarget(Target[Table, Group]):
             return row[0], None
         known = f"SELECT (extract(epoch FROM at) * 1000000)::int8, refused FROM {STEPS} WHERE {_NAMED}"
         at, refused = connection.execute(known, name).fetchone()
-        return at, {int(n): why for n, why in (refused or {}).items()}
+        return at, kept_answers(refused or {})
 
-    def note_refused(self, connection: Any, name: tuple[str, int, int], refused: dict[str, str]) -> None:
-        said = orjson.dumps(refused).decode()
-        connection.execute(f"UPDATE {STEPS} SET refused = %s::jsonb WHERE {_NAMED}", (said, *name))
+    def note_answers(self, connection: Any, name: tuple[str, int, int], answers: Answers) -> None:
+        connection.execute(f"UPDATE {STEPS} SET refused = %s::jsonb WHERE {_NAMED}", (kept_text(answers), *name))
 
     def given_id(self, table: Table, groups: Sequence[Group]) -> str | None:
         """Of a row whose id the database did not tell (see Shape.id_known)."""
@@ -139,6 +136,11 @@ class _Work(Work):
 
     def __init__(self, connection: psycopg.Connection[Any], group: Group, target: PgTarget) -> None:
         self._connection, self._group, self._target = connection, group, target
+        self._moved: set[int] = set()  #: new rows whose keys a trigger made others of
+
+    @property
+    def unfindable(self) -> Collection[int]:
+        return self._moved
 
     def straight(self) -> bool:
         """Where `COPY` into the table does just that; what keeps it from that is left to the other ways."""
@@ -184,7 +186,16 @@ class _Work(Work):
     def at_once(self) -> Answers:
         if not self._group.changes or self._quickly():
             return {}
-        return _answers(self._group, self._connection.execute(str(sql.statement(self._group.shape))).fetchall())
+        shape, execute = self._group.shape, self._connection.execute
+        if not shape.reshaped:
+            return _answers(self._group, execute(str(sql.statement(shape))).fetchall())
+        execute("SAVEPOINT oploop_set")
+        rows = execute(str(sql.statement(shape))).fetchall()
+        if all(found for *_, found in rows):
+            execute("RELEASE SAVEPOINT oploop_set")
+            return _answers(self._group, [row[:3] for row in rows])
+        execute("ROLLBACK TO SAVEPOINT oploop_set")  # which row became which is known only of one by itself
+        return self.carefully()
 
     def _quickly(self) -> bool:
         """Insert a large group as if no row of it stood in the table; False, with nothing done, if one did, or was not taken."""
@@ -195,13 +206,20 @@ class _Work(Work):
             return False
         self._connection.execute("SAVEPOINT oploop_quick")
         try:
-            done = self._connection.execute(statement).rowcount == len(self._group.changes)
+            done = self._connection.execute(statement).rowcount == len(self._group.changes) and self._as_staged()
         except psycopg.errors.UniqueViolation:
             done = False
         self._connection.execute(f"{'RELEASE' if done else 'ROLLBACK TO'} SAVEPOINT oploop_quick")
         if not done:
             self._target.met.add(table)
         return done
+
+    def _as_staged(self) -> bool:
+        """Whether all rows that were just inserted have the keys that were staged."""
+        if not self._group.shape.reshaped:
+            return True
+        [(kept,)] = self._connection.execute(sql.kept(self._group.shape)).fetchall()
+        return bool(kept == len(self._group.changes))
 
     def carefully(self) -> Answers:
         """The good rows in chunks, the bad ones found and left out, within the server."""
@@ -211,13 +229,16 @@ class _Work(Work):
         execute(sql.make_careful())
         execute(sql.careful(group.shape, group.numbers))
         done = execute(f"SELECT n, id, taken FROM {sql.DONE}").fetchall()
+        if group.shape.reshaped:
+            self._moved.update(n for (n,) in execute(f"SELECT n FROM {sql.DONE} WHERE taken AND NOT found").fetchall())
         bad = execute(f"SELECT n, message, detail FROM {sql.BAD}").fetchall()
         execute(f"DROP TABLE {sql.DONE}, {sql.BAD}")
         return _answers(group, done) | {n: (None, says(message, detail)) for n, message, detail in bad}
 
     def looked_up(self) -> Answers:
         shape = self._group.shape
-        if shape.op not in (Op.CREATE, Op.UPSERT) or shape.id_known or not shape.table.key or not self._group.changes:
+        told = shape.id_known and not shape.reshaped
+        if shape.op not in (Op.CREATE, Op.UPSERT) or told or not shape.table.key or not self._group.changes:
             return {}
         return {n: (made, None) for n, made in self._connection.execute(sql.look_up(shape)).fetchall()}
 

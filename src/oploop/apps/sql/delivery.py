@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from threading import Lock
 from typing import Any, Generic, TypeVar
+
+import orjson
 
 from oploop.apps.columns import Taken, span
 from oploop.apps.sql.engine import Faults, RowsRefused
@@ -29,6 +31,16 @@ KEEP_DAYS = 30  #: how long the ids of steps are kept
 CHANGED = "changed in the table since it was read"  #: why a conditional update was not made
 
 Answers = dict[int, tuple[str | None, str | None]]  #: number: (its row's id, why it was refused)
+
+
+def kept_text(answers: Answers) -> str:
+    """Answers as they are kept with a step: {number: why it was refused, or [the row's id]}, as JSON."""
+    return orjson.dumps({str(n): [made] if why is None else why for n, (made, why) in answers.items()}).decode()
+
+
+def kept_answers(kept: Mapping[str, str | list[str | None]]) -> Answers:
+    """What `kept_text` says."""
+    return {int(n): (a[0], None) if isinstance(a, list) else (None, a) for n, a in kept.items()}
 
 
 class Broken(Exception):
@@ -63,6 +75,11 @@ class Work(ABC):
     def looked_up(self) -> Answers:
         """The ids of rows that an earlier try made, where they are no staged values."""
 
+    @property
+    def unfindable(self) -> Collection[int]:
+        """Numbers of new rows that `looked_up` could not find, so that their answers have to be kept."""
+        return ()
+
     @abstractmethod
     def end(self) -> None:
         """Take the stage down."""
@@ -95,12 +112,12 @@ class Target(ABC, Generic[T, G]):
         """The database's clock, in microseconds since 1970."""
 
     @abstractmethod
-    def begin_step(self, connection: Any, name: tuple[str, int, int]) -> tuple[int, dict[int, str] | None]:
-        """(the database's clock, None), or what a step of that name that was done before refused."""
+    def begin_step(self, connection: Any, name: tuple[str, int, int]) -> tuple[int, Answers | None]:
+        """(the database's clock, None), or what was kept of a step of that name that was done before."""
 
     @abstractmethod
-    def note_refused(self, connection: Any, name: tuple[str, int, int], refused: dict[str, str]) -> None:
-        """Keep with a step's id what it refused."""
+    def note_answers(self, connection: Any, name: tuple[str, int, int], answers: Answers) -> None:
+        """Keep some of a step's answers with its id."""
 
     @abstractmethod
     def given_id(self, table: T, groups: Sequence[G]) -> str | None:
@@ -192,7 +209,7 @@ class TableWriter(Generic[T, G]):
             raise target.cut(e) from None
 
     def _transact(self, connection: Any, table: T, step: Step, groups: Sequence[G], careful: bool) -> Sequence[Receipt]:
-        target, name, answers = self._target, (step.id, *span(step.changes)), Answers()
+        target, name, answers, keep = self._target, (step.id, *span(step.changes)), Answers(), set[int]()
         version, done = target.begin_step(connection, name) if self._keeps else (target.clock(connection), None)
         for group in groups:
             work = target.work(connection, group)
@@ -203,13 +220,14 @@ class TableWriter(Generic[T, G]):
                 answers |= {n: (None, why) for n, why in bad.items()}
                 answers |= work.leave_changed()
                 answers |= work.carefully() if careful else work.at_once()
+                keep.update(work.unfindable)
             else:
                 answers |= work.looked_up()
             work.end()
         if done is not None:
-            answers |= {n: (None, why) for n, why in done.items()}
-        elif self._keeps and (refused := {str(n): why for n, (_, why) in answers.items() if why is not None}):
-            target.note_refused(connection, name, refused)
+            answers |= done
+        elif self._keeps and (kept := {n: a for n, a in answers.items() if a[1] is not None or n in keep}):
+            target.note_answers(connection, name, kept)
         given = target.given_id(table, groups) if step.op in (Op.CREATE, Op.UPSERT) else None
         if not answers and target.as_planned(step, groups, given):
             return Taken(step.changes, version, given)

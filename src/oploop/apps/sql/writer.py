@@ -10,7 +10,7 @@ import orjson
 
 from oploop.apps.columns import Columns
 from oploop.apps.sql.columns import STEPS
-from oploop.apps.sql.delivery import CHANGED, KEEP_DAYS, Answers, Target, Work
+from oploop.apps.sql.delivery import CHANGED, KEEP_DAYS, Answers, Target, Work, kept_answers, kept_text
 from oploop.apps.sql.engine import Engine
 from oploop.apps.sql.reader import as_read
 from oploop.apps.sql.statements import Group, Statements, conditional, groups_of
@@ -62,7 +62,7 @@ class EngineTarget(Target[Table, Group]):
     def clock(self, connection: Any) -> int:
         return self._engine.clock(connection)
 
-    def begin_step(self, connection: Any, name: tuple[str, int, int]) -> tuple[int, dict[int, str] | None]:
+    def begin_step(self, connection: Any, name: tuple[str, int, int]) -> tuple[int, Answers | None]:
         cursor, m, now = connection.cursor(), self._engine.mark, self._engine.clock(connection)
         try:
             cursor.execute(
@@ -78,13 +78,13 @@ class EngineTarget(Target[Table, Group]):
             name,
         )
         at, refused = cursor.fetchone()
-        return int(at), {int(n): why for n, why in orjson.loads(refused or "{}").items()}
+        return int(at), kept_answers(orjson.loads(refused or "{}"))
 
-    def note_refused(self, connection: Any, name: tuple[str, int, int], refused: dict[str, str]) -> None:
+    def note_answers(self, connection: Any, name: tuple[str, int, int], answers: Answers) -> None:
         m = self._engine.mark
         connection.cursor().execute(
             f"UPDATE {self._engine.steps} SET refused = {m} WHERE step_id = {m} AND first = {m} AND last = {m}",
-            (orjson.dumps(refused).decode(), *name),
+            (kept_text(answers), *name),
         )
 
     def said_of(self, groups: Sequence[Group], e: BaseException) -> str:
