@@ -59,13 +59,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Grant(ABC):
-    """How a token is asked for. `in_header`: the client says who it is by HTTP Basic, not in the form (RFC 6749 2.3.1)."""
+    """How a token is asked for. `in_header`: the client says who it is by HTTP Basic, not in the form (RFC 6749 2.3.1);
+    `as_json`: the endpoint wants JSON in place of a form."""
 
     token_url: str
     client_id: str
     client_secret: SecretStr | None = None
     scope: str | None = None
     in_header: bool = field(default=False, kw_only=True)
+    as_json: bool = field(default=False, kw_only=True)
     #: The config keys that a refusal puts in doubt.
     credential: str = field(default="client_id and client_secret", kw_only=True)
 
@@ -79,7 +81,8 @@ class Grant(ABC):
 
     def request(self, kept: Tokens | None, now: float) -> Request:
         form = self.form(kept, now)
-        headers = {"Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+        kind = "application/json" if self.as_json else "application/x-www-form-urlencoded"
+        headers = {"Accept": "application/json", "Content-Type": kind}
         secret = self.client_secret.get_secret_value() if self.client_secret is not None else None
         if self.in_header and secret is not None:
             pair = f"{quote_plus(self.client_id)}:{quote_plus(secret)}"
@@ -88,7 +91,8 @@ class Grant(ABC):
             form |= {"client_id": self.client_id} | ({"client_secret": secret} if secret is not None else {})
         if self.scope is not None:
             form["scope"] = self.scope
-        return Request("POST", self.token_url, headers, urlencode(form).encode())
+        body = orjson.dumps(form) if self.as_json else urlencode(form).encode()
+        return Request("POST", self.token_url, headers, body)
 
 
 @dataclass(frozen=True)

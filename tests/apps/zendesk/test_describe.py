@@ -125,7 +125,7 @@ def test_oauth_and_the_accounts_address() -> None:
 @pytest.mark.parametrize(
     ("block", "said"),
     [
-        ({"subdomain": "acme"}, "needs email and api_token, or oauth_token"),
+        ({"subdomain": "acme"}, "needs email and api_token, or client_id"),
         ({"email": "a@b.example", "api_token": "t"}, "needs subdomain"),
         ({"subdomain": "https://acme.zendesk.com", "oauth_token": "t"}, "only the first part"),
         ({"subdomain": "acme", "oauth_token": "t", "tokn": "x"}, "Extra inputs"),

@@ -78,7 +78,7 @@ class ZendeskApp(App):
         if role == "end-user":
             raise FixConfig(
                 f"{user.get('email') or 'the user'} is an end user of Zendesk, who may not read exports",
-                mend="use an admin's email and api_token",
+                mend="use the credentials of an admin",
             )
         note = "" if role == "admin" else "; only admins may read tickets, users and organizations by export"
         return Account(

@@ -1,7 +1,7 @@
 """How Zendesk's API behaves: credentials, limits, errors, export pages, background jobs.
 
 Sources: developer.zendesk.com, API reference: introduction (rate limits, job limit, security), job statuses, incremental
-exports.
+exports; OAuth tokens for grant types.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from oploop.apps.credentials import basic, bearer
 from oploop.apps.jobs import ended
 from oploop.apps.jsonrows import Records, records_in
 from oploop.apps.lists import Page, listed
+from oploop.apps.oauth import ClientCredentials, Grant, OAuth, RefreshToken
 from oploop.apps.transport import (
     Answer,
     Budget,
@@ -41,11 +42,13 @@ FIRST_POLL, LAST_POLL = 0.2, 5.0  #: seconds between two questions after a job
 JOB_PATIENCE = 3600.0  #: seconds after which a job that does not end counts as lost
 SETTLING = 60.0  #: seconds that a later run waits for a job whose end nobody heard
 JOB_ENDED = frozenset({"completed", "failed", "killed"})
+SCOPE = "read write"  #: what a client asks for itself
 SUBDOMAIN = re.compile(r"[a-z0-9][a-z0-9-]*", re.IGNORECASE)
 
 
 class ZendeskConfig(AppConfig):
-    """The keys of a `zendesk` block. `api_token` goes with `email`; `oauth_token` stands alone.
+    """The keys of a `zendesk` block. `api_token` goes with `email`; `oauth_token`, one that does not expire, stands alone; an
+    OAuth client has its tokens by `client_id` and `client_secret`, for itself or, with `refresh_token`, for who consented.
 
     `rate_limit`: calls a minute until the account's own headers say otherwise.
     """
@@ -54,6 +57,9 @@ class ZendeskConfig(AppConfig):
     email: str | None = None
     api_token: SecretStr | None = None
     oauth_token: SecretStr | None = None
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    refresh_token: SecretStr | None = None
     rate_limit: int = ConfigField(default=400, ge=1)
 
     @field_validator("subdomain")
@@ -67,16 +73,32 @@ class ZendeskConfig(AppConfig):
     def _complete(self) -> ZendeskConfig:
         if self.subdomain is None and self.base_url is None:
             raise ValueError("needs subdomain (acme, for https://acme.zendesk.com) or base_url")
-        if self.oauth_token is None and (self.api_token is None or self.email is None):
-            raise ValueError("needs email and api_token, or oauth_token")
+        client = (self.client_id, self.client_secret, self.refresh_token)
+        if any(client) and (self.oauth_token or self.api_token):
+            raise ValueError("has client_id and another token: give the one that is meant")
+        if any(client) and not all(client[:2]):
+            raise ValueError("needs client_id and client_secret both")
+        if not any(client) and self.oauth_token is None and (self.api_token is None or self.email is None):
+            raise ValueError("needs email and api_token, or client_id and client_secret, or oauth_token")
         return self
 
     def address(self) -> str:
         """Where the account answers."""
         return self.base_url or f"https://{self.subdomain}.zendesk.com"
 
+    def grant(self) -> Grant | None:
+        """How an OAuth client's tokens are had; each use of a refresh token ends it and gives another. None without one."""
+        if self.client_id is None:
+            return None
+        url = f"{self.address().rstrip('/')}/oauth/tokens"
+        if self.refresh_token is None:
+            return ClientCredentials(url, self.client_id, self.client_secret, SCOPE, as_json=True)
+        return RefreshToken(url, self.client_id, self.client_secret, refresh_token=self.refresh_token, as_json=True)
+
     def headers(self) -> dict[str, str]:
-        """What says who we are."""
+        """What says who we are; nothing where a grant's token does."""
+        if self.client_id is not None:
+            return {}
         if self.oauth_token is not None:
             return bearer(self.oauth_token)
         return basic(f"{self.email}/token", self.api_token)
@@ -151,11 +173,13 @@ class Client:
 
     def __init__(self, config: ZendeskConfig, runtime: Runtime, sender: Sender | None = None) -> None:
         self.runtime = runtime
+        grant, ours = config.grant(), "oauth_token" if config.oauth_token is not None else "email and api_token"
         self.transport = Transport(
             config.address(),
             runtime=runtime,
             headers={**config.headers(), "Accept": "application/json"},
-            policy=ZendeskPolicy("oauth_token" if config.oauth_token is not None else "email and api_token"),
+            auth=OAuth(grant, runtime) if grant is not None else None,
+            policy=ZendeskPolicy(ours if grant is None else grant.credential),
             budget=Budget(runtime, calls=config.rate_limit, window=60.0),
             sender=sender,
         )

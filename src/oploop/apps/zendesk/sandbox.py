@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -35,6 +36,9 @@ from oploop.apps.zendesk.sandbox_store import KINDS, Refusal, Store
 from oploop.runtime import Runtime
 
 API_TOKEN = "zd_test_oploop"
+CLIENT_ID, CLIENT_SECRET = "oploop_test", "zd_client_secret"
+REFRESH_TOKEN = "zd_refresh_0"
+TOKEN_SECONDS = 1800  #: as long as a token lasts where nothing else was asked for
 UNLIMITED = 100_000  #: calls a minute that the headers tell where no limit is set
 
 
@@ -69,6 +73,8 @@ class ZendeskSandbox(Sandbox):
         self.store = Store(self.now)
         self.jobs = Jobs(self._runtime, job_seconds)
         self.custom = CustomStore(self.now)
+        self._refresh = REFRESH_TOKEN
+        self._tokens: dict[str, datetime] = {}
 
     @classmethod
     def default_config(cls, url: str) -> dict[str, Any]:
@@ -83,6 +89,8 @@ class ZendeskSandbox(Sandbox):
         self.custom.clear()
         self.jobs.clear()
         self._used.clear()
+        self._refresh = REFRESH_TOKEN
+        self._tokens.clear()
 
     def load(self, kind: str, records: list[dict[str, Any]]) -> None:
         """Fill in records (tickets, users, organizations, custom_objects.KEY, ...) or definitions; what they lack is completed."""
@@ -126,7 +134,7 @@ class ZendeskSandbox(Sandbox):
     # -- routes ------------------------------------------------------------------------------------------------------
 
     def routes(self) -> list[web.RouteDef]:
-        found = [web.post("/_sandbox/system_update", self._system_update)]
+        found = [web.post("/_sandbox/system_update", self._system_update), web.post("/oauth/tokens", self._token)]
         parts = (
             BulkRoutes(self.store, self.jobs, imports=self._bulk_imports),
             ExportRoutes(self.store, self._count_call),
@@ -143,6 +151,30 @@ class ZendeskSandbox(Sandbox):
     def not_found(self, status: int) -> web.Response:
         """An address that Zendesk does not have."""
         return json_response({"error": "InvalidEndpoint", "description": "Not found"}, status)
+
+    async def _token(self, request: web.Request) -> web.Response:
+        """A token for the OAuth client. A refresh token is good for one use, which ends the tokens before it too."""
+        try:
+            asked = orjson.loads(await request.read())
+        except orjson.JSONDecodeError:  # the document: "must be formatted as JSON"
+            return json_response({"error": "invalid_request", "error_description": "no JSON"}, 400)
+        if (asked.get("client_id"), asked.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
+            return json_response({"error": "invalid_client", "error_description": "client authentication failed"}, 401)
+        token = f"oauth-{self._runtime.new_id()}"
+        answer: dict[str, Any] = {"access_token": token, "token_type": "bearer", "expires_in": TOKEN_SECONDS}
+        match asked.get("grant_type"):
+            case "client_credentials":
+                answer["scope"] = asked.get("scope", "read")
+            case "refresh_token" if asked.get("refresh_token") == self._refresh:
+                self._tokens.clear()
+                self._refresh = answer["refresh_token"] = f"refresh-{self._runtime.new_id()}"
+                answer["refresh_token_expires_in"] = 30 * 86_400
+            case _:
+                return json_response(
+                    {"error": "invalid_grant", "error_description": "the grant is invalid or expired"}, 400
+                )
+        self._tokens[token] = self.now() + timedelta(seconds=TOKEN_SECONDS)
+        return json_response(answer)
 
     def _guarded(self, reply: Reply) -> Reply:
         """Limits and credentials before, Zendesk's errors after."""
@@ -178,6 +210,8 @@ class ZendeskSandbox(Sandbox):
                 user, _, secret = base64.b64decode(value).decode().rpartition(":")
             except (binascii.Error, UnicodeDecodeError):
                 secret = ""
+        if scheme == "Bearer" and self._tokens.get(value, self.now()) > self.now():
+            return ""
         if secret != self._api_token or not user.endswith("/token"):
             raise Refusal(401, "Couldn't authenticate you", "Invalid credentials")
         return user.removesuffix("/token")
