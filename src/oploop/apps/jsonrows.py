@@ -10,7 +10,7 @@ fit (a type, a name that is not declared), the decoder learns that once and goes
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, overload
 
 import msgspec
@@ -18,7 +18,7 @@ import orjson
 
 from oploop.apps import jsonvalues
 from oploop.apps.paging import at_once
-from oploop.apps.policy import Answer
+from oploop.apps.policy import Answer, NotTheApi
 from oploop.errors import FixData
 from oploop.records import ColumnType
 
@@ -26,6 +26,8 @@ from oploop.records import ColumnType
 MOST_UNDECLARED = 300
 #: Bytes of an answer that tell whether it is written with blanks.
 HEAD = 512
+#: Bytes of an answer behind its list, in which the place of the next page is looked for.
+END = 1_000
 #: Records that are decoded in one turn (see `paging.meanwhile`): some tenths of a millisecond.
 TURN = 100
 #: What msgspec says of a text that does not fit, or is nested deeper than it goes.
@@ -53,12 +55,21 @@ _FITS: Mapping[Any, frozenset[type]] = {
 
 
 class Records(Sequence[dict[str, Any]]):
-    """Records by their JSON texts, without blanks; one is parsed when it is asked for."""
+    """Records by their JSON texts, without blanks; one is parsed when it is asked for.
 
-    __slots__ = ("texts",)
+    `texts`: bytes, or what has them (`msgspec.Raw`); or what gives them when somebody looks.
+    """
 
-    def __init__(self, texts: Sequence[Any]) -> None:
-        self.texts = texts  #: bytes, or what has them (`msgspec.Raw`)
+    __slots__ = ("_texts",)
+
+    def __init__(self, texts: Sequence[Any] | Callable[[], Sequence[Any]]) -> None:
+        self._texts = texts
+
+    @property
+    def texts(self) -> Sequence[Any]:
+        if callable(self._texts):
+            self._texts = self._texts()
+        return self._texts
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -82,8 +93,39 @@ class Records(Sequence[dict[str, Any]]):
 def records_in(answer: Answer, name: str, *others: str) -> tuple[dict[str, Any], Records | None]:
     """The records of the list called `name`, and the `others` of the answer's members; None where there is no such list.
 
-    Raises NotTheApi when the answer is no JSON.
+    Raises NotTheApi when the answer is no JSON; where the `others` stand at its end, only when somebody looks at the records.
     """
+    told = _at_the_end(answer.body, name, others)
+    return (told, Records(partial(_texts_in, answer, name))) if told is not None else _cut(answer, name, others)
+
+
+def _at_the_end(body: bytes, name: str, others: Collection[str]) -> dict[str, Any] | None:
+    """The `others` of an answer's members, if all of them stand behind its list of records; found without a look at that, so
+    that the next page can be asked for before.
+
+    What follows the end of some list, and is with a brace before it an object up to the end of the answer, are members of
+    the answer itself: further inside, more would have been left to close.
+    """
+    if not others or not body.startswith(b'{"%s":[' % name.encode()):
+        return None
+    at = body.rfind(b'}],"', -END)
+    if at < 0:
+        return None
+    try:
+        told = jsonvalues.parsed(b"{" + body[at + 3 :])
+    except ValueError:
+        return None
+    return {n: told[n] for n in others} if told.keys() >= set(others) and name not in told else None
+
+
+def _texts_in(answer: Answer, name: str) -> Sequence[Any]:
+    _, records = _cut(answer, name, ())
+    if records is None:
+        raise NotTheApi(answer)
+    return records.texts
+
+
+def _cut(answer: Answer, name: str, others: tuple[str, ...]) -> tuple[dict[str, Any], Records | None]:
     try:
         page = _envelope(name, others).decode(_compact(answer.body))
     except (*NO_FIT, UnicodeDecodeError):

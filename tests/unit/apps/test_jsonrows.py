@@ -8,10 +8,11 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from oploop.apps import jsonrows
 from oploop.apps.arrow import table_from_records
 from oploop.apps.jsonrows import MOST_UNDECLARED, Columns, Records, records_in, texts_of
 from oploop.apps.policy import Answer, NotTheApi, Request
@@ -238,3 +239,70 @@ def test_members_may_come_in_any_order() -> None:
         for name in STREAM.columns:
             values = [orjson.loads(bytes(v)) if isinstance(v, Raw) else v for v in found[name]]
             assert values == [r.get(name) for r in records]
+
+
+#: Texts and names that look like the end of an answer.
+_SLY = st.sampled_from(['}],"', '"', "paging", '}],"paging":{"a":1}}', "]", "}", "data", ":1}", ',":1}'])
+_INNER = st.recursive(
+    st.none() | st.integers(0, 9) | _SLY,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(_SLY, inner, max_size=3)
+        | st.builds(lambda one, page: {"data": [{"a": one}], "paging": page}, inner, inner)
+    ),
+    max_leaves=8,
+)
+
+
+@example([{"data": [{}], "paging": 1}], {}, {}, b"")
+@example([{"data": [{}], "paging": 1}, {"a": "}]"}], {}, {"paging": 2}, b"}")
+@example([{}], {}, {"paging": 1, "more": [{}], "a": 2}, b"")
+@example([{"a": 1}], {}, {"more": [{"b": [{}], "paging": 3}]}, b"")
+@given(
+    st.lists(st.dictionaries(_SLY, _INNER, max_size=3), max_size=3),
+    st.dictionaries(_SLY | st.just("more"), _INNER, max_size=3),
+    st.dictionaries(_SLY | st.just("more"), _INNER, max_size=3),
+    st.binary(max_size=2),
+)
+def test_what_stands_behind_a_list_is_found_without_a_look_at_it(
+    data: list[Any], before: dict[str, Any], behind: dict[str, Any], cut_off: bytes
+) -> None:
+    whole = {**before, "data": data, **behind}
+    body = orjson.dumps(whole)
+    for others in (("paging",), ("paging", "more")):
+        told, records = records_in(answer(body), "data", *others)
+        if not isinstance(whole["data"], list) or not all(isinstance(r, dict) for r in whole["data"]):
+            continue
+        assert told == {n: whole[n] for n in others if n in whole}
+        assert records is not None
+        assert list(records) == whole["data"]
+    broken = body[:-1] + cut_off
+    if not _is_json(broken):
+        with pytest.raises((NotTheApi, FixData)):
+            list(records_in(answer(broken), "data", "paging")[1] or _refused())
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _refused() -> list[Any]:
+    raise FixData("no list")
+
+
+def test_records_of_which_the_end_has_been_told_are_cut_when_somebody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuts: list[str] = []
+    own = jsonrows._cut
+    monkeypatch.setattr(jsonrows, "_cut", lambda a, name, others: cuts.append(name) or own(a, name, others))
+    told, records = records_in(answer(b'{"data":[{"id":1},{"id":2}],"paging":{"next":3}}'), "data", "paging")
+    assert (told, cuts) == ({"paging": {"next": 3}}, [])
+    assert [len(records or []), len(records or [])] == [2, 2]
+    assert cuts == ["data"]
+    _, spoiled = records_in(answer(b'{"data":[{"id":1},{"id"}],"paging":{}}'), "data", "paging")
+    assert spoiled is not None
+    with pytest.raises(NotTheApi):
+        len(spoiled)
