@@ -15,10 +15,12 @@ from oploop.activate.smooth import Smooth, smooth_of
 from oploop.activate.spreading import id_of, spread
 from oploop.activate.waiting import UNTOLD
 from oploop.state import JournalStep
-from oploop.warehouse.base import Warehouse, literal, quote_table, roomy
+from oploop.warehouse.base import Warehouse, literal, quote, quote_table, roomy
 
 #: Changes that go into a new state by one statement.
 SLICE = 245_760
+#: Rows of the state on their way to a new place.
+MOVED = "oploop_moved"
 
 
 def fold(
@@ -54,7 +56,7 @@ def _fold(
         if spec.append:
             _remember(warehouse, begun, now)
         else:
-            _merge_state(warehouse, begun)
+            _merge_state(warehouse, begun, large=large)
             _merge_records(warehouse, begun, now)
             _forget_removed(warehouse, begun)
         _park(warehouse, begun, watched, now)
@@ -171,7 +173,7 @@ def _row(names: Sequence[str], values: Sequence[str]) -> tuple[str, str]:
     return ", ".join([*columns, *names]), ", ".join([*row, *values])
 
 
-def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
+def _merge_state(warehouse: Warehouse, begun: Begun, *, large: bool) -> None:
     """What was acknowledged is now both sent and, until a read shows otherwise, stored."""
     spec = begun.spec
     states.ensure_state(warehouse, spec.state_table, spec.fields)
@@ -195,6 +197,9 @@ def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
         for some in _slices(warehouse) if rows == records else [last]:  # the first delivery
             warehouse.execute(into + changes(some), (spec.sync, begun.run_id))
         return
+    if not large and warehouse.apart(spec.state_table, _of(spec, changes(last))):
+        _move_state(warehouse, begun, changes(last), sent)
+        return
     warehouse.execute(
         f"MERGE INTO {spec.state_table} s USING {changes(last)} "
         "ON s.remote_id = d.rid AND s.sync = ? WHEN MATCHED THEN UPDATE SET run_id = ?, number = d.__number, log_sync = NULL, "
@@ -202,6 +207,48 @@ def _merge_state(warehouse: Warehouse, begun: Begun) -> None:
         f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({row})",
         (spec.sync, begun.run_id, spec.sync, begun.run_id),
     )
+
+
+def _of(spec: FoldSpec, changes: str) -> str:
+    """Which rows `t` of the state are those of some changes."""
+    return f"t.sync = {literal(spec.sync)} AND t.remote_id IN (SELECT d.rid FROM {changes})"
+
+
+def _move_state(warehouse: Warehouse, begun: Begun, changes: str, sent: Sequence[int]) -> None:
+    """As a merge of some `changes` into the state, but their rows take new places, next to each other: where they stand apart an
+    update would write whole columns. There the next look finds them, and the next change updates them.
+
+    `sent`: how many changes send each field.
+    """
+    spec = begun.spec
+    news = {
+        "remote_id": "d.rid",
+        "sync": literal(spec.sync),
+        "run_id": literal(begun.run_id),
+        "number": "d.__number",
+        "acked_at": "d.acked_at",
+        "receipt_version": "d.receipt",
+        "settled_at": "CAST(NULL AS TIMESTAMPTZ)",
+        "log_sync": "CAST(NULL AS VARCHAR)",
+        "as_sent": "s.as_sent OR s.remote_id IS NULL",
+    }
+    for i, (name, _) in enumerate(spec.fields):
+        for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")) if sent[i] else ():
+            its = f"s.{states.state_column(name, part)}"
+            value = f"CASE WHEN d.c{i} THEN d.{new} ELSE {its} END"
+            if part == "stored":  # of a row that is as sent this says nothing, and takes room
+                value = f"CASE WHEN {news['as_sent']} THEN NULL ELSE {value} END"
+            news[f"{name}.{part}"] = value
+    names = list(warehouse.columns(spec.state_table.replace('"', "")))
+    values = ", ".join(f"{news.get(n, f's.{quote(n)}')} AS {quote(n)}" for n in names)
+    there = warehouse.few(spec.state_table, _of(spec, changes))
+    warehouse.execute(
+        f"CREATE OR REPLACE TEMP TABLE {MOVED} AS SELECT {values} FROM {changes} LEFT JOIN {there} s ON s.remote_id = d.rid"
+    )
+    warehouse.execute(
+        f"DELETE FROM {spec.state_table} AS t WHERE {_of(spec, f'(SELECT remote_id AS rid FROM {MOVED}) AS d')}"
+    )
+    warehouse.execute(f"INSERT INTO {spec.state_table} SELECT * FROM {MOVED}")
 
 
 def _records(warehouse: Warehouse, begun: Begun, rid: str) -> str:

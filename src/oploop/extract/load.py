@@ -193,7 +193,7 @@ def _sort(warehouse: Warehouse, part: Part) -> _Sorted:
         return _Sorted(shaped, nothing)
     with _shown(warehouse, app, stream, shaped) as job:
         known, repeats = meets(warehouse, job)
-        held = warehouse.query(repeated(job))[SEQUENCE] if repeats else None
+        held = warehouse.query(repeated(warehouse, job))[SEQUENCE] if repeats else None
     older = repeats < known
     if held is None:
         return _Sorted(shaped, nothing, new=not known, older=older)

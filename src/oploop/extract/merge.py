@@ -162,14 +162,16 @@ def meets(warehouse: Warehouse, job: Merge) -> tuple[int, int]:
     return known, repeats
 
 
-def repeated(job: Merge) -> str:
+def repeated(warehouse: Warehouse, job: Merge) -> str:
     """A query for the `seq` of rows that the raw table holds already, but for the moment of which they are known.
 
     Only keys that come once count, since with several the order matters.
     """
     known = f"SELECT *, {job.bare} AS is_bare, count(*) OVER (PARTITION BY {job.keys}) AS times FROM ({job.rows()})"
+    keys = ", ".join(f"t.{quote(k)}" for k in job.stream.primary_key)
+    raw = warehouse.few(job.table, f"({keys}) IN (SELECT {job.keys} FROM ({job.rows(job.stream.primary_key)}) AS k)")
     return (
-        f"SELECT s.{SEQUENCE} FROM ({known}) AS s JOIN {job.table} AS t ON {job.same_key} WHERE s.times = 1 "
+        f"SELECT s.{SEQUENCE} FROM ({known}) AS s JOIN {raw} AS t ON {job.same_key} WHERE s.times = 1 "
         f"AND {_not_older(job)} AND s.{job.r(DELETED)} = t.{quote(DELETED)} "
         f"AND (s.is_bare OR s.{job.r(RAW)} = t.{quote(RAW)})"
     )

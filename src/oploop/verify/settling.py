@@ -53,23 +53,24 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
         f"SELECT min(s.acked_at) FROM {target.state_table} s WHERE s.sync = {literal(target.sync)}{of_run}"
     )
     nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
+    state, raw = target.state_table, quote_table(target.raw_table)
+    if some:
+        ids = f"IN (SELECT id FROM {marks.ASKED})"
+        state = warehouse.few(state, f"t.remote_id {ids}")
+        raw = warehouse.few(raw, f"CAST(t.{quote(target.id_column)} AS VARCHAR) {ids}")
     app = (
         f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._version, r._extracted_at, r._deleted{nows} "
-        f"FROM {quote_table(target.raw_table)} AS r"
+        f"FROM {raw} AS r"
     )
     absence_tells = target.vouched is not None and (since is None or target.vouched > since)
     if since is not None and not absence_tells:  # a read of before the first acknowledgement tells nothing
         app += f" WHERE r._extracted_at > TIMESTAMPTZ {literal(since.isoformat())}"
-    state = target.state_table
     if (
         within_run and not absence_tells
     ):  # where those stand that were fetched, so that the values of others are not looked at
         its = f"FROM {state} s WHERE s.sync = {literal(target.sync)}{of_run} AND s.remote_id IN (SELECT rid FROM ({app}) AS t)"
         [(low, high)] = warehouse.rows(f"SELECT COALESCE(min(s.number), 0), COALESCE(max(s.number), 0) {its}")
         of_run += f" AND s.number BETWEEN {low} AND {high}"
-    if some:
-        app = f"SELECT * FROM ({app}) AS t WHERE rid IN (SELECT id FROM {marks.ASKED})"
-        state = f"(SELECT * FROM {state} AS t WHERE remote_id IN (SELECT id FROM {marks.ASKED}))"
     logged = "COALESCE(s.log_sync, s.sync)"  # the sync's file may have been renamed since
     gone, changed, altered, person = _differences(target)
     each = []

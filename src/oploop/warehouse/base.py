@@ -106,6 +106,17 @@ class Warehouse(Protocol):
         """
         ...
 
+    def few(self, table: str, where: str) -> str:
+        """A relation of the rows of a quoted table for which a condition over `t` holds. Mostly they are few and stand close
+        together; then hardly more is read of the table than the columns that the condition names.
+        """
+        ...
+
+    def apart(self, table: str, where: str) -> bool:
+        """Whether the rows that `few` is asked for stand so far apart that a change of their values takes the engine to write
+        most of the table."""
+        ...
+
     def tables(self) -> list[str]:
         """All tables and views as `schema.name`."""
         ...

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+#: Rows that stand together, column by column: of a change of one of them its columns are written so far.
+ROW_GROUP = 122_880
+
+
 class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
     """An open DuckDB file. Made by `open_duckdb`."""
 
@@ -138,6 +142,25 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             if isinstance(e.__cause__, duckdb.CatalogException) or _no_catalog(e.__cause__):
                 return {}
             raise
+
+    def few(self, table: str, where: str) -> str:
+        rows = f"FROM {table} AS t WHERE {where}"
+        if not self._placed(table):
+            return f"(SELECT t.* {rows})"
+        # only of what lies between the first and the last such row the other columns are read
+        return f"(SELECT * FROM {table} WHERE rowid IN (SELECT t.rowid {rows}))"
+
+    def apart(self, table: str, where: str) -> bool:
+        if not self._placed(table):
+            return False
+        [(many, span)] = self.rows(f"SELECT count(*), max(t.rowid) - min(t.rowid) FROM {table} AS t WHERE {where}")
+        return bool(many) and int(span) // ROW_GROUP > 1 + 4 * int(many) // ROW_GROUP
+
+    def _placed(self, table: str) -> bool:
+        """Whether `rowid` tells a row's place in a quoted table: it is no view, and has no column of that name."""
+        with self._lock, contextlib.suppress(duckdb.CatalogException):
+            return "rowid" not in map(str.lower, self._connection.table(table).columns)
+        return False
 
     def tables(self) -> list[str]:
         found = self.rows(

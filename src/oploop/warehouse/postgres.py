@@ -138,6 +138,12 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
             ).fetchall()
         return Columns(found)
 
+    def few(self, table: str, where: str) -> str:
+        return f"(SELECT t.* FROM {table} AS t WHERE {where})"
+
+    def apart(self, table: str, where: str) -> bool:
+        return False
+
     def tables(self) -> list[str]:
         with self._lock:
             found = self._send(

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from oploop.apps.arrow import ARROW_TYPES, column_field, empty_table, with_meta
 from oploop.apps.base import micros
@@ -44,6 +45,8 @@ T = TypeVar("T")
 
 #: Bytes of a batch, as a hint to the driver: some ten thousand rows.
 BATCH_BYTES = 4_000_000
+#: What the hash of a changed row's key is called.
+HASH = "hash"
 #: Overlap of a cursor that counts rather than tells the time.
 COUNTED_OVERLAP = 10_000
 #: So many transactions on, the 32 bits of an xmin may mean another one: then all is read.
@@ -209,12 +212,12 @@ class _Reading:
                 yield Batch(table.name, self._rows(batch))
             yield Batch(table.name, self._nothing(), {"relisted": True}, complete=True)
             return
-        changed = self._changed()
-        total, new = self._digest(changed)
-        if changed is None or new.rows:
-            for batch in self._arrow(self._select(self._base(changed))):
-                yield Batch(table.name, self._rows(batch))
+        changed, total, new = self._changed(), self._digest(), Digest(0, 0, 0)
         relisted = changed is None
+        for batch in self._arrow(self._select(self._base(changed), hashed=not relisted)):
+            if not relisted:
+                new += _digest_of(batch.column(HASH))
+            yield Batch(table.name, self._rows(batch))
         if not relisted and self._may_be_gone(total, new):
             relisted = True
             for batch in self._arrow(self._select(self._base(), keys_only=True)):
@@ -266,14 +269,15 @@ class _Reading:
         found = self._row(f"SELECT max(t.{column.sql})::text {self._base(_finite(column))}")[0]
         return None if found is None else str(found)
 
-    def _digest(self, changed: str | None) -> tuple[Digest, Digest]:
-        """The digest of all keys, and of those of the changed rows."""
-        only = f" FILTER (WHERE {changed})" if changed is not None else ""
-        low, high = "sum(hashed.h & 4294967295)", "sum(hashed.h >> 32)"
-        parts = [f"count(*){f}, COALESCE({low}{f}, 0)::text, COALESCE({high}{f}, 0)::text" for f in ("", only)]
-        keys = f" CROSS JOIN LATERAL (SELECT hashtextextended({self._table.id_sql('t')}, 0) AS h) AS hashed"
-        n = [int(v) for v in self._row(f"SELECT {', '.join(parts)} {self._base(join=keys)}")]
-        return Digest(*n[:3]), Digest(*n[3:])
+    def _digest(self) -> Digest:
+        """The digest of all keys. It asks nothing about the changed ones, so that the server's processes may share the work: no
+        process but one may ask how old a transaction is."""
+        sums = "COALESCE(sum(hashed.h & 4294967295), 0)::text, COALESCE(sum(hashed.h >> 32), 0)::text"
+        keys = f" CROSS JOIN LATERAL (SELECT {self._hash()} AS h) AS hashed"
+        return Digest(*map(int, self._row(f"SELECT count(*), {sums} {self._base(join=keys)}")))
+
+    def _hash(self) -> str:
+        return f"hashtextextended({self._table.id_sql('t')}, 0)"
 
     def _may_be_gone(self, total: Digest, new: Digest) -> bool:
         """Whether a row that is known may be there no more: the keys are neither the same as at the last read, nor the
@@ -284,11 +288,13 @@ class _Reading:
 
     # -- rows as Arrow -------------------------------------------------------------------------------------------------
 
-    def _select(self, base: str, *, keys_only: bool = False) -> str:
+    def _select(self, base: str, *, keys_only: bool = False, hashed: bool = False) -> str:
         columns = self._table.key_columns if keys_only else self._columns
         values = [f"{c.kind.read.format(f't.{c.sql}')} AS c{i}" for i, c in enumerate(columns)]
         if len(self._table.key) > 1:
             values.append(f"{self._table.id_sql('t')} AS id")
+        if hashed:
+            values.append(f"{self._hash()} AS {HASH}")
         if not keys_only:
             names = ", ".join(f"t.{c.sql}" for c in self._columns)
             values.append(f"(SELECT row_to_json(oploop_row)::text FROM (SELECT {names}) AS oploop_row) AS raw")
@@ -347,6 +353,12 @@ class _Reading:
         if len(key) > 1:
             found[self._table.id_column] = pa.array(list(ids), pa.string())
         return self._meta(found, pa.nulls(len(ids), pa.string()), len(ids), deleted=True)
+
+
+def _digest_of(hashes: pa.Array) -> Digest:
+    """Of the keys with these hashes, the same that the server makes of all."""
+    low, high = pc.sum(pc.bit_wise_and(hashes, 0xFFFFFFFF)), pc.sum(pc.shift_right(hashes, 32))
+    return Digest(len(hashes), low.as_py() or 0, high.as_py() or 0)
 
 
 def _written_since(xmin: int) -> str:
