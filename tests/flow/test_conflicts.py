@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
 from oploop import loop
 from oploop.loop import Options
+from oploop.runtime import Runtime
 from oploop.stages.deciding import retry
+from tests.apps.test_late_answers import Late
 from tests.flow.conftest import SYNC, Desk
+from tests.flow.test_turns import only
 
 RANKED = "SELECT i AS ticket_id, 'low' AS priority, 'T' || i AS subject FROM range(1, 11) t(i)"
 BOTH = SYNC.replace("[priority]", "[priority, subject]")
@@ -94,3 +100,23 @@ async def test_values_that_move_are_no_tug_of_war(desk: Desk) -> None:
         assert desk.tickets("priority")[4] == wanted
         desk.edit(4, priority="high")
     assert await parked(desk) == []
+
+
+async def test_what_somebody_changes_while_a_look_is_answered_is_seen_later(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=1)
+
+    def edit() -> None:
+        desk.sandbox.store.update("tickets", 1, {"priority": "low"})
+
+    late = Late("show_many", edit)  # its answer ends when the edit is seconds old
+    desk.runtime = Runtime(trace=late, monotonic=late.monotonic)
+    await desk.model("SELECT 1 AS ticket_id, 'high' AS priority")
+    report = only(await desk.turn())
+    assert report.read_back is not None
+    assert (late.met, report.read_back.counts) == (1, {"confirmed": 1})
+    desk.sandbox.advance(120)
+    desk.runtime = Runtime(now=lambda: datetime.now(UTC) + timedelta(seconds=120))  # so that the export vouches for it
+    run = await desk.turn()
+    assert [v.counts for v in run.verified] == [{"drifted": 1}]
+    assert only(run).status == "nothing"
+    assert desk.tickets("priority") == {1: "low"}

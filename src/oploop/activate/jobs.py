@@ -159,16 +159,16 @@ def _take(warehouse: Warehouse, bound: BoundSync, job: Job, receipts: Sequence[R
     known = [k.field.name for k in bound.keys] == job.keys
     told = [r for r in receipts if _tells(job.op, r)] if known else []
     at = f"TIMESTAMPTZ {literal(now.isoformat())}"
-    _hear(warehouse, bound, job, told, at)
+    heard = _hear(warehouse, job, told, at)
     warehouse.execute(
         "INSERT INTO oploop.outcome_rows SELECT run_id, sync, number, seq + 1, status, error, NULL, remote_id, NULL, NULL, "
-        f"{at} FROM oploop_heard"
+        f"{at} FROM {heard}"
     )
     rid = "key" if bound.blind else "remote_id"
-    waiting.take_sent(warehouse, bound, f"(SELECT *, {rid} AS rid FROM oploop_heard WHERE status = 'sent')", at)
+    waiting.take_sent(warehouse, bound, f"(SELECT *, {rid} AS rid FROM {heard} WHERE status = 'sent')", at)
     if not bound.appends:
-        _identify(warehouse, bound, at)
-    _release(warehouse, bound, job, at)
+        _identify(warehouse, bound, heard, at)
+    _release(warehouse, bound, job, heard, at)
 
 
 def _tells(op: Op, receipt: Receipt) -> bool:
@@ -177,8 +177,8 @@ def _tells(op: Op, receipt: Receipt) -> bool:
     return receipt.outcome is not Outcome.UNKNOWN
 
 
-def _hear(warehouse: Warehouse, bound: BoundSync, job: Job, told: Sequence[Receipt], at: str) -> None:
-    """The receipts beside the changes that are still unknown, as the temporary table `oploop_heard`."""
+def _hear(warehouse: Warehouse, job: Job, told: Sequence[Receipt], at: str) -> str:
+    """The receipts beside the changes that are still unknown, as a temporary table; its name."""
     import pyarrow as pa
 
     schema = pa.schema([("n", pa.int64()), ("told", pa.string()), ("error", pa.string()), ("id", pa.string())])
@@ -197,11 +197,12 @@ def _hear(warehouse: Warehouse, bound: BoundSync, job: Job, told: Sequence[Recei
         )
     finally:
         warehouse.unregister("oploop_told")
+    return "oploop_heard"
 
 
-def _identify(warehouse: Warehouse, bound: BoundSync, at: str) -> None:
+def _identify(warehouse: Warehouse, bound: BoundSync, heard: str, at: str) -> None:
     """Who is who: the ids of the records that the job made."""
-    new = "FROM oploop_heard WHERE status = 'sent' AND op = 'create' AND remote_id IS NOT NULL"
+    new = f"FROM {heard} WHERE status = 'sent' AND op = 'create' AND remote_id IS NOT NULL"
     target = (bound.sync.app, bound.sync.object, bound.key_names)
     app, obj, fields = map(literal, target)
     mine = f"app = {app} AND object = {obj} AND key_fields = {fields}"
@@ -209,24 +210,24 @@ def _identify(warehouse: Warehouse, bound: BoundSync, at: str) -> None:
     warehouse.execute(f"INSERT INTO oploop.record_rows SELECT ?, ?, ?, key, remote_id, run_id, {at} {new}", target)
 
 
-def _release(warehouse: Warehouse, bound: BoundSync, job: Job, at: str) -> None:
+def _release(warehouse: Warehouse, bound: BoundSync, job: Job, heard: str, at: str) -> None:
     """Let go of what is known now. The job is over: what it did not tell, a read that begins from now on does."""
     run, sync = literal(job.run_id), literal(job.sync)
     mine = f"parked.sync = {literal(bound.name)} AND parked.reason = 'unknown' AND parked.run_id = {run}"
     warehouse.execute(
-        "UPDATE oploop.parked SET reason = 'rejected', wanted = h.after, message = h.error FROM oploop_heard h "
+        f"UPDATE oploop.parked SET reason = 'rejected', wanted = h.after, message = h.error FROM {heard} h "
         f"WHERE {mine} AND h.key = parked.key AND h.status = 'rejected'"
     )
     unnamed = "status = 'sent' AND op = 'create' AND remote_id IS NULL"
     if bound.blind or bound.appends:
         unnamed = "FALSE"
-    done = f"SELECT key FROM oploop_heard WHERE status <> 'rejected' AND NOT ({unnamed})"
+    done = f"SELECT key FROM {heard} WHERE status <> 'rejected' AND NOT ({unnamed})"
     of_run = f"SELECT key FROM oploop.change_log WHERE run_id = {run} AND sync = {sync}"
     of_job = f"number BETWEEN {job.first} AND {job.last}"
     if bound.blind and job.op is not Op.CREATE and _harmless(bound, job.op):  # no read will tell
         done = f"{of_run} AND {of_job}"
     warehouse.execute(f"DELETE FROM oploop.parked WHERE {mine} AND key IN ({done})")
-    named = f"SELECT key FROM oploop_heard WHERE {unnamed}"
+    named = f"SELECT key FROM {heard} WHERE {unnamed}"
     warehouse.execute(f"UPDATE oploop.parked SET message = {literal(waiting.UNTOLD)} WHERE {mine} AND key IN ({named})")
     others = f"{of_run} AND NOT ({of_job})"  # what has another key since may be the job's too
     warehouse.execute(f"UPDATE oploop.parked SET noted_at = {at} WHERE {mine} AND key NOT IN ({others})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -110,5 +111,18 @@ def proxy_of(scheme: str, host: str) -> str | None:
 
 
 def _why(e: Exception) -> str:
-    """What an exception says, without the address: aiohttp gives it whole, with its query."""
+    """What an exception says, without the address: aiohttp gives it whole, with its query; of a connection that was not made,
+    why, and where to, without aiohttp's own setting of TLS."""
+    import aiohttp
+
+    if isinstance(e, aiohttp.ClientConnectorError):
+        return f"{_cause(getattr(e, 'certificate_error', None) or e.os_error)} ({e.host}:{e.port})"
     return str(getattr(e, "message", "") or e).strip() or type(e).__name__
+
+
+def _cause(e: Exception) -> str:
+    """The system's word for an error of a socket, else what it says."""
+    number = getattr(e, "errno", None)
+    if isinstance(e, ConnectionError) and number:
+        return os.strerror(number)
+    return getattr(e, "strerror", None) or str(e) or type(e).__name__

@@ -10,8 +10,9 @@ another origin, never speaks plain http off loopback, and never puts a header th
 from __future__ import annotations
 
 import hashlib
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import lru_cache
@@ -131,6 +132,7 @@ class Transport:
         self._send = sender if auth is None else auth.over(sender)
         self._gzip = gzip
         self.calls = 0  #: requests that went out, retries included
+        self._date = 0  #: the newest time by the app's clock that any answer told, microseconds since 1970; 0: none yet
         self._under_way = 0
 
     async def aclose(self) -> None:
@@ -163,6 +165,21 @@ class Transport:
             pairs = params.items() if isinstance(params, Mapping) else params
             url += ("&" if "?" in url else "?") + _query(pairs)
         return url
+
+    def as_of(self) -> Callable[[Answer], int]:
+        """To be called before a request: what its answer shows is as of this at the earliest, by the app's clock in microseconds
+        since 1970; 0 where it never told any.
+
+        An answer's `Date` is that of its end, in whole seconds. What it shows may be of before that, but not of before an answer
+        that had ended when it was asked for.
+        """
+        date, began = self._date, self.runtime.monotonic()
+
+        def tell(answer: Answer) -> int:
+            took = 1 + math.ceil(self.runtime.monotonic() - began)
+            return max(date, (answer.date_micros() or 0) - took * 1_000_000, 0)
+
+        return tell
 
     async def request(
         self,
@@ -262,6 +279,7 @@ class Transport:
             if answer.status not in (301, 302, 307, 308) or request.method not in ("GET", "HEAD"):
                 break
             request = replace(request, url=self.url(urljoin(request.url, answer.headers.get("location", ""))))
+        self._date = max(self._date, answer.date_micros() or 0)
         if self.budget is not None:
             quota, day = self.policy.quota(answer), self.policy.day(answer)
             if quota is not None:

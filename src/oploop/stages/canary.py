@@ -96,7 +96,7 @@ def _wrong(ws: Workspace, plan: SyncPlan, run_id: str, report: SyncReport, first
     if looked is None or isinstance(looked.error, QuotaSpent):
         return None
     target = target_of(ws, plan.bound)
-    found = unmeant(target, ws.warehouse, run_id) if target is not None else []
+    found = unmeant(target, ws.warehouse, run_id, looked.looked) if target is not None else []
     if not found:
         return None
     shown = "; ".join(_says(u) for u in found[:SHOWN])

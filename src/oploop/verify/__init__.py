@@ -67,7 +67,7 @@ async def read_back(
             result.error = e
     if unknown and not within_run:
         acknowledge(target, warehouse, now=now)
-    settle(target, warehouse, result.run_id, now=now, within_run=within_run)
+    result.looked = settle(target, warehouse, result.run_id, now=now, within_run=within_run)
     result.counts = _counts(target, warehouse, result.run_id, within_run=within_run)
     for status, n in settle_removed(target, warehouse, result.run_id, now=now).items():
         result.counts[status] = result.counts.get(status, 0) + n

@@ -69,7 +69,8 @@ class Target:
 @dataclass(slots=True)
 class ReadBack:
     """Counts by status over the records that the sync's last delivery touched; `waiting`: no read has shown them yet. `sent`: a
-    read has shown the record, and the app shows nothing of what was sent."""
+    read has shown the record, and the app shows nothing of what was sent; `looked`: the temporary table of `settle`, if there was
+    anything to look at."""
 
     sync: str
     run_id: str | None = None
@@ -77,6 +78,7 @@ class ReadBack:
     waiting: int = 0
     fetched: int = 0
     error: OploopError | None = None
+    looked: str | None = None
 
     def count(self, status: str) -> int:
         return self.counts.get(status, 0)

@@ -11,10 +11,10 @@ from oploop.verify.nouns import Target, Unmeant, Watched
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 
-def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, within_run: bool) -> None:
+def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, within_run: bool) -> str:
     """Compare a sync's records with the app's, right after a delivery those of its run; note outcomes and what is stored now.
 
-    Leaves `oploop_looked`: a row for each record whose status may be another than it was.
+    The name of a temporary table: a row for each record whose status may be another than it was.
     """
     some = not within_run and marks.ask(target, warehouse)
     shown = _shown(target, warehouse, run_id, within_run=within_run, some=some)
@@ -30,6 +30,7 @@ def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, 
             _note(target, warehouse, f"TIMESTAMPTZ {literal(now.isoformat())}")
         if not within_run:
             marks.note(target, warehouse)
+    return "oploop_looked"
 
 
 def _note(target: Target, warehouse: Warehouse, at: str) -> None:
@@ -179,8 +180,8 @@ def _park_ignored(target: Target, warehouse: Warehouse, at: str) -> None:
     )
 
 
-def unmeant(target: Target, warehouse: Warehouse, run_id: str) -> list[Unmeant]:
-    """Of the records that a run sent and that `read_back` has just looked at: what is neither as sent nor alike.
+def unmeant(target: Target, warehouse: Warehouse, run_id: str, looked: str | None) -> list[Unmeant]:
+    """Of the records that a run sent and that were just `looked` at, see `settle`: what is neither as sent nor alike.
 
     Alike is what an app makes of a value by itself: other case, trimmed blanks, a cut end, a rounded number.
     """
@@ -192,10 +193,12 @@ def unmeant(target: Target, warehouse: Warehouse, run_id: str) -> list[Unmeant]:
     )
     if untold:  # there may be nothing else that was looked at
         return [Unmeant(key, None, None, "the app did not tell its id, so it cannot be read back") for (key,) in untold]
+    if looked is None:
+        return []
     state = f"{target.state_table} s ON s.remote_id = l.remote_id AND s.sync = {own}"
     parts = [
-        "SELECT l.key AS key, NULL AS field, NULL AS sent, 'the record is not in the app' AS holds FROM oploop_looked l "
-        f"WHERE {of_run} AND l.status = 'gone'",
+        "SELECT l.key AS key, NULL AS field, NULL AS sent, 'the record is not in the app' AS holds "
+        f"FROM {looked} l WHERE {of_run} AND l.status = 'gone'",
         f"SELECT l.key, NULL, NULL, 'it could not be read back' FROM oploop.change_log l JOIN {target.state_table} s "
         f"ON s.run_id = l.run_id AND s.number = l.number WHERE {of_run} AND l.sync = {own} AND s.sync = {own} AND s.settled_at IS NULL",
     ]
@@ -203,7 +206,7 @@ def unmeant(target: Target, warehouse: Warehouse, run_id: str) -> list[Unmeant]:
         sent = f"s.{quote(f.name + '.sent')}"
         test = f"{here(f)} AND {unlike(i, f, 'sent')} AND NOT {alike(i, f)}".replace("a.n", "l.n")
         parts.append(
-            f"SELECT l.key, {literal(f.label)}, CAST({sent} AS VARCHAR), CAST(l.n{i} AS VARCHAR) FROM oploop_looked l "
+            f"SELECT l.key, {literal(f.label)}, CAST({sent} AS VARCHAR), CAST(l.n{i} AS VARCHAR) FROM {looked} l "
             f"JOIN {state} WHERE {of_run} AND l.status <> 'gone' AND {test}"
         )
     rows = warehouse.rows(f"{' UNION ALL '.join(parts)} ORDER BY 1, 2")

@@ -184,6 +184,7 @@ async def test_fetch_shows_the_present_and_what_is_gone(app: ZendeskApp, sandbox
     sandbox.store.delete("tickets", 8)
     wanted = [str(n) for n in range(1, 251)] + ["99999"]
     before = int(datetime.now(UTC).timestamp()) * 1_000_000
+    await app.check()  # tells the app's clock
     table = (await app.fetch("tickets", wanted)).table
     found = {r["id"]: r for r in table.to_pylist()}
     assert len(found) == 251

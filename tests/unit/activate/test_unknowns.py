@@ -149,7 +149,7 @@ def test_a_canary_whose_id_was_not_told_could_not_be_read_back(engine: Engine) -
     folding.fold(engine.warehouse, Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3)), [step], at(9))
     watched = Watched("tier", "tier", "r.tier", "VARCHAR", FieldType.TEXT)
     target = Target(b.name, "crm", OBJECT, engine.raw, "id", states.state_table(b), (watched,), None)
-    [found] = unmeant(target, engine.warehouse, "r1")
+    [found] = unmeant(target, engine.warehouse, "r1", None)
     assert (found.key, found.field, found.holds) == (
         "a@x",
         None,

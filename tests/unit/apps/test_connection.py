@@ -83,6 +83,23 @@ async def test_nobody_there_is_no_connection() -> None:
     await sender.aclose()
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9/x?key=hunter2", "Connection refused (127.0.0.1:9)"),
+        ("https://127.0.0.1:9/x?key=hunter2", "Connection refused (127.0.0.1:9)"),
+        ("http://nobody.invalid/x", "(nobody.invalid:80)"),
+    ],
+)
+async def test_of_a_connection_that_is_not_made_it_says_why_and_where_to(url: str, said: str) -> None:
+    sender = AiohttpSender()
+    with pytest.raises(ConnectError) as e:
+        await sender(Request("GET", url))
+    await sender.aclose()
+    assert str(e.value).endswith(said)
+    assert not {"ssl", "hunter2"} & set(str(e.value).replace(":", " ").split())
+
+
 async def test_answers_are_unzipped_and_cookies_forgotten(server: Callable[..., Any]) -> None:
     seen: list[bytes] = []
 

@@ -93,6 +93,8 @@ async def test_an_authority_of_ones_own_is_named_by_the_environment(tmp_path: Pa
     else:
         assert "NoAnswer cannot reach https://127.0.0.1" in done.stdout, done.stderr
         assert "certificate verify failed" in done.stdout.lower().replace("_", " ")
+        assert f"(127.0.0.1:{port})" in done.stdout
+        assert "ssl:" not in done.stdout
 
 
 async def _answer(request: web.Request) -> web.Response:

@@ -152,8 +152,9 @@ class RecordReader:
     async def _by_id(self, ids: Sequence[str], archived: bool) -> tuple[Records, int]:
         body = {"inputs": [{"id": i} for i in ids], "properties": self._names, "propertiesWithHistory": []}
         path = f"{self._path}/batch/read" + ("?archived=true" if archived else "")
+        as_of = self._client.transport.as_of()
         answer = await self._client.ask(path, body)
-        return page_of(answer)[0], answer.date_micros() or micros(self._client.runtime.now())
+        return page_of(answer)[0], as_of(answer) or micros(self._client.runtime.now())
 
     async def fetch(self, ids: Sequence[str]) -> Batch:
         """The records with these ids as they are now; those that HubSpot no longer shows are marked deleted."""

@@ -138,10 +138,11 @@ class Reader:
         """See App.fetch: those that are gone come as bare deleted rows."""
 
         async def show(some: Sequence[str]) -> pa.Table:
+            as_of = self._client.transport.as_of()
             began, asked = self._client.runtime.now(), {"ids": list(some), "fields": table.names}
             answer = await self._client.call("POST", f"composite/sobjects/{table.name}", asked, harmless=True)
             found = [r if r is not None else {"Id": i} for i, r in zip(some, answer.json(), strict=True)]
-            return self._rows(table, found, began, frozenset(), at=answer.date_micros() or 0)
+            return self._rows(table, found, began, frozenset(), at=as_of(answer))
 
         return replace(await fetched(table.stream, sorted(ids), FETCH, show), complete=True)
 

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field as ConfigField
 from pydantic import SecretStr, field_validator, model_validator
 
-from oploop.apps.base import AppConfig
+from oploop.apps.base import AppConfig, micros
 from oploop.apps.credentials import basic, bearer
 from oploop.apps.jobs import ended
 from oploop.apps.jsonrows import Records, records_in
@@ -198,9 +198,9 @@ class Client:
 
     async def shown(self, path: str, name: str, asked: Mapping[str, Any] | None = None) -> Page:
         """A list that comes in one answer."""
-        began = self.runtime.now()
+        began, as_of = self.runtime.now(), self.transport.as_of()
         answer = await self.get(path, asked)
-        return Page.of(answer, records_of(answer, name)[1], began)
+        return Page(records_of(answer, name)[1], began, as_of(answer) or micros(began))
 
     async def export(self, bucket: str, path: str, params: Mapping[str, Any]) -> Answer:
         """One page of an incremental export, within the limit that the exports of this `bucket` share.
