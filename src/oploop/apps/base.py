@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
 from oploop.apps.transport import Budget
 from oploop.records import Batch, Change, Cursor, Field, Notice, Object, Op, ReadOptions, Receipt, Step, Stream
@@ -30,6 +31,18 @@ class AppConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str | None = None
+
+
+def _known_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is no time zone: write it like Europe/Berlin") from None
+    return value
+
+
+#: A key of a block that names a time zone, where the account's own cannot be asked for.
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class AddresslessConfig(AppConfig):

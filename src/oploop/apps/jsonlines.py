@@ -6,7 +6,7 @@ lost: it comes, and the damage is told.
             ...piece.lines, each without its line break
             if piece.torn: ...                      the last piece, of a file that ends early or is damaged inside
 
-How a file is packed is seen by its first bytes, whatever its name.
+How a file is packed is seen by its first bytes, whatever its name. Of lines that an API answers, `values_in_turns` makes columns.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import bz2
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import orjson
 
+from oploop.apps.jsonvalues import parsed
+
 PIECE_BYTES = 8 * 2**20  #: unpacked bytes of a piece
 MAX_BLOCK = 16 * 2**20  #: unpacked bytes that are made at once, however well they are packed
+TURN = 200  #: lines that are parsed in one turn
 _BLOCK = 256 * 1024
 _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ"
 #: Takes the place of a line that is longer than any should be: it is no JSON.
@@ -74,6 +77,20 @@ def _is_json(line: bytes) -> bool:
     except orjson.JSONDecodeError:
         return False
     return True
+
+
+def values_in_turns(
+    lines: Sequence[bytes], names: Iterable[str], make: Callable[[Any], Mapping[str, Any]]
+) -> Generator[None, None, dict[str, list[Any]]]:
+    """Lines of JSON as the values of each of these fields, in turns (see `paging.meanwhile`, `arrow.columns_in_turns`), of what `make`
+    makes of each parsed one. ValueError where a line is no JSON."""
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for start in range(0, len(lines), TURN):
+        records = list(map(make, parsed(b"[" + b",".join(lines[start : start + TURN]) + b"]")))
+        for name, values in columns.items():
+            values += [record[name] for record in records]
+        yield
+    return columns
 
 
 def unpack(source: BinaryIO) -> Iterator[bytes]:
@@ -169,4 +186,4 @@ def unpacked(source: BinaryIO) -> BinaryIO:
     return io.BufferedReader(Unpacked(unpack(source)), _BLOCK) if packed else source
 
 
-__all__ = ["MAX_BLOCK", "TOO_LONG", "Piece", "Torn", "pieces", "unpack", "unpacked"]
+__all__ = ["MAX_BLOCK", "TOO_LONG", "Piece", "Torn", "pieces", "unpack", "unpacked", "values_in_turns"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
@@ -44,7 +44,7 @@ def plain(value: Any, when: Callable[[datetime], str] = datetime.isoformat) -> A
     match value:
         case datetime():
             return when(value)
-        case date():
+        case date() | time():
             return value.isoformat()
         case Decimal():
             return int(value) if value == value.to_integral_value() else float(value)

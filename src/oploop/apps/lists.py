@@ -1,6 +1,7 @@
 """Lists of an API: their pages one after the other, as rows, and single records by their ids.
 
 pages = listed(ask, "books", {"limit": 100}, "after", "paging.next")      where the next page begins stands in each answer
+pages = paged(ask, "books", {}, ["total"], following)                     or is told by what stands there
 whole(stream, pages, options.exclude)                                     of a list that is read whole each time
 fetched(stream, ids, 100, show)                                           App.fetch, so many ids a call
 """
@@ -18,7 +19,7 @@ import pyarrow as pa
 from oploop.apps.arrow import Of, empty_table, records_in_turns
 from oploop.apps.base import micros
 from oploop.apps.documents import at
-from oploop.apps.jsonrows import records_in
+from oploop.apps.jsonrows import Records, records_in
 from oploop.apps.origin import bare
 from oploop.apps.paging import ahead, at_once, meanwhile
 from oploop.apps.policy import Answer
@@ -29,6 +30,8 @@ from oploop.runtime import Runtime
 T = TypeVar("T")
 #: Asks for what these parameters name.
 Ask = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+#: What is asked for the next page beside what was asked for the last one, by its answer; None: that was the last.
+Following = Callable[[Answer, Mapping[str, Any], Records], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +58,11 @@ class Page:
     table = at_once(in_turns)
 
 
-async def listed(
-    ask: Ask, runtime: Runtime, name: str, asked: Mapping[str, Any], param: str, after: str, more: str | None = None
+async def paged(
+    ask: Ask, runtime: Runtime, name: str, asked: Mapping[str, Any], members: Iterable[str], following: Following
 ) -> AsyncGenerator[Page]:
-    """The pages of a list: `name` is what it is called in the answers, `param` asks for the page that begins where an answer says
-    it at `after` (a dotted path). After the last page nothing stands there, or, where it is given, at `more`; FixData where there is
-    no list, RetryLater where there is more and no way to it.
-    """
-    members = dict.fromkeys(p.split(".")[0] for p in (after, more) if p is not None)
+    """The pages of a list: `name` is what it is called in the answers; what is asked for the next page, `following` tells by these
+    other members of an answer. FixData where there is no list."""
     while True:
         began = runtime.now()
         answer = await ask(asked)
@@ -71,15 +71,36 @@ async def listed(
             where = bare(answer.request.url)
             raise FixData(f"the answer of {where} has no list of {name}", mend="check base_url")
         yield Page.of(answer, records, began)
-        following = at(told, after)
-        if more is not None and not at(told, more):
+        further = following(answer, told, records)
+        if further is None:
             return
-        if following in (None, "", asked.get(param)):
+        asked = {**asked, **further}
+
+
+def listed(
+    ask: Ask, runtime: Runtime, name: str, asked: Mapping[str, Any], param: str, after: str, more: str | None = None
+) -> AsyncGenerator[Page]:
+    """The pages of a list where each says where the next begins: `param` asks for the page that begins where an answer says
+    it at `after` (a dotted path). After the last page nothing stands there, or, where it is given, at `more`; RetryLater where there
+    is more and no way to it.
+    """
+    last = asked.get(param)
+
+    def following(answer: Answer, told: Mapping[str, Any], records: Records) -> Mapping[str, Any] | None:
+        nonlocal last
+        place = at(told, after)
+        if more is not None and not at(told, more):
+            return None
+        if place in (None, "", last):
             if more is None:
-                return
+                return None
             where = bare(answer.request.url)  # not the end: what is not shown would count as gone
             raise RetryLater(f"{where} says that there are more {name}, and not where", mend="run again later")
-        asked = {**asked, param: following}
+        last = place
+        return {param: place}
+
+    members = dict.fromkeys(p.split(".")[0] for p in (after, more) if p is not None)
+    return paged(ask, runtime, name, asked, members, following)
 
 
 async def whole(
@@ -120,4 +141,4 @@ def in_parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-__all__ = ["Ask", "Page", "each", "fetched", "in_parts", "listed", "whole"]
+__all__ = ["Ask", "Page", "each", "fetched", "in_parts", "listed", "paged", "whole"]

@@ -1,16 +1,21 @@
 """A step as calls: what each record becomes, how many calls they take, and receipts for what one of them met.
 
-good, receipts = prepared(step.changes, body_of)          what the app would not take is refused here
+good, receipts = prepared(step.changes, body_of)          what the app would not take (see `as_text`) is refused here
 calls = in_calls(good, most=2000, size=10_000_000)        as few as count and bytes allow
 receipts += await in_turn(calls, send)                    what one call meets does not hide the others
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, TypeAlias, TypeVar
 
-from oploop.apps.policy import LostAnswer, Refused
+import orjson
+
+from oploop.apps.jsonvalues import plain
+from oploop.apps.policy import Answer, LostAnswer, Refused
 from oploop.errors import OploopError
 from oploop.records import Change, Op, Outcome, Receipt
 
@@ -32,6 +37,18 @@ def prepared(changes: Iterable[Change], make: Callable[[Change], T]) -> tuple[li
         except ValueError as e:
             refused.append(Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e)))
     return good, refused
+
+
+def as_text(record: Any, most: int, app: str, when: Callable[[datetime], str] = datetime.isoformat) -> bytes:
+    """A record's JSON, for `prepared`: ValueError where it has none, or where it has more bytes than `app` takes of one. `when`:
+    how the app writes an instant."""
+    try:
+        text = orjson.dumps(record, default=lambda value: plain(value, when), option=orjson.OPT_PASSTHROUGH_DATETIME)
+    except (TypeError, orjson.JSONEncodeError) as e:
+        raise ValueError(f"cannot be written as JSON: {e}") from None
+    if len(text) > most:
+        raise ValueError(f"it has {len(text):,} bytes; {app} takes {most:,}")
+    return text
 
 
 def in_calls(sent: Iterable[Sent[bytes]], *, most: int, size: int) -> Iterator[list[Sent[bytes]]]:
@@ -97,6 +114,23 @@ def worst(receipts: Iterable[Receipt]) -> list[Receipt]:
     return list(found.values())
 
 
+def told(
+    changes: Iterable[Change],
+    failed: Mapping[int, str],
+    answer: Answer,
+    remote: Callable[[Change], str | None] = attrgetter("remote_id"),
+) -> list[Receipt]:
+    """Receipts of a call that took all changes but those which its answer names by their place, from 0 on, and why. `remote`: the
+    app's id of a record that it took."""
+    version = answer.date_micros()
+    return [
+        Receipt(change.number, Outcome.REJECTED, change.remote_id, failed[i])
+        if i in failed
+        else Receipt(change.number, Outcome.OK, remote(change), version=version)
+        for i, change in enumerate(changes)
+    ]
+
+
 def refused(change: Change, e: Refused) -> Receipt:
     """What a refusal means for its one record: no. But that a record is gone which was to be taken away is as it was wanted."""
     if change.op in (Op.REMOVE, Op.ARCHIVE) and e.status in GONE:
@@ -104,4 +138,4 @@ def refused(change: Change, e: Refused) -> Receipt:
     return Receipt(change.number, Outcome.REJECTED, change.remote_id, str(e))
 
 
-__all__ = ["GONE", "Sent", "in_calls", "in_turn", "prepared", "refused", "worst"]
+__all__ = ["GONE", "Sent", "as_text", "in_calls", "in_turn", "prepared", "refused", "told", "worst"]

@@ -123,6 +123,9 @@ class Transport:
         self.budget = budget
         self.runtime = runtime
         self._own: AiohttpSender | None = None
+        self._given = sender
+        self._first: Transport | None = None
+        self._beside: list[Transport] = []
         if sender is None:
             self._own = AiohttpSender(runtime.http)
             sender = self._own
@@ -135,7 +138,25 @@ class Transport:
         self._date = 0  #: the newest time by the app's clock that any answer told, microseconds since 1970; 0: none yet
         self._under_way = 0
 
+    def beside(self, base_url: str) -> Transport:
+        """The way to another host of the same account: by its credentials and rules, within no limit of its own (see
+        `Budget.beside`). Its calls count as this one's, with which it is closed."""
+        made = Transport(
+            base_url,
+            runtime=self.runtime,
+            headers=self._headers,
+            auth=self._auth,
+            policy=self.policy,
+            sender=self._given,
+            gzip=self._gzip,
+        )
+        made._first = self
+        self._beside.append(made)
+        return made
+
     async def aclose(self) -> None:
+        for other in self._beside:
+            await other.aclose()
         if self._own is not None:
             await self._own.aclose()
         if self.budget is not None:
@@ -269,6 +290,8 @@ class Transport:
                 await self.budget.take()
             self._in_time(0.0, request, lost=lost)
             self.calls += 1
+            if self._first is not None:
+                self._first.calls += 1
             self._under_way += 1
             if (meter := METER.get()) is not None:
                 meter.calls += 1

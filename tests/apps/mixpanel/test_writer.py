@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from oploop.apps.mixpanel import objects
+from oploop.apps.mixpanel import writer
 from oploop.apps.mixpanel.lookups import table_of
 from oploop.apps.sandbox import Fault
 from oploop.apps.transport import Refused
@@ -132,7 +132,7 @@ async def test_large_events_are_split_by_bytes_and_the_largest_refused() -> None
         giant = paid(99, **{f"properties.p{i}": "x" * 90_000 for i in range(12)})
         receipts = await app.send(step("events", Op.CREATE, *heavy, giant))
         assert len(box.log) == 2
-        assert len(gzip.compress(box.log[0].body)) < len(box.log[0].body) <= objects.MAX_CALL_BYTES
+        assert len(gzip.compress(box.log[0].body)) < len(box.log[0].body) <= writer.MAX_CALL_BYTES
         rejected = [r for r in receipts if r.outcome is Outcome.REJECTED]
         assert [r.number for r in rejected] == [14]
         assert "takes 1,000,000" in (rejected[0].error or "")

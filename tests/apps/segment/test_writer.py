@@ -146,7 +146,7 @@ async def test_what_segment_would_drop_is_rejected_before_it_is_sent(sandbox: Se
     async with writing(sandbox) as (segment, _):
         receipts = {r.number: r for r in await segment.send(step)}
     assert [receipts[i].outcome.value for i in range(6)] == ["rejected"] * 5 + ["ok"]
-    assert "32 KB" in str(receipts[0].error)
+    assert "Segment takes 32,768" in str(receipts[0].error)
     assert "userId nor anonymousId" in str(receipts[1].error)
     assert "event (its name)" in str(receipts[2].error)
     assert "JSON" in str(receipts[3].error)

@@ -7,12 +7,14 @@ import gzip
 import io
 import lzma
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from typing import Any
 
 import pytest
 
 from oploop.apps import jsonlines
-from oploop.apps.jsonlines import TOO_LONG, Torn, pieces, unpacked
+from oploop.apps.jsonlines import TOO_LONG, Torn, pieces, unpacked, values_in_turns
+from oploop.apps.paging import at_once
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
@@ -85,3 +87,24 @@ def test_as_a_file_it_is_what_was_packed(how: str) -> None:
         data = PACKERS[how](whole)
         with pytest.raises(Torn), unpacked(io.BytesIO(data[: len(data) // 2])) as found:
             found.read()
+
+
+def test_lines_of_an_answer_become_the_values_of_each_field_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonlines, "TURN", 2)
+    lines = [b'{"p":{"a":%d,"big":%d}}' % (n, 2**70 + n) for n in range(5)]
+    turns: list[None] = []
+
+    def counted() -> Generator[None, None, dict[str, list[Any]]]:
+        work = values_in_turns(lines, ("a", "big"), lambda record: {**record["p"], "not": "asked for"})
+        while True:
+            try:
+                turns.append(next(work))
+                yield
+            except StopIteration as e:
+                found: dict[str, list[Any]] = e.value
+                return found
+
+    assert at_once(counted)() == {"a": [0, 1, 2, 3, 4], "big": [2**70 + n for n in range(5)]}
+    assert len(turns) == 3
+    with pytest.raises(ValueError, match="unexpected"):
+        next(values_in_turns([b'{"a":1'], ("a",), dict))

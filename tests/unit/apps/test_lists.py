@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from oploop.apps.arrow import table_from_records
-from oploop.apps.lists import Page, each, fetched, in_parts, listed, whole
+from oploop.apps.lists import Page, each, fetched, in_parts, listed, paged, whole
 from oploop.apps.policy import Answer, Request
 from oploop.errors import FixData, RetryLater
 from oploop.records import ColumnType, Deletes, Stream
@@ -136,3 +136,20 @@ async def test_single_records_are_asked_for_some_at_once() -> None:
 
     assert await each(map(str, [*range(9), 3]), 4, show) == {str(n): n for n in range(9)}
     assert most == 4
+
+
+async def test_what_stands_in_a_page_may_tell_what_the_next_is_asked_with() -> None:
+    api = Api(page(1, 2, session="s", size=2), page(3, 4, session="s", size=2), page(5, session="s", size=2))
+    seen: list[tuple[int, list[int]]] = []
+
+    def following(answer: Answer, told: Mapping[str, Any], records: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        seen.append((answer.status, [r["id"] for r in records]))
+        return {"session": told["session"], "page": len(seen)} if len(records) == told["size"] else None
+
+    found = paged(api.ask, RUNTIME, "books", {"limit": 2}, ("session", "size"), following)
+    assert [[r["id"] for r in p.records] async for p in found] == [[1, 2], [3, 4], [5]]
+    assert seen == [(200, [1, 2]), (200, [3, 4]), (200, [5])]
+    more = {"limit": 2, "session": "s"}
+    assert api.asked == [{"limit": 2}, {**more, "page": 1}, {**more, "page": 2}]
+    with pytest.raises(FixData, match="has no list of books"):
+        await anext(paged(Api({"items": []}).ask, RUNTIME, "books", {}, (), lambda *_: None))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 
 from oploop.apps.policy import Answer, LostAnswer, Refused, Request
-from oploop.apps.sending import Sent, in_calls, in_turn, prepared, refused, worst
+from oploop.apps.sending import Sent, as_text, in_calls, in_turn, prepared, refused, told, worst
 from oploop.errors import OploopError, RetryLater
 from oploop.records import Change, Op, Outcome, Receipt
 
@@ -128,3 +130,38 @@ def test_a_change_of_several_parts_is_what_the_worst_of_them_is() -> None:
     ]
     for outcome in Outcome:
         assert worst([Receipt(1, outcome), Receipt(1, Outcome.OK)]) == [Receipt(1, outcome)]
+
+
+def test_a_records_text_has_instants_as_the_app_writes_them_and_numbers_as_json_has_them() -> None:
+    at = datetime(2025, 1, 31, 12, tzinfo=UTC)
+    record = {"n": Decimal("2"), "x": Decimal("2.5"), "at": [at], "day": at.date(), "time": at.time(), "s": {"a"}}
+    text = as_text(record, 1000, "Acme", lambda instant: f"{instant:%H}h")
+    assert text == b'{"n":2,"x":2.5,"at":["12h"],"day":"2025-01-31","time":"12:00:00","s":["a"]}'
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        ({"x": "\ud800"}, "cannot be written as JSON"),
+        ({"x": 2**70}, "cannot be written as JSON"),
+        ({"x": object()}, "cannot be written as JSON"),
+        ({"x": "é" * 6}, "it has 20 bytes; Acme takes 19"),
+    ],
+)
+def test_a_record_that_the_app_would_not_take_is_refused_unsent(record: object, says: str) -> None:
+    good, receipts = prepared([change(1)], lambda _: as_text(record, 19, "Acme"))
+    assert good == []
+    assert [(r.outcome, r.remote_id) for r in receipts] == [(Outcome.REJECTED, "r1")]
+    assert says in (receipts[0].error or "")
+
+
+def test_a_call_took_all_but_those_that_its_answer_names() -> None:
+    answer = Answer(200, {"date": "Fri, 31 Jan 2025 12:00:00 GMT"}, b"", Request("POST", "http://x"))
+    receipts = told([change(5), change(6), change(7)], {1: "no"}, answer)
+    assert [(r.number, r.outcome, r.remote_id, r.error) for r in receipts] == [
+        (5, Outcome.OK, "r5", None),
+        (6, Outcome.REJECTED, "r6", "no"),
+        (7, Outcome.OK, "r7", None),
+    ]
+    assert receipts[0].version == answer.date_micros()
+    assert [r.remote_id for r in told([change(5)], {}, answer, lambda c: f"new{c.number}")] == ["new5"]

@@ -337,3 +337,29 @@ async def test_parameters_go_as_a_form_would_write_them() -> None:
         "?one=True&one=1&raw=%FF%2C",
         "",
     ]
+
+
+async def test_another_host_of_an_account_is_called_with_its_credentials_and_closed_with_it() -> None:
+    wire = Wire([200])
+    first = Transport(
+        "https://api.acme.example", runtime=wire.clock.runtime(), headers={"Authorization": "Bearer t"}, sender=wire
+    )
+    other = first.beside("https://data.acme.example/v2")
+    answer = await other.request("GET", "export")
+    assert answer.request.url == "https://data.acme.example/v2/export"
+    assert answer.request.headers["Authorization"] == "Bearer t"
+    await first.request("GET", "x")
+    assert (first.calls, other.calls) == (2, 1)
+    with pytest.raises(FixConfig, match="another host"):
+        await other.request("GET", "https://api.acme.example/x")
+    bare = Transport("https://api.acme.example", runtime=wire.clock.runtime())
+    beside = bare.beside("https://data.acme.example")
+    assert beside._own is not None
+    closed: list[str] = []
+
+    async def close() -> None:
+        closed.append("beside")
+
+    beside._own.aclose = close  # type: ignore[method-assign]
+    await bare.aclose()
+    assert closed == ["beside"]

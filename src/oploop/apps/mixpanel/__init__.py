@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from oploop.apps.base import Account, App
 from oploop.apps.mixpanel import lookups
 from oploop.apps.mixpanel.client import Client, MixpanelConfig
-from oploop.apps.mixpanel.objects import objects_of
 from oploop.apps.mixpanel.streams import Reader, group_name, streams_of
-from oploop.apps.mixpanel.writer import Writer
+from oploop.apps.mixpanel.writer import Writer, objects_of
 from oploop.apps.transport import NotTheApi
 from oploop.records import Batch, Cursor, ReadOptions, Receipt, Step
 from oploop.runtime import Runtime
@@ -59,11 +58,6 @@ class MixpanelApp(App):
     async def send(self, step: Step) -> list[Receipt]:
         """See App.send."""
         return await (lookups.send(self.client, step) if step.object == lookups.NAME else self._writer.send(step))
-
-    async def aclose(self) -> None:
-        """See App.aclose."""
-        await self.client.aclose()
-        await super().aclose()
 
 
 __all__ = ["MixpanelApp", "MixpanelConfig"]

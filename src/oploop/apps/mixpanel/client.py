@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote
-from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
-from oploop.apps.base import AppConfig
+from oploop.apps.base import AppConfig, TimeZone
 from oploop.apps.credentials import basic
+from oploop.apps.declared import declared
 from oploop.apps.transport import Answer, Budget, LostAnswer, Policy, Transport
 from oploop.runtime import Runtime
 
 #: 30,000 events a second, measured over a minute, are 900 full calls a minute.
 INGEST_A_MINUTE = 900
 HOUR = 3600.0
-EXPORT_TIMEOUT = 900.0  #: seconds; an export may be large
-_HOSTS = {"us": "", "eu": "-eu", "in": "-in"}
-_QUERY_HOSTS = {"us": "", "eu": "eu.", "in": "in."}
+EXPORT_TIMEOUT, LONG = 900.0, 300.0  #: seconds; an export may be large, a query slow
+
+SAID = declared(__package__)
 
 
 class MixpanelConfig(AppConfig):
@@ -40,31 +40,16 @@ class MixpanelConfig(AppConfig):
     secret: SecretStr
     token: SecretStr | None = None
     residency: Literal["us", "eu", "in"] = "us"
-    timezone: str = "UTC"
+    timezone: TimeZone = "UTC"
     lookback: int = Field(default=5, ge=0, le=365)
     groups: dict[str, int | None] = Field(default_factory=dict)
     queries_per_hour: int = Field(default=60, ge=1)
     exports_per_second: int = Field(default=3, ge=1)
 
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            raise ValueError("is no time zone: write it as in Mixpanel's project settings, Europe/Berlin") from None
-        return value
-
     def hosts(self) -> tuple[str, str, str]:
         """Where events and profiles go in, where events come out, and where profiles are asked for."""
-        if self.base_url is not None:
-            return self.base_url, self.base_url, self.base_url
-        suffix, prefix = _HOSTS[self.residency], _QUERY_HOSTS[self.residency]
-        return (
-            f"https://api{suffix}.mixpanel.com",
-            f"https://data{suffix}.mixpanel.com",
-            f"https://{prefix}mixpanel.com",
-        )
+        own = SAID.own["hosts"][self.residency]
+        return (self.base_url,) * 3 if self.base_url is not None else (own["ingest"], own["export"], own["query"])
 
 
 class MixpanelPolicy(Policy):
@@ -79,75 +64,49 @@ class Client:
 
     def __init__(self, config: MixpanelConfig, runtime: Runtime) -> None:
         self.config, self.runtime = config, runtime
-        headers = basic(config.service_account, config.secret)
+        self.project = {"project_id": config.project_id}
         ingest, export, query = config.hosts()
-        policy = MixpanelPolicy()
-        budget = Budget(runtime, calls=INGEST_A_MINUTE, window=60.0)
-        self.ingest = Transport(ingest, runtime=runtime, headers=headers, policy=policy, budget=budget)
-        self._export = Transport(export, runtime=runtime, headers=headers, policy=policy)
-        self._query = Transport(query, runtime=runtime, headers=headers, policy=policy)
-
-    async def aclose(self) -> None:
-        for transport in (self._export, self._query):
-            await transport.aclose()
-
-    def _budget(self, name: str, calls: int, window: float) -> Budget:
-        """A limit of the account beside that of writing."""
-        assert self.ingest.budget is not None
-        return self.ingest.budget.beside(name, calls=calls, window=window)
+        self._budget = Budget(runtime, calls=INGEST_A_MINUTE, window=60.0)
+        self.ingest = Transport(
+            ingest,
+            runtime=runtime,
+            headers=basic(config.service_account, config.secret),
+            policy=MixpanelPolicy(),
+            budget=self._budget,
+        )
+        self._export, self._query = self.ingest.beside(export), self.ingest.beside(query)
 
     async def export(self, params: Mapping[str, Any]) -> Answer:
         """GET /api/2.0/export: events, one JSON object a line."""
-        await self._budget("export", self.config.queries_per_hour, HOUR).take()
-        await self._budget("export-second", self.config.exports_per_second, 1.0).take()
-        asked = {"project_id": self.config.project_id, **params}
+        await self._budget.beside("export", calls=self.config.queries_per_hour, window=HOUR).take()
+        await self._budget.beside("export-second", calls=self.config.exports_per_second, window=1.0).take()
+        asked = {**self.project, **params}
         return await self._export.request("GET", "api/2.0/export", params=asked, timeout=EXPORT_TIMEOUT)
 
     async def engage(self, form: Mapping[str, Any]) -> Answer:
-        """POST /api/query/engage: a page of profiles."""
-        await self._budget("query", self.config.queries_per_hour, HOUR).take()
-        return await self._query.request(
-            "POST",
-            "api/query/engage",
-            params={"project_id": self.config.project_id},
-            form=form,
-            idempotent=True,  # it only reads
-            timeout=300.0,
-        )
+        """POST /api/query/engage: a page of profiles. It only reads."""
+        await self._budget.beside("query", calls=self.config.queries_per_hour, window=HOUR).take()
+        path, asked = "api/query/engage", self.project
+        return await self._query.request("POST", path, params=asked, form=form, idempotent=True, timeout=LONG)
 
     async def tables(self) -> Answer:
         """GET /lookup-tables: the lookup tables; also the cheapest call that proves a service account, and costs no query."""
-        return await self.ingest.request("GET", "lookup-tables", params={"project_id": self.config.project_id})
+        return await self.ingest.request("GET", "lookup-tables", params=self.project)
 
     async def replace(self, table: str, body: bytes) -> Answer:
-        """PUT /lookup-tables/ID: other rows for a lookup table; a 400 is an answer too. 100 calls a day."""
-        return await self.ingest.request(
-            "PUT",
-            f"lookup-tables/{quote(table, safe='')}",
-            params={"project_id": self.config.project_id},
-            body=body,
-            content_type="text/csv",
-            packed=True,
-            idempotent=True,
-            timeout=300.0,
-            ok=(400,),
-        )
+        """PUT /lookup-tables/ID: other rows, as CSV, for a lookup table. 100 calls a day. See `write`."""
+        path, kind = f"lookup-tables/{quote(table, safe='')}", "text/csv"
+        return await self.write(path, self.project, body, method="PUT", content_type=kind, packed=True, timeout=LONG)
 
-    async def write(self, path: str, params: Mapping[str, Any], body: bytes, *, packed: bool = False) -> Answer:
-        """A changing call; a 400 is an answer too, as it says record by record what was wrong.
+    async def write(
+        self, path: str, params: Mapping[str, Any], body: bytes, *, method: str = "POST", **more: Any
+    ) -> Answer:
+        """A changing call; a 400 is an answer too, as it says record by record what was wrong. `more`: see `Transport.request`.
 
-        `packed`: send it gzipped (only `/import` says that it takes that). All our writes may be sent twice.
+        Not all paths say that they take a body `packed`. All our writes may be sent twice.
         """
-        return await self.ingest.request(
-            "POST",
-            path,
-            params=params,
-            body=body,
-            content_type="application/json",
-            packed=packed,
-            idempotent=True,
-            ok=(400,),
-        )
+        how = {"content_type": "application/json", "idempotent": True, "ok": (400,), **more}
+        return await self.ingest.request(method, path, params=params, body=body, **how)
 
 
 def read_written(answer: Answer) -> dict[str, Any]:

@@ -13,11 +13,8 @@ from typing import Any
 import orjson
 
 from oploop.apps.formats import csv_of
-from oploop.apps.jsonrows import records_in
-from oploop.apps.lists import Page, whole
-from oploop.apps.mixpanel.client import Client, read_written
-from oploop.apps.mixpanel.streams import SAID
-from oploop.apps.transport import NotTheApi
+from oploop.apps.lists import Page, paged, whole
+from oploop.apps.mixpanel.client import SAID, Client, read_written
 from oploop.records import Batch, Outcome, ReadOptions, Receipt, Step
 
 NAME = "lookup_tables"
@@ -33,14 +30,9 @@ def read(client: Client, options: ReadOptions) -> AsyncGenerator[Batch]:
     return whole(STREAM, _pages(client), options.exclude)
 
 
-async def _pages(client: Client) -> AsyncGenerator[Page]:
+def _pages(client: Client) -> AsyncGenerator[Page]:
     """The project's tables, which come in one answer."""
-    began = client.runtime.now()
-    answer = await client.tables()
-    _, tables = records_in(answer, "results")
-    if tables is None:
-        raise NotTheApi(answer)
-    yield Page.of(answer, tables, began)
+    return paged(lambda _: client.tables(), client.runtime, "results", {}, (), lambda *_: None)
 
 
 async def fetch(client: Client, ids: Sequence[str]) -> Batch:

@@ -18,8 +18,8 @@ from urllib.parse import parse_qs
 import orjson
 from aiohttp import web
 
-from oploop.apps.mixpanel.objects import MAX_CALL_BYTES, MAX_RECORDS
 from oploop.apps.mixpanel.sandbox_store import Store
+from oploop.apps.mixpanel.writer import MAX_CALL_BYTES, MAX_RECORDS
 from oploop.apps.sandbox import Sandbox, json_response
 
 PROJECT, ACCOUNT, SECRET, TOKEN = 3187769, "oploop.sandbox.mp-service-account", "sandbox-secret", "sandbox-token"

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from oploop.apps.mixpanel.objects import MAX_RECORD_BYTES
+from oploop.apps.mixpanel.writer import MAX_RECORD_BYTES
 
 #: Ids under which Mixpanel takes no event: they come of mistakes.
 BAD_IDS = frozenset(

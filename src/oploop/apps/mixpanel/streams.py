@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
+from functools import partial
 from hashlib import blake2b
+from itertools import count
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,14 +23,14 @@ import pyarrow.compute as pc
 from msgspec import Raw
 
 from oploop.apps.arrow import TIMESTAMP, columns_in_turns, empty_table
-from oploop.apps.declared import declared
-from oploop.apps.jsonrows import records_in
-from oploop.apps.jsonrows import written as record_text
-from oploop.apps.jsonvalues import parsed, written
-from oploop.apps.lists import Page, fetched, in_parts, whole
-from oploop.apps.mixpanel.client import Client
+from oploop.apps.days import by_days
+from oploop.apps.jsonlines import values_in_turns
+from oploop.apps.jsonrows import texts_of
+from oploop.apps.jsonvalues import written
+from oploop.apps.lists import Page, fetched, in_parts, paged, whole
+from oploop.apps.mixpanel.client import SAID, Client
 from oploop.apps.paging import ahead, meanwhile
-from oploop.apps.transport import NotTheApi
+from oploop.apps.transport import Answer
 from oploop.errors import RetryLater
 from oploop.records import Batch, Cursor, ReadOptions, Stream
 
@@ -35,13 +38,9 @@ from oploop.records import Batch, Cursor, ReadOptions, Stream
 FIRST_DAY = date(2011, 7, 10)
 LIMIT = 100_000  #: events of an export of several days at the most: `limit` takes no more
 FEW = 25_000  #: fewer than that, and the next export covers twice the days
-MOST_DAYS = 366
 BATCH_ROWS = 20_000
-TURN = 200  #: events that are parsed in one turn
-MOST_MS = 2**53  #: a time beyond that is none
 FETCH_IDS = 500  #: profiles asked for by id in one query
 
-SAID = declared(__package__)
 EVENTS = SAID.streams["events"]
 PROFILE_LAG = SAID.streams["profiles"].lag
 
@@ -53,12 +52,10 @@ def group_name(key: str) -> str:
 
 def streams_of(groups: Mapping[str, int | None]) -> dict[str, Stream]:
     """The streams of a project with these group keys; one without a data group id cannot be read."""
-    found = dict(SAID.streams)
-    for key, number in groups.items():
-        if number is not None:
-            said = f"groups by {key}, with all their properties"
-            found[group_name(key)] = SAID.stream("profiles", group_name(key), said)
-    return found
+    said = {
+        group_name(key): f"groups by {key}, with all their properties" for key, n in groups.items() if n is not None
+    }
+    return {**SAID.streams, **{name: SAID.stream("profiles", name, words) for name, words in said.items()}}
 
 
 class Reader:
@@ -71,76 +68,39 @@ class Reader:
     # -- events ------------------------------------------------------------------------------------------------------
 
     async def events(self, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
-        """Events by day up to today, the last `lookback` days once more for those that came late.
-
-        The cursor is {"until": the last day that was read, "span": days an export}. An export that brings as many events as
-        it may is thrown away and asked for again by fewer days, so that no more than a day's events, or LIMIT, are held at once, and
-        those of the next export.
-        """
+        """Events by day up to today, the last `lookback` days once more for those that came late; see `by_days` for the cursor."""
         today = self._client.runtime.now().astimezone(self._zone).date()
-        at: Cursor = {"until": today.isoformat(), "span": int((cursor or {}).get("span", 1))}
-        async with ahead(
-            self._exports(cursor, options, today), 1
-        ) as exports:  # the next one, and no more: it may be large
-            async for lines, began, at in exports:
+        first = options.since.astimezone(self._zone).date() if options.since is not None else FIRST_DAY
+        back = self._client.config.lookback
+        days = by_days(self._exported, _count, cursor, first=first, today=today, lookback=back, most=LIMIT, few=FEW)
+        at: Cursor = {"span": 1, **(cursor or {}), "until": today.isoformat()}
+        async with ahead(days, 1) as exports:  # the next one, and no more: it may be large
+            async for (lines, began), at in exports:
                 for part in in_parts(lines, BATCH_ROWS):
                     here = at if part[-1] is lines[-1] else None
                     yield Batch("events", await meanwhile(self._event_table(part, began, options.exclude)), here)
         yield Batch("events", empty_table(EVENTS, options.exclude), at, complete=True)
 
-    async def _exports(
-        self, cursor: Cursor | None, options: ReadOptions, today: date
-    ) -> AsyncGenerator[tuple[list[bytes], datetime, Cursor]]:
-        """The lines of each export up to today, when it was asked for, and where a read goes on after it."""
-        day, span = self._begin(cursor, options), int((cursor or {}).get("span", 1))
-        while day <= today:
-            last = min(day + timedelta(days=span - 1), today)
-            lines, began = await self._exported(day, last)
-            if last > day and len(lines) >= LIMIT:
-                span = max(1, span // 4)
-                continue
-            if len(lines) < FEW:
-                span = min(MOST_DAYS, span * 2)
-            yield lines, began, {"until": last.isoformat(), "span": span}
-            day = last + timedelta(days=1)
-
-    def _begin(self, cursor: Cursor | None, options: ReadOptions) -> date:
-        first = options.since.astimezone(self._zone).date() if options.since is not None else FIRST_DAY
-        if cursor is None:
-            return first
-        return max(first, date.fromisoformat(cursor["until"]) - timedelta(days=self._client.config.lookback))
-
     async def _exported(self, first: date, last: date) -> tuple[list[bytes], datetime]:
         """The lines of an export of some days, and when it was asked for. Only several days are held to LIMIT."""
         began = self._client.runtime.now()
-        params = {"from_date": first.isoformat(), "to_date": last.isoformat(), "time_in_ms": "true"}
-        if last > first:
-            params["limit"] = str(LIMIT)
-        answer = await self._client.export(params)
+        limit = LIMIT if last > first else None
+        days = {"from_date": first.isoformat(), "to_date": last.isoformat()}
+        answer = await self._client.export({**days, "time_in_ms": "true", "limit": limit})
         return [line for line in answer.body.split(b"\n") if line], began
 
     def _event_table(
         self, lines: Sequence[bytes], began: datetime, exclude: Collection[str]
     ) -> Generator[None, None, pa.Table]:
         """Lines of an export as rows, in turns (see `paging.meanwhile`). `exclude` takes out columns and single properties."""
-        columns: dict[str, list[Any]] = {name: [] for name in EVENTS.columns}
-        versions: list[int] = []
-        raw: Any = [] if exclude else lines  # as it came, without what was lifted out of it
-        for part in in_parts(lines, TURN):
-            try:
-                found: list[dict[str, Any]] = parsed(b"[" + b",".join(part) + b"]")
-            except ValueError:
-                raise RetryLater("Mixpanel's export broke off in the middle of a line", mend="run again") from None
-            records = list(map(_lifted, found))
-            for record in records if exclude else ():
-                record["properties"] = {k: v for k, v in record["properties"].items() if k not in exclude}
-                raw.append(record_text({k: v for k, v in record.items() if k not in exclude}))
-            versions += map(_version, records)
-            for name, values in columns.items():
-                values += [r[name] for r in records] if name != "properties" else [_text(r[name]) for r in records]
-            yield
+        try:
+            columns = yield from values_in_turns(lines, EVENTS.columns, partial(_lifted, exclude=exclude))
+        except ValueError:
+            raise RetryLater("Mixpanel's export broke off in the middle of a line", mend="run again") from None
+        # as it came, without what was lifted out of it, unless something is to be left out
+        raw = texts_of({n: v for n, v in columns.items() if n not in exclude}) if exclude else lines
         table = yield from columns_in_turns(
-            EVENTS, columns, raw=raw, versions=versions, extracted_at=began, exclude=exclude
+            EVENTS, columns, raw=raw, versions=_versions, extracted_at=began, exclude=exclude
         )
         if "time" in table.column_names and self._zone.key != "UTC":
             at = table.schema.get_field_index("time")
@@ -167,24 +127,25 @@ class Reader:
     async def _queried(
         self, stream: str, asked: Mapping[str, Any], exclude: Collection[str] = ()
     ) -> AsyncGenerator[Page]:
-        """The pages of a query that have any profiles. They are known as of a while before the answer, since writes show late."""
-        form = dict(asked)
+        """The pages of a query. They are known as of a while before the answer, since writes show late."""
         if stream in self._group_ids:
-            form["data_group_id"] = str(self._group_ids[stream])
-        number = 0
-        while True:
-            began = self._client.runtime.now()
-            answer = await self._client.engage(form)
-            told, results = records_in(answer, "results", "page_size", "session_id")
-            if results is None:
-                raise NotTheApi(answer)
-            if results:
-                page = Page.of(answer, _without(results, exclude) if exclude else results, began)
-                yield replace(page, at=page.at - round(PROFILE_LAG * 1e6))
-            if len(results) < int(told.get("page_size") or 1000):
-                return
-            number += 1
-            form |= {"session_id": told["session_id"], "page": number}
+            asked = {**asked, "data_group_id": str(self._group_ids[stream])}
+        number = count(1)
+
+        def following(_: Answer, told: Mapping[str, Any], results: Sequence[Any]) -> dict[str, Any] | None:
+            last = len(results) < int(told.get("page_size") or 1000)
+            return None if last else {"session_id": told["session_id"], "page": next(number)}
+
+        members, runtime = ("page_size", "session_id"), self._client.runtime
+        async with aclosing(paged(self._client.engage, runtime, "results", asked, members, following)) as pages:
+            async for page in pages:
+                records = _without(page.records, exclude) if exclude else page.records
+                yield replace(page, records=records, at=page.at - round(PROFILE_LAG * 1e6))
+
+
+def _count(export: tuple[list[bytes], datetime]) -> int:
+    """How many events an export has."""
+    return len(export[0])
 
 
 def _without(profiles: Iterable[dict[str, Any]], exclude: Collection[str]) -> list[dict[str, Any]]:
@@ -192,20 +153,21 @@ def _without(profiles: Iterable[dict[str, Any]], exclude: Collection[str]) -> li
     return [{**p, "$properties": {k: v for k, v in p["$properties"].items() if k not in exclude}} for p in profiles]
 
 
-def _lifted(record: dict[str, Any]) -> dict[str, Any]:
+def _lifted(record: dict[str, Any], exclude: Collection[str]) -> dict[str, Any]:
     """An event with the properties that make it what it is lifted out.
 
     One without `$insert_id` (from a client that sets none) gets an id of its content, so that it is the same row when the
     day is read again.
     """
     properties = record["properties"]
+    own_id = properties.get("$insert_id") or _own_id(properties)
     return {
         "event": record["event"],
         "time": properties.get("time"),
-        "$insert_id": properties.get("$insert_id") or _own_id(properties),
+        "$insert_id": own_id,
         "distinct_id": properties.get("distinct_id"),
         "mp_processing_time_ms": properties.get("mp_processing_time_ms"),
-        "properties": properties,
+        "properties": _text({k: v for k, v in properties.items() if k not in exclude} if exclude else properties),
     }
 
 
@@ -226,12 +188,9 @@ def _own_id(properties: Mapping[str, Any]) -> str:
     return "oploop-" + blake2b(text, digest_size=16).hexdigest()
 
 
-def _version(record: Mapping[str, Any]) -> int:
-    """When Mixpanel took it in; of old events, that have no such time, when it happened (milliseconds)."""
-    for at in (record["mp_processing_time_ms"], record["time"]):
-        if at and isinstance(at, int | float) and abs(at) < MOST_MS:
-            return int(at) * 1000
-    return 0
+def _versions(events: pa.Table) -> pa.Array:
+    """When Mixpanel took them in; of old events, that have no such time, when they happened."""
+    return pc.fill_null(pc.cast(pc.coalesce(events["mp_processing_time_ms"], events["time"]), pa.int64()), 0)
 
 
 def _from_local(times: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:

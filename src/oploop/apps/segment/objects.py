@@ -7,13 +7,13 @@ segment.com/docs/connections/spec/{identify,track}.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from oploop.apps.base import new_values
+from oploop.apps.documents import zulu
 from oploop.apps.segment.streams import OBJECTS
+from oploop.apps.sending import as_text
 from oploop.records import Change, Op, Step
 
 MAX_EVENT_BYTES = 32 * 1024
@@ -46,13 +46,7 @@ def event_of(step: Step, change: Change, library: Mapping[str, str]) -> bytes:
     reason = _missing(event)
     if reason is not None:
         raise ValueError(reason)
-    try:
-        line = orjson.dumps(event, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC)
-    except (TypeError, orjson.JSONEncodeError) as e:
-        raise ValueError(f"cannot be written as JSON: {e}") from None
-    if len(line) > MAX_EVENT_BYTES:
-        raise ValueError(f"the event has {len(line):,} bytes; Segment takes {MAX_EVENT_BYTES:,} (32 KB)")
-    return line
+    return as_text(event, MAX_EVENT_BYTES, "Segment", _utc)
 
 
 def _missing(event: Mapping[str, Any]) -> str | None:
@@ -66,10 +60,6 @@ def _missing(event: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _plain(value: Any) -> Any:
-    """What orjson does not write by itself."""
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+def _utc(at: datetime) -> str:
+    """An instant as Segment writes it; one without a zone is in UTC."""
+    return zulu(at if at.tzinfo is not None else at.replace(tzinfo=UTC), "auto")
