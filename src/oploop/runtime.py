@@ -155,14 +155,21 @@ class WireTrace(Protocol):
     def over(self, sender: Any, runtime: Runtime) -> Any: ...
 
 
+#: Rounds of the loop in which what has come is taken in, told to whoever waits for it, and answered by a next request.
+ROUNDS = 3
+
+
 async def others_first() -> None:
     """Let go on what else is ready: what has come from the network, first of all. No time passes.
 
-    Of the loop's three rounds the first takes in what has come, the second tells whoever waits for it, who asks for more,
-    and the third is ours; after one round alone nothing would have been asked for yet.
+    After one round something may have been taken in, and nothing been asked for yet. Where nothing has come, one is enough:
+    a round takes as long as some records. What waits for the next round asyncio does not tell; other loops have their rounds.
     """
-    for _ in range(3):
+    ready = getattr(asyncio.get_running_loop(), "_ready", True)
+    for _ in range(ROUNDS):
         await asyncio.sleep(0)
+        if not ready:
+            return
 
 
 @dataclass(frozen=True, slots=True)

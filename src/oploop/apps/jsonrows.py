@@ -28,7 +28,7 @@ MOST_UNDECLARED = 300
 HEAD = 512
 #: Bytes of an answer behind its list, in which the place of the next page is looked for.
 END = 1_000
-#: Records that are decoded in one turn (see `paging.meanwhile`): some tenths of a millisecond.
+#: Records that are decoded in one turn (see `paging.meanwhile`): a tenth of a millisecond, or two.
 TURN = 100
 #: What msgspec says of a text that does not fit, or is nested deeper than it goes.
 NO_FIT = (msgspec.MsgspecError, RecursionError)
@@ -245,6 +245,7 @@ class Columns:
                 self._learn(records)
                 continue
             columns = dict(zip(how.names, zip(*rows, strict=True), strict=True))
+            yield
             return {n: v for n, v in columns.items() if n in self._declared or _any_set(v)}
         return None
 

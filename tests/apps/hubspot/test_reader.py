@@ -11,6 +11,8 @@ import pytest
 
 from oploop.apps.hubspot import HubSpotSandbox
 from oploop.apps.hubspot.reader import OVERLAP
+from oploop.apps.sandbox import Fault
+from oploop.apps.transport import Refused
 from oploop.errors import FixConfig
 from oploop.records import Batch, Op, ReadOptions
 from oploop.runtime import Runtime
@@ -144,6 +146,26 @@ async def test_a_read_goes_on_in_the_list_where_it_broke_off() -> None:
         found, cursor = await read(app, "contacts", first.cursor)
     assert [r["id"] for r in found] == [str(n) for n in range(101, 251)]
     assert "since" in cursor
+
+
+async def test_what_was_read_before_an_error_is_there_before_it() -> None:
+    box = filled(250)
+    async with using(box) as app:
+        whole, _ = await read(app, "contacts")
+        # three pages are good, that of the archived ones is not
+        box.faults.append(Fault("GET /crm/v3/objects/contacts$", "status", status=400, body="{}", skip=3))
+        batches: list[Batch] = []
+
+        async def reading() -> None:
+            async for batch in app.read("contacts", None, ReadOptions()):
+                batches.append(batch)  # noqa: PERF401 - what an error comes behind stays
+
+        with pytest.raises(Refused):
+            await reading()
+        found = [r["id"] for b in batches for r in b.table.to_pylist()]
+        assert sorted(found) == sorted(r["id"] for r in whole)
+        assert batches[-1].cursor is not None
+        assert "since" in batches[-1].cursor
 
 
 async def test_since_bounds_the_first_read() -> None:

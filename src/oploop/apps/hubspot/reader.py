@@ -79,14 +79,18 @@ class RecordReader:
         here: Cursor = dict(cursor) if cursor is not None and cursor.get("of") == of else {"of": of}
         if "since" not in here and options.since is not None:
             here = {"of": of, "since": int(options.since.timestamp() * 1000) + OVERLAP * 1000}
-        pages = self._changes(here) if "since" in here else self._list(here)
-        async with ahead(pages, MOST_SMALL) as listed:
-            async for records, at, here in _gathered(listed):
+        async with ahead(self._pages(here), MOST_SMALL) as pages:
+            async for records, at, here in _gathered(pages):
                 yield Batch(name, await meanwhile(self.in_turns(records, extracted_at=at)), here)
-        async with ahead(self._archived(), MOST_SMALL) as listed:
-            async for records, at, _ in _gathered(listed):
-                yield Batch(name, await meanwhile(self.in_turns(records, extracted_at=at)))
         yield Batch(name, self.table([], extracted_at=self._client.runtime.now()), here, complete=True)
+
+    async def _pages(self, here: Cursor) -> Pages:
+        """Live records, and behind them the archived ones, which are read each time: they move nothing."""
+        live = self._changes(here) if "since" in here else self._list(here)
+        async for records, at, here in live:
+            yield records, at, here
+        async for records, at in self._archived():
+            yield records, at, here
 
     async def _list(self, here: Cursor) -> Pages:
         """All live records, and where the next read begins."""
@@ -126,11 +130,11 @@ class RecordReader:
             if done:
                 return
 
-    async def _archived(self) -> Pages:
+    async def _archived(self) -> AsyncGenerator[tuple[Records, datetime]]:
         after: str | None = None
         while True:
             records, after, at = await self._page({"archived": "true", **({"after": after} if after else {})})
-            yield records, at, {}
+            yield records, at
             if after is None:
                 return
 
@@ -248,17 +252,24 @@ def _parts(value: str | None) -> list[str]:
 
 
 async def _gathered(pages: AsyncIterator[tuple[Records, datetime, Cursor]]) -> Pages:
-    """Pages put together, more and more of them: a table costs the same for a hundred rows as for some hundreds."""
+    """Pages put together, more and more of them: a table costs the same for a hundred rows as for some hundreds. Those before
+    an error come before it."""
     held = Records([])
     began: datetime | None = None
     enough, here = 1, Cursor()
-    async for records, at, here in pages:
-        held, began = Records.of([held, records]), began or at
-        if len(held) >= enough:
-            yield held, began, here
-            held, began, enough = Records([]), None, min(MOST_GATHERED, max(PAGE, enough * 2))
+    failed: Exception | None = None
+    try:
+        async for records, at, here in pages:
+            held, began = Records.of([held, records]), began or at
+            if len(held) >= enough:
+                yield held, began, here
+                held, began, enough = Records([]), None, min(MOST_GATHERED, max(PAGE, enough * 2))
+    except Exception as e:
+        failed = e
     if began is not None:  # also a last page without records: the place has moved
         yield held, began, here
+    if failed is not None:
+        raise failed
 
 
 def _gone(remote_id: str) -> dict[str, Any]:
