@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from urllib.parse import quote, quote_plus, urlencode
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 
 from oploop.apps.policy import Answer, Request
 from oploop.apps.sender import Sender
+from oploop.errors import FixConfig
 
 
 def bearer(token: SecretStr) -> dict[str, str]:
@@ -19,8 +21,14 @@ def bearer(token: SecretStr) -> dict[str, str]:
 
 
 def basic(user: str, password: SecretStr | None = None) -> dict[str, str]:
-    """The header of a user's name and password."""
+    """The header of a user's name and password. FixConfig for one with a line break: it would be hidden in the header, and
+    refused by the app as a wrong one (RFC 7617 allows no control characters)."""
     pair = f"{user}:{password.get_secret_value() if password is not None else ''}"
+    if re.search(r"[\x00-\x1f\x7f]", pair):
+        raise FixConfig(
+            "a credential has a line break, or another control character, in it",
+            mend="take it out; the last line end of a file often comes along",
+        )
     return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 

@@ -22,6 +22,7 @@ from oploop.project.values import Read, a_map, choice, duration, moment, require
 from oploop.project.yaml import Block, Items, kind, read_yaml
 
 FILE = "oploop.yml"
+LONGEST = 255  #: bytes that a file's name may have
 ALWAYS = ("dev", "prod")  #: environments that exist without being named
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -295,6 +296,9 @@ def _warehouse(inner: Block | None, block: Block, root: Path, variables: Variabl
             f"warehouse.database is no file: {database}", mend="write `database: warehouse.duckdb`", place=place
         )
     path = _path(root, variables.fill(database, place))
+    if any(len(os.fsencode(part)) > LONGEST for part in path.parts):
+        mend = "write `database: warehouse.duckdb`"
+        raise FixConfig(f"warehouse.database has a name of more than {LONGEST} bytes", mend=mend, place=place)
     return WarehouseBlock(taken.get("type", WarehouseType.DUCKDB), path, place)
 
 

@@ -88,7 +88,7 @@ def models(inner: Block | None, place: Place, root: Path, variables: Variables) 
         if written is None:
             return None
         path = Path(os.path.normpath(root / os.path.expanduser(variables.fill(written, at))))
-        if engine is not Engine.NONE and not path.is_dir():
+        if engine is not Engine.NONE and not os.path.isdir(path):
             mend = "make the folder, or name the right one"
             raise FixConfig(f"models.{key} is no folder: {path}", mend=mend, place=at)
         return path

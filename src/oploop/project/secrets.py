@@ -74,8 +74,10 @@ class Variables:
                 "${...} must hold just a variable's name", mend="write ${NAME}, or $${ for a plain ${", place=place
             )
         value = self.get(name)
-        if value:
+        if value and _is_text(value):
             return value
+        if value:
+            raise FixConfig(f"environment variable {name} is no UTF-8 text", mend="set it again, as UTF-8", place=place)
         mend = f"export {name}=... or add it to .env"
         near = did_you_mean(name, self._file or ()) if value is None else ""
         if near.startswith("did you mean"):
@@ -83,6 +85,11 @@ class Variables:
         raise FixConfig(
             f"environment variable {name} is {'not set' if value is None else 'empty'}", mend=mend, place=place
         )
+
+
+def _is_text(value: str) -> bool:
+    """Whether a variable's bytes were UTF-8; Python keeps others as halves of characters."""
+    return not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def looks_secret(app: str, options: Mapping[str, Any]) -> list[str]:

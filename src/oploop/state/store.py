@@ -34,6 +34,7 @@ CallTimes: TypeAlias = Mapping[tuple[Op, CallKind], CallTime]
 NOTHING: CallTimes = MappingProxyType({})
 MEND = "restore it, or move it away"
 ROOM = "make room on its disk, then run again"
+RIGHTS = "give yourself the right to read and write it and its folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,11 @@ class StateReader:
         self._db = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        if not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0):
+        try:
+            empty = not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0)
+        except OSError as e:
+            raise FixConfig(f"the state file {self.path} cannot be read: {e.strerror}", mend=RIGHTS) from None
+        if empty:
             db = sqlite3.connect(":memory:", check_same_thread=False)
             migrate(db)
             return db
@@ -138,7 +143,7 @@ class StateReader:
         except sqlite3.DatabaseError as e:
             if str(e).startswith("no such table") and self._older():
                 return []
-            raise FixConfig(f"the state file {self.path} cannot be read: {e}", mend=MEND) from None
+            raise FixConfig(f"the state file {self.path} cannot be read: {e}", mend=_mend(e, MEND)) from None
 
     def _older(self) -> bool:
         """Whether an older oploop wrote the file, which has no table yet of what came since."""
@@ -230,7 +235,7 @@ class StateStore(StateReader):
                 if self._db.in_transaction:  # also when the commit itself failed; some errors have rolled back already
                     self._db.execute("ROLLBACK")
                 if isinstance(e, sqlite3.OperationalError):
-                    raise RetryLater(f"the state file {self.path} cannot be written: {e}", mend=ROOM) from e
+                    raise RetryLater(f"the state file {self.path} cannot be written: {e}", mend=_mend(e, ROOM)) from e
                 raise
 
     def begin_run(self, run_id: str, environment: str, command: str) -> None:
@@ -337,7 +342,8 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
     except OSError as e:
-        raise FixConfig(f"cannot make the state folder {folder}: {e.strerror}", mend="check its permissions") from None
+        mend = "move the file of that name away" if isinstance(e, FileExistsError) else "check its permissions"
+        raise FixConfig(f"cannot make the state folder {folder}: {e.strerror}", mend=mend) from None
 
 
 def open_sqlite(path: Path, target: str) -> sqlite3.Connection:
@@ -348,8 +354,13 @@ def open_sqlite(path: Path, target: str) -> sqlite3.Connection:
         )
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as e:
-        raise FixConfig(f"the state file {path} cannot be opened: {e}", mend=MEND) from None
+        raise FixConfig(f"the state file {path} cannot be opened: {e}", mend=_mend(e, MEND)) from None
     return db
+
+
+def _mend(error: sqlite3.Error, otherwise: str) -> str:
+    """A file that may not be written, or whose folder may not (a reader keeps one beside it), is as good as ever."""
+    return RIGHTS if "readonly" in str(error) or "unable to open" in str(error) else otherwise
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from oploop.errors import FixConfig
 
 MAGIC = b"DUCK"
+RIGHTS = "give yourself the right to read and write it"
 _PID = re.compile(r"\(PID (\d+)\)")
 
 
@@ -62,7 +63,9 @@ def explain(path: Path, reason: str, *, holder: Callable[[], str | None], waited
         return FixConfig(
             f"{path} is damaged: {reason}", mend="restore it from a copy, or move it away and extract anew"
         )
-    return FixConfig(f"the warehouse {path} cannot be opened: {reason}", mend="see warehouse.database in oploop.yml")
+    denied = "Permission denied" in reason or "Read-only file system" in reason
+    mend = RIGHTS if denied else "see warehouse.database in oploop.yml"
+    return FixConfig(f"the warehouse {path} cannot be opened: {reason}", mend=mend)
 
 
 def holding_process(reason: str) -> int | None:
@@ -112,5 +115,5 @@ def _reason(error: OSError) -> str:
 
 def _mend(error: OSError) -> str:
     if isinstance(error, PermissionError):
-        return "give yourself the right to read and write it"
+        return RIGHTS
     return "see warehouse.database in oploop.yml"

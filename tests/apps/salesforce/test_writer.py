@@ -191,6 +191,14 @@ async def test_many_records_go_as_one_job(make: Make, box: SalesforceSandbox, op
     assert box.dump("Account") == []
 
 
+async def test_one_more_than_salesforce_takes_at_once_in_a_job(make: Make, box: SalesforceSandbox) -> None:
+    """It cuts jobs into batches of 10,000; the conformance suite stops at fewer."""
+    receipts = await send(make(), step(Op.UPSERT, accounts(10_001)))
+    assert {r.outcome for r in receipts} == {Outcome.OK}
+    assert len({r.remote_id for r in receipts}) == 10_001 == len(box.dump("Account"))
+    assert len(box.jobs.jobs) == 1
+
+
 async def test_equal_records_of_a_job_are_told_apart_by_count(make: Make, box: SalesforceSandbox) -> None:
     receipts = await send(make(), step(Op.CREATE, [{"Name": "same"}] * 201, key="Name"))
     assert sorted(r.remote_id or "" for r in receipts) == sorted(ids(box))

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from oploop import loop
+from oploop.activate import volumes
 from oploop.apps.columns import Chunk, Columns, Taken
 from oploop.apps.sql.app import SqlApp
 from oploop.errors import FixConfig, OploopError
@@ -327,3 +328,43 @@ async def test_a_row_is_updated_only_while_it_is_as_it_was_read(box: Box) -> Non
     assert said == ["ours", "theirs", "it's 👋 ", "ours", "it's 👋 "]
     unconditional = Step("c2", "s", "facts", Op.UPDATE, changes)
     assert {r.outcome for r in await app.send(unconditional)} == {Outcome.OK}
+
+
+async def test_a_large_delivery_of_which_the_database_refuses_a_row(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row more than twice what a call takes: all arrive but the one in the middle."""
+    monkeypatch.setattr(volumes, "FROM", 1_000)
+    box.sql("CREATE TABLE people (email VARCHAR(100) PRIMARY KEY, name VARCHAR(50), score INT CHECK (score < 10))")
+    office = Office(tmp_path, box)
+    sync = (
+        "model: main.people\nto: crm.people\nmode: upsert\nkey: email\nfields: [name, score]\nlimits: {changes: 100%}\n"
+    )
+    (tmp_path / "syncs" / "people.yml").write_text(sync)
+    rows = 2 * box.made().objects["people"].operations[Op.UPSERT].batch + 1
+    middle = f"u{rows // 2}@x"
+    score = f"CASE WHEN i = {rows // 2} THEN 99 ELSE i % 10 END AS score"
+    model = f"SELECT 'u' || i || '@x' AS email, 'P ' || i AS name, {score} FROM range({rows}) t(i)"
+    first = (await office.turn(f"CREATE TABLE main.people AS {model}")).syncs[0]
+    assert first.delivery is not None
+    assert (first.delivery.delivered, first.delivery.rejected, first.delivery.unknown) == (rows - 1, 1, 0)
+    assert box.sql("SELECT count(*), count(DISTINCT name) FROM people") == [(rows - 1, rows - 1)]
+    assert box.sql("SELECT count(*) FROM people WHERE email = %s", middle) == [(0,)]
+
+    async with Workspace(load_project(tmp_path, {}), "prod", Runtime(), "test") as ws:
+        told = dict(ws.warehouse.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1"))
+        assert sum(told.values()) == rows
+        assert told["rejected"] == 1
+        ids = ws.warehouse.rows("SELECT count(*), count(DISTINCT remote_id) FROM oploop.records")
+        assert ids == [(rows - 1, rows - 1)]
+        parked = ws.warehouse.rows("SELECT key, reason FROM oploop.parked")
+        assert parked == [(middle, "rejected")]
+
+    second = (await office.turn()).syncs[0]
+    assert second.plan is not None
+    assert second.plan.changes == 0, second.plan.diff.counts
+    third = (await office.turn(f"UPDATE main.people SET score = 7 WHERE email = '{middle}'")).syncs[0]
+    assert third.delivery is not None
+    assert third.delivery.delivered == 1
+    assert box.sql("SELECT count(*) FROM people") == [(rows,)]
+    assert box.sql("SELECT score FROM people WHERE email = %s", middle) == [(7,)]

@@ -116,6 +116,13 @@ async def test_secrets_are_in_no_message_and_no_repr(app: ZendeskApp, sandbox: Z
     assert "hush-hush" not in str(caught.value) + repr(wrong.config)
 
 
+def test_a_line_break_in_a_token_is_told_and_not_hidden_in_the_header() -> None:
+    config = ZendeskConfig(subdomain="acme", email="a@b.example", api_token="hush-hush\n")  # type: ignore[arg-type]
+    with pytest.raises(FixConfig, match="has a line break") as told:
+        config.headers()
+    assert "hush" not in str(told.value)
+
+
 def test_oauth_and_the_accounts_address() -> None:
     config = ZendeskConfig(subdomain="acme", oauth_token="t")  # type: ignore[arg-type]
     assert config.address() == "https://acme.zendesk.com"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,6 +122,8 @@ CONFIG = [
     ("name: a\nwarehouse: {database: 'md:prod'}", 2, "warehouse.database is no file", "write `database:"),
     ("name: a\nwarehouse: {database: ':memory:'}", 2, "warehouse.database is no file", "write `database:"),
     ("name: a\nwarehouse: {database: '${W}'}", 2, "environment variable W is not set", "export W=..."),
+    (f"name: a\nwarehouse: {{database: {'a' * 300}}}", 2, "a name of more than 255 bytes", "write `database:"),
+    (f"name: a\nmodels: {{project: {'a' * 300}}}", 2, "models.project is no folder", "make the folder"),
     ("name: a\nwarehouse: {type: postgres}", 2, "warehouse has no 'dsn'", "add `dsn: ${WAREHOUSE_DSN}`"),
     ("name: a\nwarehouse: {type: postgres, dsn: x, database: y}", 2, "warehouse.database is for", "in dsn"),
     ("name: a\nwarehouse: {dsn: '${W}'}", 2, "warehouse.dsn is for a server", "add `type: postgres`"),
@@ -224,6 +227,12 @@ def test_mistakes_in_a_sync(write: Write, old: str, new: str, line: int, what: s
     assert said.startswith(f"syncs/one.yml:{line}: ")
     assert what in said
     assert mend in said.split(" — ")[1]
+
+
+def test_a_variable_that_is_no_text_is_named(write: Write) -> None:
+    root = write("name: a\nwarehouse: {database: '${W}'}\n")
+    with pytest.raises(FixConfig, match=r"oploop.yml:2: environment variable W is no UTF-8 text — set it again"):
+        load_project(root, {"W": os.fsdecode(b"caf\xe9.duckdb")})
 
 
 def test_a_block_whose_name_is_misspelled_is_pointed_at_and_not_the_sync_that_is_right(write: Write) -> None:

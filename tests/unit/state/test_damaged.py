@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +45,43 @@ def test_what_an_older_one_wrote_has_no_table_of_what_came_since(tmp_path: Path)
     state = StateReader(tmp_path)
     assert state.call_times("zendesk", "tickets") == {}
     state.close()
+
+
+ASKS = """
+import sys
+from pathlib import Path
+from oploop.errors import OploopError
+from oploop.runtime import Runtime
+from oploop.state import StateReader, StateStore
+try:
+    {kind}
+except OploopError as e:
+    print(e)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "said"),
+    [
+        ("StateReader(Path(sys.argv[1])).runs()", 0o500, "cannot be opened: attempt to write a readonly database"),
+        ("StateReader(Path(sys.argv[1]))", 0o000, "cannot be read: Permission denied"),
+    ],
+)
+def test_a_state_that_may_not_be_written_is_not_to_be_moved_away(
+    tmp_path: Path, kind: str, mode: int, said: str
+) -> None:
+    """Seen by a process that has no right to all, which root's have."""
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if drop and shutil.which(drop[0]) is None:
+        pytest.skip("root may do everything, and there is no setpriv")
+    StateStore(tmp_path / "state", Runtime()).close()
+    for file in (tmp_path / "state").iterdir():
+        file.chmod(0o400)
+    (tmp_path / "state").chmod(mode)
+    try:
+        command = [*drop, sys.executable, "-c", ASKS.format(kind=kind), str(tmp_path / "state")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    finally:
+        (tmp_path / "state").chmod(0o700)
+    assert said in done.stdout
+    assert "give yourself the right to read and write it and its folder" in done.stdout

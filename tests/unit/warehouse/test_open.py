@@ -96,6 +96,9 @@ def test_a_newer_and_a_damaged_file(tmp_path: Path) -> None:
     newer = f"Trying to read a database file with version number {struct.calcsize('q')}99, but we can only read ..."
     error = duckdb_file.explain(path, newer, holder=lambda: None, waited=None)
     assert "newer DuckDB" in str(error)
+    denied = f'IO Error: Cannot open file "{path}": Permission denied'
+    error = duckdb_file.explain(path, denied, holder=lambda: None, waited=None)
+    assert error.mend == "give yourself the right to read and write it"
 
 
 @pytest.fixture

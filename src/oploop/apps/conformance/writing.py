@@ -73,6 +73,31 @@ class Writing(Suite):
 
         run(work)
 
+    def test_the_largest_batch_and_one_more_is_changed_and_removed(self) -> None:
+        async def work() -> None:
+            async for bench, case, _ in self._makers():
+                operations = bench.app.objects[case.object].operations
+                able = [
+                    op for op in (Op.UPDATE, Op.ARCHIVE, Op.REMOVE) if op in operations and operations[op].batch > 1
+                ]
+                if case.changed is None:
+                    able = [op for op in able if op is not Op.UPDATE]
+                able = able if Op.REMOVE not in able else [op for op in able if op is not Op.ARCHIVE]
+                if not able:
+                    continue
+                ids = await _make(bench, case, min(MOST, max(operations[op].batch for op in able) + 1))
+                for op in able:
+                    fields = case.changed if op is Op.UPDATE and case.changed is not None else lambda _: {}
+                    changes = [{"fields": fields(n), "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids)]
+                    receipts = await bench.deliver(case, op, changes)
+                    assert len(receipts) == len(ids), (
+                        f"{case.object} {op}: {len(ids)} changes, {len(receipts)} receipts"
+                    )
+                    bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
+                    assert not bad, f"{case.object} {op}: {bad[0]}"
+
+        run(work)
+
     def test_a_key_of_the_models_own_is_not_the_apps(self) -> None:
         """An append's rows may be told apart by columns of which the app knows nothing."""
 
