@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import orjson
 
-from oploop.activate import awaited, conflicts, diff, folding, jobs, leaving, ledger, spreading, sql
+from oploop.activate import awaited, conflicts, diff, folding, jobs, leaving, ledger, smooth, spreading, sql, volumes
 from oploop.activate import deliver as delivering
 from oploop.activate.deliver import Deliverer
 from oploop.activate.journal import Journal
@@ -243,6 +243,15 @@ MUTATIONS = [
         "failed-is-sent",
         "a failed change is folded as sent",
         lambda: patch.dict(spreading.STATUS, {Outcome.RETRY: "sent"}),
+    ),
+    Mutation(
+        "smooth-anyway",
+        "a delivery of which something was refused is folded as one in which all went well",
+        lambda: _all_of(
+            _instead(volumes, "FROM", 1),
+            _instead(smooth, "_taken", lambda step, key: step.outcome is Outcome.OK),
+        ),
+        bites=lambda world: world.behaviour.by_code,
     ),
     Mutation("piecemeal-fold", "the fold is no transaction", _piecemeal, directed="dies anywhere in a fold"),
     Mutation("ids-forgotten", "the ids of new records are not remembered", _instead(Journal, "record", _no_ids)),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from oploop.activate.deliver import version_of
 from oploop.apps.arrow import table_from_records
 from oploop.apps.base import Account, App, micros
+from oploop.apps.columns import Taken
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Policy, Sender, Transport
 from oploop.errors import OploopError, RetryLater
 from oploop.records import (
@@ -88,7 +90,7 @@ class SimApp(App):
         answer = await self.wire.request("GET", object_name, params={"ids": ",".join(remote_ids)})
         return self._batch(object_name, answer.json()["records"], began, version=answer.date_micros() or 0)
 
-    async def send(self, step: Step) -> list[Receipt]:
+    async def send(self, step: Step) -> Sequence[Receipt]:
         world = self.worlds[step.object]
         operation = world.object.operations[step.op]
         items = [
@@ -112,7 +114,14 @@ class SimApp(App):
             results = answer.json()["results"]
         except NotTheApi as e:  # it may have been done
             raise LostAnswer(str(e)) from None
-        return [self._receipt(world, r, answer) for r in results]
+        receipts = [self._receipt(world, r, answer) for r in results]
+        by_number = {r.number: r for r in receipts if r.outcome is Outcome.OK}
+        if all(
+            c.remote_id is None and c.number in by_number and by_number[c.number].remote_id == c.key["code"]
+            for c in step.changes
+        ):
+            return Taken(step.changes, version_of(receipts), "code")
+        return receipts
 
     async def _send_job(self, world: World, step: Step, body: dict[str, Any]) -> list[Receipt]:
         """A job does nothing before it is started, and its id is journalled by then."""

@@ -79,7 +79,8 @@ class Truth:
         return [r for r in self.records.values() if r.now is not None]
 
     def new(self, values: dict[str, Any], by: str) -> Record:
-        record = Record(f"{len(self.records) + 1:03}", by)
+        code = values.get("code") if self.world.behaviour.by_code and by == US else None
+        record = Record(code if code and code not in self.records else f"{len(self.records) + 1:03}", by)
         self.records[record.id] = record
         return record
 
