@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from oploop.runtime import Runtime
 from oploop.stages.undoing import Wish, plan_undo
 from oploop.workspace import Workspace
 from tests.apps.hubspot.support import PROPERTIES
+from tests.flow.conftest import DUCKDB, SERVER
 
 PROJECT = """\
 name: acme
@@ -42,13 +44,14 @@ class Desk:
 
     folder: Path
     box: HubSpotSandbox
+    dsn: str  #: of the warehouse, where it is a server
 
     def sync(self, name: str, text: str) -> None:
         (self.folder / "syncs").mkdir(exist_ok=True)
         (self.folder / "syncs" / f"{name}.yml").write_text(text)
 
     def workspace(self) -> Workspace:
-        return Workspace(load_project(self.folder, {}), "prod", Runtime(), "test")
+        return Workspace(load_project(self.folder, {"WAREHOUSE_DSN": self.dsn}), "prod", Runtime(), "test")
 
     async def model(self, table: str, select: str) -> None:
         async with self.workspace() as ws:
@@ -69,13 +72,28 @@ class Desk:
         return {r["id"]: tuple(r["properties"].get(n) for n in names) for r in self.box.dump(kind)}
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+@contextmanager
+def opened(folder: Path, dsn: str) -> Iterator[Desk]:
     box = HubSpotSandbox()
     box.load("properties.contacts", PROPERTIES)
     with box.running() as url:
-        (tmp_path / "oploop.yml").write_text(PROJECT.replace("URL", url))
-        yield Desk(tmp_path, box)
+        text = PROJECT.replace(DUCKDB, SERVER) if dsn else PROJECT
+        (folder / "oploop.yml").write_text(text.replace("URL", url))
+        yield Desk(folder, box, dsn)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """On a file."""
+    with opened(tmp_path, "") as desk:
+        yield desk
+
+
+@pytest.fixture
+def each_desk(tmp_path: Path, dsn: str) -> Iterator[Desk]:
+    """On each kind of warehouse, one kind after the other."""
+    with opened(tmp_path, dsn) as desk:
+        yield desk
 
 
 def sent(report: RunReport, sync: str) -> int:
@@ -93,7 +111,8 @@ SELECT * FROM (VALUES ('A@acme.example ', 'Ann', 120.5, 'pro', ['a', 'b'], DATE 
 AS t(email, first, spend, plan, topics, renewal)"""
 
 
-async def test_contacts_with_custom_properties_drift_and_read_back(desk: Desk) -> None:
+async def test_contacts_with_custom_properties_drift_and_read_back(each_desk: Desk) -> None:
+    desk = each_desk
     desk.box.load(
         "contacts", [{"id": "7", "properties": {"email": "a@acme.example", "firstname": "Ann", "plan": "free"}}]
     )
@@ -208,7 +227,8 @@ async def test_a_record_that_hubspot_refuses_stops_no_other(desk: Desk) -> None:
     assert sent(await desk.turn(), "people") == 0
 
 
-async def test_rows_that_leave_are_archived_and_a_run_is_undone(desk: Desk) -> None:
+async def test_rows_that_leave_are_archived_and_a_run_is_undone(each_desk: Desk) -> None:
+    desk = each_desk
     desk.box.load("contacts", [{"id": "7", "properties": {"email": "old@acme.example"}}])
     desk.sync(
         "people",
