@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from oploop.apps.base import App
+from oploop.apps.http import HttpApp
+from oploop.apps.http.config import HttpConfig
+from oploop.apps.http.sandbox import HttpSandbox
 from oploop.apps.hubspot import HubSpotApp, HubSpotConfig
 from oploop.apps.hubspot.sandbox import HubSpotSandbox
 from oploop.apps.policy import Answer, Request
@@ -74,6 +77,13 @@ APPS: dict[str, tuple[type[Sandbox], Make, str, dict[str, Any], str]] = {
         "contacts",
         {"email": "one@acme.example"},
         "batch/read",
+    ),
+    "http": (
+        HttpSandbox,
+        lambda url, runtime: HttpApp("billing", HttpConfig(**HttpSandbox.default_config(url)), runtime),
+        "accounts",
+        {"name": "one"},
+        "/accounts/1",
     ),
 }
 

@@ -108,7 +108,7 @@ class HttpApp(App):
         return Batch(stream.name, pa.concat_tables(tables, promote_options="default"))
 
     async def _fetched(self, spec: ObjectSpec, stream: Stream, remote_id: str) -> pa.Table:
-        began, source = self.runtime.now(), self.specs[stream.name]
+        began, source, as_of = self.runtime.now(), self.specs[stream.name], self.api.as_of()
         path = path_of(spec.fetch or "", Filling({}, {}, remote_id, ""))
         answer = await self.api.request("GET", path, ok=(404, 410))
         record = answer.json() if answer.status < 400 else None
@@ -122,7 +122,7 @@ class HttpApp(App):
                 source = source.model_copy(update={"deleted": "_gone"})
             record = {**gone, source.deleted or "_gone": True}
         return self._reader.table(
-            stream, source, [record], answer, began, frozenset({"_gone"}) & record.keys(), fetched=True
+            stream, source, [record], answer, began, frozenset({"_gone"}) & record.keys(), fetched=as_of(answer)
         )
 
     async def send(self, step: Step) -> Sequence[Receipt]:

@@ -57,14 +57,15 @@ class ListReader:
         began: datetime,
         exclude: frozenset[str] = frozenset(),
         *,
-        fetched: bool = False,
+        fetched: int | None = None,
     ) -> Any:
-        """Records as rows. Without a column that tells their version they are known as of the answer."""
-        now = answer.date_micros() or 0
+        """Records as rows. Without a column that tells their version they are known as of the answer; `fetched`: as of when they
+        are known that were asked for by their ids, microseconds since 1970."""
+        now = (answer.date_micros() or 0) if fetched is None else fetched
         versions = [now] * len(records)
         if spec.version is not None:
             own = [_seconds(r.get(spec.version), spec, spec.version) for r in records]
-            versions = [max(round((s or 0.0) * 1_000_000), now if fetched else 0) for s in own]
+            versions = [max(round((s or 0.0) * 1_000_000), fetched or 0) for s in own]
         gone = [bool(r.get(spec.deleted)) for r in records] if spec.deleted is not None else None
         return table_from_records(stream, records, versions=versions, extracted_at=began, deleted=gone, exclude=exclude)
 
