@@ -10,7 +10,8 @@ from typing import Any
 from oploop.apps.conformance import AppSuite, ObjectCase, StreamCase
 from oploop.apps.sandbox import Sandbox
 from oploop.apps.segment import SegmentApp, SegmentSandbox
-from oploop.apps.stripe import StripeApp, StripeSandbox
+from oploop.apps.stripe import StripeApp
+from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.apps.zendesk import ZendeskApp, ZendeskSandbox
 from oploop.runtime import Runtime
 from tests.apps.zendesk.conftest import CAR

@@ -21,7 +21,7 @@ import psycopg
 from oploop.apps.http import HttpSandbox
 from oploop.apps.sandbox import Logged, Sandbox
 from oploop.apps.segment import SegmentSandbox
-from oploop.apps.stripe import StripeSandbox
+from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.apps.zendesk.sandbox import ZendeskSandbox
 
 WRITES = ("POST", "PUT", "PATCH", "DELETE")

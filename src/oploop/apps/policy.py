@@ -98,7 +98,12 @@ class Refused(OploopError):
 
 
 class LostAnswer(OploopError):
-    """A call was sent (or may have been) and its answer did not arrive, or says nothing: the outcome is unknown."""
+    """A call was sent (or may have been) and its answer did not arrive, or says nothing: the outcome is unknown. `answer`: the last
+    one, where it only says that the call failed."""
+
+    def __init__(self, message: str, answer: Answer | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer
 
 
 class NoAnswer(RetryLater):

@@ -25,6 +25,7 @@ import orjson
 from oploop.apps.budget import Budget as Budget
 from oploop.apps.budget import DayQuota as DayQuota
 from oploop.apps.budget import Quota as Quota
+from oploop.apps.documents import in_pairs
 from oploop.apps.jsonvalues import plain
 from oploop.apps.meter import METER
 from oploop.apps.origin import bare as bare
@@ -78,8 +79,8 @@ def _pair(name: str, value: str | bytes) -> str:
 
 
 def _query(pairs: Iterable[tuple[str, Any]]) -> str:
-    """Parameters as `urlencode` writes them, less those that are None."""
-    return "&".join(_pair(n, v if isinstance(v, str | bytes) else str(v)) for n, v in pairs if v is not None)
+    """Parameters as `urlencode` writes them (see `documents.in_pairs`), less those that are None."""
+    return "&".join(_pair(n, v) for n, v in in_pairs((n, v) for n, v in pairs if v is not None))
 
 
 class Auth(Protocol):
@@ -209,7 +210,7 @@ class Transport:
         *,
         params: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None,
         json: Any = None,
-        form: Sequence[tuple[str, str]] | Mapping[str, str] | None = None,
+        form: Sequence[tuple[str, str]] | Mapping[str, Any] | None = None,
         body: bytes | None = None,
         content_type: str | None = None,
         packed: bool = False,
@@ -220,14 +221,15 @@ class Transport:
     ) -> Answer:
         """Send a request and return its answer (2xx, or a status in `ok`), with retries as the policy says.
 
-        `json` or `form` is the body, or `body` as it is; `packed`: the app takes it gzipped. `timeout`: seconds that this call may take, where the account's settings give it no longer. `idempotent` (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on
+        `json` or `form` is the body, or `body` as it is; what is nested in `form` and `params` is written with brackets; `packed`: the app takes it gzipped. `timeout`: seconds that this call may take, where the account's settings give it no longer. `idempotent` (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on
         401/403, Refused on other refusals, LostAnswer when a write's outcome is unknown, RetryLater when a read (or a
         write that certainly did nothing) kept failing.
         """
         if json is not None:
             body, content_type = orjson.dumps(json, default=plain), "application/json"
         elif form is not None:
-            body, content_type = urlencode(form).encode(), "application/x-www-form-urlencoded"
+            pairs = form.items() if isinstance(form, Mapping) else form
+            body, content_type = urlencode(list(in_pairs(pairs))).encode(), "application/x-www-form-urlencoded"
         request = self._make(method, self.url(path, params), body, content_type, headers, timeout, packed=packed)
         reading = method in ("GET", "HEAD")
         repeatable = reading if idempotent is None else idempotent
@@ -357,7 +359,7 @@ class Transport:
         said = status if message == status else f"{status}: {message}"  # an answer without words says its status
         refused = 400 <= answer.status < 500 and answer.status not in (401, 403) and not verdict.retry
         if lost and not refused:
-            return LostAnswer(f"{request.method} {bare(request.url)} failed ({said})")
+            return LostAnswer(f"{request.method} {bare(request.url)} failed ({said})", answer)
         if answer.status in (401, 403):
             return FixConfig(
                 f"{bare(request.url)} refused the credentials ({said})",

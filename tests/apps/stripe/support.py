@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from oploop.apps.stripe import StripeApp, StripeConfig, StripeSandbox
+from oploop.apps.stripe import StripeApp, StripeConfig
+from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.records import Batch, Change, Cursor, Op, ReadOptions, Step
 from oploop.runtime import Runtime
 

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from oploop.apps.stripe import StripeSandbox, reader
+from oploop.apps.stripe import reader
+from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.records import ReadOptions
 from tests.apps.stripe.support import RawTable, app_of, held, read, still_sandbox
 from tests.apps.stripe.test_reader import DAY, customers

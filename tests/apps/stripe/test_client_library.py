@@ -8,7 +8,7 @@ import pytest
 import stripe
 
 from oploop.apps.sandbox import Fault
-from oploop.apps.stripe import StripeSandbox
+from oploop.apps.stripe.sandbox import StripeSandbox
 from tests.apps.stripe.support import NOW, held, still_sandbox
 
 

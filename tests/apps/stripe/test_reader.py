@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from oploop.apps.sandbox import Fault
-from oploop.apps.stripe import StripeSandbox, reader
+from oploop.apps.stripe import reader
+from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.apps.stripe.sandbox.shapes import KINDS
 from oploop.errors import FixConfig, RetryLater
 from oploop.records import ReadOptions

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from oploop.apps.stripe import StripeSandbox
+from oploop.apps.stripe.sandbox import StripeSandbox
 from tests.apps.stripe.support import NOW, held, still_sandbox
 
 KEY = {"Authorization": "Bearer sk_test_oploop"}

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from oploop.apps.sandbox import Fault
-from oploop.apps.stripe import StripeApp, StripeSandbox
+from oploop.apps.stripe import StripeApp
+from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.errors import FixConfig
 from oploop.records import Change, Op, Outcome, Receipt
 from tests.apps.stripe.support import NOW, app_of, calls, column, held, step, still_sandbox, update

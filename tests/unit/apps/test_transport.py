@@ -334,7 +334,7 @@ async def test_parameters_go_as_a_form_would_write_them() -> None:
         await transport.request("GET", "x", params=params)
     assert [r.url.partition("/x")[2] for _, r in wire.requests] == [
         "?q=a+b%26%C3%BC&one=1",
-        "?one=True&one=1&raw=%FF%2C",
+        "?one=true&one=1&raw=%FF%2C",
         "",
     ]
 

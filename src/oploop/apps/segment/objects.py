@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from oploop.apps.base import new_values
-from oploop.apps.documents import zulu
+from oploop.apps.documents import nested, zulu
 from oploop.apps.segment.streams import OBJECTS
 from oploop.apps.sending import as_text
 from oploop.records import Change, Op, Step
@@ -32,16 +32,10 @@ def message_id(step: Step, change: Change) -> str:
 
 def event_of(step: Step, change: Change, library: Mapping[str, str]) -> bytes:
     """The event's JSON; ValueError says why Segment would not take it."""
-    nested = _NESTED[step.object]
-    inner: dict[str, Any] = {}
-    event: dict[str, Any] = {"type": step.object, "messageId": message_id(step, change)}
-    for name, value in new_values(OBJECTS[step.object], change).items():
-        prefix, dot, rest = name.partition(".")
-        if dot and prefix == nested:
-            inner[rest] = value
-        elif value is not None:
-            event[name] = value
-    event[nested] = inner
+    inner = _NESTED[step.object]
+    sent = nested(new_values(OBJECTS[step.object], change), inner)
+    event: dict[str, Any] = {"type": step.object, "messageId": message_id(step, change), inner: {}}
+    event |= {name: value for name, value in sent.items() if value is not None}
     event["context"] = {"library": library}
     reason = _missing(event)
     if reason is not None:

@@ -1,4 +1,4 @@
-"""How Stripe's API behaves: its errors and hints, form-encoded writes, lists in pages, the server's clock.
+"""How Stripe's API behaves: its errors and hints, writes under keys, lists in pages, the server's clock.
 
 Sources: docs.stripe.com/api/errors, /api/idempotent_requests, /api/pagination, /rate-limits.
 """
@@ -20,17 +20,7 @@ from oploop.apps.credentials import bearer
 from oploop.apps.jsonrows import Records, records_in
 from oploop.apps.lists import each
 from oploop.apps.stripe.streams import API_VERSION
-from oploop.apps.transport import (
-    MAX_BACKOFF,
-    MAX_TRIES,
-    Answer,
-    LostAnswer,
-    NotTheApi,
-    Policy,
-    Refused,
-    Transport,
-    Verdict,
-)
+from oploop.apps.transport import Answer, NotTheApi, Policy, Refused, Transport, Verdict
 from oploop.errors import RetryLater
 
 PAGE = 100  #: the most that a list gives at once
@@ -68,37 +58,6 @@ class StripePolicy(Policy):
         return f"{message} ({', '.join(extra)})" if extra else message, code
 
 
-def form_pairs(params: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Parameters as form pairs: {"metadata": {"plan": "pro"}, "types": ["a"]} -> metadata[plan]=pro, types[]=a.
-
-    None becomes "", which unsets a value.
-    """
-    pairs: list[tuple[str, str]] = []
-    for name, value in params.items():
-        _flatten(name, value, pairs)
-    return pairs
-
-
-def _flatten(name: str, value: Any, pairs: list[tuple[str, str]]) -> None:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _flatten(f"{name}[{key}]", inner, pairs)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _flatten(f"{name}[]", inner, pairs)
-    else:
-        pairs.append((name, form_text(value)))
-
-
-def form_text(value: Any) -> str:
-    """One value as a form has it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of a list. `as_of`: seconds since 1970 by the server's clock, at or before the moment that it shows."""
@@ -133,7 +92,7 @@ class StripeClient:
     async def get(self, path: str, params: Mapping[str, Any] | None = None, *, ok: Iterable[int] = ()) -> Answer:
         """A read. Raises RetryLater where Stripe says neither yes nor no."""
         try:
-            answer = await self.transport.request("GET", path, params=form_pairs(params or {}), ok=tuple(ok))
+            answer = await self.transport.request("GET", path, params=params, ok=tuple(ok))
         except Refused as e:
             if e.status >= 500 or e.status in (409, 429):  # refused, with a hint not to try again now
                 raise RetryLater(str(e)) from None
@@ -188,24 +147,11 @@ class StripeClient:
         Raises Refused (status < 500: nothing was done; else: it failed, and may have been done), RetryLater when
         certainly nothing was done, LostAnswer when that is unknown after all tries.
         """
-        lost: LostAnswer | None = None
-        for attempt in range(1, MAX_TRIES + 1):
-            try:
-                answer = await self.transport.request(
-                    "POST", path, form=form_pairs(params), headers={"Idempotency-Key": key}, idempotent=False
-                )
-                self._saw(answer)
-                return answer
-            except LostAnswer as e:
-                lost = e
-            except RetryLater:  # this try did nothing, an earlier one may have
-                if lost is None:
-                    raise
-            if attempt < MAX_TRIES:
-                wait = min(MAX_BACKOFF, 0.5 * 2**attempt)
-                await self.runtime.sleep(self.runtime.random.uniform(0.1, wait))
-        assert lost is not None
-        raise lost
+        answer = await self.transport.request(
+            "POST", path, form=params, headers={"Idempotency-Key": key}, idempotent=True
+        )
+        self._saw(answer)
+        return answer
 
 
 def _address(path: str, record_id: str) -> str:

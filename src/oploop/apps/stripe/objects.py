@@ -10,24 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 from oploop.apps.base import new_values
+from oploop.apps.documents import nested
 from oploop.apps.stripe.client import StripeClient
 from oploop.apps.stripe.streams import OBJECTS
 from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused
 from oploop.errors import RetryLater
 from oploop.records import Change, Op, Outcome, Receipt
-
-METADATA = "metadata."
-
-
-def form_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields by oploop's names as the API's parameters: {"metadata.plan": "pro"} -> {"metadata": {"plan": "pro"}}."""
-    form: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name.startswith(METADATA):
-            form.setdefault("metadata", {})[name.removeprefix(METADATA)] = value
-        else:
-            form[name] = value
-    return form
 
 
 async def send_change(client: StripeClient, step_id: str, op: Op, change: Change) -> Receipt:
@@ -66,11 +54,13 @@ def _call(op: Op, change: Change) -> tuple[str, dict[str, Any]] | str:
         customer = change.remote_id or change.key.get("id")
         if not customer:
             return "the customer's id is not known"
-        return f"/v1/customers/{quote(str(customer), safe='')}", form_of(change.fields) if op is Op.UPDATE else {}
+        return f"/v1/customers/{quote(str(customer), safe='')}", nested(
+            change.fields, "metadata"
+        ) if op is Op.UPDATE else {}
     if "id" in change.key:
         return "Stripe chooses the ids of customers; use another key to create them, or mode: update"
     fields = {name: value for name, value in new_values(OBJECTS["customers"], change).items() if value is not None}
-    return "/v1/customers", form_of(fields)
+    return "/v1/customers", nested(fields, "metadata")
 
 
 async def _post(client: StripeClient, path: str, form: Mapping[str, Any], key: str, *, again: bool) -> Answer:
@@ -78,8 +68,9 @@ async def _post(client: StripeClient, path: str, form: Mapping[str, Any], key: s
     values may be done twice without harm (`again`), so it is then sent under a second key of the same intent."""
     try:
         return await client.post(path, form, key=key)
-    except Refused as e:
-        if not again or e.status < 500 or "idempotent-replayed" not in e.answer.headers:
+    except (Refused, LostAnswer) as e:
+        saved = e.answer is not None and e.answer.status >= 500 and "idempotent-replayed" in e.answer.headers
+        if not (again and saved):
             raise
         return await client.post(path, form, key=f"{key}:again")
 

@@ -336,7 +336,7 @@ class _Window:
 def _told(resource: Resource, event: dict[str, Any], version: int) -> Told | None:
     """What an event says of a record of the stream; None when it concerns none."""
     thing = event["data"]["object"]
-    named_by = resource.touches.get(event["type"])
+    named_by = resource.named_by(event["type"])
     if named_by is None:
         record_id = thing.get("id")  # an invoice to come has none
         return Told(record_id, version, event, thing) if record_id else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
 
-from oploop.apps.declared import Part, Words, declared
+from pydantic import BeforeValidator
+
+from oploop.apps.declared import Part, declared
 from oploop.records import Stream
 
 #: The API version that every request is pinned to, and whose fields the columns are.
@@ -15,44 +17,45 @@ SAID = declared(__package__)
 STREAMS, OBJECTS = SAID.streams, SAID.objects
 
 
-class Changes(Part):
-    """How later reads of a stream learn of changes; see `own` in app.toml. `touches`: field with an id -> events."""
+Names = Annotated[frozenset[str], BeforeValidator(lambda said: said.split())]
 
-    events: Words
-    deletes: Words = ()
-    touches: Mapping[str, Words] = {}
+
+class Resource(Part):
+    """How one stream is read: its list, and the events that tell of changes (docs.stripe.com/api/events/types); see `own` in app.toml.
+
+    `touches`: field with the id of the record that changed -> events; `required`: fields without which a record is not of the pinned
+    version; `filters`: query parameters without which the list is not whole.
+    """
+
+    name: str
+    events: Names
+    deletes: Names = frozenset()
+    touches: Mapping[str, Names] = {}
     filters: Mapping[str, str] = {}
-    required: Words
+    required: Names
 
+    @property
+    def stream(self) -> Stream:
+        return STREAMS[self.name]
 
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """How one stream is read: its list, and the events that tell of changes (docs.stripe.com/api/events/types)."""
-
-    stream: Stream
-    object: str  #: the API's name of one record
-    required: frozenset[str]  #: fields without which a record is not of the pinned version
-    events: frozenset[str]
-    deletes: frozenset[str]
-    touches: Mapping[str, str]  #: event -> its field with the id of the record that changed
-    filters: Mapping[str, str]  #: query parameters without which the list is not whole
+    @property
+    def object(self) -> str:
+        """The API's name of one record."""
+        return self.name.removesuffix("s")
 
     @property
     def path(self) -> str:
         """Where its records are listed; one stands at `{path}/{id}`."""
-        return f"/v1/{self.stream.name}"
+        return f"/v1/{self.name}"
 
     @property
     def types(self) -> list[str]:
         """All event types that are asked for, sorted."""
-        return sorted(self.events | self.touches.keys())
+        return sorted(self.events.union(*self.touches.values()))
+
+    def named_by(self, event: str) -> str | None:
+        """The field of an event's object with the id of the record that changed; None of one that carries the record itself."""
+        return next((field for field, events in self.touches.items() if event in events), None)
 
 
-def _resource(stream: Stream) -> Resource:
-    own = Changes(**SAID.own[stream.name])
-    touches = {event: field for field, events in own.touches.items() for event in events}
-    sets = frozenset(own.required), frozenset(own.events), frozenset(own.deletes)
-    return Resource(stream, stream.name.removesuffix("s"), *sets, touches, own.filters)
-
-
-RESOURCES: Mapping[str, Resource] = {name: _resource(stream) for name, stream in STREAMS.items()}
+RESOURCES: Mapping[str, Resource] = {name: Resource(name=name, **SAID.own[name]) for name in STREAMS}
