@@ -263,6 +263,33 @@ async def test_a_page_that_comes_again_ends_the_read_with_a_word(make: Make) -> 
         await read(stuck)
 
 
+@pytest.mark.parametrize("following", [["a"], {"a": 1}])
+async def test_a_cursor_that_is_none_is_told(make: Make, sandbox: HttpSandbox, following: Any) -> None:
+    body = orjson.dumps({"data": {"accounts": []}, "next_cursor": following}).decode()
+    sandbox.faults.append(Fault("GET /accounts", "status", status=200, body=body))
+    with pytest.raises(FixData, match="'next_cursor' is no cursor"):
+        async for _ in make({"paging": {"cursor": "next_cursor", "param": "cursor"}}).read(
+            "accounts", None, ReadOptions()
+        ):
+            pass
+
+
+@pytest.mark.parametrize("instant", ["1" + "0" * 400, '"nan"', '"inf"', "-1e15", "1e300"])
+async def test_an_instant_of_no_year_is_none_and_reading_goes_on(
+    make: Make, sandbox: HttpSandbox, instant: str
+) -> None:
+    columns = {"id": "integer", "u": "unix"}
+    since = {"param": "updated_since", "column": "u", "format": "unix"}
+    app = make({"columns": columns, "since": since, "version": "u", "deleted": None, "paging": None}, objects={})
+    cursor = None
+    for _ in range(2):  # the second read asks from what the first has seen
+        body = f'{{"data": {{"accounts": [{{"id": 1, "u": {instant}}}]}}}}'
+        sandbox.faults.append(Fault("GET /accounts", "status", status=200, body=body))
+        batches = [b async for b in app.read("accounts", cursor, ReadOptions())]
+        assert sum(b.table.num_rows for b in batches) == 1
+        cursor = batches[-1].cursor
+
+
 async def test_an_error_in_a_good_answer_is_a_refusal_and_silence_is_unknown(make: Make, sandbox: HttpSandbox) -> None:
     app = make()
     wrong = Fault("PATCH /accounts", "status", status=200, body='{"error": {"message": "bad plan"}}')

@@ -19,6 +19,8 @@ from oploop.runtime import Runtime
 #: Seconds by which a read goes back before the newest record: what was written in the same instant comes too.
 OVERLAP = 1.0
 PAGES = 1_000_000
+#: The years 1 to 9999, in seconds since 1970, less a day for the zones of time.
+FIRST, LAST = -62_135_510_400, 253_402_214_400
 
 
 class ListReader:
@@ -125,6 +127,8 @@ def _next(
         return (str(address), {}) if address else None
     if paging.cursor is not None and paging.param is not None:
         following = at(body, paging.cursor)
+        if isinstance(following, (list, dict)):
+            raise FixData(f"the answer's {paging.cursor!r} is no cursor", mend="check `paging.cursor`")
         return (None, {**turn, paging.param: following}) if following not in (None, "", False) else None
     if got == 0:  # not at a shorter page: an app may give less than was asked for
         return None
@@ -135,7 +139,12 @@ def _next(
 
 
 def _seconds(value: Any, spec: StreamSpec, column: str) -> float | None:
-    """An instant of a record as seconds since 1970; None where it is none."""
+    """An instant of a record as seconds since 1970; None where it is none, or of no year that a calendar has."""
+    seconds = _number(value, spec, column)
+    return seconds if seconds is not None and FIRST <= seconds <= LAST else None
+
+
+def _number(value: Any, spec: StreamSpec, column: str) -> float | None:
     try:
         match spec.columns[column]:
             case ColumnType.UNIX:
@@ -145,7 +154,7 @@ def _seconds(value: Any, spec: StreamSpec, column: str) -> float | None:
             case _:
                 at_ = datetime.fromisoformat(str(value))
                 return micros(at_ if at_.tzinfo else at_.replace(tzinfo=UTC)) / 1_000_000
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
