@@ -71,6 +71,15 @@ def test_the_page_says_how_many_lines_each_app_has() -> None:
             assert abs(count - figure) <= count / 10, f"{name} has {found} lines"
 
 
+def test_most_apps_keep_to_the_aim_and_of_each_other_the_page_says_why() -> None:
+    table = PAGE.partition("## What an app costs")[2]
+    small = [a for a, code in re.findall(r"^\| `(\w+)` \| \d+ \| (\d+) \|", table, re.MULTILINE) if int(code) < 400]
+    assert len(small) > len(APPS) / 2
+    assert f"under 400 lines of code; {len(small)} of {len(APPS)} keep to it" in table
+    longer = re.findall(r"^- `(\w+)`: ", table.partition("What is longer, and why:")[2], re.MULTILINE)
+    assert sorted([*small, *longer]) == APPS
+
+
 @cache
 def named_elsewhere() -> dict[str, list[str]]:
     """Where modules that are no app's import one, or compare a type or a name with one's: by the app."""
