@@ -89,11 +89,17 @@ def heeding_signals(stop: Stop, told: Callable[[], None] = lambda: None) -> Iter
     """
     loop = asyncio.get_running_loop()
     taken: list[int] = []
+    before = signal.getsignal(signal.SIGTERM)
+
+    def left() -> None:
+        for each in taken:
+            loop.remove_signal_handler(each)
+        if signal.SIGTERM in taken:  # asyncio leaves the system's own, which ends the process with all left open
+            signal.signal(signal.SIGTERM, before)
+        taken.clear()
 
     def asked(number: int) -> None:
-        for other in taken:
-            loop.remove_signal_handler(other)
-        taken.clear()
+        left()
         stop.ask(number)
         told()
 
@@ -104,8 +110,7 @@ def heeding_signals(stop: Stop, told: Callable[[], None] = lambda: None) -> Iter
     try:
         yield
     finally:
-        for left in taken:
-            loop.remove_signal_handler(left)
+        left()
 
 
 @contextlib.contextmanager

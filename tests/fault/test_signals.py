@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from oploop.apps.sandbox import Fault
-from oploop.runtime import Runtime
+from oploop.runtime import Runtime, Stop, heeding_signals, term_as_interrupt
 from tests.fault.test_kill import sent_ids
 from tests.flow.conftest import Desk
 
@@ -65,6 +65,22 @@ async def test_a_second_signal_ends_it_at_once_and_the_next_run_recovers(make_de
     report = await desk.turn()
     assert report.recovered
     assert set(desk.tickets("priority").values()) == {"high"}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_after_a_delivery_sigterm_does_what_it_did_before(asked: bool) -> None:
+    """What is open is closed then, and it is said; the system's own way ends the process in the middle."""
+    stop = Stop()
+    with term_as_interrupt():
+        before = signal.getsignal(signal.SIGTERM)
+        with heeding_signals(stop):
+            assert signal.getsignal(signal.SIGTERM) is not before
+            if asked:
+                os.kill(os.getpid(), signal.SIGTERM)
+                await asyncio.sleep(0.05)
+                assert signal.getsignal(signal.SIGTERM) is before, "a second one is obeyed at once"
+        assert stop.asked is asked
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 async def test_what_does_not_answer_in_its_time_is_unknown_and_said_to_be(
