@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,10 @@ def known_types() -> dict[str, EntryPoint]:
 
 def app_class(type_name: str) -> type[App]:
     """The class of a type of app; FixConfig, with the nearest right one, when there is none, or it cannot be loaded."""
-    known = known_types()
+    return _class_of(type_name, known_types())
+
+
+def _class_of(type_name: str, known: Mapping[str, EntryPoint]) -> type[App]:
     if type_name not in known:
         raise FixConfig(f"there is no app of type {type_name!r}", mend=did_you_mean(type_name, known))
     loaded: type[App] = _loaded(known[type_name])
@@ -52,7 +55,7 @@ def _loaded(entry: EntryPoint) -> Any:
 def needs_numpy(type_names: Iterable[str]) -> bool:
     """Whether one of these types of apps may need numpy in Arrow."""
     known = known_types()
-    return any(name not in known or app_class(name).needs_numpy for name in type_names)
+    return any(name not in known or _class_of(name, known).needs_numpy for name in type_names)
 
 
 def make_app(block: AppBlock, runtime: Runtime) -> App:

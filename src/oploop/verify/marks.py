@@ -15,31 +15,36 @@ from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: The ids of the records to look at.
 ASKED = "oploop_asked"
+#: Changes after which a record was not as it should be.
+ODD = "SELECT DISTINCT run_id, sync, number FROM oploop.change_outcomes WHERE status IN ('drifted', 'gone', 'ignored')"
 
 
-def ask(target: Target, warehouse: Warehouse) -> bool:
-    """Put the ids of the records to look at into the temporary table ASKED; False where all are to be looked at.
+def ask(target: Target, warehouse: Warehouse, *, odd: bool) -> str | None:
+    """Put the ids of the records to look at into the temporary table ASKED; None where all are to be looked at. Else which of the
+    state's rows `t` are theirs.
 
     They are those that were read since, that have not settled, that no read could vouch for at the last look, and that were not
-    as they should be.
+    as they should be: if there are any, `odd`.
     """
     vouched = _last(target, warehouse)
     if vouched is None:
-        return False
+        return None
     at, began = (f"TIMESTAMPTZ {literal(t.isoformat())}" for t in (vouched, vouched + timedelta(seconds=target.lag)))
     state, own = target.state_table, literal(target.sync)
-    parts = [
-        f"SELECT s.remote_id AS id FROM {state} s WHERE s.sync = {own} AND (s.settled_at IS NULL OR s.acked_at >= {at})",
-        f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) FROM {quote_table(target.raw_table)} r WHERE r._extracted_at >= {began}",
-    ]
-    odd = "FROM oploop.change_outcomes WHERE status IN ('drifted', 'gone', 'ignored')"
-    if warehouse.rows(f"SELECT 1 {odd} LIMIT 1"):
+    open_ = f"t.sync = {own} AND (t.settled_at IS NULL OR t.acked_at >= {at})"
+    first = f"SELECT t.remote_id AS id FROM {state} AS t WHERE {open_}"
+    read = f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS id FROM {quote_table(target.raw_table)} r WHERE r._extracted_at >= {began}"
+    parts = [first, read]
+    if odd:
         parts.append(
-            f"SELECT s.remote_id FROM {state} s JOIN (SELECT DISTINCT run_id, sync, number {odd}) x ON x.run_id = s.run_id "
+            f"SELECT s.remote_id FROM {state} s JOIN ({ODD}) x ON x.run_id = s.run_id "
             f"AND x.sync = COALESCE(s.log_sync, s.sync) AND x.number = s.number WHERE s.sync = {own}"
         )
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {ASKED} AS {' UNION '.join(parts)}")
-    return True
+    [(every, found)] = warehouse.rows(f"SELECT (SELECT count(*) FROM {ASKED}), count(DISTINCT id) FROM ({first}) AS f")
+    return (
+        open_ if every == found else f"t.remote_id IN (SELECT id FROM {ASKED})"
+    )  # mostly what was read is what we wrote
 
 
 def _last(target: Target, warehouse: Warehouse) -> datetime | None:

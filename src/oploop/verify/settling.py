@@ -10,14 +10,18 @@ from oploop.verify.compare import alike, before, by_the_app, here, seen, stored,
 from oploop.verify.nouns import Target, Unmeant, Watched
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
+#: Types of whole numbers, of which each is written in one way.
+_WHOLE = ("BIGINT", "INTEGER", "SMALLINT")
+
 
 def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, within_run: bool) -> str:
     """Compare a sync's records with the app's, right after a delivery those of its run; note outcomes and what is stored now.
 
     The name of a temporary table: a row for each record whose status may be another than it was.
     """
-    some = not within_run and marks.ask(target, warehouse)
-    shown = _shown(target, warehouse, run_id, within_run=within_run, some=some)
+    odd = bool(warehouse.rows(f"SELECT 1 FROM ({marks.ODD} LIMIT 1) AS x"))
+    some = None if within_run else marks.ask(target, warehouse, odd=odd)
+    shown = _shown(target, warehouse, run_id, within_run=within_run, some=some, odd=odd)
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {shown}")
     asked = "(SELECT run_id, log_sync AS sync, number FROM oploop_shown WHERE asked)"
     warehouse.execute(
@@ -44,10 +48,11 @@ def _note(target: Target, warehouse: Warehouse, at: str) -> None:
     _park_ignored(target, warehouse, at)
 
 
-def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: bool, some: bool) -> str:
+def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: bool, some: str | None, odd: bool) -> str:
     """One row for each record that a read has shown and that is not simply as it was when it was looked at before.
 
-    `asked`: the status depends on what the ledger has of the change; `some`: of those that `marks.ask` found.
+    `asked`: the status depends on what the ledger has of the change; `some`: of those that `marks.ask` found, of which it says which of the
+    state's rows they are.
     """
     of_run = f" AND s.run_id = {literal(run_id)}" if within_run else ""
     [(since,)] = warehouse.rows(
@@ -55,10 +60,8 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
     )
     nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
     state, raw = target.state_table, quote_table(target.raw_table)
-    if some:
-        ids = f"IN (SELECT id FROM {marks.ASKED})"
-        state = warehouse.few(state, f"t.remote_id {ids}")
-        raw = warehouse.few(raw, f"CAST(t.{quote(target.id_column)} AS VARCHAR) {ids}")
+    if some is not None:
+        state, raw = warehouse.few(state, some), warehouse.few(raw, _asked(target, warehouse))
     app = (
         f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS rid, r._version, r._extracted_at, r._deleted{nows} "
         f"FROM {raw} AS r"
@@ -92,11 +95,20 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
         f"{unshown(target)} AS unshown"
         f"{''.join(f', {c}' for c in each)} FROM {state} s "
         f"{'LEFT JOIN' if absence_tells else 'JOIN'} ({app}) a ON a.rid = s.remote_id "
-        "LEFT JOIN (SELECT DISTINCT run_id, sync, number FROM oploop.change_outcomes WHERE status IN ('drifted', 'gone', 'ignored')) x "
+        f"LEFT JOIN ({marks.ODD}{'' if odd else ' AND FALSE'}) x "
         f"ON x.run_id = s.run_id AND x.sync = {logged} AND x.number = s.number "
         f"WHERE s.sync = {literal(target.sync)}{of_run} AND {seen(target)} "
         f"AND (s.settled_at IS NULL OR x.number IS NOT NULL OR {gone} OR {changed})"
     )
+
+
+def _asked(target: Target, warehouse: Warehouse) -> str:
+    """Which rows `t` of the raw table are of records that `marks.ask` found; there may be others among them."""
+    column, ids = f"t.{quote(target.id_column)}", f"SELECT id FROM {marks.ASKED}"
+    kind = warehouse.columns(target.raw_table).get(target.id_column)
+    if kind in _WHOLE:  # which the engine finds sooner than their texts
+        return f"{column} IN (SELECT TRY_CAST(id AS {kind}) FROM ({ids}) AS i)"
+    return f"CAST({column} AS VARCHAR) IN ({ids})"
 
 
 def _differences(target: Target) -> tuple[str, str, str, str]:
@@ -148,6 +160,22 @@ def _looked(target: Target, *, within_run: bool) -> str:
 
 def _store(target: Target, warehouse: Warehouse, at: str) -> None:
     """The first look settles a record: what the app made of the fields that were sent is `stored`."""
+    if warehouse.rows(
+        "SELECT 1 FROM oploop_looked WHERE news AND NOT gone LIMIT 1"
+    ):  # mostly none: the app stores what it is sent
+        _store_news(target, warehouse)
+    of = f"s.sync = {literal(target.sync)} AND s.settled_at IS NULL"
+    [(open_,)] = warehouse.rows(f"SELECT count(*) FROM {target.state_table} s WHERE {of}")
+    [(looked,)] = warehouse.rows("SELECT count(*) FROM oploop_looked WHERE NOT settled")
+    if open_ == looked:
+        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} WHERE {of}")
+    elif looked:
+        same = f"a.remote_id = s.remote_id AND a.sync = s.sync AND {of}"
+        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} FROM oploop_looked a WHERE {same}")
+
+
+def _store_news(target: Target, warehouse: Warehouse) -> None:
+    """Of the records that are looked at for the first time: what the app made of what was sent."""
     names = {f.name: i for i, f in enumerate(target.fields)}
     sets = ["as_sent = FALSE"]
     for column in warehouse.columns(target.state_table.replace('"', "")):
@@ -156,17 +184,10 @@ def _store(target: Target, warehouse: Warehouse, at: str) -> None:
             i = names.get(name)
             now = stored(name) if i is None else f"CASE WHEN a.t{i} THEN a.n{i} ELSE {stored(name)} END"
             sets.append(f"{quote(column)} = {now}")
-    of = f"s.sync = {literal(target.sync)} AND s.settled_at IS NULL"
-    same = f"a.remote_id = s.remote_id AND a.sync = s.sync AND {of}"
-    warehouse.execute(  # mostly none: the app stores what it is sent
+    same = f"a.remote_id = s.remote_id AND a.sync = s.sync AND s.sync = {literal(target.sync)} AND s.settled_at IS NULL"
+    warehouse.execute(
         f"UPDATE {target.state_table} AS s SET {', '.join(sets)} FROM oploop_looked a WHERE {same} AND a.news AND NOT a.gone"
     )
-    [(open_,)] = warehouse.rows(f"SELECT count(*) FROM {target.state_table} s WHERE {of}")
-    [(looked,)] = warehouse.rows("SELECT count(*) FROM oploop_looked WHERE NOT settled")
-    if open_ == looked:
-        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} WHERE {of}")
-    elif looked:
-        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} FROM oploop_looked a WHERE {same}")
 
 
 def _park_ignored(target: Target, warehouse: Warehouse, at: str) -> None:
