@@ -32,7 +32,7 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
     syncs = options.selection.pick(ws.project)
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
-        report.recovered = await recover(ws)
+        report.recovered = await recover(ws, finish=True)
         await preflight(ws, syncs, options.rekey)
         async with stage(ws, report, "extract", tell):
             report.extracted = await extract(ws, syncs, tell, full=options.full)

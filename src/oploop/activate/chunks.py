@@ -12,7 +12,7 @@ from oploop.activate import diff as d
 from oploop.activate.bound import BoundSync
 from oploop.apps.columns import Chunk, Columns
 from oploop.apps.rowtexts import Member
-from oploop.records import Field, FieldType, Op
+from oploop.records import Change, Field, FieldType, Op
 from oploop.warehouse.base import NoRoom, Warehouse, literal, quote_table
 
 #: Changes of a plan table that are sorted at once: what the warehouse holds in memory for a delivery.
@@ -31,6 +31,11 @@ def read_chunks(
     for op, first, last in spans(bound, warehouse, table):
         for rows in _gathered(_paged(bound, warehouse, table, first, last), rows_of(op, last - first + 1)):
             yield op, Columns(Chunk(rows, keys, fields, make, fields_of, keys_of, guards, *members), 0, rows.num_rows)
+
+
+def read_span(bound: BoundSync, warehouse: Warehouse, table: str, first: int, last: int) -> list[Change]:
+    """The changes of these numbers, which are of one step."""
+    return [c for rows in _page(bound, warehouse, table, first, last) for c in d.changes_of(bound, rows)]
 
 
 def key_members(bound: BoundSync, rows: pa.RecordBatch) -> list[Member]:

@@ -346,7 +346,7 @@ class Deliverer:
             receipt = by_number.get(change.number) or Receipt(
                 change.number, Outcome.UNKNOWN, error="the app's answer does not name it"
             )
-            outcome = _stands(receipt.outcome, undone)
+            outcome = left_as(receipt.outcome, undone)
             if outcome is Outcome.CHANGED and change.remote_id is not None:
                 self.result.changed.append(change.remote_id)
             lost = receipt.outcome is Outcome.UNKNOWN and _harmless(operation)
@@ -432,7 +432,7 @@ def version_of(receipts: Sequence[Receipt]) -> int | None:
     return min((r.version for r in receipts if r.version is not None), default=None)
 
 
-def _stands(told: Outcome, undone: Outcome) -> Outcome:
+def left_as(told: Outcome, undone: Outcome) -> Outcome:
     """What an answer leaves a change as; `undone`: what it was before. After a try that may have done it, a record that was
     changed may have been changed by that."""
     if told is Outcome.RETRY or (told is Outcome.CHANGED and undone is Outcome.UNKNOWN):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from oploop.activate.begun import FoldSpec
 from oploop.activate.deliver import version_of
 from oploop.apps.base import App
 from oploop.errors import OploopError
-from oploop.records import Change, Outcome
+from oploop.records import Change, Outcome, Receipt
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, quote_table
 
@@ -35,18 +35,28 @@ async def settle(
             continue
         if not receipts:
             continue
-        by_number = {r.number: r for r in receipts}
-        step.ended_at, step.outcome, step.version = now, Outcome.OK, version_of(receipts)
-        for change in changes:
-            receipt = by_number.get(change.number)
-            if receipt is None:
-                step.exceptions.append((change.number, Outcome.UNKNOWN.value, None))
-            elif receipt.outcome is not Outcome.OK:
-                step.exceptions.append((change.number, receipt.outcome.value, receipt.error))
-            elif receipt.remote_id is not None and receipt.remote_id != change.remote_id:
-                step.ids.append((change.number, receipt.remote_id))
+        answered(step, changes, receipts, now)
         found.append(step)
     return found
+
+
+def answered(
+    step: JournalStep,
+    changes: Sequence[Change],
+    receipts: Sequence[Receipt],
+    now: datetime,
+    stands: Callable[[Outcome], Outcome] = lambda told: told,
+) -> None:
+    """Fill in a step's receipt; `stands`: what an outcome that is told leaves a change as."""
+    by_number = {r.number: r for r in receipts}
+    step.ended_at, step.outcome, step.version = now, Outcome.OK, version_of(receipts)
+    for change in changes:
+        receipt = by_number.get(change.number)
+        outcome = Outcome.UNKNOWN if receipt is None else stands(receipt.outcome)
+        if receipt is None or outcome is not Outcome.OK:
+            step.exceptions.append((change.number, outcome.value, receipt.error if receipt is not None else None))
+        elif receipt.remote_id is not None and receipt.remote_id != change.remote_id:
+            step.ids.append((change.number, receipt.remote_id))
 
 
 def _changes(warehouse: Warehouse, spec: FoldSpec, table: str, step: JournalStep) -> list[Change]:

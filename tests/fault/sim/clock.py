@@ -25,6 +25,7 @@ class Clock:
         self.seconds = 0.0
         self.offset = 0.0  #: how far our wall clock is off
         self._ids = itertools.count(1)
+        self.last_id = ""
 
     def now(self) -> datetime:
         """Our wall clock."""
@@ -40,7 +41,8 @@ class Clock:
         )
 
     def new_id(self) -> str:
-        return f"R{next(self._ids):07}"
+        self.last_id = f"R{next(self._ids):07}"
+        return self.last_id
 
 
 class NothingLeft(Exception):

@@ -265,7 +265,7 @@ class Simulation:
         number = len(self.turns) + 1
         for side in self.sides:
             side.server.weather = WEATHERS[weather]
-            side.server.turn = number
+            side.server.begins(number)
         model = [dict(r) for r in self.rows]
         turn = Turn(number, "", self.clock.seconds, model=model, undoes=undoes, paused=self.paused())
         self.turns.append(turn)
@@ -359,7 +359,7 @@ class Simulation:
         back = Turn(len(self.turns) + 1, run_id, self.clock.seconds, model=turn.model, undoes=(turn.run_id,))
         self.turns.append(back)
         for side in self.sides:
-            side.server.turn = back.number
+            side.server.begins(back.number)
         self.note(f"turn {back.number}: puts back the canary of {turn.run_id}")
 
     # -- the end -------------------------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ class Server(Truth):
         self.keys: dict[str, tuple[float, dict[str, Any]]] = {}
         self.weather = CALM
         self.burst = 0
+        self._runs: list[tuple[str, int]] = []  #: (the last id before it, the run)
         self.meets: Callable[[Request], str | None] | None = None  #: what calls meet in a directed schedule
         self.hint: int | None = None  #: the seconds of its hints there
         self.behind: float | None = None  #: how far behind its listings are there, as a share of the lag
@@ -264,7 +265,21 @@ class Server(Truth):
                 shown.append({"id": id, "version": version, "deleted": values is None, **(values or {}), **stamp})
         return shown
 
+    def begins(self, turn: int) -> None:
+        """A run of ours begins: calls with ids that are made from now on are its."""
+        self.turn = turn
+        self._runs.append((self.clock.last_id, turn))
+
     def _write(self, request: Request, body: dict[str, Any]) -> Answer:
+        """A call is of the run that journalled it, also when a later one makes it once more."""
+        now, step = self.turn, str(body["items"][0]["intent"]).split(":")[0]
+        self.turn = max((turn for last, turn in self._runs if last < step), default=now)
+        try:
+            return self._written(request, body)
+        finally:
+            self.turn = now
+
+    def _written(self, request: Request, body: dict[str, Any]) -> Answer:
         op, items = body["op"], body["items"]
         self.received += [(self.turn, op, item) for item in items]
         if self.weather.meddle and self.rng.random() < self.weather.meddle:
