@@ -21,7 +21,20 @@ from unittest.mock import patch
 
 import orjson
 
-from oploop.activate import awaited, conflicts, diff, folding, jobs, leaving, ledger, smooth, spreading, sql, volumes
+from oploop.activate import (
+    awaited,
+    conflicts,
+    diff,
+    finishing,
+    folding,
+    jobs,
+    leaving,
+    ledger,
+    smooth,
+    spreading,
+    sql,
+    volumes,
+)
 from oploop.activate import deliver as delivering
 from oploop.activate.deliver import Deliverer
 from oploop.activate.journal import Journal
@@ -29,7 +42,7 @@ from oploop.apps.transport import Transport
 from oploop.extract import cursors, load, merge
 from oploop.extract.load import Loader
 from oploop.project import Conflict, Mode, OnLeave
-from oploop.records import Operation, Outcome, Receipt, Step
+from oploop.records import Op, Operation, Outcome, Receipt, Replay, Step
 from oploop.state import JournalStep
 from tests.fault import directed
 from tests.fault.sim import check, schedule
@@ -227,6 +240,13 @@ def _leaves(world: World) -> bool:
     return world.sync.on_leave is not OnLeave.KEEP or world.sync.mode is Mode.MIRROR
 
 
+def _known_for_minutes(world: World) -> bool:
+    """Records cannot be read, and keys are soon forgotten."""
+    create = world.object.operations.get(Op.CREATE)
+    by_key = create is not None and create.replay is Replay.KEY
+    return world.stream is None and by_key and world.behaviour.forget < 3600
+
+
 MUTATIONS = [
     Mutation("no-intent", "calls are made before they are in the journal", _instead(Journal, "record", _only_receipts)),
     Mutation(
@@ -260,6 +280,13 @@ MUTATIONS = [
         "unknown-again",
         "a later run sends again what must not be doubled",
         _instead(Operation, "by_a_later_run", lambda operation, op: True),
+    ),
+    Mutation(
+        "finished-late",
+        "a later run makes a call once more however old its key is",
+        _instead(finishing, "SURE", 1e9),
+        bites=_known_for_minutes,
+        start=3800,
     ),
     Mutation(
         "lost-again",
