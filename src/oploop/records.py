@@ -265,7 +265,7 @@ class Operation:
     submitted and then asked for: 2); `in_flight`: batches under way at once; `keys` (upsert only): the fields by which
     the app itself finds the record; `condition` (update only): how it takes conditional ones; `large`: how more than `large_from` records are taken, where that takes fewer calls (a
     bulk job); `seconds`: how long a step is taken to last until deliveries have shown it; `pace`: a limit beside the
-    account's."""
+    account's; `finishes`: with Replay.KEY, also a call of a run that died may be made once more."""
 
     batch: int = 1
     single_up_to: int = 1
@@ -280,6 +280,7 @@ class Operation:
     condition: Condition | None = None
     seconds: float | None = None
     pace: Pace | None = None
+    finishes: bool = True
 
     def by_a_later_run(self, op: Op) -> bool:
         """Whether a later run may send such a change again although this one may have been done.

@@ -67,7 +67,8 @@ async def finish(
 def _left(step: JournalStep, operation: Operation, runtime: Runtime) -> float:
     """For how many seconds a call may still be made once more; 0 where it may not, or need not."""
     open_ = step.ended_at is None and step.note is None
-    if not open_ or operation.replay is not Replay.KEY or operation.ttl is None or operation.by_a_later_run(step.op):
+    by_key = operation.replay is Replay.KEY and operation.finishes and not operation.by_a_later_run(step.op)
+    if not open_ or not by_key or operation.ttl is None:
         return 0.0
     age = runtime.now() - step.began_at
     return operation.ttl * SURE - age.total_seconds() if age >= timedelta(0) else 0.0

@@ -108,8 +108,9 @@ async def test_where_that_fails_a_person_is_asked(engine: Engine, error: OploopE
         (BY_KEY, {"at_most_once": True}, 60.0, None),
         (BY_KEY, {}, 60.0, "job 1"),
         (Operation(batch=100, replay=Replay.NEVER), {}, 60.0, None),
+        (Operation(batch=100, replay=Replay.KEY, ttl=3600.0, finishes=False), {}, 60.0, None),
     ],
-    ids=["too late", "before it began", "at most once", "a job", "never"],
+    ids=["too late", "before it began", "at most once", "a job", "never", "known for the run alone"],
 )
 async def test_what_might_be_done_twice_is_not_sent(
     engine: Engine, create: Operation, sync: dict[str, Any], later: float, note: str | None

@@ -94,7 +94,8 @@ def _stream(name: str, spec: StreamSpec) -> Stream:
 
 def _object(name: str, spec: ObjectSpec) -> Object:
     fields = {n: Field(n, kind, key=kind not in (FieldType.LIST, FieldType.JSON)) for n, kind in spec.fields.items()}
-    writing = Operation(batch=spec.rows, in_flight=2, replay=Replay.KEY, ttl=_TTL)
+    # whoever reads the files may have taken one away by the next run
+    writing = Operation(batch=spec.rows, in_flight=2, replay=Replay.KEY, ttl=_TTL, finishes=False)
     keys = tuple(n for n, f in fields.items() if f.key)
     by_key = Operation(batch=spec.rows, in_flight=2, replay=Replay.KEY, ttl=_TTL, keys=keys)
     return Object(
