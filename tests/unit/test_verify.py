@@ -446,11 +446,11 @@ async def test_records_are_fetched_that_no_read_vouches_for_yet(warehouse: Wareh
         office.shows(SENT_AT + 1, tier="gold")
 
     found = await read_back(office.target, warehouse, fetch=fetch, now=at(99), within_run=True)
-    assert (asked, found) == ([["1"]], ReadBack("people", run_id, {"confirmed": 1}, 0, 1))
+    assert (asked, found) == ([["1"]], ReadBack("people", run_id, {"confirmed": 1}, 0, 1, looked="oploop_looked"))
     office.vouched = at(50)
     assert to_fetch(office.target, warehouse, run_id, limit=10) == []
     found = await read_back(office.target, warehouse, fetch=fetch, now=at(99), within_run=False)
-    assert (len(asked), found.fetched) == (1, 0)
+    assert (len(asked), found.fetched, found.looked) == (1, 0, None), "nothing has moved since"
 
 
 async def test_an_app_that_cannot_be_asked_is_said_and_asked_again_later(warehouse: Warehouse) -> None:

@@ -345,6 +345,8 @@ def held_rows(diff_: Diff, warehouse: Warehouse, limit: int | None = None) -> li
 
 def held_reasons(diff_: Diff, warehouse: Warehouse, limit: int = 5) -> list[tuple[str, int]]:
     """The commonest reasons and how many rows each holds."""
+    if not diff_.count("held"):
+        return []
     rows = warehouse.rows(
         f"SELECT __bad, __value, count(*) FROM {quote_table(diff_.table)} WHERE __status = 'held' "
         f"GROUP BY 1, 2 ORDER BY 3 DESC, 1 LIMIT {int(limit)}"

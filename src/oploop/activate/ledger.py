@@ -19,7 +19,7 @@ from oploop.activate.begun import Begun, FoldSpec
 from oploop.activate.bound import BoundSync
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
-from oploop.activate.unknowns import waits_for_person, was
+from oploop.activate.unknowns import any_unknown, waits_for_person, was
 from oploop.activate.waiting import SAID_SENT, UNTOLD
 from oploop.records import Op, Operation, Replay
 from oploop.state import JournalStep
@@ -137,9 +137,9 @@ def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | N
     can decide stays unknown until a person does; then the next such read tells who it is. Nor can one decide what a job may
     still do.
     """
-    some = f"SELECT 1 FROM oploop.parked WHERE sync = {literal(bound.name)} AND reason = 'unknown' LIMIT 1"
-    if vouched is None or not warehouse.rows(some):  # mostly none; four deletes take longer than to see that
+    if vouched is None or not any_unknown(warehouse, bound):  # mostly none; four deletes take longer than to see that
         return
+    at_work = bool(warehouse.rows("SELECT 1 FROM oploop.jobs LIMIT 1"))
     operations = bound.object.operations
     kinds = {"create": bound.create_op, "update": bound.update_op, "archive": Op.ARCHIVE, "remove": Op.REMOVE}
     for kind, op in kinds.items():
@@ -152,7 +152,7 @@ def forget_unknown(warehouse: Warehouse, bound: BoundSync, vouched: datetime | N
             continue
         warehouse.execute(
             f"DELETE FROM oploop.parked WHERE sync = ? AND reason = 'unknown' AND noted_at < {_settled(bound, kind, op, vouched)} "
-            f"AND {was(kind)}{said} AND NOT {jobs.still_at_it(bound)}",
+            f"AND {was(kind)}{said}{f' AND NOT {jobs.still_at_it(bound)}' if at_work else ''}",
             (bound.name,),
         )
 

@@ -43,11 +43,11 @@ def delivered(warehouse: Warehouse, sync: str) -> Delivered | None:
     if not warehouse.columns("oploop.sync_targets"):
         return None
     rows = warehouse.rows(
-        f"SELECT app, object, key_fields, key FROM oploop.sync_targets WHERE sync = {literal(sync)} ORDER BY noted_at DESC LIMIT 1"
+        f"SELECT app, object, key_fields, key, noted_at FROM oploop.sync_targets WHERE sync = {literal(sync)}"
     )
     if not rows:
         return None
-    app, obj, key_fields, key = rows[0]
+    app, obj, key_fields, key, _ = max(rows, key=lambda r: r[4])
     return Delivered(app, obj, key_fields, orjson.loads(key))
 
 

@@ -28,6 +28,13 @@ def was(kind: str) -> str:
     return f"NOT {log}<> 'update')" if kind == "update" else f"{log}= {literal(kind)})"
 
 
+def any_unknown(warehouse: Warehouse, bound: BoundSync) -> bool:
+    """Whether it is unknown of some change of the sync what became of it."""
+    return bool(
+        warehouse.rows(f"SELECT 1 FROM oploop.parked WHERE sync = {literal(bound.name)} AND reason = 'unknown' LIMIT 1")
+    )
+
+
 def findable(bound: BoundSync) -> bool:
     """Whether a read can show what an unknown create made."""
     return bound.stream is not None and all(k.field.source is not None and not k.field.read_only for k in bound.keys)

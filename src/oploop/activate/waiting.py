@@ -30,8 +30,8 @@ def paused(warehouse: Warehouse) -> dict[str, Pause]:
     """All paused syncs by name."""
     if not warehouse.columns("oploop.paused"):
         return {}
-    rows = warehouse.rows("SELECT sync, run_id, reason, since FROM oploop.paused ORDER BY since")
-    return {r[0]: Pause(*r) for r in rows}
+    rows = warehouse.rows("SELECT sync, run_id, reason, since FROM oploop.paused")
+    return {r[0]: Pause(*r) for r in sorted(rows, key=lambda r: r[3])}  # of a few; asked several times a run
 
 
 def pause(warehouse: Warehouse, sync: str, run_id: str | None, reason: str | None, now: datetime) -> bool:
@@ -115,6 +115,8 @@ def note_shown(warehouse: Warehouse, bound: BoundSync, now: datetime) -> None:
     """Unknown creates that were done after all, as a read shows, are unknown no more."""
     if not bound.appends and not unknowns.waits_for_person(bound):
         return  # the diff finds the record, once a complete read has vouched for the others too
+    if not unknowns.any_unknown(warehouse, bound):  # mostly none, and the keys of all records need not be looked at
+        return
     where = unknowns.created(bound, warehouse)
     if where is None or not warehouse.rows(f"SELECT 1 FROM oploop.parked WHERE {where} LIMIT 1"):
         return

@@ -14,15 +14,21 @@ from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 _WHOLE = ("BIGINT", "INTEGER", "SMALLINT")
 
 
-def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, within_run: bool) -> str:
+def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, within_run: bool) -> str | None:
     """Compare a sync's records with the app's, right after a delivery those of its run; note outcomes and what is stored now.
 
-    The name of a temporary table: a row for each record whose status may be another than it was.
+    The name of a temporary table: a row for each record whose status may be another than it was. None: there is none such.
     """
     odd = bool(warehouse.rows(f"SELECT 1 FROM ({marks.ODD} LIMIT 1) AS x"))
     some = None if within_run else marks.ask(target, warehouse, odd=odd)
     shown = _shown(target, warehouse, run_id, within_run=within_run, some=some, odd=odd)
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {shown}")
+    if not within_run and not warehouse.rows(
+        "SELECT 1 FROM oploop_shown LIMIT 1"
+    ):  # as mostly: the ledger need not be asked
+        with warehouse.transaction():
+            marks.note(target, warehouse)
+        return None
     asked = "(SELECT run_id, log_sync AS sync, number FROM oploop_shown WHERE asked)"
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_noted AS SELECT l.run_id, l.sync, l.number, l.key, l.before, l.after FROM "
