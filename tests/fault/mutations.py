@@ -71,7 +71,11 @@ class Mutation:
     broken: Break
     bites: Callable[[World], bool] = lambda world: True  #: other worlds need not be played to know that they hold
     start: int = 0  #: the first seed that is tried
-    directed: str | None = None  #: a schedule of `directed.py` that shows it, where those of chance seldom do
+
+    @property
+    def directed(self) -> str | None:
+        """A schedule of `directed.py` that shows it, where those of chance seldom do."""
+        return DIRECTED.get(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +251,21 @@ def _known_for_minutes(world: World) -> bool:
     return world.stream is None and by_key and world.behaviour.forget < 3600
 
 
+#: What seldom shows by chance, and the schedule written by hand that shows it.
+DIRECTED = {
+    "piecemeal-fold": "dies anywhere in a fold",
+    "key-for-ever": "a key is forgotten meanwhile",
+    "key-by-content": "there and back",
+    "absent-at-once": "a new record is listed late",
+    "half-is-whole": "a listing breaks off",
+    "any-version": "an old change comes last",
+    "older-is-news": "a listing is behind",
+    "clock-set-back": "the clock is set back",
+    "unconditional": "somebody comes between",
+    "job-is-over": "a job goes on unheard",
+    "job-again": "a job changes records late",
+    "waits-unsaid": "two wait for each other",
+}
 MUTATIONS = [
     Mutation("no-intent", "calls are made before they are in the journal", _instead(Journal, "record", _only_receipts)),
     Mutation(
@@ -273,7 +292,7 @@ MUTATIONS = [
         ),
         bites=lambda world: world.behaviour.by_code,
     ),
-    Mutation("piecemeal-fold", "the fold is no transaction", _piecemeal, directed="dies anywhere in a fold"),
+    Mutation("piecemeal-fold", "the fold is no transaction", _piecemeal),
     Mutation("ids-forgotten", "the ids of new records are not remembered", _instead(Journal, "record", _no_ids)),
     Mutation("lost-state", "without a journal nothing was sent", _instead(ledger, "all_unknown", _nothing_lost)),
     Mutation(
@@ -302,13 +321,11 @@ MUTATIONS = [
         "key-for-ever",
         "idempotency keys count as known for ever",
         _instead(delivering, "_remembered", lambda operation: float("inf")),
-        directed="a key is forgotten meanwhile",
     ),
     Mutation(
         "key-by-content",
         "idempotency keys name the content, not the intent",
         _instead(Deliverer, "steps", _steps_by_content),
-        directed="there and back",
     ),
     Mutation("by-place", "an answer's parts are taken in the order of the call", _by_place),
     Mutation("not-parked", "rejected changes are not parked", _instead(folding, "_park", _no_rejections)),
@@ -323,55 +340,38 @@ MUTATIONS = [
         "absent-at-once",
         "a complete read marks what it need not show yet",
         _instead(load, "mark_absent", _absent_at_once),
-        directed="a new record is listed late",
     ),
-    Mutation(
-        "half-is-whole",
-        "a read that broke off counts as complete",
-        _instead(Loader, "_note", _always_complete),
-        directed="a listing breaks off",
-    ),
+    Mutation("half-is-whole", "a read that broke off counts as complete", _instead(Loader, "_note", _always_complete)),
     Mutation(
         "any-version",
         "an older version of a record overwrites a newer",
         _instead(merge, "_not_older", lambda job: "TRUE"),
-        directed="an old change comes last",
     ),
-    Mutation(
-        "older-is-news",
-        "a record as it was before our write counts as changed after it",
-        _any_read_is_news,
-        directed="a listing is behind",
-    ),
+    Mutation("older-is-news", "a record as it was before our write counts as changed after it", _any_read_is_news),
     Mutation(
         "clock-set-back",
         "reads of the future go on counting when the clock was set back",
         _instead(cursors, "forget_future", lambda warehouse, now: []),
-        directed="the clock is set back",
     ),
     Mutation(
         "unconditional",
         "updates are made whatever became of the record since it was read",
         _instead(delivering, "conditional", lambda *args, **more: False),
-        directed="somebody comes between",
     ),
     Mutation(
         "job-is-over",
         "a job whose end nobody heard counts as over",
         _instead(jobs, "still_at_it", lambda bound: "FALSE"),
-        directed="a job goes on unheard",
     ),
     Mutation(
         "job-again",
         "what a job may still change is sent again",
         _instead(jobs.Watched, "among", lambda self, number: "FALSE"),
-        directed="a job changes records late",
     ),
     Mutation(
         "waits-unsaid",
         "rows that wait for one another wait unsaid",
         _instead(awaited, "hold", lambda *args, **more: None),
-        directed="two wait for each other",
     ),
     Mutation(
         "held-is-left",

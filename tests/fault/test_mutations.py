@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fault.mutations import MUTATIONS, PAGE, Mutation, noted, page_with, play
+from tests.fault.mutations import DIRECTED, MUTATIONS, PAGE, Mutation, noted, page_with, play
 
 #: Seeds that are tried besides the noted one, which a change of the worlds may have moved.
 OTHERS = 60
@@ -21,3 +21,7 @@ def test_a_broken_engine_is_found(mutation: Mutation) -> None:
 def test_the_page_has_them_all() -> None:
     text = PAGE.read_text()
     assert page_with(text, noted()) == text, "python -m tests.fault.mutations --write"
+
+
+def test_each_schedule_written_by_hand_is_of_a_mutation_that_there_is() -> None:
+    assert set(DIRECTED) <= {m.name for m in MUTATIONS}
