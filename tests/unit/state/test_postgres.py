@@ -97,7 +97,10 @@ def test_what_an_app_says_is_journalled_whatever_it_holds(store: StateStore) -> 
 
 def test_a_session_that_breaks_is_made_anew(server: Kind, store: StateStore) -> None:
     store.take_lease("warehouse", "oploop run")
-    killed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    killed = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = current_user"
+    )
     ask(server, killed)
     store.write_steps([a_step(1)])
     ask(server, killed)

@@ -170,7 +170,8 @@ def test_a_transaction_is_all_or_nothing(w: PostgresWarehouse) -> None:
 def test_a_session_that_breaks_is_said(w: PostgresWarehouse, dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as other:
         other.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = current_user"
         )
     with pytest.raises(RetryLater, match="cannot reach the warehouse pgw"):
         w.rows("SELECT 1")
