@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 from hypothesis import HealthCheck, settings
@@ -23,3 +24,9 @@ settings.register_profile(
     "oploop", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("oploop")
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now, all tests and what they import, stays: the collector need not look through it time and again."""
+    gc.collect()
+    gc.freeze()

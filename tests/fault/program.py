@@ -6,6 +6,7 @@ and once the child has ended with its status. The clock of a child may be set fo
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -123,6 +124,7 @@ def serve() -> None:
 
     for name in PRELOADED:
         import_module(name)
+    gc.freeze()  # no child's collector looks through it, and so makes copies of its pages
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

@@ -237,7 +237,7 @@ class Simulation:
             self.resume()
 
     def paused(self) -> bool:
-        return worlds.SYNC in waiting.paused(self.inner)
+        return bool(self.inner.rows(f"SELECT 1 FROM oploop.paused WHERE sync = {literal(worlds.SYNC)}"))
 
     def is_put_back(self, turn: Turn) -> bool:
         """Whether it is no process of its own, but the part of one that put a canary back."""

@@ -29,6 +29,9 @@ _READS = re.compile(
 )
 
 
+_TEMPORARY = re.compile(r"CREATE OR REPLACE TEMP TABLE (\S+) AS ")
+
+
 class Crash(BaseException):
     """The process is no more."""
 
@@ -109,7 +112,7 @@ class SimWarehouse:
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
         self.points.alive()
-        self._known.clear()
+        self._forget(sql)
         if _READS.match(sql):
             return self.inner.execute(sql, params)
         self.points.reach(f"before {sql[:60]}")
@@ -118,6 +121,15 @@ class SimWarehouse:
         if not self._open:
             self.points.reach(f"after {sql[:60]}")
         return done
+
+    def _forget(self, sql: str) -> None:
+        """What a statement may have given another answer to. A temporary table is seen only by those who name it."""
+        made = _TEMPORARY.match(sql)
+        if made is None:
+            self._known.clear()
+            return
+        name = made[1].strip('"')
+        self._known = {asked: told for asked, told in self._known.items() if name not in asked}
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
