@@ -237,7 +237,11 @@ class Simulation:
             self.resume()
 
     def paused(self) -> bool:
-        return bool(self.inner.rows(f"SELECT 1 FROM oploop.paused WHERE sync = {literal(worlds.SYNC)}"))
+        return worlds.SYNC in self._all_paused()
+
+    def _all_paused(self) -> list[str]:
+        """The syncs that are paused: an undo pauses each of its run."""
+        return [str(sync) for (sync,) in self.inner.rows("SELECT DISTINCT sync FROM oploop.paused ORDER BY sync")]
 
     def is_put_back(self, turn: Turn) -> bool:
         """Whether it is no process of its own, but the part of one that put a canary back."""
@@ -245,9 +249,9 @@ class Simulation:
 
     def resume(self) -> None:
         """What `oploop resume` does."""
-        if self.paused():
-            waiting.resume(self.inner, worlds.SYNC)
-            self.note("resumed")
+        for sync in self._all_paused():
+            waiting.resume(self.inner, sync)
+            self.note(f"resumed {sync}")
 
     # -- a turn --------------------------------------------------------------------------------------------------------
 
@@ -377,7 +381,7 @@ class Simulation:
             if turn.report is None:
                 raise Wrong(f"a run without mishaps fails: {turn.error}")
             at_work = any(side.server.at_work() for side in self.sides)
-            quiet = quiet + 1 if self.received == sent and not self.paused() and not at_work else 0
+            quiet = quiet + 1 if self.received == sent and not self._all_paused() and not at_work else 0
             if quiet == 2:
                 return
         raise Wrong(f"after {PATIENCE} turns without mishaps it still sends")
