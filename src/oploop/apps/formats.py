@@ -97,12 +97,12 @@ def csv_tables(
     `types`: of columns that are no text; ArrowInvalid where a value is not of its type, or a row is of other columns."""
     from pyarrow import csv as arrow_csv
 
-    names = _header(source, delimiter, encoding)
-    if not names:
+    names, lines = _header(source, delimiter, encoding)
+    if not lines:
         return
     reader = arrow_csv.open_csv(
         source,
-        arrow_csv.ReadOptions(block_size=BLOCK, encoding=encoding, column_names=names, skip_rows=1),
+        arrow_csv.ReadOptions(block_size=BLOCK, encoding=encoding, column_names=names, skip_rows=lines),
         arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         arrow_csv.ConvertOptions(
             column_types={**dict.fromkeys(names, pa.string()), **(types or {})},
@@ -117,9 +117,9 @@ def csv_tables(
         yield pa.Table.from_batches([batch])
 
 
-def _header(source: Any, delimiter: str, encoding: str) -> list[str]:
-    """The names in a CSV file's first line; one that stands there twice, or not at all, gets a number. The file stays at its
-    beginning."""
+def _header(source: Any, delimiter: str, encoding: str) -> tuple[list[str], int]:
+    """The names in the first line of a CSV file that is not blank, and how many lines end with it; 0 where nothing follows. A name
+    that stands there twice, or not at all, gets a number. The file stays at its beginning."""
     if source.seekable():
         head = source.read(HEAD)
         source.seek(0)
@@ -127,12 +127,13 @@ def _header(source: Any, delimiter: str, encoding: str) -> list[str]:
         head = source.peek(HEAD)
     text = io.StringIO(head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace"), newline="")
     names: list[str] = []
-    for name in next(csv.reader(text, delimiter=delimiter), []):
+    reader = csv.reader(text, delimiter=delimiter)
+    for name in next(filter(None, reader), []):
         wanted, number = name or f"column{len(names) + 1}", 2
         while wanted in names:
             wanted, number = f"{name}__{number}", number + 1
         names.append(wanted)
-    return names
+    return names, reader.line_num if text.read(1) else 0
 
 
 def _parquet(source: Any) -> Iterator[pa.Table]:

@@ -80,6 +80,24 @@ def test_names_that_stand_twice_or_nowhere_get_numbers() -> None:
     assert table.to_pylist() == [{"a": "1", "column2": "2", "a__2": "3", "a__2__2": "4"}]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        (b"\nid,name\n1,a\n", [{"id": "1", "name": "a"}]),
+        (b"\xef\xbb\xbf\r\n\r\nid,name\r\n1,a\r\n", [{"id": "1", "name": "a"}]),
+        (b'id,"full\nname"\n1,a\n', [{"id": "1", "full\nname": "a"}]),
+        (b'"full\nname"\na\n', [{"full\nname": "a"}]),
+        (b"id,name", []),
+        (b"id,name\r", []),
+        (b"\n\n", []),
+    ],
+)
+def test_names_stand_in_the_first_line_that_is_not_blank(text: bytes, rows: list[dict[str, str]], packed: bool) -> None:
+    tables = tables_of(io.BytesIO(gzip.compress(text) if packed else text), "csv", "a")
+    assert [r for t in tables for r in t.to_pylist()] == rows
+
+
 @pytest.mark.parametrize("quoted", [False, True])
 def test_an_empty_value_is_none_in_quotes_only_where_it_is_said(quoted: bool) -> None:
     source = io.BytesIO(b'a,b,n\n"",,"2"\n')
