@@ -6,8 +6,8 @@ person. What is sent is what the dead run's plan had, in the same steps; an app 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import timedelta
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 
 from oploop.activate import unknowns, waiting
 from oploop.activate.begun import Begun
@@ -43,11 +43,15 @@ def may(bound: BoundSync, begun: Begun, warehouse: Warehouse) -> bool:
 async def finish(
     app: App, warehouse: Warehouse, bound: BoundSync, begun: Begun, steps: Iterable[JournalStep], runtime: Runtime
 ) -> list[JournalStep]:
-    """Make the calls that have no receipt once more; the steps whose answers came. The others stay as they are: unknown."""
-    found = []
-    for step in steps:
+    """Make the calls that have no receipt once more; the steps whose answers came. The others stay as they are: unknown.
+
+    `steps` are gone through more than once.
+    """
+    found, unheard = [], [s for s in steps if s.ended_at is None]  # no more than were under way
+    first_tries = _first_tries(steps, {s.step_id for s in unheard})
+    for step in unheard:
         operation = bound.object.operations.get(step.op)
-        left = _left(step, operation, runtime) if operation is not None else 0.0
+        left = _left(step, operation, first_tries[step.step_id], runtime) if operation is not None else 0.0
         if left <= 0.0:
             continue
         changes = read_span(bound, warehouse, begun.plan_table, step.first, step.last)
@@ -64,11 +68,19 @@ async def finish(
     return found
 
 
-def _left(step: JournalStep, operation: Operation, runtime: Runtime) -> float:
-    """For how many seconds a call may still be made once more; 0 where it may not, or need not."""
-    open_ = step.ended_at is None and step.note is None
+def _first_tries(steps: Iterable[JournalStep], ids: Collection[str]) -> dict[str, datetime]:
+    """When each of these steps was begun for the first time: the app knows its key from then on."""
+    found: dict[str, datetime] = {}
+    for step in steps:
+        if step.step_id in ids:
+            found[step.step_id] = min(step.began_at, found.get(step.step_id, step.began_at))
+    return found
+
+
+def _left(step: JournalStep, operation: Operation, first_try: datetime, runtime: Runtime) -> float:
+    """For how many seconds a call without a receipt may still be made once more; 0 where it may not, or need not."""
     by_key = operation.replay is Replay.KEY and operation.finishes and not operation.by_a_later_run(step.op)
-    if not open_ or not by_key or operation.ttl is None:
+    if step.note is not None or not by_key or operation.ttl is None:
         return 0.0
-    age = runtime.now() - step.began_at
+    age = runtime.now() - first_try
     return operation.ttl * SURE - age.total_seconds() if age >= timedelta(0) else 0.0

@@ -24,17 +24,18 @@ from oploop.workspace import Event, Tell, Workspace, nobody
 async def recover(ws: Workspace, *, finish: bool = False) -> list[str]:
     """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown, unless the app
     can still tell what became of it. With `finish`, as in a run, calls of which nobody else could tell are made once more where
-    the app knows them by their keys."""
+    the app knows them by their keys: those of a run in the same environment, as another's models are not meant for this one's apps."""
     done = []
     for begun in ledger.unfolded(ws.warehouse):
         run_id, spec = begun.run_id, begun.spec
+        run = ws.store.run(run_id)
         steps: Iterable[JournalStep] = ws.store.journal(run_id, spec.sync)
-        if ws.store.run(run_id) is None:  # the state was lost: anything may have been sent
+        if run is None:  # the state was lost: anything may have been sent
             steps = ledger.all_unknown(ws.warehouse, begun)
         if any(map(noted, steps)) and spec.app in ws.project.apps:
             settled = await settle(ws.app(spec.app), ws.warehouse, spec, begun.plan_table, steps, ws.runtime.now())
             ws.store.write_steps(settled)
-        elif finish and ws.store.run(run_id) is not None:
+        elif finish and run is not None and run.environment == ws.environment:
             ws.store.write_steps(await _finish(ws, begun, steps))
         folding.fold(ws.warehouse, begun, steps, ws.runtime.now())
         ws.store.end_delivery(run_id, spec.sync)

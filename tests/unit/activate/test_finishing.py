@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,6 +119,16 @@ async def test_what_might_be_done_twice_is_not_sent(
     b, app = bound(engine, create, **sync), Api([])
     found = await finished(engine, b, died(engine, b), app, step(1, 3, note=note), later=later)
     assert (app.steps, set(found.values())) == ([], {"unknown"})
+
+
+@pytest.mark.parametrize(("later", "status"), [(1700.0, "sent"), (1900.0, "unknown")])
+async def test_a_key_is_as_old_as_the_first_try_under_it(engine: Engine, later: float, status: str) -> None:
+    b = bound(engine)
+    begun, app = died(engine, b), Api([Receipt(n, Outcome.OK) for n in (1, 2, 3)])
+    lost = step(1, 3, ended_at=at(34), outcome=Outcome.UNKNOWN)
+    again = replace(step(1, 3), attempt=2, began_at=at(1500))
+    assert set((await finished(engine, b, begun, app, lost, again, later=later)).values()) == {status}
+    assert len(app.steps) == (status == "sent")
 
 
 async def test_a_sync_that_is_paused_or_another_one_by_now_sends_nothing(engine: Engine) -> None:
