@@ -100,19 +100,19 @@ def _date(source: str, kind: str, warehouse: Warehouse) -> str:
 
 def _json(source: str, kind: str, warehouse: Warehouse) -> str:
     value = warehouse.typed_value(f"to_json({source})", FieldType.JSON)
-    exact = None
+    exact = []
     if kind in ("HUGEINT", "UHUGEINT"):
-        exact = f"TRY_CAST({source} AS BIGINT) IS NOT NULL"
-    elif _endless(kind):
-        exact = f"isfinite({source})"
-    elif _digits(kind) > _EXACT_DIGITS and kind.startswith("DECIMAL"):
-        exact = f"{_number(source, kind, warehouse)} IS NOT NULL"
-    return value if exact is None else f"CASE WHEN {exact} THEN {value} END"
+        exact.append(f"TRY_CAST({source} AS BIGINT) IS NOT NULL")
+    if _endless(kind):
+        exact.append(f"isfinite({source})")
+    if _digits(kind) > _EXACT_DIGITS and kind.startswith("DECIMAL"):
+        exact.append(f"{_number(source, kind, warehouse)} IS NOT NULL")
+    return f"CASE WHEN {' AND '.join(exact)} THEN {value} END" if exact else value
 
 
 def _endless(kind: str) -> bool:
-    """Whether a SQL type holds what is no number and no time (NaN, infinity), and would go as a word."""
-    return kind in ("DOUBLE", "FLOAT", "DATE") or kind in _TIMESTAMPS
+    """Whether a SQL type holds what is no number and no time (NaN, infinity), and would go as a word; a DECIMAL does in Postgres."""
+    return kind in ("DOUBLE", "FLOAT", "DATE") or kind in _TIMESTAMPS or kind.startswith("DECIMAL")
 
 
 def _digits(kind: str) -> int:

@@ -310,3 +310,14 @@ def test_what_is_no_number_and_no_time_does_not_go_as_a_word(
     got = become(engine, sql_type, [*odd, right], kind, FieldMapping("f", column="v"))
     assert got[:-1] == [HELD] * len(odd)
     assert str(right)[:10] in str(got[-1])
+
+
+@pytest.mark.parametrize("warehouse", ["postgres"], indirect=True)  # DuckDB's decimals are all numbers
+@pytest.mark.parametrize("kind", [FieldType.TEXT, JSON, NUMBER])
+@pytest.mark.parametrize(("sql_type", "odd"), [("DECIMAL(10,2)", ["NaN"]), ("DECIMAL", ["NaN", "Infinity"])])
+def test_a_decimal_of_postgres_that_is_no_number_does_not_go_as_a_word(
+    engine: Engine, kind: FieldType, sql_type: str, odd: list[Any]
+) -> None:
+    got = become(engine, sql_type, [*odd, "1.5"], kind, FieldMapping("f", column="v"))
+    assert got[:-1] == [HELD] * len(odd)
+    assert float(got[-1]) == 1.5
