@@ -119,7 +119,10 @@ async def build(ws: Workspace, run_id: str, tell: Tell = nobody, select: Sequenc
         return []
     modeler = await ws.modeling()  # loading it is part of the stage's time
     if not select and ws.project.models.engine == "dbt":  # its project may serve others too
-        select = sorted({s.model for s in ws.project.syncs.values() if s.enabled})
+        read = {s.model for s in ws.project.syncs.values() if s.enabled}
+        select = sorted(read.intersection(ws.names.files()))  # a sync may read a table that is no model of dbt's
+        if read and not select:
+            return []
     results = list(
         modeler.build(ws.environment, select=select, progress=lambda text: tell(Event("build", "tick", text)))
     )

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from oploop.errors import FixConfig, StopRun
 from oploop.model import dbt_faults, make_names
+from oploop.model.base import ModelResult
 from oploop.project import load_project
+from oploop.runtime import Runtime
+from oploop.stages.reading import build
+from oploop.workspace import Workspace
 
 RANKED = "select id,\n  spendd\nfrom {{ ref('stage') }}\n"
 
@@ -130,3 +136,39 @@ def test_a_dbt_that_is_missing_or_too_old_is_told_with_what_to_do(root: Path) ->
 )
 def test_what_a_models_block_cannot_say(root: Path, models: str, told: str) -> None:
     assert told in str(refused(root, models))
+
+
+class Builds:
+    """In place of dbt: knows one model, and notes what it is asked to build."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def files(self) -> dict[str, Path]:
+        return {"ranked": Path("ranked.sql")}
+
+    def build(self, environment: str, *, select: Sequence[str], progress: Any) -> list[ModelResult]:
+        self.asked.append(list(select))
+        return []
+
+
+@pytest.mark.parametrize(
+    ("models", "asked"),
+    [(["ranked", "mart.others"], [["ranked"]]), (["mart.others"], []), ([], [[]])],
+    ids=["one of dbt's", "none of dbt's", "no syncs"],
+)
+async def test_of_the_models_that_syncs_name_those_are_built_that_are_dbts(
+    root: Path, models: list[str], asked: list[list[str]]
+) -> None:
+    """A sync may read a table that others keep, of which dbt knows nothing."""
+    block = "{write_key: wk, base_url: 'http://127.0.0.1:9'}"
+    (root / "oploop.yml").write_text(f"name: a\nmodels: {{engine: dbt, project: ./dbt}}\napps: {{segment: {block}}}\n")
+    (root / "syncs").mkdir()
+    for n, model in enumerate(models):
+        text = f"model: {model}\nto: segment.identify\nmode: upsert\nkey: {{userId: id}}\nfields: {{traits.a: a}}\n"
+        (root / "syncs" / f"s{n}.yml").write_text(text)
+    builds = Builds()
+    async with Workspace(load_project(root, {}), "prod", Runtime(), "test") as ws:
+        vars(ws).update(names=builds, _modeler=builds)
+        assert await build(ws, "r1") == []
+    assert builds.asked == asked
