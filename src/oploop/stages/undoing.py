@@ -119,9 +119,8 @@ async def plan_runs(
     }
     wide, missing = undo.with_fields(bound, described, ws.warehouse, list(dict.fromkeys(labels)), owners)
     states.claim(ws.warehouse, wide)
-    await jobs.ask(
-        ws.app(bound.sync.app), ws.warehouse, wide, ws.runtime.now
-    )  # before a look that could not see what they do
+    # before a look that could not see what they do
+    await jobs.ask(ws.app(bound.sync.app), ws.warehouse, wide, ws.runtime.now)
     ids = undo.gather(wide, ws.warehouse, [bound.name, *names], asked)
     fetch = fetcher(ws, wide)
     for start in range(0, len(ids), FETCH):

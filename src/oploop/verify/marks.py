@@ -42,9 +42,8 @@ def ask(target: Target, warehouse: Warehouse, *, odd: bool) -> str | None:
         )
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {ASKED} AS {' UNION '.join(parts)}")
     [(every, found)] = warehouse.rows(f"SELECT (SELECT count(*) FROM {ASKED}), count(DISTINCT id) FROM ({first}) AS f")
-    return (
-        open_ if every == found else f"t.remote_id IN (SELECT id FROM {ASKED})"
-    )  # mostly what was read is what we wrote
+    # mostly what was read is what we wrote
+    return open_ if every == found else f"t.remote_id IN (SELECT id FROM {ASKED})"
 
 
 def _last(target: Target, warehouse: Warehouse) -> datetime | None:

@@ -23,10 +23,8 @@ def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, 
     some = None if within_run else marks.ask(target, warehouse, odd=odd)
     shown = _shown(target, warehouse, run_id, within_run=within_run, some=some, odd=odd)
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {shown}")
-    if not within_run and not warehouse.rows(
-        "SELECT 1 FROM oploop_shown LIMIT 1"
-    ):  # as mostly: the ledger need not be asked
-        with warehouse.transaction():
+    if not within_run and not warehouse.rows("SELECT 1 FROM oploop_shown LIMIT 1"):
+        with warehouse.transaction():  # as mostly: the ledger need not be asked
             marks.note(target, warehouse)
         return None
     asked = "(SELECT run_id, log_sync AS sync, number FROM oploop_shown WHERE asked)"
@@ -75,9 +73,8 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
     absence_tells = target.vouched is not None and (since is None or target.vouched > since)
     if since is not None and not absence_tells:  # a read of before the first acknowledgement tells nothing
         app += f" WHERE r._extracted_at > TIMESTAMPTZ {literal(since.isoformat())}"
-    if (
-        within_run and not absence_tells
-    ):  # where those stand that were fetched, so that the values of others are not looked at
+    if within_run and not absence_tells:
+        # where those stand that were fetched, so that the values of others are not looked at
         its = f"FROM {state} s WHERE s.sync = {literal(target.sync)}{of_run} AND s.remote_id IN (SELECT rid FROM ({app}) AS t)"
         [(low, high)] = warehouse.rows(f"SELECT COALESCE(min(s.number), 0), COALESCE(max(s.number), 0) {its}")
         of_run += f" AND s.number BETWEEN {low} AND {high}"
@@ -166,9 +163,8 @@ def _looked(target: Target, *, within_run: bool) -> str:
 
 def _store(target: Target, warehouse: Warehouse, at: str) -> None:
     """The first look settles a record: what the app made of the fields that were sent is `stored`."""
-    if warehouse.rows(
-        "SELECT 1 FROM oploop_looked WHERE news AND NOT gone LIMIT 1"
-    ):  # mostly none: the app stores what it is sent
+    # mostly none: the app stores what it is sent
+    if warehouse.rows("SELECT 1 FROM oploop_looked WHERE news AND NOT gone LIMIT 1"):
         _store_news(target, warehouse)
     of = f"s.sync = {literal(target.sync)} AND s.settled_at IS NULL"
     [(open_,)] = warehouse.rows(f"SELECT count(*) FROM {target.state_table} s WHERE {of}")

@@ -55,9 +55,8 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
         connection = self._connection
         connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for the cursors that SQLMesh opens
         connection.execute("SET TimeZone = 'UTC'")
-        if (
-            not self.read_only
-        ):  # else a run that changes much writes whole tables out time and again, not once at its end
+        if not self.read_only:
+            # else a run that changes much writes whole tables out time and again, not once at its end
             connection.execute("SET checkpoint_threshold = '256MB'")
         # a table's name must never find a Python variable of ours; on other cursors SQLMesh lives by that
         connection.execute("SET python_enable_replacements = false")

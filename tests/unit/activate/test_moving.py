@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from oploop.activate import folding, ledger, states
+from oploop.activate.begun import Begun
 from oploop.activate.plan import make_plan
 from oploop.records import FieldType, Op, Outcome
 from oploop.state import JournalStep
@@ -34,11 +35,8 @@ def world(engine: Engine) -> Any:
     w.execute(
         f"UPDATE {table} SET run_id = 'r0', number = 1, settled_at = acked_at, log_sync = 'was', receipt_version = 0"
     )
-    for kind, which in (
-        ("NULL", "r00"),
-        ("TRUE", "r20"),
-        ("FALSE", "r40"),
-    ):  # NULL: of a release that knew of no `as_sent`
+    # NULL: of a release that knew of no `as_sent`
+    for kind, which in (("NULL", "r00"), ("TRUE", "r20"), ("FALSE", "r40")):
         w.execute(f"UPDATE {table} SET as_sent = {kind} WHERE remote_id = '{which}'")
     w.execute(f"INSERT INTO {table} (remote_id, sync, run_id, number) VALUES ('r00', 'another', 'r0', 1)")
     w.execute(f'ALTER TABLE {table} ADD COLUMN "gone.sent" VARCHAR')  # a field that the sync maps no more
@@ -58,7 +56,7 @@ def delivered(engine: Engine) -> tuple[list[tuple[Any, ...]], list[str]]:
         JournalStep("r1", "people", "s1", 1, 1, op=Op.CREATE, ids=[(1, "made")], **ended),
         JournalStep("r1", "people", "s2", 2, 4, op=Op.UPDATE, **ended),
     ]
-    folding.fold(w, ledger.Begun("r1", ledger.spec_of(bound, w, None), kept, at(1)), steps, at(9))
+    folding.fold(w, Begun("r1", ledger.spec_of(bound, w, None), kept, at(1)), steps, at(9))
     table = states.state_table(bound)
     stored = ", ".join(f'{states.stored("s", n)} AS "{n}.stored"' for n in ("a", "n"))
     told = w.rows(f"SELECT * REPLACE ({stored}) FROM {table} AS s ORDER BY remote_id, sync")
