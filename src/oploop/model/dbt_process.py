@@ -18,6 +18,7 @@ from oploop.errors import FixConfig
 from oploop.model import dbt_faults, dbt_manifest
 from oploop.model.dbt_manifest import Manifest
 from oploop.project import ModelsBlock
+from oploop.runtime import interrupted_at_once
 
 #: Folders that dbt fills itself; of others, and of hidden ones, the files of these kinds count.
 _DBTS_OWN = {"target", "logs", "dbt_packages"}
@@ -53,11 +54,22 @@ class Dbt:
         stands = self.fingerprint()
         if self._manifest is not None and self._manifest[0] == stands:
             return self._manifest[1]
-        if not (self.folder / "manifest.json").is_file() or self._noted("parsed") != stands:
-            self.call("parse")
-            self.note(parsed=stands)
-        self._manifest = stands, self._read()
-        return self._manifest[1]
+        known = (self.folder / "manifest.json").is_file() and self._noted("parsed") == stands
+        if not known:
+            self._parse(stands)
+        try:
+            found = self._read()
+        except FixConfig:
+            if not known:
+                raise
+            self._parse(stands)  # a dbt that was ended while it wrote left a part of it
+            found = self._read()
+        self._manifest = stands, found
+        return found
+
+    def _parse(self, stands: str) -> None:
+        self.call("parse")
+        self.note(parsed=stands)
 
     def _read(self) -> Manifest:
         try:
@@ -72,7 +84,7 @@ class Dbt:
         results.unlink(missing_ok=True)
         events: list[Mapping[str, Any]] = []
         plain: list[str] = []
-        with self._started(*words) as process:
+        with interrupted_at_once(), self._started(*words) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 event = _event(line)

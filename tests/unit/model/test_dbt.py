@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ import pytest
 from oploop.errors import FixConfig, StopRun
 from oploop.model import dbt_faults, make_names
 from oploop.model.base import ModelResult
+from oploop.model.dbt_process import Dbt
 from oploop.project import load_project
 from oploop.runtime import Runtime
 from oploop.stages.reading import build
@@ -121,6 +127,75 @@ def test_a_dbt_that_is_missing_or_too_old_is_told_with_what_to_do(root: Path) ->
     assert "dbt cannot be started: dbt-of-nobody: it is not on the PATH" in nowhere.message
     old = refused(root, f"{{engine: dbt, project: ./dbt, command: {old_dbt(root)}}}")
     assert (old.message, old.mend) == ("dbt 1.7.19 is too old", "use dbt-core 1.8 or newer")
+
+
+#: A dbt that writes what dbt writes, as the test has it in `manifest.json` beside it, and in a build sleeps.
+ACTING = """\
+#!{python}
+import pathlib, sys, time
+here = pathlib.Path(__file__).parent
+out = pathlib.Path(sys.argv[sys.argv.index('--target-path') + 1])
+out.mkdir(parents=True, exist_ok=True)
+(out / 'manifest.json').write_text((here / 'manifest.json').read_text())
+(here / 'calls').open('a').write('x')
+if 'build' in sys.argv:
+    time.sleep(8)
+    (here / 'done').touch()
+"""
+
+
+def acting_dbt(root: Path) -> Dbt:
+    path = root / "dbt.py"
+    path.write_text(ACTING.format(python=sys.executable))
+    path.chmod(0o755)
+    schema = "https://schemas.getdbt.com/dbt/manifest/v12.json"
+    meta = {"dbt_version": "1.11.0", "dbt_schema_version": schema, "adapter_type": "duckdb"}
+    (root / "manifest.json").write_text(json.dumps({"metadata": meta, "nodes": {}}))
+    (root / "oploop.yml").write_text(
+        "name: acme\nwarehouse: {type: duckdb, database: w.duckdb}\n"
+        f"models: {{engine: dbt, project: ./dbt, command: {path}}}\n"
+    )
+    project = load_project(root)
+    return Dbt(project.models, "dev", root, root / ".oploop")
+
+
+def test_a_manifest_of_which_a_part_was_left_is_written_anew(root: Path) -> None:
+    assert acting_dbt(root).manifest().version == "1.11.0"
+    written = root / ".oploop" / "dbt" / "dev" / "manifest.json"
+    written.write_text(written.read_text()[:40])
+    assert acting_dbt(root).manifest().version == "1.11.0"
+    assert acting_dbt(root).manifest().version == "1.11.0"
+    assert (root / "calls").read_text() == "xx"
+    dbt = acting_dbt(root)
+    (root / "manifest.json").write_text("[")
+    written.unlink()
+    with pytest.raises(FixConfig, match="is no manifest"):
+        dbt.manifest()
+    assert (root / "calls").read_text() == "xxx"
+
+
+def test_ctrl_c_ends_a_build_at_once(root: Path) -> None:
+    dbt = acting_dbt(root)
+
+    def interrupt() -> None:
+        while not (root / "calls").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    async def build() -> None:
+        dbt.call("build")  # which blocks, as a command's only task
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread = threading.Thread(target=interrupt, daemon=True)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(build())
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    time.sleep(0.1)
+    assert not (root / "done").exists()
 
 
 @pytest.mark.parametrize(
