@@ -14,6 +14,7 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ PIECE_BYTES = 8 * 2**20  #: unpacked bytes of a piece
 MAX_BLOCK = 16 * 2**20  #: unpacked bytes that are made at once, however well they are packed
 TURN = 200  #: lines that are parsed in one turn
 _BLOCK = 256 * 1024
-_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ"
+_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ"
+#: With the mark of its first block, or of its end: a CSV file may begin with BZh too.
+_BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P)")
 #: Takes the place of a line that is longer than any should be: it is no JSON.
 TOO_LONG = b"{"
 
@@ -48,7 +51,8 @@ class Piece:
 def pieces(source: BinaryIO, longest: float = float("inf")) -> Iterator[Piece]:
     """A file's lines from its bytes, at least one piece. Instead of a line of more than `longest` bytes comes TOO_LONG. The last
     line of a torn file is one only if it is JSON."""
-    rest, lines, size, torn = b"", list[bytes](), 0, False
+    begun, lines, size, torn = list[bytes](), list[bytes](), 0, False  # `begun`: of a line whose end has not come
+    long = 0
     blocks = unpack(source)
     while True:
         try:
@@ -57,15 +61,20 @@ def pieces(source: BinaryIO, longest: float = float("inf")) -> Iterator[Piece]:
             block, torn = None, True
         if block is None:
             break
-        *whole, rest = (rest + block).split(b"\n")
-        lines += whole
+        end, *more = block.split(b"\n")
+        begun.append(end)
+        long += len(end)
+        if more:
+            lines += [b"".join(begun), *more[:-1]]
+            begun, long = more[-1:], len(more[-1])
         size += len(block)
-        if len(rest) > longest:
+        if long > longest:
             lines.append(TOO_LONG)
-            rest = b""
+            begun, long = [], 0
         if size >= PIECE_BYTES:
             yield Piece(lines, size)
             lines, size = [], 0
+    rest = b"".join(begun)
     if rest and not (torn and not _is_json(rest)):
         lines.append(rest)
     yield Piece(lines, size, torn)
@@ -98,8 +107,10 @@ def unpack(source: BinaryIO) -> Iterator[bytes]:
     data = source.read(_BLOCK)
     if data.startswith(_GZIP):
         yield from _gunzip(source, data)
-    elif data.startswith((_BZIP2, _XZ)):
-        yield from _decompress(source, data, bz2.BZ2Decompressor if data.startswith(_BZIP2) else lzma.LZMADecompressor)
+    elif data.startswith(_XZ):
+        yield from _decompress(source, data, lzma.LZMADecompressor)
+    elif _BZIP2.match(data):
+        yield from _decompress(source, data, bz2.BZ2Decompressor)
     else:
         while data:
             yield data
@@ -181,8 +192,9 @@ class Unpacked(io.RawIOBase):
 
 def unpacked(source: BinaryIO) -> BinaryIO:
     """A file's bytes as they were before it was packed; a plain file itself. Reading raises Torn after the last good block."""
-    packed = source.read(6).startswith((_GZIP, _BZIP2, _XZ))
+    head = source.read(10)
     source.seek(0)
+    packed = head.startswith((_GZIP, _XZ)) or _BZIP2.match(head)
     return io.BufferedReader(Unpacked(unpack(source)), _BLOCK) if packed else source
 
 

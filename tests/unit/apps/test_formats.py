@@ -131,3 +131,13 @@ def test_lines_are_numbered_through_and_come_some_at_a_time(monkeypatch: pytest.
 def test_texts_as_csv() -> None:
     assert csv_of(["a", "b"], [["x,y", 'q"'], ["", "l\n"]]) == b'a,b\r\n"x,y","q"""\r\n,"l\n"\r\n'
     assert csv_of(["a"], [["ü"]], "\n") == "a\nü\n".encode()
+
+
+def test_a_file_that_begins_like_a_packed_one_is_read_as_it_is() -> None:
+    [table] = tables_of(io.BytesIO(b"BZhours,b\n1,2\n"), "csv", "in.csv")
+    assert table.to_pylist() == [{"BZhours": "1", "b": "2"}]
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"a,b", b"a,b\n", b"\xef\xbb\xbfa,b\r\n"])
+def test_a_header_alone_is_no_row(text: bytes) -> None:
+    assert [row for table in csv_tables(io.BytesIO(text)) for row in table.to_pylist()] == []

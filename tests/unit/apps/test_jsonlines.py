@@ -77,6 +77,28 @@ def test_a_line_that_is_too_long_is_no_json(monkeypatch: pytest.MonkeyPatch) -> 
     assert piece.lines[-1] == b"2"
 
 
+class Block(bytes):
+    """Bytes that count what others are joined to them."""
+
+    joined = 0
+
+    def __radd__(self, before: bytes) -> Block:
+        Block.joined += len(before)
+        return Block(b"".join((before, self)))
+
+
+def test_a_line_of_many_blocks_is_not_put_together_anew_with_each() -> None:
+    line = b"[" + b"1," * 1_000_000 + b"1]"
+    blocks = [Block(line[i : i + 10_000]) for i in range(0, len(line), 10_000)] + [Block(b"\n2\n")]
+
+    class Source(io.BytesIO):
+        def read(self, _: int | None = -1) -> bytes:
+            return blocks.pop(0) if blocks else b""
+
+    assert [found for piece in pieces(Source()) for found in piece.lines] == [line, b"2"]
+    assert Block.joined <= len(line)
+
+
 @pytest.mark.parametrize("how", PACKERS)
 def test_as_a_file_it_is_what_was_packed(how: str) -> None:
     whole = b"\n".join(LINES)
