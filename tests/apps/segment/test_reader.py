@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -294,6 +295,42 @@ async def test_leaving_a_read_early_leaves_nothing_behind(tmp_path: Path, monkey
     await segment.aclose()
     await asyncio.sleep(0.05)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_leaving_a_large_file_early_closes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a.gz", [event(i) for i in range(5000)])
+    monkeypatch.setattr(reading, "WHOLE_UP_TO", 0)
+    monkeypatch.setattr(jsonlines, "PIECE_BYTES", 50_000)
+    monkeypatch.setattr(jsonlines, "MAX_BLOCK", 30_000)
+    monkeypatch.setattr(reading, "BATCH_ROWS", 100)
+    segment = app(tmp_path)
+    batches = segment.read("track", None, ReadOptions())
+    await anext(batches)
+    assert any(t.name.startswith("segment") for t in threading.enumerate())
+    await batches.aclose()
+    assert not any(t.name.startswith("segment") for t in threading.enumerate())
+    await segment.aclose()
+
+
+async def test_files_are_unpacked_ahead_while_one_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "BATCH_ROWS", 2)
+    for day in range(9):
+        put(tmp_path, "a.gz", [event(day)], day=day)
+    opened: list[str] = []
+    real = storage.Store.opened
+
+    def counted(self: storage.Store, file: storage.File) -> Any:
+        opened.append(file.path)
+        return real(self, file)
+
+    monkeypatch.setattr(storage.Store, "opened", counted)
+    segment = app(tmp_path)
+    batches = segment.read("track", None, ReadOptions())
+    await anext(batches)  # while the first file is in hand
+    await asyncio.sleep(0.2)
+    assert len(opened) == 1 + reading.AHEAD
+    await batches.aclose()
+    await segment.aclose()
 
 
 async def test_an_empty_folder_is_read_in_full(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from typing import Any, cast
@@ -55,18 +55,19 @@ class LogReader:
         began = self._runtime.now()
         seen = Seen(cursor, await asyncio.to_thread(self.logs), options.since)
         waiting: list[dict[str, Any]] = []
-        async with aclosing(begun(seen.todo(), self._whole, AHEAD)) as files:
+        async with aclosing(begun(seen.todo(), self._whole, 1 + AHEAD)) as files:
             async for file, whole in files:
                 trouble: Counter[str] = Counter()
                 try:
-                    async for part in self._parts(file, await whole):
-                        events, wrong = await asyncio.to_thread(parse, kind, part.lines[kind])
-                        trouble += wrong
-                        waiting += events
-                        self.notes.add(file.name, "", part.trouble)
-                        if len(waiting) >= BATCH_ROWS:
-                            yield Batch(kind, await self._table(kind, waiting, began, options))
-                            waiting = []
+                    async with aclosing(self._parts(file, await whole)) as parts:
+                        async for part in parts:
+                            events, wrong = await asyncio.to_thread(parse, kind, part.lines[kind])
+                            trouble += wrong
+                            waiting += events
+                            self.notes.add(file.name, "", part.trouble)
+                            if len(waiting) >= BATCH_ROWS:
+                                yield Batch(kind, await self._table(kind, waiting, began, options))
+                                waiting = []
                 except FileNotFoundError:
                     self.notes.add(file.name, "", {GONE: 1})
                     continue
@@ -88,7 +89,7 @@ class LogReader:
             return None
         return await self._kept.get(file, lambda: list(read_sorted(self.store, file)))
 
-    async def _parts(self, file: File, whole: list[Sorted] | None) -> AsyncIterator[Sorted]:
+    async def _parts(self, file: File, whole: list[Sorted] | None) -> AsyncGenerator[Sorted]:
         """The parts of a file: a large one is never whole in memory."""
         if whole is not None:
             for part in whole:
