@@ -204,7 +204,7 @@ def app_reader() -> streams.Reader:
     return streams.Reader(Client(config, still()), {}, {})
 
 
-SCALARS = st.sampled_from([None, True, 1, 2**70, 1.5, -0.0, "x", 'é\x00"\\/', "", [1, {"a": "é"}], {"z": {"y": None}}])
+SCALARS = st.sampled_from([None, True, 0, 1, 2**70, 1.5, -0.0, "x", 'é\x00"\\/', "", [1, {"a": "é"}], {"z": {"y": None}}])
 NAMES = st.sampled_from(["a", "b", "plan", "distinct_id", "mp_processing_time_ms", "$insert_id"])
 EXCLUDED = st.sampled_from([(), ("plan",), ("properties",), ("distinct_id", "a")])
 
@@ -225,9 +225,15 @@ def test_rows_are_what_whole_records_become(found: list[tuple[dict[str, Any], bo
 def version_of(record: dict[str, Any]) -> int:
     """When Mixpanel took an event in, or when it happened, where those are times."""
     for at in (record["mp_processing_time_ms"], record["time"]):
-        if type(at) in (int, float) and abs(at) < 2**53:
+        if type(at) in (int, float) and at and abs(at) < 2**53:
             return round(at * 1000)
     return 0
+
+
+def test_an_event_that_was_taken_in_at_0_is_as_old_as_it_says() -> None:
+    line = b'{"event":"Paid","properties":{"time":1700000000000,"$insert_id":"e","mp_processing_time_ms":0}}'
+    [row] = at_once(app_reader()._event_table)([line], NOW, ()).to_pylist()
+    assert row["_version"] == 1_700_000_000_000_000
 
 
 async def test_a_number_that_no_double_holds_stops_no_read() -> None:

@@ -189,8 +189,9 @@ def _own_id(properties: Mapping[str, Any]) -> str:
 
 
 def _versions(events: pa.Table) -> pa.Array:
-    """When Mixpanel took them in; of old events, that have no such time, when they happened."""
-    return pc.fill_null(pc.cast(pc.coalesce(events["mp_processing_time_ms"], events["time"]), pa.int64()), 0)
+    """When Mixpanel took them in; of old events, that have no such time (or 0), when they happened."""
+    taken, happened = (pc.cast(events[name], pa.int64()) for name in ("mp_processing_time_ms", "time"))
+    return pc.fill_null(pc.coalesce(pc.if_else(pc.equal(taken, 0), None, taken), happened), 0)
 
 
 def _from_local(times: pa.ChunkedArray, zone: str) -> pa.ChunkedArray:
