@@ -94,6 +94,7 @@ def _marked(text: str, file: Path) -> int | None:
 
 
 def one_line(text: str) -> str:
+    """A message in one line of at most 400 characters, without colours."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())[:400]
 
 

@@ -54,7 +54,7 @@ class Dbt:
         stands = self.fingerprint()
         if self._manifest is not None and self._manifest[0] == stands:
             return self._manifest[1]
-        known = (self.folder / "manifest.json").is_file() and self._noted("parsed") == stands
+        known = (self.folder / "manifest.json").is_file() and self.noted("parsed") == stands
         if not known:
             self._parse(stands)
         try:
@@ -161,7 +161,7 @@ class Dbt:
     def _profile(self) -> Path | None:
         """Where dbt looks for profiles.yml: as told, in the project, in the user's folder."""
         told = self.block.profiles or os.environ.get("DBT_PROFILES_DIR")
-        folders = [Path(told)] if told else [self.block.path, Path.home() / ".dbt"]
+        folders = [self.block.path / told] if told else [self.block.path, Path.home() / ".dbt"]
         return next((f / "profiles.yml" for f in folders if (f / "profiles.yml").is_file()), None)
 
     # -- what is remembered --------------------------------------------------------------------------------------------
@@ -183,7 +183,8 @@ class Dbt:
             seen.update(f"{name}={self._variable(name)}\n".encode())
         return seen.hexdigest()
 
-    def _noted(self, what: str) -> str:
+    def noted(self, what: str) -> str:
+        """What was kept by `note`; empty if nothing was."""
         try:
             return str(orjson.loads((self.folder / "oploop.json").read_bytes()).get(what, ""))
         except (OSError, ValueError, AttributeError):
@@ -191,12 +192,8 @@ class Dbt:
 
     def note(self, **what: str) -> None:
         """Keep what a call was made for, so that the next command need not make it again."""
-        known = {k: self._noted(k) for k in ("parsed", "proved")} | what
+        known = {k: self.noted(k) for k in ("parsed", "proved")} | what
         (self.folder / "oploop.json").write_bytes(orjson.dumps(known))
-
-    def noted(self, what: str) -> str:
-        """What was kept by `note`; empty if nothing was."""
-        return self._noted(what)
 
     def _make_folder(self) -> None:
         self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

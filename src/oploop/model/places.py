@@ -9,6 +9,7 @@ from oploop.errors import Place
 
 
 def place_of(path: Path | None, root: Path, line: int | None) -> Place | None:
+    """A line of a file, which is named from the project's folder where it is inside; None without a file."""
     if path is None:
         return None
     inside = path.resolve().is_relative_to(root.resolve())
@@ -24,6 +25,7 @@ def line_of(path: Path | None, word: str) -> int | None:
 
 
 def read(path: Path | None) -> str:
+    """A file's text; empty where there is none to read."""
     try:
         return path.read_text(encoding="utf-8") if path else ""
     except OSError:

@@ -247,3 +247,17 @@ async def test_of_the_models_that_syncs_name_those_are_built_that_are_dbts(
         vars(ws).update(names=builds, _modeler=builds)
         assert await build(ws, "r1") == []
     assert builds.asked == asked
+
+
+def test_a_folder_of_profiles_is_meant_from_dbts_own_folder_as_dbt_means_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DBT_PROFILES_DIR", "profiles")
+    profile = root / "dbt" / "profiles" / "profiles.yml"
+    profile.parent.mkdir()
+    profile.write_text("shop: {target: prod}\n")
+    (root / "oploop.yml").write_text("name: acme\nmodels: {engine: dbt, project: ./dbt}\n")
+    dbt = Dbt(load_project(root, {}).models, "prod", root, root / ".oploop")
+    before = dbt.place()
+    profile.write_text("shop: {target: elsewhere}\n")
+    assert dbt.place() != before, "so that it is asked once more which database it is in"
