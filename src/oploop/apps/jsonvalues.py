@@ -83,4 +83,4 @@ def _refuse(word: str) -> None:
     raise ValueError(word)
 
 
-__all__ = ["parsed", "written"]
+__all__ = ["parsed", "plain", "written"]

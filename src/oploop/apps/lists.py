@@ -141,4 +141,4 @@ def in_parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[i : i + size] for i in range(0, len(items), size))
 
 
-__all__ = ["Ask", "Page", "each", "fetched", "in_parts", "listed", "paged", "whole"]
+__all__ = ["Ask", "Following", "Page", "each", "fetched", "in_parts", "listed", "paged", "whole"]

@@ -6,7 +6,7 @@ errors in words.
     with store.opened(files[0]) as source: ...              its bytes
     store.put("out/1.csv", data)                            a file, whole or not at all
 
-Which of the files were read before: `seen`; what is in them: `lines`, `formats`. Everything here blocks; apps call it from threads.
+Which of the files were read before: `seen`; what is in them: `jsonlines`, `formats`. Everything here blocks; apps call it from threads.
 """
 
 from __future__ import annotations

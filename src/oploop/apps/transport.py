@@ -221,9 +221,11 @@ class Transport:
     ) -> Answer:
         """Send a request and return its answer (2xx, or a status in `ok`), with retries as the policy says.
 
-        `json` or `form` is the body, or `body` as it is; what is nested in `form` and `params` is written with brackets; `packed`: the app takes it gzipped. `timeout`: seconds that this call may take, where the account's settings give it no longer. `idempotent` (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on
-        401/403, Refused on other refusals, LostAnswer when a write's outcome is unknown, RetryLater when a read (or a
-        write that certainly did nothing) kept failing.
+        `json` or `form` is the body, or `body` as it is; what is nested in `form` and `params` is written with brackets; `packed`: the
+        app takes it gzipped. `timeout`: seconds that this call may take, where the account's settings give it no longer. `idempotent`
+        (default: GET and HEAD are) allows repeating a call that may have been done. Raises FixConfig on 401/403, Refused on
+        other refusals, LostAnswer when a write's outcome is unknown, RetryLater when a read (or a write that certainly
+        did nothing) kept failing.
         """
         if json is not None:
             body, content_type = orjson.dumps(json, default=plain), "application/json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
@@ -30,12 +30,17 @@ class Formed(Part):
         """The files' names, as far as they are known."""
         raise NotImplementedError
 
+    @model_validator(mode="after")
+    def _of_a_format(self) -> Self:
+        if self.format is None and format_of(self.named()) is None:
+            raise ValueError(f"{self.named()!r} does not tell the format: add `format: csv`, jsonl or parquet")
+        return self
+
     @property
     def made_of(self) -> Format:
         """The format of the files."""
         found = self.format or format_of(self.named())
-        if found is None:
-            raise ValueError(f"{self.named()!r} does not tell the format: add `format: csv`, jsonl or parquet")
+        assert found is not None
         return found
 
 
@@ -66,7 +71,6 @@ class StreamSpec(Formed):
         for name in (FILE, ROW):
             if name in self.columns:
                 raise ValueError(f"{name!r} is a column of oploop's own")
-        assert self.made_of, "or it is said what is missing"
         return self
 
     def named(self) -> str:
@@ -92,7 +96,6 @@ class ObjectSpec(Formed):
                 raise ValueError(f"path names {{{name}}}, which is none of the fields, nor step, date, sync")
         if re.search(r"(^|/)\.\.?(/|$)|^/|\\", self.path):
             raise ValueError("path is relative to url, without . and ..")
-        assert self.made_of, "or it is said what is missing"
         if any(self.path.endswith(e) for e in PACKED if e != ".gz"):
             raise ValueError("files are packed with gzip (.gz) or not at all")
         if "_op" in self.fields:

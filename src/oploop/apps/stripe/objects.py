@@ -54,9 +54,8 @@ def _call(op: Op, change: Change) -> tuple[str, dict[str, Any]] | str:
         customer = change.remote_id or change.key.get("id")
         if not customer:
             return "the customer's id is not known"
-        return f"/v1/customers/{quote(str(customer), safe='')}", nested(
-            change.fields, "metadata"
-        ) if op is Op.UPDATE else {}
+        form = nested(change.fields, "metadata") if op is Op.UPDATE else {}
+        return f"/v1/customers/{quote(str(customer), safe='')}", form
     if "id" in change.key:
         return "Stripe chooses the ids of customers; use another key to create them, or mode: update"
     fields = {name: value for name, value in new_values(OBJECTS["customers"], change).items() if value is not None}
