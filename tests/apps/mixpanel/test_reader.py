@@ -204,7 +204,9 @@ def app_reader() -> streams.Reader:
     return streams.Reader(Client(config, still()), {}, {})
 
 
-SCALARS = st.sampled_from([None, True, 0, 1, 2**70, 1.5, -0.0, "x", 'é\x00"\\/', "", [1, {"a": "é"}], {"z": {"y": None}}])
+SCALARS = st.sampled_from(
+    [None, True, 0, 1, 2**70, 1.5, -0.0, "x", 'é\x00"\\/', "", [1, {"a": "é"}], {"z": {"y": None}}]
+)
 NAMES = st.sampled_from(["a", "b", "plan", "distinct_id", "mp_processing_time_ms", "$insert_id"])
 EXCLUDED = st.sampled_from([(), ("plan",), ("properties",), ("distinct_id", "a")])
 
