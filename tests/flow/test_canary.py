@@ -129,6 +129,18 @@ async def test_a_canary_that_the_quota_keeps_from_being_put_back(low: Desk) -> N
     assert list(low.tickets("priority").values()).count("normal") == 5
 
 
+async def test_a_run_that_cannot_put_a_canary_back_has_failed(low: Desk) -> None:
+    meddling(low)
+    await low.model(HIGH)
+    low.sandbox.faults.append(Fault("PUT /api/v2/tickets", "status", status=403, skip=1, times=99))
+    run = await low.turn()
+    assert (only(run).status, run.exit_code) == ("stopped", 1)
+    assert only(run).stopped[1].startswith("0 of 5 were put back, as ")
+    async with low.workspace() as ws:
+        [back] = [r for r in ws.store.runs() if r.command == f"canary of {run.run_id}"]
+    assert back.status == "failed"
+
+
 async def test_a_canary_that_cannot_be_is_refused_with_its_line(low: Desk) -> None:
     low.sync(SYNC + "canary: 1001\n")
     await low.model(HIGH)

@@ -129,7 +129,8 @@ async def _put_back(ws: Workspace, report: SyncReport, run_id: str, tell: Tell, 
     except BaseException:
         ws.store.end_run(again, "failed", {})
         raise
-    ws.store.end_run(again, "ok", {})
+    broke_off = result is not None and result.error is not None and not result.deferred
+    ws.store.end_run(again, "failed" if broke_off else "ok", {})
     done = result.delivered if result is not None else 0
     left = f", {sum(n for _, n in found[1])} could not be" if found[1] else ""
     if result is not None and result.error is not None:
