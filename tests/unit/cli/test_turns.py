@@ -170,7 +170,7 @@ def test_an_extract_that_fails_says_why_once(project: Path, zendesk: ZendeskSand
     )
     done = run("extract", folder=project)
     assert done.code == 1
-    assert (done.out + done.err).count("403") == 1, done.out + done.err
+    assert (done.out + done.err).count("HTTP 403") == 1, done.out + done.err
 
 
 def test_the_second_process_is_told_who_holds_the_warehouse(read: Path) -> None:

@@ -16,8 +16,8 @@ NAMED = {
     "project/init.py": "the files of a new project",
     "state/__init__.py": "which of them hold the state",
 }
-#: What speaks to a database of its own.
-OWN = {"state/postgres.py", "state/store.py"}
+#: What speaks to a database of its own; that of `formats` is in memory, and casts what files hold.
+OWN = {"apps/formats.py", "state/postgres.py", "state/store.py"}
 FILES = sorted(
     p
     for p in SOURCE.rglob("*.py")
