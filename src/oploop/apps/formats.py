@@ -119,7 +119,7 @@ def csv_tables(
 
 def _header(source: Any, delimiter: str, encoding: str) -> tuple[list[str], int]:
     """The names in the first line of a CSV file that is not blank, and how many lines end with it; 0 where nothing follows. A name
-    that stands there twice, or not at all, gets a number. The file stays at its beginning."""
+    that stands there twice, or not at all, gets a number. The file stays at its beginning. ArrowInvalid where the line is longer than HEAD."""
     if source.seekable():
         head = source.read(HEAD)
         source.seek(0)
@@ -133,7 +133,10 @@ def _header(source: Any, delimiter: str, encoding: str) -> tuple[list[str], int]
         while wanted in names:
             wanted, number = f"{name}__{number}", number + 1
         names.append(wanted)
-    return names, reader.line_num if text.read(1) else 0
+    behind = text.read(1)
+    if not behind and len(head) >= HEAD:
+        raise pa.ArrowInvalid(f"its first line has more than {HEAD:,} bytes")
+    return names, reader.line_num if behind else 0
 
 
 def _parquet(source: Any) -> Iterator[pa.Table]:

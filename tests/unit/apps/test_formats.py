@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -141,3 +142,11 @@ def test_a_file_that_begins_like_a_packed_one_is_read_as_it_is() -> None:
 @pytest.mark.parametrize("text", [b"", b"\n", b"a,b", b"a,b\n", b"\xef\xbb\xbfa,b\r\n"])
 def test_a_header_alone_is_no_row(text: bytes) -> None:
     assert [row for table in csv_tables(io.BytesIO(text)) for row in table.to_pylist()] == []
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_header_that_is_too_long_is_told_and_is_no_empty_file(pack: Callable[[bytes], bytes]) -> None:
+    wide = b",".join(b"column_number_%06d" % n for n in range(20_000))
+    data = pack(wide + b"\n" + b"1," * 19_999 + b"1\n")
+    with pytest.raises(FixData, match="is no csv file: its first line has more than 262,144 bytes"):
+        list(tables_of(io.BytesIO(data), "csv", "in.csv"))
