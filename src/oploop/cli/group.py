@@ -98,8 +98,11 @@ class Oploop(click.Group):
         try:
             code = super().main(argv, "oploop", standalone_mode=False)
             code = code if isinstance(code, int) else 0
+        except click.exceptions.NoArgsIsHelpError as e:  # `oploop` alone: its message is the whole help
+            e.show()
+            code = e.exit_code
         except click.UsageError as e:
-            code = report_error(_usage(e), _out(argv))
+            code = report_error(_usage(e, argv), _out(argv))
         except click.exceptions.Abort:
             code = 130
         except BrokenPipeError:  # of --help; commands guard their own output
@@ -111,9 +114,13 @@ class Oploop(click.Group):
         sys.exit(code)
 
 
-def _usage(e: click.UsageError) -> FixConfig:
+def _usage(e: click.UsageError, argv: Sequence[str]) -> FixConfig:
     """click's complaint in our form: one line, and where to read on."""
-    where = e.ctx.command_path if e.ctx is not None else "oploop"
+    if e.ctx is not None:
+        where = e.ctx.command_path
+    else:  # click's parser does not say which command an option without its value belongs to
+        command = argv[0] if argv and argv[0] in itertools.chain(*GROUPS.values()) else ""
+        where = f"oploop {command}".rstrip()
     text = " ".join(e.format_message().split()).rstrip(".")
     return FixConfig(text[:1].lower() + text[1:], mend=f"see {where} --help")
 

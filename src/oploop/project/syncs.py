@@ -95,9 +95,8 @@ def _target(to: str, place: Place, apps: Collection[str], key: str = "to") -> tu
     if not dot or not app or not obj:
         raise FixConfig(f"{key}: {to!r} is not app.object", mend=f"write it like `{key}: zendesk.tickets`", place=place)
     if app not in apps:
-        raise _misnamed(app, apps) or FixConfig(
-            f"there is no app {app!r} in oploop.yml", mend=did_you_mean(app, apps), place=place
-        )
+        mend = did_you_mean(app, apps) if apps else "oploop connect APP adds one"
+        raise _misnamed(app, apps) or FixConfig(f"there is no app {app!r} in oploop.yml", mend=mend, place=place)
     return app, obj
 
 

@@ -85,7 +85,8 @@ def _target(ws: Workspace, target: str) -> tuple[str, str]:
     if not dot or not obj:
         raise FixConfig(f"{target!r} is not app.object", mend="write it like zendesk.tickets")
     if app not in ws.project.apps:
-        raise FixConfig(f"there is no app {app!r} in oploop.yml", mend=did_you_mean(app, ws.project.apps))
+        mend = did_you_mean(app, ws.project.apps) if ws.project.apps else "oploop connect APP adds one"
+        raise FixConfig(f"there is no app {app!r} in oploop.yml", mend=mend)
     objects = ws.app(app).objects
     if obj not in objects:
         raise FixConfig(f"{app} has no object {obj!r}", mend=did_you_mean(obj, objects))

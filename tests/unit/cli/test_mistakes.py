@@ -24,6 +24,8 @@ NOWHERE = "http://127.0.0.1:9"
         (["plan", "--al"], "no such option '--al'"),
         (["plan", "--limit", "0"], "invalid value for '--limit'"),
         (["trace", "zendesk.tickets"], "missing argument 'KEY-OR-URL'"),
+        (["plan", "--env"], "option '--env' requires an argument — see oploop plan --help"),
+        (["new"], "missing argument 'sync'"),
         (["plan", "--env", "nope"], "there is no environment 'nope'"),
         (["plan", "--select", "ticket_prio"], "did you mean 'ticket_priority'?"),
         (["plan", "--allow", "ticket_priority:chnges"], "did you mean 'changes'?"),
@@ -50,6 +52,24 @@ def test_of_the_command_line(args: list[str], says: str, tmp_path: Path, monkeyp
     assert says in done.err
     assert done.err.count("\n") == 1
     assert done.err.startswith("oploop: ")
+
+
+def test_the_name_alone_shows_the_help_as_it_is_laid_out() -> None:
+    done = run()
+    assert (done.code, done.out) == (2, "")
+    assert done.err == run("--help").out
+
+
+def test_where_no_app_is_connected_yet_the_command_that_adds_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "oploop.yml").write_text("name: acme\nwarehouse: {type: duckdb, database: w.duckdb}\n")
+    assert "no syncs yet: oploop new sync MODEL APP.OBJECT drafts one" in run("plan").out
+    assert run("trace", "zendesk.tickets", "1").err.endswith("— oploop connect APP adds one\n")
+    (tmp_path / "syncs").mkdir()
+    (tmp_path / "syncs" / "ticket_priority.yml").write_text(SYNC)
+    assert run("plan").err.endswith("— oploop connect APP adds one\n")
 
 
 @pytest.mark.parametrize(

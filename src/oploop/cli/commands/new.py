@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "new",
     example="oploop new sync mart.ticket_priority zendesk.tickets\noploop new sync mart.accounts crm.accounts --key external_id=account_id",
 )
-@click.argument("what", type=click.Choice(["sync"]))
+@click.argument("what", type=click.Choice(["sync"]), metavar="sync")
 @click.argument("model")
 @click.argument("object_name", metavar="APP.OBJECT")
 @click.option(

@@ -161,7 +161,7 @@ def _print(cli: Cli, ws: Workspace, reports: list[SyncReport], given: dict[str, 
     if cli.out.json:
         return
     if not reports:
-        cli.out.line("no syncs: put one into syncs/, see oploop apps for what can be written")
+        cli.out.line("no syncs yet: oploop new sync MODEL APP.OBJECT drafts one; oploop apps lists what can be written")
         return
     head = header(ws, reports)
     if head:
