@@ -14,6 +14,8 @@ _YAML = re.compile(r"Error reading [^:\n]+: (\S+\.ya?ml)")
 _LINE = re.compile(r"\bline (\d+)", re.IGNORECASE)
 _KIND = re.compile(r"^([A-Z]\w+(?: \w+)? Error)\b(?: (?:in|reading) [^\n]*)?")
 _MISSING = re.compile(r"depends on a (?:node|source) named '([^']+)'")
+_NO_FOLDER = re.compile(r"'--profiles-dir': Path '([^']+)' does not exist")
+_NO_PROFILE = re.compile(r"Could not find profile named '([^']+)'")
 _TARGETS = re.compile(r"does not have a target named '([^']+)'.*?are:(.*)", re.DOTALL)
 #: Where the reason ends, and the statement, what else it might be, or the parser's own account begin.
 _END = re.compile(r"\n\s*(?:LINE \d|line \d|compiled code at|Candidate bindings|HINT|Raw Error|-----|> in macro|\n)")
@@ -31,6 +33,9 @@ def refusal(said: str, project: Path, root: Path, environment: str, models: Coll
             f"dbt's profile has no target {targets.group(1)!r} for environment {environment}",
             mend=f"add it to profiles.yml, or name one of {known} under models.targets: {{{environment}: ...}}",
         )
+    profile = _profile(text)
+    if profile is not None:
+        return profile
     if "No such option" in text or "unrecognized arguments" in text:
         return FixConfig(f"this dbt is too old: {one_line(text)}", mend="use dbt-core 1.8 or newer")
     place, missing = _place(text, project, root), _MISSING.search(text)
@@ -47,6 +52,19 @@ def refusal(said: str, project: Path, root: Path, environment: str, models: Coll
     if (kind is not None and kind.group(1) in _FILES) or kind is None:
         return FixConfig(reason, place=place)
     return StopRun(reason, place=place)
+
+
+def _profile(text: str) -> FixConfig | None:
+    """That dbt finds no profile: there is no file at all, or none of that name is in it."""
+    folder, named = _NO_FOLDER.search(text), _NO_PROFILE.search(text)
+    if folder is not None:
+        message = f"dbt finds no profiles.yml: there is no folder {folder.group(1)}"
+        return FixConfig(message, mend="put one beside dbt_project.yml, or name its folder: models.profiles")
+    if named is not None:
+        mend = "the profile: of dbt_project.yml and the name in profiles.yml must be the same; it is looked for beside "
+        mend += "dbt_project.yml, then in ~/.dbt, or where models.profiles says"
+        return FixConfig(f"dbt finds no profile named {named.group(1)!r}", mend=mend)
+    return None
 
 
 def failure(message: str, project: Path, root: Path) -> str:

@@ -73,7 +73,16 @@ def root(tmp_path: Path) -> Path:
             FixConfig,
         ),
         ("Database Error\n  connection refused", "dbt: connection refused", StopRun),
-        ("Runtime Error\n  Could not find profile named 'shop'", "dbt: Could not find profile named 'shop'", FixConfig),
+        (
+            "Runtime Error\n  Could not find profile named 'shop'",
+            "dbt finds no profile named 'shop' — the profile: of dbt_project.yml and the name in profiles.yml must be the same",
+            FixConfig,
+        ),
+        (
+            "Error: Invalid value for '--profiles-dir': Path '/home/ann/.dbt' does not exist.",
+            "dbt finds no profiles.yml: there is no folder /home/ann/.dbt — put one beside dbt_project.yml",
+            FixConfig,
+        ),
     ],
 )
 def test_what_dbt_refuses(root: Path, said: str, told: str, kind: type[Exception]) -> None:
