@@ -49,6 +49,12 @@ class Diff:
     known: sql.Known | None = None  #: what the statement was made from
     #: a field with `conflict: hold` is sent over what was sent before, where updates can be conditional
     holding: bool = False
+    limit: int | None = None  #: at most so many changes are in the table
+
+    @property
+    def cut(self) -> bool:
+        """Whether changes may have been left for a later run: these do not count, so `same` may be less than it says."""
+        return self.limit is not None and self.changes >= self.limit
 
     @property
     def stands(self) -> bool:
@@ -220,6 +226,7 @@ def diff(
         nulls=nulls,
         known=known,
         holding=_holds(bound, warehouse, table),
+        limit=limit,
     )
     return counted(found, warehouse)
 

@@ -367,7 +367,7 @@ def as_json(plan: SyncPlan, warehouse: Warehouse, *, all_changes: bool = False) 
         "sync": plan.bound.name,
         "object": plan.bound.app_object,
         "rows": plan.diff.rows,
-        "same": plan.diff.same,
+        "same": None if plan.diff.cut else plan.diff.same,  # nobody has counted it
         "planned": {status: plan.diff.count(status) for status in d.SENT},
         "held": plan.held,
         "held_reasons": [{"reason": r, "rows": n} for r, n in plan.held_reasons],

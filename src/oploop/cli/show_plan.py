@@ -97,7 +97,8 @@ def _title(plan: SyncPlan, out: Out) -> str:
 
 
 def _counts(plan: SyncPlan, out: Out) -> str:
-    parts = [show.count(plan.diff.rows, "row"), f"{plan.diff.same:,} same"]
+    later = " or left by --limit" if plan.diff.cut else ""
+    parts = [show.count(plan.diff.rows, "row"), f"{plan.diff.same:,} same{later}"]
     parts += [out.bold(f"{n:,} {word}") for word, n in _sent(plan) if n]
     for status, means in ASIDE.items():
         n = plan.diff.count(status)

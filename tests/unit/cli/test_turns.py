@@ -85,6 +85,13 @@ def test_plan_as_json(read: Path) -> None:
     assert len(run("plan", "-o", "json", "--limit", "1", folder=read).json["syncs"][0]["changes"]) == 1
 
 
+def test_changes_that_a_limit_leaves_for_later_are_not_said_to_be_the_same(read: Path) -> None:
+    assert "0 same or left by --limit" not in run("plan", folder=read).words
+    assert "1 same or left by --limit 1 update" in run("plan", "--limit", "1", folder=read).words
+    assert run("plan", "-o", "json", "--limit", "1", folder=read).json["syncs"][0]["same"] is None
+    assert run("plan", "-o", "json", "--limit", "3", folder=read).json["syncs"][0]["same"] == 0
+
+
 def test_a_first_delivery_waits_for_a_yes(read: Path, zendesk: ZendeskSandbox) -> None:
     done = run("run", folder=read)
     assert done.code == 1
