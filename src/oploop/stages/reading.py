@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from oploop.accounts import whose
 from oploop.activate import rekeying, states
@@ -19,6 +19,7 @@ from oploop.project import Sync
 from oploop.report import RunReport, SyncReport
 from oploop.stages.ordering import waves
 from oploop.stages.streams import stream_requests
+from oploop.warehouse.base import literal
 from oploop.workspace import Event, Tell, Workspace, nobody, referenced
 
 #: Which of the wanted streams to read.
@@ -123,20 +124,40 @@ async def build(ws: Workspace, run_id: str, tell: Tell = nobody, select: Sequenc
         select = sorted(read.intersection(ws.names.files()))  # a sync may read a table that is no model of dbt's
         if read and not select:
             return []
+    before = _held_meanwhile(ws, run_id) if ws.project.models.engine == "dbt" else []
     results = list(
         modeler.build(ws.environment, select=select, progress=lambda text: tell(Event("build", "tick", text)))
     )
     now = ws.runtime.now()
     with ws.warehouse.transaction():
-        for r in results:
-            ws.warehouse.execute(
-                "DELETE FROM oploop.models WHERE environment = ? AND model = ?", (ws.environment, r.model)
-            )
-            ws.warehouse.execute(
-                "INSERT INTO oploop.models VALUES (?, ?, ?, ?, ?, ?)",
-                (ws.environment, r.model, r.status.value, _why(r), run_id, now),
-            )
+        _note_models(ws, before)
+        _note_models(ws, [(r.model, (r.status.value, _why(r), run_id, now)) for r in results])
     return results
+
+
+#: Of a model: its name and (status, message, run, when) as `oploop.models` has them; None: nothing is noted of it.
+Noted: TypeAlias = tuple[str, tuple[Any, ...] | None]
+
+
+def _held_meanwhile(ws: Workspace, run_id: str) -> list[Noted]:
+    """Let the models of syncs count as failed while they are built, and what was noted of them before: dbt replaces a table before its
+    tests run, so that a build that is broken off leaves what nobody has tested."""
+    names = sorted({s.model for s in ws.project.syncs.values() if s.enabled}.intersection(ws.names.files()))
+    rows = ws.warehouse.rows(
+        f"SELECT model, status, message, run_id, noted_at FROM oploop.models WHERE environment = {literal(ws.environment)}"
+    )
+    known = {model: tuple(noted) for model, *noted in rows}
+    broken = ("failed", "its last build was broken off, maybe before its tests ran", run_id, ws.runtime.now())
+    with ws.warehouse.transaction():
+        _note_models(ws, [(name, broken) for name in names])
+    return [(name, known.get(name)) for name in names]
+
+
+def _note_models(ws: Workspace, models: Sequence[Noted]) -> None:
+    for name, noted in models:
+        ws.warehouse.execute("DELETE FROM oploop.models WHERE environment = ? AND model = ?", (ws.environment, name))
+        if noted is not None:
+            ws.warehouse.execute("INSERT INTO oploop.models VALUES (?, ?, ?, ?, ?, ?)", (ws.environment, name, *noted))
 
 
 def _why(r: ModelResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from oploop.errors import FixConfig, StopRun
 from oploop.model import dbt_faults, make_names
-from oploop.model.base import ModelResult
+from oploop.model.base import ModelResult, ModelStatus
 from oploop.model.dbt_process import Dbt
 from oploop.project import load_project
 from oploop.runtime import Runtime
@@ -227,13 +228,16 @@ class Builds:
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
+        self.results: list[ModelResult] | None = []
 
     def files(self) -> dict[str, Path]:
         return {"ranked": Path("ranked.sql")}
 
     def build(self, environment: str, *, select: Sequence[str], progress: Any) -> list[ModelResult]:
         self.asked.append(list(select))
-        return []
+        if self.results is None:
+            raise KeyboardInterrupt
+        return self.results
 
 
 @pytest.mark.parametrize(
@@ -256,6 +260,30 @@ async def test_of_the_models_that_syncs_name_those_are_built_that_are_dbts(
         vars(ws).update(names=builds, _modeler=builds)
         assert await build(ws, "r1") == []
     assert builds.asked == asked
+
+
+async def test_a_build_that_is_broken_off_holds_its_models_until_one_is_whole(root: Path) -> None:
+    """dbt replaces a table before its tests run."""
+    block = "{write_key: wk, base_url: 'http://127.0.0.1:9'}"
+    (root / "oploop.yml").write_text(f"name: a\nmodels: {{engine: dbt, project: ./dbt}}\napps: {{segment: {block}}}\n")
+    (root / "syncs").mkdir()
+    text = "model: ranked\nto: segment.identify\nmode: upsert\nkey: {userId: id}\nfields: {traits.a: a}\n"
+    (root / "syncs" / "s.yml").write_text(text)
+    builds = Builds()
+    async with Workspace(load_project(root, {}), "prod", Runtime(), "test") as ws:
+        vars(ws).update(names=builds, _modeler=builds)
+
+        async def noted(results: list[ModelResult] | None) -> list[tuple[Any, ...]]:
+            builds.results = results
+            with contextlib.suppress(KeyboardInterrupt):
+                await build(ws, "r1")
+            return ws.warehouse.rows("SELECT model, status, message FROM oploop.models")
+
+        broken = [("ranked", "failed", "its last build was broken off, maybe before its tests ran")]
+        assert await noted(None) == broken
+        assert await noted([ModelResult("ranked", ModelStatus.OK)]) == [("ranked", "ok", "")]
+        assert await noted([]) == [("ranked", "ok", "")]  # others were built
+        assert await noted(None) == broken
 
 
 def test_a_folder_of_profiles_is_meant_from_dbts_own_folder_as_dbt_means_it(
