@@ -93,7 +93,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most like `word`, for "did you mean ..."; None when none is near."""
     choices = list(known)
     lowered = {c.lower(): c for c in choices}
-    hits = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.55)
+    twisted = [c for c in lowered if sorted(c) == sorted(word.lower())]  # "modle" is model, not mode
+    hits = twisted or difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.55)
     return lowered[hits[0]] if hits else None
 
 

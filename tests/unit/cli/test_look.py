@@ -243,6 +243,7 @@ def test_apps_tells_of_one_stream_or_object(project: Path, monkeypatch: pytest.M
     assert "read users" in done.words
     assert "read tickets" not in done.words
     assert set(run("apps", "zendesk", "users", "-o", "json", folder=project).json["objects"]) == {"users"}
+    assert run("apps", "zendesk.users", folder=project).out == done.out
     wrong = run("apps", "zendesk", "tikets", folder=project)
     assert (wrong.code, "did you mean 'tickets'" in wrong.err) == (2, True)
     monkeypatch.chdir("/")

@@ -163,6 +163,7 @@ def test_mistakes_in_oploop_yml(write: Write, text: str, line: int, what: str, m
 SYNCS = [
     ("to: zendesk.tickets", "to: zendsk.tickets", 2, "no app 'zendsk'", "did you mean 'zendesk'?"),
     ("to: zendesk.tickets", "to: tickets", 2, "'tickets' is not app.object", "to: zendesk.tickets"),
+    ("model: mart.ticket_priority", "modle: mart.ticket_priority", 1, "unknown key 'modle'", "did you mean 'model'?"),
     ("to: zendesk.tickets", "too: zendesk.tickets", 2, "unknown key 'too'", "did you mean 'to'?"),
     ("to: zendesk.tickets\n", "", 1, "the sync has no 'to'", "add `to: ...`"),
     ("model: mart.ticket_priority\n", "", 1, "the sync has no 'model'", "add `model: ...`"),

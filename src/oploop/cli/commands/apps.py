@@ -66,6 +66,8 @@ def command(cli: Cli, words: tuple[str, ...], into: Path) -> int:
         for i, c in enumerate(classes):
             cli.out.lines(["", *_brief_lines(cli, c)] if i else _brief_lines(cli, c))
         return 0
+    if len(words) == 1:  # app.object, as other commands take it
+        words = tuple(w for w in words[0].partition(".")[::2] if w)
     shown = _one(cli, *words)
     cli.out.data(_whole(shown))
     _print(cli, words[0], shown)
