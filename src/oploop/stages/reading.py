@@ -188,6 +188,7 @@ async def bind_all(
                 raise
             why = f"model {sync.model} {broken[sync.model].status.value}: {_why(broken[sync.model])}"
             report.syncs.append(SyncReport(sync.name, f"{sync.app}.{sync.object}", "stopped", stopped=[why], error=e))
+    refuse_shared_fields(bound)
     ws.fields.keep()
     return bound
 

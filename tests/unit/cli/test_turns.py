@@ -85,6 +85,15 @@ def test_plan_as_json(read: Path) -> None:
     assert len(run("plan", "-o", "json", "--limit", "1", folder=read).json["syncs"][0]["changes"]) == 1
 
 
+def test_a_plan_refuses_two_syncs_that_write_one_field_as_a_run_does(read: Path) -> None:
+    first = read / "syncs" / "ticket_priority.yml"
+    (read / "syncs" / "second.yml").write_text(first.read_text())
+    for command in ("plan", "run"):
+        done = run(command, folder=read)
+        assert done.code == 2, done.out
+        assert "field 'priority' is also written by sync 'second' — let one sync own it" in done.err
+
+
 def test_changes_that_a_limit_leaves_for_later_are_not_said_to_be_the_same(read: Path) -> None:
     assert "0 same or left by --limit" not in run("plan", folder=read).words
     assert "1 same or left by --limit 1 update" in run("plan", "--limit", "1", folder=read).words
