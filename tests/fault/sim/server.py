@@ -212,7 +212,8 @@ class Server(Truth):
         return "done" if self.clock.seconds - job.ready <= self.world.behaviour.job_kept else "forgotten"
 
     def at_work(self) -> bool:
-        """Whether some job is not over."""
+        """Whether some job is not over. Those whose time has come are, also where nobody asks this app for anything any more."""
+        self._work()
         return any(self._state(job) == "works" for job in self.jobs.values())
 
     def _work(self) -> None:
