@@ -35,7 +35,44 @@ class NoRoom(SqlError):
     """The engine had too little memory for a statement (see `Warehouse.bounded`)."""
 
 
-class Warehouse(Protocol):
+class Values(Protocol):
+    """Expressions for values, in the dialect in which statements are handed over."""
+
+    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
+        """An expression for a field's present value, of `Warehouse.sql_type(kind)`, from the raw table called `alias`.
+
+        JSON's null is SQL's NULL, and so is what does not fit the type. The form is that of `typed_value`.
+        """
+        ...
+
+    def typed_value(self, expression: str, kind: FieldType) -> str:
+        """An expression that brings any other one to `Warehouse.sql_type(kind)`, in the form in which values are compared.
+
+        Lists become the JSON text of their sorted, distinct texts; JSON becomes text with sorted keys and no blanks.
+        What does not fit the type (12.7 for an INTEGER, text for a DATE) becomes NULL.
+        """
+        ...
+
+    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
+        """A canonical list text with some texts added and others removed; a NULL list counts as empty."""
+        ...
+
+    def json_keys(self, expr: str) -> str:
+        """An expression that makes a row of each key of an object's JSON text."""
+        ...
+
+    def median(self, expr: str, rows: int) -> tuple[str, bool]:
+        """An aggregate for the median of so many numbers, as a float, and whether it is exact: of very many it may be about
+        right, in bounded memory."""
+        ...
+
+    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
+        """An expression for the JSON text of an object of (name, expression) members, each written as `to_json` does; None
+        where the engine has no quick one."""
+        ...
+
+
+class Warehouse(Values, Protocol):
     """An open warehouse. One writer; `read_only` ones never change it (temporary tables are allowed).
 
     Safe to use from several threads: statements take turns, and a transaction keeps the others waiting until it ends.
@@ -133,39 +170,6 @@ class Warehouse(Protocol):
 
     def sql_type(self, kind: FieldType) -> str:
         """The SQL type in which values of a field type are compared and kept."""
-        ...
-
-    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str:
-        """An expression for a field's present value, of `sql_type(kind)`, from the raw table called `alias`.
-
-        JSON's null is SQL's NULL, and so is what does not fit the type. The form is that of `typed_value`.
-        """
-        ...
-
-    def typed_value(self, expression: str, kind: FieldType) -> str:
-        """An expression that brings any other one to `sql_type(kind)`, in the form in which values are compared.
-
-        Lists become the JSON text of their sorted, distinct texts; JSON becomes text with sorted keys and no blanks.
-        What does not fit the type (12.7 for an INTEGER, text for a DATE) becomes NULL.
-        """
-        ...
-
-    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
-        """A canonical list text with some texts added and others removed; a NULL list counts as empty."""
-        ...
-
-    def json_keys(self, expr: str) -> str:
-        """An expression that makes a row of each key of an object's JSON text."""
-        ...
-
-    def median(self, expr: str, rows: int) -> tuple[str, bool]:
-        """An aggregate for the median of so many numbers, as a float, and whether it is exact: of very many it may be about
-        right, in bounded memory."""
-        ...
-
-    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None:
-        """An expression for the JSON text of an object of (name, expression) members, each written as `to_json` does; None
-        where the engine has no quick one."""
         ...
 
     #: a question to which every session with this database has one answer, a text, and with no other the same

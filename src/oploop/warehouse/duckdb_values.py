@@ -98,19 +98,19 @@ def _text(expression: str) -> str:
 
 
 def json_keys(expr: str) -> str:
-    """See `Warehouse.json_keys`."""
+    """See `Values.json_keys`."""
     return f"unnest(json_keys(CAST({expr} AS JSON)))"
 
 
 def median(expr: str, rows: int) -> tuple[str, bool]:
-    """See `Warehouse.median`. DuckDB's own holds every value in memory, whatever its bound."""
+    """See `Values.median`. DuckDB's own holds every value in memory, whatever its bound."""
     if rows <= EXACT_MEDIAN:
         return f"median({expr})", True
     return f"approx_quantile(CAST({expr} AS DOUBLE), 0.5)", False
 
 
 def json_of(members: Sequence[tuple[str, str]]) -> str | None:
-    """See `Warehouse.json_of`."""
+    """See `Values.json_of`."""
     if len({name.lower() for name, _ in members}) < len(members):  # a struct tells its fields apart by more than case
         return None
     return f"CAST(to_json({{{', '.join(f'{literal(name)}: {e}' for name, e in members)}}}) AS VARCHAR)"

@@ -1,6 +1,6 @@
 -- What DuckDB does by the type of its argument, as overloaded functions: Postgres chooses one while it parses, as DuckDB
 -- does while it binds. `try_*` are TRY_CAST: NULL where a value does not fit. `to_*` bring a value to the form in which
--- values are compared (Warehouse.typed_value). All are STABLE, as what may stand in a text depends on the session's settings.
+-- values are compared (Values.typed_value). All are STABLE, as what may stand in a text depends on the session's settings.
 
 -- Texts that stand for a number, a date, a time: Postgres itself takes more ('today', '1_000', '0x1f', 'March 1').
 CREATE FUNCTION {fn}.is_number(t text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT AS $$

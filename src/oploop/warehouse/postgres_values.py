@@ -60,15 +60,15 @@ def list_merge(expression: str, add: Sequence[str], remove: Sequence[str]) -> st
 
 
 def json_keys(expr: str) -> str:
-    """See `Warehouse.json_keys`."""
+    """See `Values.json_keys`."""
     return f"oploop_json_keys({expr})"
 
 
 def median(expr: str, rows: int) -> tuple[str, bool]:
-    """See `Warehouse.median`. A server sorts on its disk what is too much."""
+    """See `Values.median`. A server sorts on its disk what is too much."""
     return f"median({expr})", True
 
 
 def json_of(members: Sequence[tuple[str, str]]) -> str | None:
-    """See `Warehouse.json_of`."""
+    """See `Values.json_of`."""
     return None

@@ -9,32 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from oploop.records import FieldSource, FieldType
+from oploop.warehouse.base import Values
 
 C = TypeVar("C")
 
 
-class Values(Protocol):
-    """Expressions for values, in the dialect in which statements are handed over; see `Warehouse`."""
+class EngineValues(Values, Protocol):
+    """The module in which an engine says how it writes values. `SQL_TYPES`: see `Warehouse.sql_type`."""
 
     SQL_TYPES: Mapping[FieldType, str]
-
-    def field_value(self, source: FieldSource, kind: FieldType, alias: str) -> str: ...
-
-    def typed_value(self, expression: str, kind: FieldType) -> str: ...
-
-    def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str: ...
-
-    def json_keys(self, expr: str) -> str: ...
-
-    def median(self, expr: str, rows: int) -> tuple[str, bool]: ...
-
-    def json_of(self, members: Sequence[tuple[str, str]]) -> str | None: ...
 
 
 class Session(ABC, Generic[C]):
     """A session over a driver's connection. Whoever makes one of an engine gives `values`, `_send` and `_roll_back`."""
 
-    values: Values
+    values: EngineValues
 
     def __init__(self, connection: C, *, read_only: bool, label: str) -> None:
         self._connection = connection
