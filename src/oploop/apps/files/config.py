@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
@@ -26,9 +27,9 @@ class Formed(Part):
 
     format: Format | None = None
 
+    @abstractmethod
     def named(self) -> str:
         """The files' names, as far as they are known."""
-        raise NotImplementedError
 
     @model_validator(mode="after")
     def _of_a_format(self) -> Self:
