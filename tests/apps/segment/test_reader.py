@@ -23,6 +23,19 @@ from oploop.records import ReadOptions
 from tests.apps.segment.support import FIRST_DAY, app, event, packed, put, read
 
 
+def opening(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The paths of files that are opened from now on, one after the other."""
+    opened: list[str] = []
+    real = storage.Store.opened
+
+    def noted(self: storage.Store, file: storage.File) -> Any:
+        opened.append(file.path)
+        return real(self, file)
+
+    monkeypatch.setattr(storage.Store, "opened", noted)
+    return opened
+
+
 async def test_an_event_becomes_typed_columns_and_its_record(tmp_path: Path) -> None:
     sent = event(1, context={"device": {"type": "ios"}}, sentAt="2025-11-08T10:00:00.5Z", odd={"x": 1})
     put(tmp_path, "a.gz", [{**sent, "writeKey": "wk_secret"}])
@@ -244,14 +257,7 @@ async def test_a_large_file_is_streamed_and_reads_the_same(tmp_path: Path, monke
 async def test_streams_side_by_side_unpack_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for day in range(5):
         put(tmp_path, "a.gz", [event(day * 2), event(day * 2 + 1, "identify")], day=day)
-    opened: list[str] = []
-    real = storage.Store.opened
-
-    def counted(self: storage.Store, file: storage.File) -> Any:
-        opened.append(file.path)
-        return real(self, file)
-
-    monkeypatch.setattr(storage.Store, "opened", counted)
+    opened = opening(monkeypatch)
     segment = app(tmp_path)
 
     async def rows(stream: str) -> int:
@@ -316,14 +322,7 @@ async def test_files_are_unpacked_ahead_while_one_is_read(tmp_path: Path, monkey
     monkeypatch.setattr(reading, "BATCH_ROWS", 2)
     for day in range(9):
         put(tmp_path, "a.gz", [event(day)], day=day)
-    opened: list[str] = []
-    real = storage.Store.opened
-
-    def counted(self: storage.Store, file: storage.File) -> Any:
-        opened.append(file.path)
-        return real(self, file)
-
-    monkeypatch.setattr(storage.Store, "opened", counted)
+    opened = opening(monkeypatch)
     segment = app(tmp_path)
     batches = segment.read("track", None, ReadOptions())
     await anext(batches)  # while the first file is in hand
