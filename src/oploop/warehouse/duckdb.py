@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -249,6 +250,41 @@ def _execute(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[A
     return connection.execute(sql, list(params)) if text is None else connection.execute(text)
 
 
+#: For so many seconds at least a file is waited for that was let go of in the middle of a command.
+BACK = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file as it is opened, at first and once more. `holder`, `on_wait`: see `oploop.warehouse.open_warehouse`."""
+
+    path: Path
+    read_only: bool
+    runtime: Runtime
+    holder: Callable[[], str | None]
+    on_wait: Callable[[str], None]
+
+    def connect(self, wait: float | None) -> duckdb.DuckDBPyConnection:
+        """DuckDB's connection with the file, waited for."""
+        until = self.runtime.monotonic() + (wait or 0.0)
+        told = False
+        while True:
+            try:
+                return duckdb.connect(str(self.path), read_only=self.read_only)
+            except duckdb.Error as e:
+                reason = one_line(e)
+                pid = duckdb_file.holding_process(reason)
+                left = until - self.runtime.monotonic()
+                if pid is None or left <= 0:
+                    raise duckdb_file.explain(self.path, reason, holder=self.holder, waited=wait) from e
+                if not told:
+                    self.on_wait(
+                        f"{self.path} is held by {self.holder() or duckdb_file.describe_process(pid)}, waiting up to {wait:g} s"
+                    )
+                    told = True
+                self.runtime.nap(min(0.2, left))
+
+
 def open_duckdb(
     path: Path,
     *,
@@ -260,43 +296,9 @@ def open_duckdb(
 ) -> DuckDBWarehouse:
     """See `oploop.warehouse.open_warehouse`."""
     duckdb_file.prepare(path, read_only=read_only)
-
-    def connect(wait: float | None = wait) -> duckdb.DuckDBPyConnection:
-        return _connected(path, read_only=read_only, runtime=runtime, wait=wait, holder=holder, on_wait=on_wait)
-
-    again = partial(connect, max(wait or 0.0, BACK))  # somebody may have begun to look at it meanwhile
-    return DuckDBWarehouse(connect(), read_only=read_only, label=str(path), again=again)
-
-
-#: For so many seconds at least a file is waited for that was let go of in the middle of a command.
-BACK = 60.0
-
-
-def _connected(
-    path: Path,
-    *,
-    read_only: bool,
-    runtime: Runtime,
-    wait: float | None,
-    holder: Callable[[], str | None],
-    on_wait: Callable[[str], None],
-) -> duckdb.DuckDBPyConnection:
-    """DuckDB's connection with the file, waited for."""
-    until = runtime.monotonic() + (wait or 0.0)
-    told = False
-    while True:
-        try:
-            return duckdb.connect(str(path), read_only=read_only)
-        except duckdb.Error as e:
-            reason = one_line(e)
-            pid = duckdb_file.holding_process(reason)
-            left = until - runtime.monotonic()
-            if pid is None or left <= 0:
-                raise duckdb_file.explain(path, reason, holder=holder, waited=wait) from e
-            if not told:
-                on_wait(f"{path} is held by {holder() or duckdb_file.describe_process(pid)}, waiting up to {wait:g} s")
-                told = True
-            runtime.nap(min(0.2, left))
+    file = _File(path, read_only, runtime, holder, on_wait)
+    again = partial(file.connect, max(wait or 0.0, BACK))  # somebody may have begun to look at it meanwhile
+    return DuckDBWarehouse(file.connect(wait), read_only=read_only, label=str(path), again=again)
 
 
 def _no_catalog(error: BaseException | None) -> bool:
