@@ -117,10 +117,14 @@ async def test_what_was_sent_of_a_canary_is_looked_at_though_the_rest_of_it_is_d
     assert f"later oploop undo {run.run_id} (run " in report.stopped[1]
 
 
-async def test_a_canary_that_the_quota_keeps_from_being_put_back(low: Desk) -> None:
+@pytest.mark.parametrize("status", [429, 403], ids=["the quota", "the app"])
+async def test_a_canary_that_cannot_be_looked_at_to_be_put_back(low: Desk, status: int) -> None:
     meddling(low)
     await low.model(HIGH)
-    spent(low, "GET /api/v2/tickets/show_many", 1)
+    again = {"Retry-After": "3600"} if status == 429 else {}
+    low.sandbox.faults.append(
+        Fault("GET /api/v2/tickets/show_many", "status", status=status, headers=again, skip=1, times=9)
+    )
     run = await low.turn()
     assert (only(run).status, run.exit_code) == ("stopped", 1)
     assert only(run).stopped[1].startswith("it was not put back: ")

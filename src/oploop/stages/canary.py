@@ -7,7 +7,7 @@ from dataclasses import replace
 from oploop.activate import diff as diffing
 from oploop.activate import undo, waiting
 from oploop.activate.plan import SyncPlan
-from oploop.errors import QuotaSpent
+from oploop.errors import OploopError, QuotaSpent
 from oploop.report import SyncReport
 from oploop.stages.again import Send, send_again
 from oploop.stages.looking import target_of, verify
@@ -120,7 +120,7 @@ async def _put_back(ws: Workspace, report: SyncReport, run_id: str, tell: Tell, 
     waiting.pause(ws.warehouse, b.name, again, f"canary of run {run_id}", ws.runtime.now())
     try:
         found = await plan_runs(ws, b, undo.Asked((run_id,)), [f.label for f in b.fields], [b.name], tell)
-    except QuotaSpent as e:
+    except OploopError as e:  # of the app, or of the warehouse
         return f"it was not put back: {e.message}; the others were not sent; later: oploop undo {run_id}; then: oploop resume {b.name}"
     back = found[0]
     ws.store.begin_run(again, ws.environment, f"canary of {run_id}")
