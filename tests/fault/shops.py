@@ -5,6 +5,7 @@ Each has a model of people `code`, `name`, whose names move with the version, so
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -27,6 +28,21 @@ from oploop.apps.zendesk.sandbox import ZendeskSandbox
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 
+def rests(sandbox: Sandbox) -> None:
+    """Wait until a sandbox has done all that it got: no connection is open, and no job is at work."""
+    loop = sandbox._loop
+    assert loop is not None
+
+    async def at_work() -> int:
+        await asyncio.sleep(0.005)  # what has come is taken in the meantime
+        return len(asyncio.all_tasks()) - len({"the server", "this"})
+
+    for _ in range(3000):
+        if asyncio.run_coroutine_threadsafe(at_work(), loop).result(10) == 0:
+            return
+    raise AssertionError("the sandbox never rests")
+
+
 @dataclass(frozen=True)
 class Shop:
     """A sandbox, the app's block for its address, and one sync."""
@@ -40,6 +56,7 @@ class Shop:
     env: Mapping[str, str] = field(default_factory=dict)
     moves: bool = True  #: names are updated
     after_death: Callable[[Any], None] = lambda sandbox: None  #: waits until the app has done what it got
+    rests: Callable[[Any], None] = rests  #: waits until the app has nothing to do
     at_once: bool = False  #: all goes in a step or two, which are seen when they are done
     leaves: bool = False  #: records of rows that leave are taken away
     is_question: Callable[[Logged], bool] = lambda e: False  #: whether a POST changes nothing
@@ -283,5 +300,6 @@ def table_shop(dsn: str) -> Shop:
         {"DSN": dsn},
         moves=False,
         after_death=Table.wait_until_alone,
+        rests=Table.wait_until_alone,
         at_once=True,
     )

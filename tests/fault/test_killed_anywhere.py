@@ -67,6 +67,8 @@ class Case:
         self.house.write_model(self.model)
 
     def wait(self) -> None:
+        """Time passes. No app works at what it was sent for longer than that: on a busy machine it shall have done it before."""
+        self.shop.rests(self.sandbox)
         self.ahead += WAIT
         self.sandbox.advance(WAIT)
 
