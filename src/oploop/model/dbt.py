@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from oploop.errors import FixConfig, did_you_mean
-from oploop.model import dbt_faults, dbt_manifest
+from oploop.model import dbt_faults
 from oploop.model.base import CheckResult, ColumnSource, ModelInfo, ModelResult, ModelStatus, UnitTestResult
+from oploop.model.dbt_artifacts import Result
 from oploop.model.dbt_lineage import Lineage
-from oploop.model.dbt_manifest import DbtModel, DbtTest, Manifest
 from oploop.model.dbt_process import Dbt, Ran
+from oploop.project.dbt import DbtModel, DbtTest, Manifest
 from oploop.warehouse.base import Warehouse
 
 #: Asks dbt's target which database it is in; `%s`: our warehouse's dialect, and the question.
@@ -61,9 +61,7 @@ class DbtModeler:
     def _info(self, manifest: Manifest, m: DbtModel) -> ModelInfo:
         there = self._warehouse.columns(m.table) if m.table else {}
         path = os.path.relpath(self._dbt.block.path / m.file, self._dbt.root)
-        return ModelInfo(
-            m.name, m.kind, path, there or m.columns, dbt_manifest.names(manifest, m.parents), m.description
-        )
+        return ModelInfo(m.name, m.kind, path, there or m.columns, manifest.named(m.parents), m.description)
 
     # -- one warehouse -------------------------------------------------------------------------------------------------
 
@@ -78,16 +76,14 @@ class DbtModeler:
             ran = self._dbt.call("compile", "--inline", question)
         self._dbt.note(parsed=self._dbt.fingerprint())
         adapter, target = self._dbt.manifest().adapter, self._dbt.block.target(self._dbt.environment)
-        told = next((e["data"].get("compiled", "") for e in ran.events if e["info"].get("name") == "CompiledNode"), "")
+        told = next((e.compiled for e in ran.events if e.name == "CompiledNode"), "").strip()
         if adapter != self._warehouse.dialect:
             raise self._elsewhere(
                 f"dbt's target {target!r} is a {adapter}, and the warehouse is a {self._warehouse.dialect}"
             )
         # a file is named from the project's folder; of a server's words the path only makes other words
-        if os.path.realpath(self._dbt.block.path / str(told).strip()) != ours:
-            raise self._elsewhere(
-                f"dbt's target {target!r} writes into {str(told).strip()}, which is not the warehouse"
-            )
+        if os.path.realpath(self._dbt.block.path / told) != ours:
+            raise self._elsewhere(f"dbt's target {target!r} writes into {told}, which is not the warehouse")
         self._dbt.note(proved=stands)
 
     def _elsewhere(self, what: str) -> FixConfig:
@@ -121,11 +117,11 @@ class _Results:
         checks = [c for t in self._tests.get(m.id, ()) if (c := self._check(t)) is not None]
         if done is None:
             return ModelResult(m.name, ModelStatus.FAILED, checks, self._ran.said or "dbt did not come to it")
-        seconds = float(done.get("execution_time") or 0.0)
+        seconds = done.seconds
         if any(not c.ok and c.blocking for c in checks):
             why = "; ".join(c.message for c in checks if not c.ok and c.blocking)
             return ModelResult(m.name, ModelStatus.FAILED, checks, why, seconds)
-        match str(done.get("status")):
+        match done.status:
             case "success":
                 return ModelResult(m.name, ModelStatus.OK, checks, seconds=seconds)
             case "skipped":
@@ -136,26 +132,23 @@ class _Results:
     def _check(self, test: DbtTest) -> CheckResult | None:
         """A test's result; None where it did not run, as what it looks at was not made."""
         done = self._ran.results.get(test.id)
-        status = str(done.get("status")) if done is not None else "skipped"
-        if done is None or status == "skipped":
+        if done is None or done.status == "skipped":
             return None
-        rows = int(done.get("failures") or 0)
+        rows, status = done.failures, done.status
         if status == "pass":
             return CheckResult(test.shown, True)
         failed = f"{rows:,} {'row fails' if rows == 1 else 'rows fail'} {test.shown}"
         message = failed if rows and status in ("fail", "warn") and "unit test" not in test.shown else self._why(done)
         return CheckResult(test.shown, False, status != "warn", rows, message)
 
-    def _why(self, done: Mapping[str, Any]) -> str:
-        return dbt_faults.failure(
-            str(done.get("message") or "dbt does not say why"), self._dbt.block.path, self._dbt.root
-        )
+    def _why(self, done: Result) -> str:
+        return dbt_faults.failure(done.message or "dbt does not say why", self._dbt.block.path, self._dbt.root)
 
     def _causes(self, m: DbtModel) -> str:
         """What failed of all that a model depends on: models, and tests of them."""
         above = self._manifest.upstream(m)
-        bad = {i for i, r in self._ran.results.items() if r.get("status") in ("error", "fail", "runtime error")}
-        models = dbt_manifest.names(self._manifest, above & bad)
+        bad = {i for i, r in self._ran.results.items() if r.bad}
+        models = self._manifest.named(above & bad)
         tests = [t.shown for t in self._manifest.tests if t.id in bad and above & {*t.of}]
         return ", ".join([*models, *tests])
 

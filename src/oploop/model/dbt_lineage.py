@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from oploop.model.base import ColumnSource
-from oploop.model.dbt_manifest import DbtModel, Manifest
+from oploop.project.dbt import DbtModel, Manifest
 from oploop.warehouse.base import Warehouse
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
-from oploop.errors import FixConfig
-from oploop.model import dbt_faults, dbt_manifest
-from oploop.model.dbt_manifest import Manifest
+from oploop.errors import FixConfig, OploopError
+from oploop.model import dbt_artifacts, dbt_faults
+from oploop.model.dbt_artifacts import Event, Result
 from oploop.project import ModelsBlock
+from oploop.project.dbt import Manifest, read_manifest
 from oploop.runtime import interrupted_at_once
 
 #: Folders that dbt fills itself; of others, and of hidden ones, the files of these kinds count.
@@ -25,6 +26,7 @@ _DBTS_OWN = {"target", "logs", "dbt_packages"}
 _KINDS = {".sql", ".yml", ".yaml", ".py", ".csv", ".md"}
 _ENV_VAR = re.compile(r"env_var\(\s*['\"](\w+)")
 _END = 10.0  #: seconds that dbt has to end when we end
+_VERSION = 20.0  #: seconds that it has to say its version
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,9 @@ class Ran:
     """What came of a call. `results`: by dbt's id, as in run_results.json; `said`: dbt's own error, else empty."""
 
     code: int
-    results: Mapping[str, Mapping[str, Any]]
+    results: Mapping[str, Result]
     said: str
-    events: tuple[Mapping[str, Any], ...] = ()
+    events: tuple[Event, ...] = ()
 
 
 class Dbt:
@@ -73,35 +75,55 @@ class Dbt:
 
     def _read(self) -> Manifest:
         try:
-            return dbt_manifest.read(self.folder / "manifest.json")
+            found = read_manifest(self.folder / "manifest.json", mend="remove it")
+        except FixConfig as e:
+            raise FixConfig(f"what dbt wrote {e.message}: {e.place}", mend=e.mend, place=self.block.place) from None
+        try:
+            dbt_artifacts.check_version(found)
         except FixConfig as e:
             raise e.at(self.block.place) from None
+        return found
 
     def call(self, *words: str, progress: Callable[[str], None] = lambda _: None) -> Ran:
         """Run dbt to its end. Raises FixConfig or StopRun where it came to no results; what failed of them is in these."""
         self._make_folder()
         results = self.folder / "run_results.json"
         results.unlink(missing_ok=True)
-        events: list[Mapping[str, Any]] = []
+        events: list[Event] = []
         plain: list[str] = []
         with interrupted_at_once(), self._started(*words) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                event = _event(line)
+                event = dbt_artifacts.event(line)
                 if event is None:
                     plain.append(line)
                     continue
                 events.append(event)
-                if event["info"].get("name") == "LogStartLine":
-                    progress(str((event.get("data") or {}).get("node_info", {}).get("node_name", "")))
+                if event.name == "LogStartLine":
+                    progress(event.node)
             code = process.wait()
-        by_id = _results(results)
-        said = _said(events, plain) if code else ""
-        if code and not any(r.get("status") in _BAD for r in by_id.values()):
-            known = {f.stem for f in _files(self.block.path) if f.suffix in (".sql", ".csv", ".py")}
-            said = said or f"dbt {words[0]} ended with code {code}"
-            raise dbt_faults.refusal(said, self.block.path, self.root, self.environment, known).at(self.block.place)
+        by_id = dbt_artifacts.results(results)
+        said = dbt_artifacts.said(events, plain) if code else ""
+        if code and not any(r.bad or r.status in ("partial success", "skipped") for r in by_id.values()):
+            raise self._refused(words[0], code, said, events).at(self.block.place)
         return Ran(code, by_id, said, tuple(events))
+
+    def _refused(self, word: str, code: int, said: str, events: list[Event]) -> OploopError:
+        """Why a call came to no results. dbt-core 1.x says which it is; what does not is asked, since it may be another dbt."""
+        told = next((e.version for e in events if e.name == "MainReportVersion"), "") or self._version()
+        known = {f.stem for f in _files(self.block.path) if f.suffix in (".sql", ".csv", ".py")}
+        said = said or f"dbt {word} ended with code {code}"
+        return dbt_artifacts.other_make(told) or dbt_faults.refusal(
+            said, self.block.path, self.root, self.environment, known
+        )
+
+    def _version(self) -> str:
+        """What `dbt --version` prints; empty where it does not say in time."""
+        words = [*self.block.command, "--version"]
+        try:
+            return subprocess.run(words, capture_output=True, text=True, errors="replace", timeout=_VERSION).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
 
     @contextmanager
     def _started(self, *words: str) -> Iterator[subprocess.Popen[str]]:
@@ -177,6 +199,8 @@ class Dbt:
     def _seen(self, files: list[Path]) -> str:
         profile = self._profile()
         seen = hashlib.sha256(repr((self.block.command, self.block.target(self.environment))).encode())
+        program = shutil.which(self.block.command[0])  # another dbt may stand there by now
+        files = [*files, *([Path(program)] if program else [])]
         for f in [*files, self.block.path / "dbt_project.yml", *([profile] if profile is not None else [])]:
             seen.update(f"{f}\0{f.stat().st_mtime_ns}\0{f.stat().st_size}\n".encode())
         for name in self._asked_for():
@@ -198,37 +222,6 @@ class Dbt:
     def _make_folder(self) -> None:
         self._state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-
-
-_BAD = ("error", "fail", "runtime error", "partial success", "skipped")
-
-
-def _event(line: str) -> Mapping[str, Any] | None:
-    try:
-        event = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    return event if isinstance(event, dict) and isinstance(event.get("info"), dict) else None
-
-
-def _said(events: list[Mapping[str, Any]], plain: list[str]) -> str:
-    """dbt's own error: of the event that ends it, else of the command line's complaint."""
-    for event in events:
-        if (
-            event["info"].get("name") in ("MainEncounteredError", "MainReportArgs")
-            and event["info"]["level"] == "error"
-        ):
-            return str(event["info"].get("msg", ""))
-    errors = [line for line in plain if line.startswith("Error:")]
-    told = [str(e["info"].get("msg", "")) for e in events if e["info"].get("level") == "error"]
-    return (errors or [line for line in told if line.strip()] or plain[-1:] or [""])[-1].strip()
-
-
-def _results(path: Path) -> dict[str, Mapping[str, Any]]:
-    try:
-        return {str(r["unique_id"]): r for r in orjson.loads(path.read_bytes())["results"]}
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
-        return {}
 
 
 def _files(root: Path) -> list[Path]:

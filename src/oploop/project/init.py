@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oploop.errors import FixConfig, Place
 from oploop.project.config import project_name
-from oploop.project.dbt import DbtProject
+from oploop.project.dbt import Manifest
 
 _OPLOOP_YML = """\
 # yaml-language-server: $schema=.schema/oploop.json
@@ -130,7 +130,7 @@ environments:
 """
 
 
-def init_project(folder: Path, name: str, manifest: DbtProject | None = None) -> list[Path]:
+def init_project(folder: Path, name: str, manifest: Manifest | None = None) -> list[Path]:
     """Write a new project into `folder`, which is made if need be; returns the files written, in order.
 
     `manifest`: a dbt project whose models it takes up. Raises FixConfig, with nothing written, when `name` is no
@@ -140,7 +140,7 @@ def init_project(folder: Path, name: str, manifest: DbtProject | None = None) ->
     root = Path(os.path.abspath(folder))
     files = {
         "oploop.yml": _OPLOOP_YML.format(name=json.dumps(name)) if manifest is None else _from_dbt(name, manifest),
-        ".env.example": _ENV_EXAMPLE if manifest is None or manifest.warehouse == "duckdb" else "# WAREHOUSE_DSN=\n",
+        ".env.example": _ENV_EXAMPLE if manifest is None or manifest.adapter == "duckdb" else "# WAREHOUSE_DSN=\n",
         ".gitignore": _GITIGNORE,
         "README.md": (_README if manifest is None else _README_DBT).format(name=name),
         **{f"{each}/.gitkeep": "" for each in (_FOLDERS if manifest is None else ("syncs",))},
@@ -163,19 +163,29 @@ def init_project(folder: Path, name: str, manifest: DbtProject | None = None) ->
     return written
 
 
-def _from_dbt(name: str, dbt: DbtProject) -> str:
+def _from_dbt(name: str, dbt: Manifest) -> str:
     """`oploop.yml` of a project whose models dbt builds."""
-    if dbt.warehouse not in _WAREHOUSES:
+    if dbt.adapter not in _WAREHOUSES:
         raise FixConfig(
-            f"dbt's warehouse is {dbt.warehouse}, and oploop has no such one yet",
+            f"dbt's warehouse is {dbt.adapter}, and oploop has no such one yet",
             mend=f"it has: {', '.join(_WAREHOUSES)}",
         )
-    models = [f"#   {m.table}" + (f"   {m.description[:80]}" if m.description else "") for m in dbt.models]
-    sources = [f"#   {s.name}: {s.table}" + (f", loaded at {s.loaded_at}" if s.loaded_at else "") for s in dbt.sources]
+    tables = [(_line(m.table), _line(m.description)[:80]) for m in dbt.standing()]
+    models = [f"#   {table}" + (f"   {said}" if said else "") for table, said in tables]
+    found = sorted(dbt.sources.values(), key=lambda s: s.table)
+    sources = [
+        f"#   {_line(s.name + ': ' + s.table)}" + (f", loaded at {_line(s.loaded_at)}" if s.loaded_at else "")
+        for s in found
+    ]
     return _DBT_YML.format(
-        dbt=dbt.name,
+        dbt=_line(dbt.name),
         name=json.dumps(name),
-        warehouse=_WAREHOUSES[dbt.warehouse],
+        warehouse=_WAREHOUSES[dbt.adapter],
         models="\n".join(models) or "#   none",
         sources="\n".join(sources) or "#   none",
     )
+
+
+def _line(text: str) -> str:
+    """A text as it may stand in a comment: one line, nothing that YAML refuses."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

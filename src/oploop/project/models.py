@@ -38,6 +38,7 @@ class ModelsBlock:
     command: tuple[str, ...] = ("dbt",)
     profiles: Path | None = None
     targets: Mapping[str, str] = field(default_factory=dict)
+    targets_place: Place | None = None
     variables: Variables | None = field(default=None, repr=False, compare=False)
 
     def target(self, environment: str) -> str:
@@ -46,20 +47,9 @@ class ModelsBlock:
 
 
 def targets(value: Any, place: Place, key: str) -> dict[str, str]:
-    """Environment to target. Two environments with one target would build over each other's tables."""
+    """Environment to target."""
     block = a_map(value, place, key)
-    found: dict[str, str] = {}
-    for name, inner in block.items():
-        target = text(inner, block.places[name], name)
-        twin = next((n for n, t in found.items() if t == target), None)
-        if twin is not None:
-            raise FixConfig(
-                f"{name} and {twin} have one target, so that each would build over the other's tables",
-                mend="give each environment a target of its own",
-                place=block.places[name],
-            )
-        found[name] = target
-    return found
+    return {name: text(inner, block.places[name], name) for name, inner in block.items()}
 
 
 MODELS_KEYS: dict[str, Read] = {
@@ -105,6 +95,7 @@ def models(inner: Block | None, place: Place, root: Path, variables: Variables) 
         _command(taken.get("command", "dbt"), inner.places.get("command", place), root, variables),
         folder("profiles", None),
         taken.get("targets", {}),
+        inner.places.get("targets", place),
         variables,
     )
 
@@ -122,11 +113,29 @@ def _command(written: str, place: Place, root: Path, variables: Variables) -> tu
 
 
 def check_targets(block: ModelsBlock, environments: Collection[str]) -> None:
-    """Raise FixConfig for a target of an environment that there is not."""
+    """Raise FixConfig for a target of an environment that there is not, and for two environments with one target.
+
+    They would build over each other's tables. An environment that is not named here has the target of its own name.
+    """
+    if block.engine is not Engine.DBT:
+        return
     for name in block.targets:
         if name not in environments:
             mend = did_you_mean(name, environments)
-            raise FixConfig(f"models.targets names {name!r}, which is no environment", mend=mend, place=block.place)
+            raise FixConfig(
+                f"models.targets names {name!r}, which is no environment", mend=mend, place=block.targets_place
+            )
+    taken: dict[str, str] = {}
+    for name in sorted(environments, key=lambda n: (n not in block.targets, n)):
+        target = block.target(name)
+        twin = taken.setdefault(target, name)
+        if twin != name:
+            raise FixConfig(
+                f"models.targets: {twin} and {name} both have dbt's target {target!r}, so that each would build over the "
+                "other's tables",
+                mend="give each environment a target of its own",
+                place=block.targets_place,
+            )
 
 
 __all__ = ["MODELS_KEYS", "Engine", "ModelsBlock", "check_targets", "models", "targets"]

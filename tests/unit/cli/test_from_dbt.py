@@ -22,6 +22,7 @@ def node(name: str, **more: Any) -> dict[str, Any]:
         "name": name,
         "schema": "mart",
         "package_name": "shop",
+        "original_file_path": f"models/{name}.sql",
         "config": config,
         "columns": {},
         **more,
@@ -36,7 +37,13 @@ def manifest(folder: Path, adapter: str = "duckdb") -> Path:
         "model.shop.people": node("people_v2", alias="people", schema="core", materialized="view"),
         "model.shop.inner": node("inner", materialized="ephemeral"),
         "model.shop.off": node("off", enabled=False),
-        "test.shop.unique": {"resource_type": "test", "name": "unique", "schema": "t", "config": {}},
+        "test.shop.unique": {
+            "resource_type": "test",
+            "name": "unique",
+            "schema": "t",
+            "config": {},
+            "original_file_path": "models/schema.yml",
+        },
     }
     source = {
         "source_name": "stripe",
@@ -100,8 +107,7 @@ def test_what_is_no_manifest_is_said(tmp_path: Path, content: str | None, says: 
 
 
 def test_a_name_with_line_ends_stays_a_comment(tmp_path: Path) -> None:
-    node = {"resource_type": "model", "config": {"materialized": "table"}, "schema": "mart"}
-    nodes = {"m": {**node, "name": "x\napps: {zendesk: {}}", "description": "red \x1b[31m\x00 text"}}
+    nodes = {"m": node("x\napps: {zendesk: {}}", description="red \x1b[31m\x00 text")}
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps({"metadata": {"adapter_type": "duckdb", "project_name": "p\nq: 1"}, "nodes": nodes}))
     done = run("init", str(tmp_path / "acme"), "--from-dbt", str(path))

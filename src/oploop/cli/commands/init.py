@@ -35,12 +35,12 @@ def command(cli: Cli, folder: Path, name: str | None, manifest: Path | None) -> 
     written = init_project(target, name or target.resolve().name, dbt)
     files = [p.relative_to(target).as_posix() for p in written if p.name != ".gitkeep"]
     files += [f"{SCHEMAS}/{name}" for name in write_schemas(target)]
-    models = [m.table for m in dbt.models] if dbt is not None else []
+    models = [m.table for m in dbt.standing()] if dbt is not None else []
     cli.out.data({"folder": str(target), "files": files, "models": models})
     cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(str(folder))}: {', '.join(files)}")
     if dbt is not None:
         cli.out.line(
-            f"  {len(dbt.models)} models of dbt's {dbt.name}; draft a sync from one: oploop new sync MODEL APP.OBJECT"
+            f"  {len(models)} models of dbt's {dbt.name}; draft a sync from one: oploop new sync MODEL APP.OBJECT"
         )
     cli.out.line("next: oploop connect APP adds an app and tries it; then oploop doctor")
     cli.out.line("      (oploop apps lists the apps; oploop demo shows a whole project at work)")
