@@ -127,13 +127,20 @@ def _gunzip(source: BinaryIO, data: bytes) -> Iterator[bytes]:
             yield _until_the_damage(before, data)
             raise Torn from None
         data = engine.unconsumed_tail or engine.unused_data or source.read(_BLOCK)
-        if engine.eof and (data := data.lstrip(b"\0")):  # a further member; zeros are padding
+        if engine.eof and (data := _behind(source, data)):
             if not data.startswith(_GZIP[: len(data)]):
                 raise Torn
             engine = zlib.decompressobj(31)
     yield engine.flush()
     if not engine.eof:
         raise Torn
+
+
+def _behind(source: BinaryIO, data: bytes) -> bytes:
+    """From what stands behind a member on, the beginning of a further one; zeros are padding, however many. Empty at the file's end."""
+    while data and not (rest := data.lstrip(b"\0")):
+        data = source.read(_BLOCK)
+    return rest if data else b""
 
 
 def _until_the_damage(engine: Any, data: bytes) -> bytes:
@@ -156,7 +163,7 @@ def _decompress(source: BinaryIO, data: bytes, make: Callable[[], Any]) -> Itera
             raise Torn from None
         data = b""
         if engine.eof:
-            data = engine.unused_data.lstrip(b"\0") or source.read(_BLOCK).lstrip(b"\0")
+            data = _behind(source, engine.unused_data or source.read(_BLOCK))
             if not data:
                 return
             engine = make()  # a further stream behind the first

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 GONE, TORN = "gone", "torn"
 
 _WHOLE = {
-    GONE: "gone since it was listed; not read",
+    GONE: "listed, and not there when it was to be read (gone since, or a link that leads nowhere); it is read once it is there",
     TORN: "damaged or cut off; what stands before that was read, and it is read again once it changes",
 }
 

@@ -8,12 +8,14 @@ A folder is one of
 Late files are found in closed folders too: the digest no longer fits. If the files modified since are taken away and
 it fits again, only those are read; otherwise (a file changed or went) the folder is read again as a whole, which must do
 no harm: for streams whose rows have keys of their own. So a file is read once, again only if it changed, and the cursor grows
-by about 60 bytes a day and source. A folder whose name tells no day stays named until it has many files.
+by about 60 bytes a day and source. A folder whose name tells no day stays named until it has many files. A file that is listed and
+cannot be opened, as a link that leads nowhere, is tried by each read, and told by the first.
 
     seen = Seen(cursor, store.files(...), options.since)
     for file in seen.todo():
         ...
         seen.add(file)              and then seen.cursor() may be kept
+        seen.missing(file)          it is not there, though it is listed
     seen.settle()                   at the end of the read
 """
 
@@ -47,6 +49,7 @@ class Seen:
         named, closed = state.get("named", {}), state.get("closed", {})
         self._named = {f: set(marks) & self._marks[f] for f, marks in named.items() if f in self._present}
         self._closed = {f: tuple(entry) for f, entry in closed.items() if f in self._present}
+        self._missing = {*state.get("missing", ())} & {f.mark for files in self._present.values() for f in files}
         self._forget_what_since_cut(state.get("since"))
         self._kept_named = self._newest()
 
@@ -103,8 +106,15 @@ class Seen:
 
     def add(self, file: File) -> None:
         """The file has been read to its end."""
+        self._missing.discard(file.mark)
         self._named.setdefault(file.folder, set()).add(file.mark)
         self._close_if_done(file.folder)
+
+    def missing(self, file: File) -> bool:
+        """The file is not there, though it is listed; whether that is news."""
+        news = file.mark not in self._missing
+        self._missing.add(file.mark)
+        return news
 
     def settle(self) -> None:
         """Close the folders that are read and no longer new."""
@@ -123,7 +133,9 @@ class Seen:
 
     def cursor(self) -> Cursor:
         """The position as it is stored."""
+        missing = {"missing": sorted(self._missing)} if self._missing else {}
         return {
+            **missing,
             "since": self._since.isoformat() if self._since else None,
             "named": {folder: sorted(marks) for folder, marks in sorted(self._named.items()) if marks},
             "closed": {folder: list(entry) for folder, entry in sorted(self._closed.items())},

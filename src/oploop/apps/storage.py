@@ -91,20 +91,33 @@ class Store:
 
     @contextmanager
     def opened(self, file: File) -> Iterator[BinaryIO]:
-        """A file's bytes, of a small one fetched in one call. FileNotFoundError where it has gone since it was listed, RetryLater
-        where it cannot be read."""
+        """A file's bytes, of a small one fetched in one call. FileNotFoundError where it is not there though it was listed, FixConfig
+        where it is closed to us, RetryLater where it cannot be read for now."""
         try:
-            fs = self.open()
-            if file.size <= WHOLE_UP_TO:
-                with io.BytesIO(fs.cat_file(file.path)) as source:
-                    yield source
-            else:
-                with fs.open(file.path, "rb", block_size=WHOLE_UP_TO) as source:
-                    yield source
+            source = self._source(file)
         except (FileNotFoundError, OploopError):
             raise
+        except PermissionError as e:
+            mend = "check the rights, or move the file"
+            raise FixConfig(f"{self._key}: {file.name} at {self.shown} may not be read ({e})", mend=mend) from e
+        except Exception as e:  # each filesystem has errors of its own
+            raise self._unreadable(file, e) from e
+        try:
+            with source:
+                yield source
+        except FileNotFoundError:
+            raise
         except OSError as e:
-            raise RetryLater(f"cannot read {file.name} at {self.shown}: {e}", mend="run again later") from e
+            raise self._unreadable(file, e) from e
+
+    def _source(self, file: File) -> Any:
+        fs = self.open()
+        if file.size <= WHOLE_UP_TO:
+            return io.BytesIO(fs.cat_file(file.path))
+        return fs.open(file.path, "rb", block_size=WHOLE_UP_TO)
+
+    def _unreadable(self, file: File, e: Exception) -> RetryLater:
+        return RetryLater(f"cannot read {file.name} at {self.shown}: {e}", mend="run again later")
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file, which appears whole or not at all: stores of objects take it in one put, elsewhere it is written under a
@@ -112,12 +125,14 @@ class Store:
         try:
             root = self.root
         except Exception as e:  # nothing is written yet
-            raise self.failure(e) from e
+            raise self.failure(e, "write to") from e
         try:
             self._put(f"{root}/{name}", data)
         except PermissionError as e:
             raise FixConfig(f"{self._key}: {self.shown} may not be written ({e})", mend="check the rights") from None
         except Exception as e:  # each filesystem has errors of its own
+            if _of_credentials(e):  # which are looked for before anything is sent
+                raise self.failure(e, "write to") from e
             raise LostAnswer(f"writing {name} at {self.shown}: {type(e).__name__}: {e}") from e
 
     def _put(self, path: str, data: bytes) -> None:
@@ -139,8 +154,8 @@ class Store:
         else:
             fs.mv(hidden, path)
 
-    def failure(self, e: Exception) -> OploopError:
-        """A filesystem's error as ours, named by its remedy."""
+    def failure(self, e: Exception, doing: str = "list") -> OploopError:
+        """A filesystem's error as ours, named by its remedy. `doing`: what could not be done."""
         key = self._key
         if isinstance(e, FileNotFoundError):
             return FixConfig(f"{key}: there is nothing at {self.shown}", mend=f"set {key} to the folder of the files")
@@ -151,14 +166,15 @@ class Store:
             mend = f"pip install 'oploop[{extra}]'" if extra else "pip install it beside oploop"
             return FixConfig(f"{key}: no driver for {self.shown}: {e}", mend=mend)
         if isinstance(e, OSError):
-            return RetryLater(f"{key}: cannot list {self.shown}: {e}", mend="run again later")
-        credentials = "Credential" in type(e).__name__
-        mend = (
-            "set options, or the credentials where the storage's own tools look for them"
-            if credentials
-            else f"check {key}"
-        )
-        return FixConfig(f"{key}: cannot list {self.shown}: {type(e).__name__}: {e}", mend=mend)
+            return RetryLater(f"{key}: cannot {doing} {self.shown}: {e}", mend="run again later")
+        mend = f"check {key}"
+        if _of_credentials(e):
+            mend = "set options, or the credentials where the storage's own tools look for them"
+        return FixConfig(f"{key}: cannot {doing} {self.shown}: {type(e).__name__}: {e}", mend=mend)
+
+
+def _of_credentials(e: Exception) -> bool:
+    return "Credential" in type(e).__name__
 
 
 def _file(path: str, name: str, info: Mapping[str, Any]) -> File:

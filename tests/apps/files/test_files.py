@@ -31,6 +31,7 @@ from oploop.workspace import Workspace
 from tests.apps.files.boxes import FilesBox, encoded
 from tests.apps.files.sftp import PASSWORD, USER, serving
 
+GONE_SAYS = "listed, and not there when it was to be read (gone since, or a link that leads nowhere); it is read once it is there"
 _numbers = itertools.count(1)
 
 
@@ -193,10 +194,36 @@ async def test_a_file_that_goes_while_it_is_read_leaves_its_rows_and_is_noted(lo
     files.store.files = lambda wanted=None: listed  # type: ignore[method-assign,assignment,misc]
     rows, cursor = await read(files, "rows", cursor)
     assert rows == []
-    assert files.notes == ["rows/a.jsonl: gone since it was listed; not read"]
+    assert files.notes == [f"rows/a.jsonl: {GONE_SAYS}"]
     local.put("rows/a.jsonl", data)
     rows, _ = await read(app(local), "rows", cursor)
     assert [r["n"] for r in rows] == [2, 3]
+
+
+async def test_a_link_that_leads_nowhere_is_told_once_tried_each_time_and_read_when_it_leads_somewhere(
+    tmp_path: Path, local: FilesBox
+) -> None:
+    box = local
+    box.put("rows/a.jsonl", b'{"n": 1}\n')
+    target = tmp_path / "elsewhere"
+    link = Path(box.path) / "rows" / "b.jsonl"
+    link.symlink_to(target)
+    first = app(box)
+    rows, cursor = await read(first, "rows")
+    assert ([r["n"] for r in rows], first.notes) == ([1], [f"rows/b.jsonl: {GONE_SAYS}"])
+    again = app(box)
+    rows, cursor = await read(again, "rows", cursor)
+    assert (rows, again.notes) == ([], [])
+    target.write_bytes(b'{"n": 2}\n')
+    rows, cursor = await read(again, "rows", cursor)
+    assert [r["n"] for r in rows] == [2]
+    assert "missing" not in cursor
+    target.unlink()
+    rows, cursor = await read(again, "rows", cursor)
+    assert (rows, again.notes) == ([], [f"rows/b.jsonl: {GONE_SAYS}"]), "its rows stay: nobody said that it has none"
+    link.unlink()
+    _, cursor = await read(again, "rows", cursor)
+    assert "missing" not in cursor
 
 
 @pytest.mark.parametrize(

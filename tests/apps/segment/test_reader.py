@@ -284,8 +284,14 @@ async def test_a_file_that_goes_away_is_noted_and_read_if_it_comes_back(
     segment._reader.logs = lambda: listed  # type: ignore[method-assign]
     batches = [b async for b in segment.read("track", None, ReadOptions())]
     assert [r["messageId"] for b in batches for r in b.table.to_pylist()] == ["m2"]
-    assert "gone since it was listed" in segment.notes[0]
-    await segment.aclose()
+    assert "a.gz: listed, and not there when it was to be read" in segment.notes[0]
+    again = app(tmp_path)
+    assert again._reader is not None
+    again._reader.logs = lambda: listed  # type: ignore[method-assign]
+    batches = [b async for b in again.read("track", batches[-1].cursor, ReadOptions())]
+    assert (sum(b.table.num_rows for b in batches), again.notes) == (0, []), "it is told once"
+    for each in (segment, again):
+        await each.aclose()
     gone.write_bytes(data)
     assert (await read(tmp_path, cursor=batches[-1].cursor)).ids == ["m1"]
 

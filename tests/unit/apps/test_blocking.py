@@ -67,6 +67,6 @@ def test_notes_are_counted_once_a_reader() -> None:
         notes.add("b", "page", {"no JSON": 2})
         notes.add("a", "", {GONE: 1})
     assert notes.lines() == [
-        "a: gone since it was listed; not read",
+        "a: listed, and not there when it was to be read (gone since, or a link that leads nowhere); it is read once it is there",
         "b: 3 lines left out: no JSON; the others were read",
     ]

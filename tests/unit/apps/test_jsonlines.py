@@ -49,6 +49,15 @@ def test_packed_parts_one_behind_the_other_are_one_file_and_zeros_behind_them_ar
 
 
 @pytest.mark.parametrize("how", ["gzip", "bzip2", "xz"])
+@pytest.mark.parametrize("zeros", [1, jsonlines._BLOCK - 1, jsonlines._BLOCK, 4 * jsonlines._BLOCK])
+def test_a_part_behind_padding_is_not_lost_however_much_padding_there_is(how: str, zeros: int) -> None:
+    pack, padding = PACKERS[how], b"\0" * zeros
+    assert lines_of(pack(b"1\n") + padding + pack(b"2\n") + padding) == ([b"1", b"2"], False)
+    assert lines_of(pack(b"1\n") + padding + b"no member") == ([b"1"], True)
+    assert unpacked(io.BytesIO(pack(b"1\n") + padding + pack(b"2\n"))).read() == b"1\n2\n"
+
+
+@pytest.mark.parametrize("how", ["gzip", "bzip2", "xz"])
 @pytest.mark.parametrize("damage", ["cut off", "damaged"])
 def test_what_stands_before_a_damaged_place_comes_and_the_damage_is_told(how: str, damage: str) -> None:
     data = PACKERS[how](b"\n".join(LINES * 3))

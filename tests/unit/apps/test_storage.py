@@ -64,8 +64,54 @@ def test_a_file_that_cannot_be_put_is_told_by_what_mends_it(tmp_path: Path) -> N
 
     with pytest.raises(FixConfig, match=r"url: .* may not be written \(closed\)"):
         Closed(str(tmp_path), "url").put("x", b"")
-    with pytest.raises(FixConfig, match="url: cannot list s4://acme: ValueError: Protocol not known"):
+    with pytest.raises(FixConfig, match="url: cannot write to s4://acme: ValueError: Protocol not known"):
         Store("s4://acme", "url").put("x", b"")
+    with pytest.raises(FixConfig, match="url: cannot list s4://acme: ValueError: Protocol not known"):
+        Store("s4://acme", "url").files()
+
+
+def test_without_credentials_nothing_is_written_and_nothing_lost(tmp_path: Path) -> None:
+    class NoCredentialsError(Exception):
+        """As botocore names it."""
+
+    class Bare(Store):
+        def _put(self, path: str, data: bytes) -> None:
+            raise NoCredentialsError("Unable to locate credentials")
+
+    with pytest.raises(
+        FixConfig, match=r"cannot write to .*: NoCredentialsError: .* — set options, or the credentials"
+    ):
+        Bare(str(tmp_path), "url").put("x", b"")
+
+
+@pytest.mark.parametrize("whole_up_to", [2**20, 0], ids=["whole", "in parts"])
+def test_a_file_that_is_closed_to_us_is_for_people_and_what_else_a_storage_says_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_up_to: int
+) -> None:
+    monkeypatch.setattr(storage, "WHOLE_UP_TO", whole_up_to)
+    store, file = Store(str(tmp_path), "url"), File(f"{tmp_path}/x", "x", 1, "m")
+    said: list[Exception] = [PermissionError("denied"), ConnectionError("cut"), RuntimeError("a storage's own")]
+
+    def refuse(*_: object, **__: object) -> None:
+        raise said[0]
+
+    monkeypatch.setattr(store.open(), "cat_file", refuse)
+    monkeypatch.setattr(store.open(), "open", refuse)
+    with (
+        pytest.raises(FixConfig, match=r"url: x at .* may not be read \(denied\) — check the rights, or move the file"),
+        store.opened(file),
+    ):
+        pass
+    for _ in said[1:]:
+        said.pop(0)
+        with pytest.raises(RetryLater, match=f"cannot read x at .*: {said[0]}"), store.opened(file):
+            pass
+
+
+def test_what_reads_a_file_has_its_own_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1")
+    with pytest.raises(ZeroDivisionError), Store(str(tmp_path), "url").opened(File(f"{tmp_path}/x", "x", 1, "m")):
+        _ = 1 / 0
 
 
 def test_no_half_written_file_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

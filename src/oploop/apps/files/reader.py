@@ -1,8 +1,9 @@
 """Reading files: each once, and again when it changes. Rows of a changed file take the place of its old ones.
 
-The cursor: {"files": {name: [mark, rows]}, "kinds": {column: type}, "of": text}. `of` names what must be the same for it to
-mean anything: the root and what is said of the stream. It is kept after every few files, so a read that is cut off goes on
-from there.
+The cursor: {"files": {name: [mark, rows]}, "kinds": {column: type}, "of": text, "missing": {name: mark}}. `of` names what must
+be the same for it to mean anything: the root and what is said of the stream. `missing`: files that are listed and cannot be
+opened, as a link that leads nowhere: tried each time, and told once. The cursor is kept after every few files, so a read that
+is cut off goes on from there.
 """
 
 from __future__ import annotations
@@ -62,26 +63,20 @@ class _Reading:
         self._store, self._stream, self._spec, self._options = store, stream, spec, options
         self._began, self._notes = began, notes
         self._kinds = Kinds(stream.columns, {})
+        self._of = blake2b(f"{store.url} {spec.model_dump_json()}".encode(), digest_size=12).hexdigest()
+        self._known: dict[str, list[Any]] = {}
+        self._missing: dict[str, str] = {}
 
     def batches(self, cursor: Cursor | None) -> Generator[Batch]:
         """The read's batches in order; the last is complete."""
-        of = blake2b(f"{self._store.url} {self._spec.model_dump_json()}".encode(), digest_size=12).hexdigest()
-        known: dict[str, list[Any]] = {}
-        if cursor is not None and cursor["of"] == of:
-            known = dict(cursor["files"])
+        if cursor is not None and cursor["of"] == self._of:
+            self._known, self._missing = dict(cursor["files"]), dict(cursor.get("missing", {}))
             self._kinds = Kinds(self._stream.columns, cursor["kinds"])
-
-        def position() -> Cursor:
-            return {"of": of, "files": dict(known), "kinds": dict(self._kinds.known)}
-
         files = self._store.files(matching(self._spec.files))
-        for name in known.keys() - {f.name for f in files}:
-            _, rows = known.pop(name)
-            if self._spec.on_gone == "delete":
-                yield from self._gone(name, 1, rows)
+        yield from self._without({f.name for f in files})
         done = 0
         for file in sorted(files, key=lambda f: (f.modified or 0.0, f.name)):
-            mark, before = known.get(file.name, (None, 0))
+            mark, before = self._known.get(file.name, (None, 0))
             if mark == file.mark or not self._wanted(file):
                 continue
             rows = 0
@@ -90,15 +85,30 @@ class _Reading:
                     rows += table.num_rows
                     yield Batch(self._stream.name, table)
             except FileNotFoundError:
-                self._notes.add(file.name, "", {GONE: 1})
+                if self._missing.get(file.name) != file.mark:
+                    self._notes.add(file.name, "", {GONE: 1})
+                self._missing[file.name] = file.mark
                 continue
             if not self._spec.key:
                 yield from self._gone(file.name, rows + 1, before)
-            known[file.name] = [file.mark, rows]
+            self._known[file.name] = [file.mark, rows]
+            self._missing.pop(file.name, None)
             done += 1
             if done % SAFE_EVERY == 0:
-                yield Batch(self._stream.name, self._nothing(), position())
-        yield Batch(self._stream.name, self._nothing(), position(), complete=True)
+                yield Batch(self._stream.name, self._nothing(), self._position())
+        yield Batch(self._stream.name, self._nothing(), self._position(), complete=True)
+
+    def _position(self) -> Cursor:
+        found = {"of": self._of, "files": dict(self._known), "kinds": dict(self._kinds.known)}
+        return {**found, "missing": dict(self._missing)} if self._missing else found
+
+    def _without(self, there: set[str]) -> Iterator[Batch]:
+        """What becomes of the rows of files that are listed no more."""
+        self._missing = {name: mark for name, mark in self._missing.items() if name in there}
+        for name in self._known.keys() - there:
+            _, rows = self._known.pop(name)
+            if self._spec.on_gone == "delete":
+                yield from self._gone(name, 1, rows)
 
     def _wanted(self, file: File) -> bool:
         since = self._options.since

@@ -69,7 +69,8 @@ class LogReader:
                                 yield Batch(kind, await self._table(kind, waiting, began, options))
                                 waiting = []
                 except FileNotFoundError:
-                    self.notes.add(file.name, "", {GONE: 1})
+                    if seen.missing(file):
+                        self.notes.add(file.name, "", {GONE: 1})
                     continue
                 self.notes.add(file.name, kind, trouble)
                 seen.add(file)
