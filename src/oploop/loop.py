@@ -16,6 +16,7 @@ from oploop.activate import saved
 from oploop.activate.retention import retain
 from oploop.activate.volumes import sweep
 from oploop.errors import FixConfig, OploopError
+from oploop.project import Sync
 from oploop.report import RunReport, StageReport, SyncReport
 from oploop.runtime import GRACE, heeding_signals
 from oploop.stages.alerting import alerted
@@ -23,7 +24,8 @@ from oploop.stages.looking import verify
 from oploop.stages.ordering import waves
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
 from oploop.stages.reading import bind_all, build, extract, preflight, unit_tests, whose_all
-from oploop.stages.sending import deliver, recover
+from oploop.stages.recovering import finish, recover
+from oploop.stages.sending import deliver
 from oploop.workspace import Event, Selection, Tell, Workspace, nobody
 
 
@@ -32,8 +34,10 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
     syncs = options.selection.pick(ws.project)
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
-        report.recovered = await recover(ws, finish=True)
+        report.recovered = await recover(ws, only=())
         await preflight(ws, syncs, options.rekey)
+        if not await finish_all(ws, report, syncs, tell):
+            return report
         async with stage(ws, report, "extract", tell):
             report.extracted = await extract(ws, syncs, tell, full=options.full)
         async with stage(ws, report, "build", tell):
@@ -67,7 +71,7 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
     syncs = Selection(tuple(plan.syncs)).pick(ws.project) if plan.syncs else []
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
-        report.recovered = await recover(ws)
+        report.recovered = await recover(ws, only={s.name for s in syncs})
         await preflight(ws, syncs)
         bound = await bind_all(ws, syncs, report)
         async with stage(ws, report, "plan", tell):
@@ -105,6 +109,14 @@ async def deliver_all(ws: Workspace, report: RunReport, plans: Sequence[SyncRepo
                     await deliver(ws, plan, report.run_id, tell)
                 tell(Event("sync", "done", plan.sync, report=report))
     report.interrupted = stop.signal
+
+
+async def finish_all(ws: Workspace, report: RunReport, syncs: Sequence[Sync], tell: Tell) -> bool:
+    """See `stages.recovering.finish`; False where the run was asked to end meanwhile."""
+    with heeding_signals(ws.runtime.stop, lambda: tell(Event("deliver", "tick", STOPPING))):
+        report.recovered += await finish(ws, {s.name for s in syncs})
+    report.interrupted = ws.runtime.stop.signal
+    return report.interrupted is None
 
 
 def save_plan(ws: Workspace, reports: Sequence[SyncReport], path: Path) -> None:
@@ -165,6 +177,7 @@ __all__ = [
     "build",
     "deliver",
     "extract",
+    "finish",
     "plan_only",
     "plan_sync",
     "preflight",

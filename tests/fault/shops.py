@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -219,6 +219,27 @@ SHOPS: dict[str, Shop] = {
         may_stay_unknown=True,
     ),
 }
+
+
+def blind_block(url: str) -> dict[str, Any]:
+    """Accounts that are made under an idempotency key, and that cannot be read."""
+    block = http_block(url, None)
+    del block["streams"]
+    fields = {"email": {"key": True, "required": True, "nullable": False}, "name": "text"}
+    create = {"path": "/accounts", "idempotency": "Idempotency-Key"}
+    block["objects"] = {"accounts": {"fields": fields, "create": create}}
+    return block
+
+
+#: What is made is known by a key alone.
+BY_KEY = replace(
+    SHOPS["http"],
+    block=blind_block,
+    sync=_sync("app.accounts", "create", "email", "{name: code}"),
+    rows=20,
+    moves=False,
+    leaves=False,
+)
 KINDS = {"postgres": "postgres", "zendesk": "zendesk", "stripe": "stripe", "segment": "segment", "http": "http"}
 
 

@@ -19,7 +19,7 @@ import pytest
 from oploop.apps.sandbox import Fault, Sandbox
 from tests.fault.houses import Files, House, Server
 from tests.fault.program import Ended, Program, started
-from tests.fault.shops import SHOPS, WRITES, Shop, table_shop, write_project
+from tests.fault.shops import BY_KEY, SHOPS, WRITES, Shop, table_shop, write_project
 from tests.postgres import Cluster
 
 #: Cases of each shop, and how often each is killed: 56 kills.
@@ -220,6 +220,30 @@ def test_killed_anywhere_over_a_table_of_postgres(tmp_path: Path, program: Progr
         play(Case("postgres", 0, tmp_path, program, table, shop))
     finally:
         table.close()  # type: ignore[attr-defined]
+
+
+def test_killed_again_and_again_while_it_makes_calls_once_more(tmp_path: Path, program: Program) -> None:
+    """Creates that a key tells apart, and that nobody can read: the runs that make those of a dead one once more die too."""
+    sandbox = BY_KEY.sandbox()
+    with sandbox.running() as url:
+        write_project(BY_KEY, "http", tmp_path, url, Files.block)
+        case = Case("http", 0, tmp_path, program, sandbox, BY_KEY)
+        case.move()
+        keys: list[Counter[str]] = []
+        for _ in range(3):
+            sandbox.faults[:] = [Fault("^POST ", "delay", seconds=0.05, times=1000)]
+            wanted = len(case.writes()) + 2
+            ended = case.run(lambda wanted=wanted: len(case.writes()) >= wanted)  # type: ignore[misc]
+            assert ended.code == -9, ended.output
+            BY_KEY.rests(sandbox)
+            keys.append(Counter(e.headers["Idempotency-Key"] for e in case.writes()))
+        assert 2 <= len(keys[0]) < len(case.model), "it died in the middle"
+        assert keys[0].keys() == keys[2].keys(), "nothing else is sent before it is known what became of those"
+        assert keys[0].total() < keys[1].total() < keys[2].total(), "each of them died at that"
+        case.quieten()
+        case.check()
+        told = "SELECT status, count(*) FROM oploop.changes GROUP BY 1"
+        assert dict(case.house.rows(told)) == {"sent": len(case.model)}, "nobody has to say what became of any"
 
 
 def play(case: Case) -> None:

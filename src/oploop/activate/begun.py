@@ -26,6 +26,8 @@ class FoldSpec:
     append: bool = False  #: each row once: what was sent is remembered by its key
     undoes: list[str] = field(default_factory=list)  #: runs that it takes back: what it puts back is parked
     keys: list[str] = field(default_factory=list)  #: the key's fields, by position
+    again: dict[str, float] = field(default_factory=dict)  #: see `unknowns.known_by_keys`
+    account: str = ""  #: see `finishing.account_of`; only where calls may be made once more
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from oploop.activate.begun import Begun, FoldSpec
 from oploop.activate.bound import BoundSync
 from oploop.activate.jsontext import quick_after, quick_before
 from oploop.activate.plan import SyncPlan
-from oploop.activate.unknowns import any_unknown, waits_for_person, was
+from oploop.activate.unknowns import any_unknown, known_by_keys, waits_for_person, was
 from oploop.activate.waiting import SAID_SENT, UNTOLD
 from oploop.records import Op, Operation, Replay
 from oploop.state import JournalStep
@@ -54,6 +54,7 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         ours=conflicts.ours_of(bound),
         append=bound.appends,
         keys=[k.field.name for k in bound.keys],
+        again=known_by_keys(bound),
     )
 
 
@@ -61,14 +62,18 @@ def spec_of_plan(plan: SyncPlan, warehouse: Warehouse, release: str | None) -> F
     """The fold spec of a plan."""
     spec = spec_of(plan.bound, warehouse, release)
     # what an undo does to a row that was appended is no row of the model: it stays remembered as sent
-    return replace(spec, undoes=list(plan.undoes), append=spec.append and not plan.undoes)
+    again = {} if plan.undoes else spec.again
+    return replace(spec, undoes=list(plan.undoes), append=spec.append and not plan.undoes, again=again)
 
 
-def keep_plan(plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, release: str | None = None) -> str:
-    """Put a plan's changes into the warehouse for good, before the first of them is sent; the table's name."""
+def keep_plan(
+    plan: SyncPlan, warehouse: Warehouse, run_id: str, now: datetime, release: str | None = None, account: str = ""
+) -> str:
+    """Put a plan's changes into the warehouse for good, before the first of them is sent; the table's name. `account`: see
+    `finishing.account_of`."""
     bound = plan.bound
     table = f"oploop_state.{plan.diff.name}"
-    spec = orjson.dumps(asdict(spec_of_plan(plan, warehouse, release))).decode()
+    spec = orjson.dumps(asdict(replace(spec_of_plan(plan, warehouse, release), account=account))).decode()
     with warehouse.bulk(lasting=False), warehouse.transaction():
         if not plan.diff.stands:
             warehouse.execute(f"DROP TABLE IF EXISTS {quote_table(table)}")

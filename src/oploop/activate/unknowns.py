@@ -48,6 +48,21 @@ def waits_for_person(bound: BoundSync) -> bool:
     return replay is Replay.NEVER or bound.sync.at_most_once or not findable(bound)
 
 
+def known_by_keys(bound: BoundSync) -> dict[str, float]:
+    """Operations whose calls a later run may make once more, under their keys: of which nobody else can tell what became of them; and for
+    how many seconds the app knows a key. A change that a later run may send anew needs none."""
+    if bound.sync.at_most_once or findable(bound):
+        return {}
+    return {
+        op.value: operation.ttl
+        for op, operation in bound.object.operations.items()
+        if operation.replay is Replay.KEY
+        and operation.finishes
+        and operation.ttl is not None
+        and not operation.by_a_later_run(op)
+    }
+
+
 def refuse_unfindable(bound: BoundSync) -> None:
     """A create that has to be looked up when its answer is lost needs a field to look it up by, or the user's word."""
     if bound.create_op is None or bound.sync.at_most_once or findable(bound):

@@ -1,63 +1,20 @@
-"""Deliver: the changes of a plan to the app, the receipts to the ledger; also of deliveries that died."""
+"""Deliver: the changes of a plan to the app, the receipts to the ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from oploop.activate import appending, conflicts, finishing, folding, ledger, rekeying, sync_runs, volumes
+from oploop.activate import appending, conflicts, finishing, folding, ledger, rekeying, sync_runs, unknowns, volumes
 from oploop.activate import deliver as delivering
 from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
 from oploop.activate.begun import Begun
 from oploop.activate.journal import Journal
-from oploop.activate.settling import noted, settle
-from oploop.errors import OploopError, RetryLater
+from oploop.errors import RetryLater
 from oploop.report import SyncReport
 from oploop.stages.again import send_again
 from oploop.stages.canary import deliver_canary
 from oploop.stages.looking import verify
-from oploop.state import JournalStep
 from oploop.warehouse.base import SqlError
 from oploop.workspace import Event, Tell, Workspace, nobody
-
-
-async def recover(ws: Workspace, *, finish: bool = False) -> list[str]:
-    """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown, unless the app
-    can still tell what became of it. With `finish`, as in a run, calls of which nobody else could tell are made once more where
-    the app knows them by their keys: those of a run in the same environment, as another's models are not meant for this one's apps."""
-    done = []
-    for begun in ledger.unfolded(ws.warehouse):
-        run_id, spec = begun.run_id, begun.spec
-        run = ws.store.run(run_id)
-        steps: Iterable[JournalStep] = ws.store.journal(run_id, spec.sync)
-        if run is None:  # the state was lost: anything may have been sent
-            steps = ledger.all_unknown(ws.warehouse, begun)
-        if any(map(noted, steps)) and spec.app in ws.project.apps:
-            settled = await settle(ws.app(spec.app), ws.warehouse, spec, begun.plan_table, steps, ws.runtime.now())
-            ws.store.write_steps(settled)
-        elif finish and run is not None and run.environment == ws.environment:
-            ws.store.write_steps(await _finish(ws, begun, steps))
-        folding.fold(ws.warehouse, begun, steps, ws.runtime.now())
-        ws.store.end_delivery(run_id, spec.sync)
-        done.append(f"{spec.sync} of run {run_id}")
-    volumes.sweep(ws.warehouse)
-    for left in ws.store.open_deliveries():  # folded, and the run died before it could say so
-        ws.store.end_delivery(left.run_id, left.sync)
-    return done
-
-
-async def _finish(ws: Workspace, begun: Begun, steps: Iterable[JournalStep]) -> list[JournalStep]:
-    """See `finishing`. A sync whose file has changed, or that sends nothing now, is left alone."""
-    sync = ws.project.syncs.get(begun.spec.sync)
-    if not begun.spec.careful or sync is None or not ws.delivers(sync.app) or all(s.ended_at for s in steps):
-        return []
-    try:
-        bound = await ws.bound_alone(sync)
-    except OploopError:
-        return []
-    if not finishing.may(bound, begun, ws.warehouse):
-        return []
-    return await finishing.finish(ws.app(sync.app), ws.warehouse, bound, begun, steps, ws.runtime)
 
 
 async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = nobody) -> None:
@@ -124,7 +81,8 @@ async def _deliver(ws: Workspace, report: SyncReport, plan: planning.SyncPlan, r
 async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) -> delivering.Delivery:
     """The changes into the warehouse, the delivery into the journal, the steps to the app, the receipts to the ledger."""
     b, now = plan.bound, ws.runtime.now()
-    table = ledger.keep_plan(plan, ws.warehouse, run_id, now, ws.release)
+    account = finishing.account_of(ws.app(b.sync.app), run_id) if unknowns.known_by_keys(b) else ""
+    table = ledger.keep_plan(plan, ws.warehouse, run_id, now, ws.release, account)
     ws.store.begin_delivery(run_id, b.name, table)
     done = 0
 

@@ -12,6 +12,7 @@ from oploop.activate import finishing, folding, ledger, waiting
 from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
+from oploop.apps.segment import SegmentApp, SegmentConfig
 from oploop.errors import FixData, OploopError, RetryLater
 from oploop.project import FieldMapping, Mode
 from oploop.records import Op, Operation, Outcome, Receipt, Replay, Step
@@ -49,8 +50,9 @@ def died(engine: Engine, b: BoundSync, *steps: JournalStep) -> Begun:
         engine.diff(b, backfill=True), engine.warehouse, budget=None, call_seconds=None, allow={"first", "first-run"}
     )
     assert (plan.create, plan.changes) == (3, 3)
-    table = ledger.keep_plan(plan, engine.warehouse, "r1", at(3))
-    return Begun("r1", ledger.spec_of(b, engine.warehouse, None), table, at(3))
+    ledger.keep_plan(plan, engine.warehouse, "r1", at(3), None, "ours")
+    [begun] = ledger.unfolded(engine.warehouse)
+    return begun
 
 
 def step(first: int, last: int, **more: Any) -> JournalStep:
@@ -62,9 +64,11 @@ async def finished(
 ) -> dict[str, str]:
     """What the ledger has once the next run took it in, so many seconds later."""
     found: list[JournalStep] = []
-    if finishing.may(b, begun, engine.warehouse):
-        runtime = Runtime(now=lambda: at(4 + later))
-        found = await finishing.finish(app, engine.warehouse, b, begun, steps, runtime)
+    runtime = Runtime(now=lambda: at(4 + later))
+    could = finishing.could(b.sync, begun, engine.warehouse, steps, runtime.now())
+    if finishing.may(b, begun, engine.warehouse, "ours"):
+        await finishing.finish(app, engine.warehouse, b, begun, steps, runtime, found.append)
+    assert could or not app.steps, "what is not left for it is not sent"
     assert all(f in steps for f in found)
     folding.fold(engine.warehouse, begun, steps, at(5 + later))
     return dict(engine.warehouse.rows("SELECT key, status FROM oploop.changes"))
@@ -134,12 +138,43 @@ async def test_a_key_is_as_old_as_the_first_try_under_it(engine: Engine, later: 
 async def test_a_sync_that_is_paused_or_another_one_by_now_sends_nothing(engine: Engine) -> None:
     b = bound(engine)
     begun = died(engine, b)
-    assert finishing.may(b, begun, engine.warehouse)
+    assert finishing.may(b, begun, engine.warehouse, "ours")
+    assert finishing.could(b.sync, begun, engine.warehouse, [step(1, 3)], at(5))
     other = engine.bind(
         a_sync("tier", FieldMapping("zip", column="tier")),
         an_object(a_field("tier"), a_field("zip"), operations={Op.CREATE: BY_KEY, Op.UPDATE: BY_KEY}, stream=None),
         None,
     )
-    assert not finishing.may(other, begun, engine.warehouse)
+    assert not finishing.may(other, begun, engine.warehouse, "ours")
+    assert not finishing.may(b, begun, engine.warehouse, "theirs")
+    assert not finishing.could(None, begun, engine.warehouse, [step(1, 3)], at(5))
     waiting.pause(engine.warehouse, b.name, None, None, at(5))
-    assert not finishing.may(b, begun, engine.warehouse)
+    assert not finishing.may(b, begun, engine.warehouse, "ours")
+    assert not finishing.could(b.sync, begun, engine.warehouse, [step(1, 3)], at(5))
+
+
+async def test_once_the_run_is_to_end_no_further_call_is_made_and_what_was_told_is_kept(engine: Engine) -> None:
+    b = bound(engine)
+    begun, runtime, kept = died(engine, b), Runtime(now=lambda: at(60)), list[JournalStep]()
+
+    class Asked(Api):
+        async def send(self, step: Step) -> Sequence[Receipt]:
+            runtime.stop.ask()
+            return await super().send(step)
+
+    app = Asked([Receipt(1, Outcome.OK)])
+    steps = [step(1, 1), step(2, 2), step(3, 3)]
+    await finishing.finish(app, engine.warehouse, b, begun, steps, runtime, kept.append)
+    assert ([name for name, *_ in app.steps], kept) == (["s1"], steps[:1])
+    assert [s.outcome for s in steps] == [Outcome.OK, None, None]
+
+
+def test_an_account_is_known_by_all_that_its_block_says_and_no_other_run_names_it_so() -> None:
+    def named(run: str = "r1", **block: str) -> str:
+        given = {"write_key": "wk_1", "base_url": "https://events.eu1.segmentapis.com/v1", **block}
+        return finishing.account_of(SegmentApp("segment", SegmentConfig.model_validate(given), Runtime()), run)
+
+    others = (named("r2"), named(write_key="wk_2"), named(base_url="https://events.eu1.segmentapis.com/v2"))
+    assert named() == named()
+    assert len({named(), *others}) == 4
+    assert "wk_1" not in named()
