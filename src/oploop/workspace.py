@@ -61,16 +61,29 @@ class Selection:
     exclude: tuple[str, ...] = ()
 
     def pick(self, project: Project) -> list[Sync]:
-        """The selected syncs by name; FixConfig for a word that selects nothing, with the nearest right one."""
+        """The selected syncs by name; FixConfig for a word that means none, with the nearest right one."""
         chosen = [s for s in project.syncs.values() if s.enabled] if not self.select else []
         for word in self.select:
-            hits = [s for s in project.syncs.values() if matches(s, word)]
-            if not hits:
-                words = [w for w in re.split(r"[,\s]+", word) if w]
-                several = f"one word each: --select {' --select '.join(words)}" if len(words) > 1 else None
-                raise FixConfig(f"{word!r} selects no sync", mend=several or did_you_mean(word, project.syncs))
-            chosen += [s for s in hits if s not in chosen]
-        return sorted((s for s in chosen if not any(matches(s, w) for w in self.exclude)), key=lambda s: s.name)
+            chosen += [s for s in _meant(project, word, "--select") if s not in chosen]
+        # a mistyped name would send what was to be left out
+        out = [s for word in self.exclude for s in _meant(project, word, "--exclude")]
+        return sorted((s for s in chosen if s not in out), key=lambda s: s.name)
+
+
+def is_pattern(word: str) -> bool:
+    """Whether a word of `--select` or `--exclude` has placeholders."""
+    return any(c in word for c in "*?[")
+
+
+def _meant(project: Project, word: str, option: str) -> list[Sync]:
+    """The syncs of a word; FixConfig where there are none. A pattern may leave out what is not there."""
+    hits = [s for s in project.syncs.values() if matches(s, word)]
+    if not hits and (option == "--select" or not is_pattern(word)):
+        words = [w for w in re.split(r"[,\s]+", word) if w]
+        several = f"one word each: {option} {f' {option} '.join(words)}" if len(words) > 1 else None
+        says = f"{word!r} selects no sync" if option == "--select" else f"{option} {word!r} means no sync"
+        raise FixConfig(says, mend=several or did_you_mean(word, project.syncs))
+    return hits
 
 
 def matches(sync: Sync, word: str) -> bool:

@@ -122,6 +122,10 @@ class App(ABC):
         yielded must lose nothing; it may repeat records.
         """
 
+    def full_name(self, name: str) -> str:
+        """A stream's or an object's name as the account has it, where it may be called otherwise too (a table without its schema)."""
+        return name
+
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """The present records of an object by the app's own ids, as rows of the object's stream.
 

@@ -18,9 +18,11 @@ from oploop.cli import show
 from oploop.errors import FixConfig, OploopError
 from oploop.extract.tables import columns_of
 from oploop.project import LOCK, written_secrets
+from oploop.stages.reading import refuse_shared_fields
 from oploop.warehouse import open_warehouse
 
 if TYPE_CHECKING:
+    from oploop.activate.bound import BoundSync
     from oploop.project import Sync
     from oploop.warehouse.base import Warehouse
     from oploop.workspace import Selection, Workspace
@@ -47,11 +49,12 @@ async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
         findings.append(Finding("apps", None, "none yet: name one in oploop.yml; oploop apps lists them"))
     findings += [_warehouse(ws), _state(ws)]
     well = {n for n, f in zip(names, apps, strict=True) if f.ok}
+    others: list[BoundSync] = []
     with _some_warehouse(ws) as (warehouse, real):
         findings += [f for n in names if n in well for f in _tables(ws, n, warehouse, real)]
         for sync in selection.pick(ws.project):
             if sync.app in well:
-                findings.append(await _sync(ws, sync, warehouse, real))
+                findings.append(await _sync(ws, sync, warehouse, real, others))
             else:
                 findings.append(Finding(sync.name, None, f"not checked, as {sync.app} does not answer"))
     return findings
@@ -161,8 +164,8 @@ def _some_warehouse(ws: Workspace) -> Iterator[tuple[Warehouse, bool]]:
             empty.close()
 
 
-async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> Finding:
-    """A sync's object, fields and columns, as far as they can be known."""
+async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool, others: list[BoundSync]) -> Finding:
+    """A sync's object, fields and columns, as far as they can be known. `others`: the syncs before it, which it joins."""
     try:
         ws.target(sync)
         held = await ws.fields.held(sync)
@@ -172,6 +175,8 @@ async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> 
         bound = bind(sync, obj, stream, held.fields, warehouse, table, columns, referenced=refs, lost=held.lost)
         if real:
             rekeying.refuse(warehouse, bound)
+        refuse_shared_fields([*others, bound])
+        others.append(bound)
     except OploopError as e:
         e = e.at(sync.place)
         return Finding(sync.name, False, str(e), e)

@@ -111,9 +111,9 @@ def parse_allow(words: tuple[str, ...], syncs: Any) -> dict[str, frozenset[str]]
     for word in words:
         sync, _, what = word.rpartition(":")
         if not sync:
-            raise FixConfig(
-                f"--allow {word!r} names no sync", mend="write SYNC:first, SYNC:changes, SYNC:held or SYNC:removes"
-            )
+            like = f"{word if word in syncs else 'SYNC'}:{word if word in GUARDRAILS else 'first'}"
+            mend = f"write it like {like}; there are {', '.join(GUARDRAILS)}"
+            raise FixConfig(f"--allow {word!r} is not SYNC:WHAT", mend=mend)
         if sync not in syncs:
             raise FixConfig(f"--allow {word!r}: there is no sync {sync!r}", mend=did_you_mean(sync, syncs))
         what, equals, most = what.partition("=")

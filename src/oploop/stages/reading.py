@@ -33,11 +33,18 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str]
     names = [b.name for b in ws.project.apps.values() if b.read or b.name in used]
     stream_requests(ws, syncs)  # unknown streams and objects are named before any call
     await whose_all(ws, names)
-    targets = {(s.app, s.object) for s in syncs}
-    neighbours = [s for s in ws.project.syncs.values() if s.enabled and (s.app, s.object) in targets and s not in syncs]
+    neighbours = neighbours_of(ws, syncs)
     bound = [await ws.precheck(s) for s in [*neighbours, *syncs]]
     refuse_shared_fields(bound)
     refuse_new_keys(ws, bound[len(neighbours) :], rekey)
+
+
+def neighbours_of(ws: Workspace, syncs: Sequence[Sync]) -> list[Sync]:
+    """The other enabled syncs that write what these write, by whatever name they call it."""
+    apps = {s.app for s in syncs}
+    targets = {(s.app, ws.app(s.app).full_name(s.object)) for s in syncs}
+    others = [s for s in ws.project.syncs.values() if s.enabled and s.app in apps and s not in syncs]
+    return [s for s in others if (s.app, ws.app(s.app).full_name(s.object)) in targets]
 
 
 def refuse_new_keys(ws: Workspace, bound: Sequence[BoundSync], rekey: Collection[str]) -> None:
@@ -217,10 +224,11 @@ async def take_new_key(ws: Workspace, b: BoundSync) -> None:
 
 def refuse_shared_fields(bound: Sequence[BoundSync]) -> None:
     """One field of one object has one owning sync. What is appended is each sync's own, and never looked at again."""
-    owners: dict[tuple[str, str], str] = {}
+    owners: dict[tuple[str, str, str], str] = {}
     for b in bound:
         for f in () if b.appends else b.fields:
-            owner = owners.setdefault((b.app_object, f.field.name), b.name)
+            # the object as the app has it: a table may be named with and without its schema
+            owner = owners.setdefault((b.sync.app, b.object.name, f.field.name), b.name)
             if owner != b.name:
                 raise FixConfig(
                     f"{b.app_object} field {f.label!r} is also written by sync {owner!r}",

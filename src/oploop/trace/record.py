@@ -90,7 +90,9 @@ def _target(ws: Workspace, target: str) -> tuple[str, str]:
     objects = ws.app(app).objects
     if obj not in objects:
         raise FixConfig(f"{app} has no object {obj!r}", mend=did_you_mean(obj, objects))
-    return app, obj
+    written = {s.object for s in ws.project.syncs.values() if s.app == app}
+    full = ws.app(app).full_name
+    return app, obj if obj in written else next((o for o in sorted(written) if full(o) == full(obj)), obj)
 
 
 def _unknown(ws: Workspace, target: str, key: str, app: str, obj: str) -> OploopError:

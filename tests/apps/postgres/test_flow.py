@@ -18,7 +18,8 @@ from oploop.loop import Options
 from oploop.project import load_project
 from oploop.report import RunReport
 from oploop.runtime import Runtime
-from oploop.workspace import Event, Workspace
+from oploop.trace import trace
+from oploop.workspace import Event, Selection, Workspace
 from tests.apps.postgres.conftest import Database
 
 ROOT = Path(__file__).parents[3]
@@ -85,6 +86,23 @@ def office(tmp_path: Path, db: Database) -> Office:
     made.sync(SYNC)
     db.sql(TABLE)
     return made
+
+
+async def test_a_table_is_one_by_whatever_name_it_is_called(office: Office) -> None:
+    await office.model(MODEL.format(n=3))
+    await office.turn()
+    second = SYNC.replace("crm.public.accounts", "crm.accounts").replace(
+        "name, score, plan, since, amount, note", "name"
+    )
+    (office.folder / "syncs" / "second.yml").write_text(second)
+    for chosen in ((), ("second",)):
+        with pytest.raises(FixConfig, match="accounts field 'name' is also written by sync 'accounts'"):
+            await office.turn(selection=Selection(chosen))
+    (office.folder / "syncs" / "second.yml").unlink()
+    async with office.workspace() as ws:
+        found = await trace(ws, "crm.accounts", "u1@acme.example")
+    assert [s.sync for s in found.syncs] == ["accounts"]
+    assert [change.op for change in found.history] == ["create"]
 
 
 async def test_bad_rows_are_listed_and_the_others_arrive(office: Office) -> None:

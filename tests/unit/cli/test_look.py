@@ -63,6 +63,19 @@ def test_doctor_holds_syncs_against_fields_and_columns(read: Path) -> None:
     assert "has no column 'raeson'" in run("doctor", folder=read).out
 
 
+def test_doctor_sees_two_syncs_that_write_one_field(read: Path) -> None:
+    first = read / "syncs" / "ticket_priority.yml"
+    second = read / "syncs" / "second.yml"
+    second.write_text(first.read_text())
+    done = run("doctor", folder=read)
+    assert done.code == 2
+    assert "✓ second mart.ticket_priority → zendesk.tickets, 2 fields" in done.words
+    says = "zendesk.tickets field 'priority' is also written by sync 'second' — let one sync own it"
+    assert f"✗ ticket_priority syncs/ticket_priority.yml:6: {says}" in done.words
+    second.write_text(first.read_text() + "enabled: false\n")
+    assert run("doctor", folder=read).code == 0
+
+
 def test_doctor_refuses_creates_that_could_not_be_looked_up(read: Path) -> None:
     sync = read / "syncs" / "ticket_priority.yml"
     text = sync.read_text().replace("mode: update", "mode: upsert")

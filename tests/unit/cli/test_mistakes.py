@@ -29,7 +29,20 @@ NOWHERE = "http://127.0.0.1:9"
         (["plan", "--env", "nope"], "there is no environment 'nope'"),
         (["plan", "--select", "ticket_prio"], "did you mean 'ticket_priority'?"),
         (["plan", "--allow", "ticket_priority:chnges"], "did you mean 'changes'?"),
-        (["plan", "--allow", "first"], "names no sync"),
+        (
+            ["plan", "--allow", "first"],
+            "'first' is not SYNC:WHAT — write it like SYNC:first; there are first, first-run,",
+        ),
+        (["plan", "--allow", "ticket_priority"], "write it like ticket_priority:first; there are"),
+        (
+            ["run", "--exclude", "ticket_prio"],
+            "--exclude 'ticket_prio' means no sync — did you mean 'ticket_priority'?",
+        ),
+        (["run", "--exclude", "tag:slwo"], "--exclude 'tag:slwo' means no sync"),
+        (
+            ["extract", "--exclude", "zendesk.tikets"],
+            "--exclude 'zendesk.tikets' means no stream — did you mean 'zendesk.tickets'?",
+        ),
         (["held", "nope"], "selects no sync"),
         (["plan", "--select", "one,two"], "one word each: --select one --select two"),
         (["trace", "zendesk", "1"], "'zendesk' is not app.object"),
@@ -70,6 +83,17 @@ def test_where_no_app_is_connected_yet_the_command_that_adds_one_is_named(
     (tmp_path / "syncs").mkdir()
     (tmp_path / "syncs" / "ticket_priority.yml").write_text(SYNC)
     assert run("plan").err.endswith("— oploop connect APP adds one\n")
+
+
+def test_where_no_sync_is_left_to_plan_those_that_are_off_are_named(tmp_path: Path) -> None:
+    folder = write_project(tmp_path / "acme", NOWHERE)
+    import duckdb
+
+    duckdb.connect(str(folder / "warehouse.duckdb")).close()
+    assert run("plan", "--exclude", "ticket*", folder=folder).out == "no sync is left to plan\n"
+    (folder / "syncs" / "ticket_priority.yml").write_text(SYNC + "enabled: false\n")
+    said = "no sync is left to plan; not enabled: ticket_priority (--select names one)\n"
+    assert run("plan", folder=folder).out == said
 
 
 @pytest.mark.parametrize(

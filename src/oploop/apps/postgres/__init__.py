@@ -88,6 +88,10 @@ class PostgresApp(App):
         said += ", a replica: it can only be read" if replica else "" if keeps else f", without {STEPS}"
         return Account(said, f"{self.server.host}/{database}")
 
+    def full_name(self, name: str) -> str:
+        """See App.full_name."""
+        return self.catalog.full(name)
+
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read and reader.py."""
         return self._reader.read(self.catalog.get(stream), cursor, options)

@@ -69,12 +69,15 @@ def _filter(
 ) -> Callable[[StreamRequest], bool]:
     """Which requests are meant; FixConfig for a word that means none."""
     from oploop.errors import FixConfig, did_you_mean
+    from oploop.workspace import is_pattern
 
     names = [r.name for r in requests]
-    for word in select:
+    sure = [("--select", w, "selects") for w in select]
+    sure += [("--exclude", w, "means") for w in exclude if not is_pattern(w)]
+    for option, word, does in sure:
         if not any(_means(word, n) for n in names):
             apps = {n.partition(".")[0] for n in names}
-            raise FixConfig(f"--select {word!r} selects no stream", mend=did_you_mean(word, [*names, *apps]))
+            raise FixConfig(f"{option} {word!r} {does} no stream", mend=did_you_mean(word, [*names, *apps]))
     return lambda r: (
         (not select or any(_means(w, r.name) for w in select)) and not any(_means(w, r.name) for w in exclude)
     )

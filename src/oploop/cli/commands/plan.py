@@ -161,7 +161,7 @@ def _print(cli: Cli, ws: Workspace, reports: list[SyncReport], given: dict[str, 
     if cli.out.json:
         return
     if not reports:
-        cli.out.line("no syncs yet: oploop new sync MODEL APP.OBJECT drafts one; oploop apps lists what can be written")
+        cli.out.line(_none(ws))
         return
     head = header(ws, reports)
     if head:
@@ -171,6 +171,15 @@ def _print(cli: Cli, ws: Workspace, reports: list[SyncReport], given: dict[str, 
         cli.out.lines(sync_lines(r, ws.warehouse, cli.out, every=given["every"]))
     cli.out.line()
     cli.out.line(_last(ws, reports, given))
+
+
+def _none(ws: Workspace) -> str:
+    """Why no sync was planned."""
+    if not ws.project.syncs:
+        return "no syncs yet: oploop new sync MODEL APP.OBJECT drafts one; oploop apps lists what can be written"
+    off = sorted(s.name for s in ws.project.syncs.values() if not s.enabled)
+    named = f"; not enabled: {', '.join(off)} (--select names one)" if off else ""
+    return f"no sync is left to plan{named}"
 
 
 def _last(ws: Workspace, reports: list[SyncReport], given: dict[str, Any]) -> str:
