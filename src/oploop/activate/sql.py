@@ -77,13 +77,14 @@ class Rest:
     missing: bool
 
 
-def model_select(bound: BoundSync) -> str:
-    """The sync's view of its model: keys, wanted values, checks; before anything of the app is known."""
+def model_select(bound: BoundSync, *, keys_as_text: bool = True) -> str:
+    """The sync's view of its model: keys, wanted values, checks; before anything of the app is known. Without `keys_as_text` a
+    native key is a number in `__key` and `__p0` too."""
     native = native_key(bound)
-    key = _joined([k.wanted for k in bound.keys])
-    cols = [f"{key} AS __key", f"{native[0] if native else key} AS __join"]
+    texts = [k.wanted for k in bound.keys] if keys_as_text or native is None else [native[0]]
+    cols = [f"{_joined(texts)} AS __key", f"{native[0] if native else _joined(texts)} AS __join"]
     for i, k in enumerate(bound.keys):
-        cols += [f"{k.wanted} AS __p{i}", f"{k.value} AS k{i}"]
+        cols += [f"{texts[i]} AS __p{i}", f"{k.value} AS k{i}"]
     for i, f in enumerate(bound.fields):
         if f.ref is not None:
             cols += references.model_columns(f, i)
@@ -102,14 +103,16 @@ def model_select(bound: BoundSync) -> str:
     return f"SELECT {', '.join(cols)} FROM {quote_table(bound.model_table)} AS {MODEL}{where}"
 
 
-def app_select(bound: BoundSync, *, with_key: bool = False, with_values: bool = True) -> str:
+def app_select(bound: BoundSync, *, with_key: bool = False, with_values: bool = True, ids_as_text: bool = True) -> str:
     """The app's records as last read, deleted ones too. `with_key`: the canonical text of their keys as well; `with_values`:
-    the mapped fields' values (binding them takes engines longer than a small sync's comparison)."""
+    the mapped fields' values (binding them takes engines longer than a small sync's comparison). `ids_as_text`: else
+    `__remote` is of the raw table's type."""
     assert bound.raw_table is not None
     native = native_key(bound)
+    remote = f"{RAWT}.{quote(bound.id_column)}"
     cols = [
         f"{native[1] if native else _joined([k.now for k in bound.keys])} AS __join",
-        f"CAST({RAWT}.{quote(bound.id_column)} AS VARCHAR) AS __remote",
+        f"{f'CAST({remote} AS VARCHAR)' if ids_as_text else remote} AS __remote",
         f"{RAWT}.{VERSION} AS __version",
         f"{RAWT}.{EXTRACTED_AT} AS __read_at",
         f"{RAWT}.{DELETED} AS __deleted",
@@ -194,9 +197,7 @@ def _finish(
 ) -> str:
     """The statement from its CTEs: the model before them, parked changes and the numbers behind."""
     ctes = [f"model AS ({model_select(bound) if rest is None else f'SELECT * FROM {rest.table}'})"]
-    ctes.append(
-        f"twice AS ({repeated('model') if rest is None else 'SELECT DISTINCT __join AS dkey FROM model WHERE __dup'})"
-    )
+    ctes.append(f"twice AS ({repeated('model')})")
     found = f"SELECT {plan_columns(bound, broken(rules))} FROM ({_parked(bound, known, 'judged')}) AS t WHERE __status <> 'same'"
     if left:
         more = plan_columns(bound, "__value")
@@ -325,9 +326,10 @@ def _same_record(bound: BoundSync, key: str = "m.__key") -> str:
     )
 
 
-def live(bound: BoundSync, known: Known) -> str:
+def live(bound: BoundSync, known: Known, *, ids_as_text: bool = True) -> str:
     """Live app records, one a key; `__hits` counts how many have the key (more than one: ambiguous)."""
-    live = f"SELECT * FROM ({app_select(bound)}) AS t WHERE NOT __deleted AND __join IS NOT NULL"
+    records = app_select(bound, ids_as_text=ids_as_text)
+    live = f"SELECT * FROM ({records}) AS t WHERE NOT __deleted AND __join IS NOT NULL"
     if known.has_removed:  # a read of before we removed it still shows it
         live += " AND " + _not_removed(bound, known, "until a read shows it again")
     if known.key_unique:

@@ -85,6 +85,7 @@ class Warehouse(Values, Protocol):
     label: str  #: how messages call it: the file's name, or database and host
     #: a table is read and changed column by column, and takes hardly more room than what stands in it
     columnar: bool
+    alone: bool  #: nobody but this process writes while it is open
 
     @property
     def connection(self) -> Any:

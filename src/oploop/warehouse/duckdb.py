@@ -33,6 +33,7 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
     dialect = "duckdb"
     folds_case = False
     columnar = True
+    alone = True
     values = duckdb_values
 
     identity_sql = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"

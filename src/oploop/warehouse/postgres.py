@@ -62,6 +62,7 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
     dialect = "postgres"
     folds_case = True
     columnar = False
+    alone = False
     values = postgres_values
 
     def __init__(self, connection: psycopg.Connection[Any], address: Address, *, read_only: bool) -> None:

@@ -56,6 +56,30 @@ def test_each_held_row_has_its_reason_and_doubled_keys_one(engine: Engine) -> No
     assert dict(diffing.held_reasons(found, engine.warehouse))["this key is in more than one row of the model"] == 2
 
 
+@pytest.mark.parametrize("kind", ["VARCHAR", "BIGINT"])
+@pytest.mark.parametrize("beside", [0, 1, 9], ids=lambda n: f"{n} records without a row")
+def test_keys_that_come_twice_are_found_where_the_app_holds_what_their_rows_want(
+    engine: Engine, kind: str, beside: int
+) -> None:
+    twice = "this key is in more than one row of the model"
+    field = FieldType.TEXT if kind == "VARCHAR" else FieldType.INTEGER
+    obj = an_object(a_field("email", field, key=True), TIER)
+    for extra, held, counts in (
+        ([], [], {}),
+        ([("3", "x")], [("3", twice)], {"held": 2}),  # as the app has it, both times
+        ([("8", "x"), ("8", "x"), ("9", "x")], [("8", twice)], {"held": 2, "create": 1}),
+        ([(None, "x"), (None, "x"), ("3", "y")], [(None, "key email is empty"), ("3", twice)], {"held": 4}),
+    ):
+        engine.model({"email": kind, "tier": "VARCHAR"}, [*((str(n), "x") for n in range(6)), *extra])
+        engine.records(
+            {"email": kind, "tier": "VARCHAR"},
+            [(str(n), str(n), "x", 0, at(0), False) for n in (*range(6), *range(10, 10 + beside))],
+        )
+        found = engine.diff(engine.bind(a_sync("tier"), obj, a_stream(primary_key=("email",))))
+        assert set(engine.held(found)) == set(held)
+        assert found.counts == counts
+
+
 def test_what_a_new_record_needs_is_needed_only_of_new_ones(engine: Engine) -> None:
     one(engine, [("a", None), ("b", None)], [("1", "a", "x")])
     obj = an_object(a_field("tier", required=True))
