@@ -8,11 +8,13 @@ never sent: the plan table is the only source of changes.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
+from pathlib import Path
 from types import MappingProxyType
 
 from oploop.activate.chunks import read_chunks
@@ -296,6 +298,9 @@ class Deliverer:
         except OploopError as e:
             self._stop = self._stop or e
             await self._close(entry, _noted(entry, undone), str(e))
+        except Exception as e:  # what it did by then nobody knows, and of the next step it would do the same
+            self._stop = self._stop or _defect(self._app, e)
+            await self._close(entry, Outcome.UNKNOWN, str(self._stop))
         else:
             await self._answered(step, operation, entry, receipts, undone, until)
 
@@ -425,6 +430,18 @@ class Deliverer:
     def _count(self, final: Counter[Outcome]) -> None:
         self.result.outcomes.update(final)
         self._progress(final.total())
+
+
+def _defect(app: App, e: Exception) -> OploopError:
+    """That an app failed by a mistake of its own, and where: it must not stop the others."""
+    at = traceback.extract_tb(e.__traceback__)[-1]
+    where = f"{Path(at.filename).parent.name}/{Path(at.filename).name}:{at.lineno}"
+    found = OploopError(
+        f"sending to {app.name} failed: {type(e).__name__}: {e} ({where})",
+        mend="this is a defect of the app, maybe at an answer that it did not expect; see --trace-http",
+    )
+    found.__cause__ = e
+    return found
 
 
 def version_of(receipts: Sequence[Receipt]) -> int | None:

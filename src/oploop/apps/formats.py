@@ -128,7 +128,11 @@ def _header(source: Any, delimiter: str, encoding: str) -> tuple[list[str], int]
     text = io.StringIO(head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace"), newline="")
     names: list[str] = []
     reader = csv.reader(text, delimiter=delimiter)
-    for name in next(filter(None, reader), []):
+    try:
+        first = next(filter(None, reader), [])
+    except csv.Error as e:  # a field of more than 128 KB
+        raise pa.ArrowInvalid(f"its first line: {e}") from None
+    for name in first:
         wanted, number = name or f"column{len(names) + 1}", 2
         while wanted in names:
             wanted, number = f"{name}__{number}", number + 1

@@ -49,19 +49,20 @@ async def ahead(pages: AsyncGenerator[T], most: int = MOST) -> AsyncIterator[Asy
         except Exception as e:
             queue.put_nowait(e)
 
-    async def take() -> AsyncIterator[T]:
+    async def take() -> AsyncGenerator[T]:
         while (found := await queue.get()) is not None:
             if isinstance(found, Exception):
                 raise found
             room.release()
             yield found[0]
 
-    task = asyncio.create_task(ask())
+    task, taken = asyncio.create_task(ask()), take()
     try:
-        yield take()
+        yield taken
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await taken.aclose()
         await pages.aclose()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
@@ -17,6 +17,7 @@ from oploop.apps.jsonvalues import parsed
 from oploop.apps.origin import bare
 from oploop.errors import FixConfig, OploopError, RetryLater
 
+T = TypeVar("T")
 #: A reset from which on it is a time, in seconds since 1970, and no span.
 SINCE_1970 = 1_000_000_000
 
@@ -61,13 +62,19 @@ class Answer:
         body = self.document()
         return body if isinstance(body, dict) else {}
 
-    def written(self) -> Any:
-        """The body of an accepted write, parsed as JSON; LostAnswer when it cannot be read, as nobody knows what was done."""
+    def written(self, kind: type[T]) -> T:
+        """The body of an accepted write, parsed as JSON; LostAnswer when it cannot be read, or is no `kind` (a dict, a list), as nobody
+        knows what was done."""
         try:
-            return self.json()
+            body = self.json()
         except NotTheApi as e:
-            status = f"HTTP {self.status}"
-            raise LostAnswer(f"the write was accepted ({status}), but its answer cannot be read: {e.message}") from e
+            raise LostAnswer(f"{self._accepted()} cannot be read: {e.message}") from e
+        if not isinstance(body, kind):
+            raise LostAnswer(f"{self._accepted()} is of another kind: {str(body)[:80]}")
+        return body
+
+    def _accepted(self) -> str:
+        return f"the write was accepted (HTTP {self.status}), but its answer"
 
     def date_micros(self) -> int | None:
         """The server's clock from the `Date` header, microseconds since 1970 (whole seconds); None without one."""

@@ -52,7 +52,7 @@ class Fault:
 
     action: "status" (answer `status` with `headers` and `body`, nothing is done) | "cut" (close the connection,
     nothing is done) | "lose" (do it, then close without an answer) | "html" | "empty" | "truncate" (do it, answer half) |
-    "delay" (wait `seconds`, then do it). The first `skip` matches are spared, the next `times` are hit.
+    "say" (do it, then answer `status` with `headers` and `body`) | "delay" (wait `seconds`, then do it). The first `skip` matches are spared, the next `times` are hit.
     """
 
     match: str
@@ -222,6 +222,11 @@ class Sandbox:
         match fault.action if fault else None:
             case "status":
                 assert fault is not None
+                headers = {"Content-Type": "application/json", **fault.headers}
+                return web.Response(status=fault.status, headers=headers, body=fault.body.encode())
+            case "say":
+                assert fault is not None
+                await handler(request)
                 headers = {"Content-Type": "application/json", **fault.headers}
                 return web.Response(status=fault.status, headers=headers, body=fault.body.encode())
             case "cut":

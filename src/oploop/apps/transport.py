@@ -360,7 +360,8 @@ class Transport:
         status = f"HTTP {answer.status}"
         said = status if message == status else f"{status}: {message}"  # an answer without words says its status
         refused = 400 <= answer.status < 500 and answer.status not in (401, 403) and not verdict.retry
-        if lost and not refused:
+        elsewhere = answer.status == 303 and request.method not in ("GET", "HEAD")  # what came of it stands there
+        if elsewhere or (lost and not refused):
             return LostAnswer(f"{request.method} {bare(request.url)} failed ({said})", answer)
         if answer.status in (401, 403):
             return FixConfig(

@@ -21,7 +21,7 @@ from oploop.apps.salesforce.reader import Page, Reader
 from oploop.apps.salesforce.sandbox import SalesforceSandbox
 from oploop.apps.salesforce.sandbox_org import INTEGRATION
 from oploop.apps.sandbox import Fault
-from oploop.errors import FixConfig, FixData, QuotaSpent
+from oploop.errors import FixConfig, FixData, QuotaSpent, RetryLater
 from oploop.records import Canonical, Deletes, FieldType, Op, ReadOptions
 from oploop.runtime import Runtime
 from tests.apps.salesforce.conftest import Make
@@ -83,6 +83,48 @@ async def test_a_large_read_goes_by_job_in_pages_and_then_on_from_there(
     assert sum(b.table.num_rows for b in raw.batches) == 2
     assert raw.live()[key]["Description"] == "neu"
     assert len(raw.live()) == 249
+
+
+GOOD = "Id,Name,Health_Score__c,Is_Customer__c,SystemModstamp,IsDeleted\n001A,a,{},{},2026-01-01T00:00:00.000Z,false\n"
+
+
+async def test_a_value_of_a_jobs_page_that_is_not_of_its_type_is_none_and_whole_in_the_record(
+    make: Make, box: SalesforceSandbox
+) -> None:
+    box.load("Account", [{"Name": "a"}, {"Name": "b"}])
+    box.faults.append(Fault("GET .*/results$", "status", status=200, body=GOOD.format("many", "true")))
+    raw = Raw(make(bulk_read_from=1).app.streams["Account"])
+    await raw.read(make(bulk_read_from=1).app)
+    [row] = raw.live().values()
+    assert (row["Name"], row["Health_Score__c"], row["Is_Customer__c"], row["IsDeleted"]) == ("a", None, True, False)
+    assert '"Health_Score__c":"many"' in row["_raw"]
+    assert '"Is_Customer__c":true' in row["_raw"]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "said"),
+    [
+        (GOOD.format("1,2", "true"), {}, "CSV parse error: Expected 6 columns, got 7"),
+        (GOOD.format(1, "true") + '001B,"b', {}, "CSV parse error"),
+        ("<!doctype html>\n<title>Sign in</title>\n", {}, "its columns are <!doctype html>"),
+        (GOOD.format(1, "true"), {"Sforce-NumberOfRecords": "2"}, "it tells of 2 records and has 1"),
+        (GOOD.partition("\n")[0] + "\n", {"Sforce-NumberOfRecords": "7"}, "it tells of 7 records and has 0"),
+        ("x" * 300_000 + "\n1\n", {}, "its first line"),
+        ('"' + "x" * 200_000 + '"\n1\n', {}, "its first line: field larger than field limit"),
+    ],
+    ids=["a field too many", "cut off", "HTML", "a record missing", "all missing", "no names", "one long name"],
+)
+async def test_a_jobs_page_that_is_no_csv_of_records_is_told_and_no_place_is_kept(
+    make: Make, box: SalesforceSandbox, body: str, headers: dict[str, str], said: str
+) -> None:
+    box.load("Account", [{"Name": "a"}, {"Name": "b"}])
+    box.faults.append(Fault("GET .*/results$", "status", status=200, body=body, headers=headers))
+    raw = Raw(make().app.streams["Account"])
+    with pytest.raises(
+        RetryLater, match=f"a page of Salesforce's results of Account cannot be read: {said}.*bulk_read_from"
+    ):
+        await raw.read(make(bulk_read_from=1).app)
+    assert raw.cursor is None
 
 
 async def test_a_job_that_fails_says_why(make: Make, box: SalesforceSandbox) -> None:

@@ -230,6 +230,17 @@ async def test_a_job_that_cannot_be_asked_after_is_unknown(make: Make, box: Sale
         await send(make(), step(Op.CREATE, accounts(300)))
 
 
+async def test_a_job_whose_results_cannot_be_read_is_unknown(make: Make, box: SalesforceSandbox) -> None:
+    body = '"sf__Id","Name"\n"' + "x" * 200_000 + '"\n'
+    box.faults.append(Fault("GET .*successfulResults", "status", status=200, body=body))
+    with pytest.raises(LostAnswer, match="the results of a job of Salesforce's cannot be read: field larger"):
+        await send(make(), step(Op.CREATE, accounts(300)))
+    box.faults.append(Fault("GET .*successfulResults", "status", status=200, body="<!doctype html>\n<p>\n"))
+    others = [{**a, "Billing_Id__c": f"x{i}"} for i, a in enumerate(accounts(300))]
+    receipts = await send(make(), step(Op.CREATE, others))
+    assert {r.outcome for r in receipts} == {Outcome.UNKNOWN}
+
+
 async def test_a_job_that_is_too_large_is_halved(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("oploop.apps.salesforce.writer.MAX_JOB_BYTES", 5_000)
     with pytest.raises(SkipRecord, match="Salesforce takes 5,000"):

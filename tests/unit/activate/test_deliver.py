@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 import tracemalloc
 from collections import Counter
@@ -332,9 +333,23 @@ async def test_what_the_days_quota_keeps_for_others_is_not_used_and_the_rest_is_
 async def test_a_defect_of_an_app_leaves_its_call_unknown(post: Any) -> None:
     office: Post = post(operation(Replay.NEVER), creates=4, updates=0)
     app = ScriptedApp([("no such act",)], office.runtime)
-    with pytest.raises(ExceptionGroup):
-        await office.deliver(app)
+    result = await office.deliver(app)
     assert office.statuses() == dict.fromkeys(range(1, 5), "unknown")
+    assert result.error is not None
+    assert re.search(
+        r"^sending to crm failed: AssertionError: no such act \(activate/script.py:\d+\)", str(result.error)
+    )
+
+
+@pytest.mark.parametrize("replay", [Replay.NEVER, Replay.SAFE])
+async def test_after_a_defect_of_an_app_no_further_call_is_made(post: Any, replay: Replay) -> None:
+    """It may have done what it failed on, and would fail on all the others too."""
+    office: Post = post(replace(operation(replay), batch=1, in_flight=1), creates=5, updates=0)
+    app = ScriptedApp(["ok", ("no such act",), "ok"], office.runtime)
+    result = await office.deliver(app)
+    assert len(app.steps) == 2
+    assert office.statuses() == {1: "sent", 2: "unknown"}
+    assert isinstance(result.error and result.error.__cause__, AssertionError)
 
 
 async def test_what_the_journal_cannot_take_is_not_sent_and_an_answer_that_it_cannot_take_is_unknown(post: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from oploop.records import EXTRACTED_AT, RAW, VERSION, Batch, Deletes, ReadOptio
 
 #: Seconds in which a reader that reads on would do so.
 PAUSE = 0.05
+#: Batches after which a read is broken off to see what it leaves open.
+MOST_STOPS = 6
 
 
 class Reading(Suite):
@@ -97,6 +100,25 @@ class Reading(Suite):
                     assert not left, f"{case.stream}: broken off, and it goes on: {left}"
                     await asyncio.sleep(PAUSE)
                     assert wire.calls == calls, f"{case.stream}: broken off, and it goes on asking"
+
+        run(work)
+
+    def test_a_read_that_is_broken_off_closes_what_it_read_from(self) -> None:
+        """A generator that is left to be closed some time later may ask on, or hold a file or a place in the budget, until then."""
+
+        async def work() -> None:
+            for case in self.streams:
+                async with self.bench() as bench:
+                    whole = await _filled(bench, case)
+                    await whole.read(bench.app)
+                    for stop in range(1, min(len(whole.batches), MOST_STOPS) + 1):
+                        with _begun_generators() as begun:
+                            await Raw(whole.stream).read(bench.app, stop_after=stop)
+                        left = [g.__qualname__ for g in begun if g.ag_frame is not None]
+                        assert not left, (
+                            f"{case.stream}: broken off after batch {stop}, and not closed: {', '.join(left)}; "
+                            "take from a generator within contextlib.aclosing"
+                        )
 
         run(work)
 
@@ -188,6 +210,24 @@ class Reading(Suite):
                     assert not lost, f"{case.stream}: lost {len(lost)} records"
 
         run(work)
+
+
+@contextmanager
+def _begun_generators() -> Iterator[list[Any]]:
+    """The asynchronous generators that are begun meanwhile."""
+    begun: list[Any] = []
+    first, last = sys.get_asyncgen_hooks()
+
+    def note(generator: AsyncGenerator[Any]) -> None:
+        begun.append(generator)
+        if first is not None:
+            first(generator)
+
+    sys.set_asyncgen_hooks(note, last)
+    try:
+        yield begun
+    finally:
+        sys.set_asyncgen_hooks(first, last)
 
 
 async def _filled(bench: Bench, case: StreamCase) -> Raw:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from oploop.apps.conformance.cases import Bench, ObjectCase, Suite, alike, readable, refusal, run, value_in
 from oploop.apps.sandbox import Fault
-from oploop.errors import FixConfig
-from oploop.records import Change, Field, Op, Outcome, Receipt, Replay, Step
+from oploop.errors import FixConfig, OploopError
+from oploop.records import Change, Field, JsonPath, Op, Outcome, Receipt, Replay, Step
 
 #: So many records at the most are written where an object takes larger batches.
 MOST = 2_600
+#: Answers that are none of the API's: without anything done, and to what was done.
+GARBLED = [
+    Fault("", "html"),
+    Fault("", "truncate"),
+    *(
+        Fault("", "say", status=200, body=body)
+        for body in ("", "<html>", "[]", "{}", "null", "5", '"ok"', "[null]", "[[]]")
+    ),
+    Fault("", "say", status=200, body="{}", headers={"Content-Encoding": "gzip"}),
+    Fault("", "say", status=303, body="", headers={"Location": "/there"}),
+    Fault("", "say", status=502, body="<html>"),
+]
 
 
 class Writing(Suite):
@@ -194,6 +208,36 @@ class Writing(Suite):
 
         run(work)
 
+    def test_an_answer_to_a_write_that_is_none_of_the_apis_is_no_receipt(self) -> None:
+        """Done or not: what comes back is HTML, cut off, or JSON of another shape. Nothing is told as sent that was not, nor as
+        not sent that may have been, nor made twice."""
+
+        async def work(fault: Fault) -> None:
+            async for bench, case, op in self._makers():
+                if case.calls is None:
+                    continue
+                before, garbled = case.stored(bench.sandbox), replace(fault, match=case.calls)
+                bench.sandbox.faults.append(garbled)
+                records = [{"fields": case.fields(n)} for n in range(2)]
+                try:
+                    receipts = list((await bench.deliver(case, op, records)).values())
+                except OploopError as e:  # the engine stops there, and takes the changes for not sent
+                    receipts = [Receipt(n, Outcome.RETRY, error=str(e)) for n in (1, 2)]
+                except (LookupError, TypeError, ValueError, AttributeError) as e:  # it goes on with what nobody knows
+                    receipts = [Receipt(n, Outcome.UNKNOWN, error=repr(e)) for n in (1, 2)]
+                _was_met(garbled, 1, case)
+                said = f"{case.object}: {fault.action} {fault.body!r}"
+                made = case.stored(bench.sandbox) - before
+                known = sum(r.outcome is Outcome.OK for r in receipts)
+                assert made <= 2, f"{said}, and {made} records stand there for 2"
+                assert known <= made, f"{said}: {known} acknowledged, {made} made"
+                unsaid = sum(r.outcome in (Outcome.REJECTED, Outcome.RETRY) for r in receipts)
+                if bench.app.objects[case.object].operations[op].replay in (Replay.LOOKUP, Replay.NEVER):
+                    assert unsaid <= 2 - made, f"{said}: done, and said to be not: {receipts}"
+
+        for fault in GARBLED:
+            run(partial(work, fault))
+
     def test_a_step_with_an_idempotency_key_is_done_once(self) -> None:
         async def work() -> None:
             async for bench, case, op in self._makers():
@@ -303,10 +347,6 @@ async def _check_back(bench: Bench, case: ObjectCase, expected: Mapping[str, Map
 
 
 def _dynamic(bench: Bench, case: ObjectCase, name: str) -> Field | None:
-    from dataclasses import replace
-
-    from oploop.records import JsonPath
-
     for prefix, template in bench.app.objects[case.object].dynamic.items():
         if name.startswith(prefix) and isinstance(template.source, JsonPath):
             path = (*template.source.path, name.removeprefix(prefix))

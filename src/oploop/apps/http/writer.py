@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -42,7 +43,7 @@ async def send(transport: Transport, call: Call, replay: Replay, step: Step, *, 
         if gone.outcome is Outcome.REJECTED:
             raise
         return [gone]
-    return [_one(call, change, answer)]
+    return [_receipt(call, change, _json(answer), answer.date_micros())]
 
 
 def filling_of(step: Step, change: Change, whole_id: bool) -> Filling:
@@ -90,9 +91,11 @@ async def _batch(transport: Transport, call: Call, replay: Replay, step: Step, w
     answer = await _call(transport, call, replay, call.path, body, name)
     said = _json(answer)
     if call.results is None:
-        bad = _refusal(call, said)
-        if bad is not None:
-            raise Refused(answer, bad)
+        told, bad = _verdict(call, said)
+        if told is Outcome.REJECTED:
+            raise Refused(answer, bad or "")
+        if told is Outcome.UNKNOWN:
+            raise LostAnswer(f"{call.method} {call.path}: {bad}")
         return Taken(step.changes, answer.date_micros())
     results = at(said, call.results)
     if not isinstance(results, list):
@@ -115,15 +118,16 @@ def _matched(
 ) -> list[Receipt]:
     """Each change's receipt by its result; one that has none is unknown. `records`: what was sent, if results name it."""
     if call.by == "index":
-        numbered = dict(enumerate(results))
+        wanted: list[Any] = list(range(len(changes)))
         if results and all(isinstance(r, dict) and isinstance(r.get("index"), int) for r in results):
-            numbered = {r["index"]: r for r in results}
-        elif len(results) != len(changes):
-            numbered = {}  # of a list that leaves some out nobody knows which is whose
-        found: list[Any] = [numbered.get(n) for n in range(len(changes))]
+            named = _once((r["index"], r) for r in results)
+        else:  # of a list that leaves some out nobody knows which is whose
+            named = dict(enumerate(results)) if len(results) == len(changes) else {}
     else:
-        named = {str(at(r, call.by)): r for r in results if at(r, call.by) is not None}
-        found = [named.get(str(_name(call.by, c, record))) for c, record in zip(changes, records, strict=True)]
+        named = _once((str(name), r) for r in results if (name := at(r, call.by)) is not None)
+        wanted = [str(_name(call.by, c, record)) for c, record in zip(changes, records, strict=True)]
+    times = Counter(wanted)
+    found = [named.get(name) if times[name] == 1 else None for name in wanted]
     version = answer.date_micros()
     return [
         _receipt(call, c, result, version)
@@ -133,6 +137,13 @@ def _matched(
     ]
 
 
+def _once(results: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Results by their names, of which each has one: of several nobody knows which is a record's."""
+    listed = list(results)
+    times = Counter(name for name, _ in listed)
+    return {name: result for name, result in listed if times[name] == 1}
+
+
 def _name(by: str, change: Change, record: Any) -> Any:
     value = at(record, by)
     if value is None:
@@ -140,35 +151,29 @@ def _name(by: str, change: Change, record: Any) -> Any:
     return plain(value)
 
 
-def _one(call: Call, change: Change, answer: Answer) -> Receipt:
-    if call.ok and not answer.body.strip():
-        return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, "the answer says nothing, not even `ok`")
-    return _receipt(call, change, _json(answer), answer.date_micros())
-
-
 def _receipt(call: Call, change: Change, result: Any, version: int | None) -> Receipt:
-    bad = _refusal(call, result)
-    if bad is not None:
-        return Receipt(change.number, Outcome.REJECTED, change.remote_id, bad)
-    made = at(result, call.id)
-    remote = change.remote_id if made is None else str(made)
-    return Receipt(change.number, Outcome.OK, remote, version=version)
+    told, bad = _verdict(call, result)
+    made = at(result, call.id) if told is Outcome.OK else None
+    remote = str(made) if isinstance(made, str | int) and made != "" else change.remote_id
+    return Receipt(change.number, told, remote, bad, version=version if told is Outcome.OK else None)
 
 
-def _refusal(call: Call, result: Any) -> str | None:
-    """Why the result is no success, in the app's words; None when it is one."""
+def _verdict(call: Call, result: Any) -> tuple[Outcome, str | None]:
+    """What a result means, and why it is no success: unknown where it neither holds what `ok` names nor words of a refusal."""
     said = _words(at(result, call.error))
     for path, wanted in call.ok.items():
         held = at(result, path)
+        if held is None and said is None and wanted is not None:
+            return Outcome.UNKNOWN, f"the answer does not hold {path}, by which `ok` tells whether it was done"
         if held != wanted:
-            return said or f"{path} is {held!r}, not {wanted!r}"
-    return None if call.ok else said
+            return Outcome.REJECTED, said or f"{path} is {held!r}, not {wanted!r}"
+    return (Outcome.OK, None) if call.ok or said is None else (Outcome.REJECTED, said)
 
 
 def _words(said: Any) -> str | None:
     if isinstance(said, Mapping):
         said = said.get("message", said)
-    return None if said in (None, "", [], {}) else str(said)
+    return str(said) if said else None  # `error: false` says that there is none
 
 
 def _json(answer: Answer) -> Any:

@@ -7,6 +7,7 @@ memberships), owners.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -58,18 +59,19 @@ class Associations:
         """The list of the left records shows up to 100 of each one's right ones; more are asked for."""
         left, right = await self._types()
         asked = {"limit": PAGE, "properties": "hs_object_id", "associations": right}
-        async for page in self._client.listed(f"crm/v3/objects/{left}", asked):
-            rows: list[dict[str, Any]] = []
-            more: list[str] = []
-            for record in page.records:
-                for told in (record.get("associations") or {}).values():
-                    if next_after(told) is not None:
-                        more.append(str(record["id"]))
-                    else:
-                        rows += _rows(str(record["id"]), ((str(t["id"]), t["type"]) for t in told["results"]))
-            if more:
-                rows += await self.of(left, right, more)
-            yield replace(page, records=rows)
+        async with aclosing(self._client.listed(f"crm/v3/objects/{left}", asked)) as pages:
+            async for page in pages:
+                rows: list[dict[str, Any]] = []
+                more: list[str] = []
+                for record in page.records:
+                    for told in (record.get("associations") or {}).values():
+                        if next_after(told) is not None:
+                            more.append(str(record["id"]))
+                        else:
+                            rows += _rows(str(record["id"]), ((str(t["id"]), t["type"]) for t in told["results"]))
+                if more:
+                    rows += await self.of(left, right, more)
+                yield replace(page, records=rows)
 
     async def of(self, left: str, right: str, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The pairs of some left records."""
@@ -133,7 +135,7 @@ async def associate(
         failed[":".join(links[0])], failed.at = str(e), e.answer.date_micros()
         return failed
     failed.at = answer.date_micros()
-    body = answer.json()
+    body = answer.written(dict)
     done = {f"{_number(r, 'from')}:{_number(r, 'to')}" for r in body.get("results") or ()}
     left = [link for link in links if ":".join(link) not in done]
     if len(links) == 1 and left:
@@ -201,15 +203,19 @@ class Lists:
         return self._client.listed("crm/v3/owners/", {"limit": PAGE})
 
     async def _members(self) -> AsyncGenerator[Page]:
-        async for lists in self._lists(STATIC):
-            for found in lists.records:
-                async for page in self._members_of(str(found["listId"])):
-                    yield page
+        async with aclosing(self._lists(STATIC)) as parts:
+            async for lists in parts:
+                for found in lists.records:
+                    async with aclosing(self._members_of(str(found["listId"]))) as pages:
+                        async for page in pages:
+                            yield page
 
     async def _members_of(self, list_id: str) -> AsyncGenerator[Page]:
-        async for page in self._client.listed(f"crm/v3/lists/{list_id}/memberships", {"limit": MEMBERS_PAGE}):
-            members = [_member(list_id, str(m["recordId"]), m.get("membershipTimestamp")) for m in page.records]
-            yield replace(page, records=members)
+        path = f"crm/v3/lists/{list_id}/memberships"
+        async with aclosing(self._client.listed(path, {"limit": MEMBERS_PAGE})) as pages:
+            async for page in pages:
+                members = [_member(list_id, str(m["recordId"]), m.get("membershipTimestamp")) for m in page.records]
+                yield replace(page, records=members)
 
     async def fetch(self, ids: Sequence[str]) -> Batch:
         """Whether these are members: the lists are read until all are found, or to their end."""
@@ -217,10 +223,11 @@ class Lists:
         for list_id in dict.fromkeys(i.partition(":")[0] for i in ids):
             wanted = {i for i in ids if i.partition(":")[0] == list_id}
             try:
-                async for page in self._members_of(list_id):
-                    found |= {m["id"]: m for m in page.records if m["id"] in wanted}
-                    if wanted <= found.keys():
-                        break
+                async with aclosing(self._members_of(list_id)) as pages:
+                    async for page in pages:
+                        found |= {m["id"]: m for m in page.records if m["id"] in wanted}
+                        if wanted <= found.keys():
+                            break
             except Refused as e:
                 if e.status != 404:  # a list that is gone has no members
                     raise
@@ -252,7 +259,7 @@ class Lists:
                     for c, p in changes
                 ]
                 continue
-            missing = set(map(str, answer.json().get("recordIdsMissing") or ())) if what == "add" else set()
+            missing = set(map(str, answer.written(dict).get("recordIdsMissing") or ())) if what == "add" else set()
             receipts += [_receipt(c, pair, missing, answer) for c, pair in changes]
         return receipts
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeAlias
@@ -79,18 +80,19 @@ class RecordReader:
         here: Cursor = dict(cursor) if cursor is not None and cursor.get("of") == of else {"of": of}
         if "since" not in here and options.since is not None:
             here = {"of": of, "since": int(options.since.timestamp() * 1000) + OVERLAP * 1000}
-        async with ahead(self._pages(here), MOST_SMALL) as pages:
-            async for records, at, here in _gathered(pages):
+        async with ahead(self._pages(here), MOST_SMALL) as pages, aclosing(_gathered(pages)) as parts:
+            async for records, at, here in parts:
                 yield Batch(name, await meanwhile(self.in_turns(records, extracted_at=at)), here)
         yield Batch(name, self.table([], extracted_at=self._client.runtime.now()), here, complete=True)
 
     async def _pages(self, here: Cursor) -> Pages:
         """Live records, and behind them the archived ones, which are read each time: they move nothing."""
-        live = self._changes(here) if "since" in here else self._list(here)
-        async for records, at, here in live:
-            yield records, at, here
-        async for records, at in self._archived():
-            yield records, at, here
+        async with aclosing(self._changes(here) if "since" in here else self._list(here)) as live:
+            async for records, at, here in live:
+                yield records, at, here
+        async with aclosing(self._archived()) as archived:
+            async for records, at in archived:
+                yield records, at, here
 
     async def _list(self, here: Cursor) -> Pages:
         """All live records, and where the next read begins."""

@@ -125,7 +125,7 @@ def text_of(value: Any) -> str:
 
 def _receipts(step: Step, sent: Sequence[tuple[Change, Mapping[str, Any]]], answer: Answer) -> list[Receipt]:
     """A receipt for each input of a batch, whatever the order of its results and errors."""
-    body = answer.json()
+    body = answer.written(dict)
     results, errors = body.get("results") or [], body.get("errors") or []
     by_trace = {str(r.get("objectWriteTraceId")): r for r in results}
     by_id = {str(r.get("id")): r for r in results}

@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 from oploop.apps.base import AppConfig, TimeZone
 from oploop.apps.credentials import basic
 from oploop.apps.declared import declared
-from oploop.apps.transport import Answer, Budget, LostAnswer, Policy, Transport
+from oploop.apps.transport import Answer, Budget, Policy, Transport
 from oploop.runtime import Runtime
 
 #: 30,000 events a second, measured over a minute, are 900 full calls a minute.
@@ -111,9 +111,5 @@ class Client:
 
 def read_written(answer: Answer) -> dict[str, Any]:
     """The body of an answered write, as an object ({"status": 1} for a bare `1`); LostAnswer when it cannot be read."""
-    body = answer.written()
-    if isinstance(body, int):
-        return {"status": body}
-    if not isinstance(body, dict):
-        raise LostAnswer("Mixpanel's answer is no object")
-    return body
+    bare = answer.document()
+    return {"status": bare} if isinstance(bare, int) else answer.written(dict)

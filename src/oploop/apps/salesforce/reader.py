@@ -27,14 +27,19 @@ from oploop.apps.salesforce.catalog import Table
 from oploop.apps.salesforce.client import Client
 from oploop.apps.salesforce.jobs import wait_for
 from oploop.apps.transport import Answer, NotTheApi, Refused
-from oploop.errors import FixConfig
-from oploop.records import Batch, ColumnType, Cursor, ReadOptions
+from oploop.errors import FixConfig, RetryLater
+from oploop.records import Batch, ColumnType, Cursor, ReadOptions, Stream
 
 #: Ids of one call of `composite/sobjects`.
 FETCH = 2_000
 #: A query that is longer than so many bytes does not fit an address (16 KB); a job takes it in its body.
 MAX_URL = 14_000
 RESULT_ROWS = 50_000
+_CSV_TYPES: Mapping[ColumnType, pa.DataType] = {
+    ColumnType.BOOLEAN: pa.bool_(),
+    ColumnType.INTEGER: pa.int64(),
+    ColumnType.NUMBER: pa.float64(),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,10 @@ class Reader:
         page = await anext(pages) if len(ordered) < MAX_URL else None
         if page is None or page.total > self._client.config.bulk_read_from:
             await pages.aclose()
-            async for rows, newest in self._job(table, soql, kind, options):
-                seen = max(seen or "", newest or "") or None
-                yield Batch(table.name, rows)
+            async with aclosing(self._job(table, soql, kind, options)) as parts:
+                async for rows, newest in parts:
+                    seen = max(seen or "", newest or "") or None
+                    yield Batch(table.name, rows)
         else:
             async with ahead(pages) as more:
                 while page is not None:
@@ -115,7 +121,7 @@ class Reader:
 
     async def _job(
         self, table: Table, soql: str, kind: str, options: ReadOptions
-    ) -> AsyncIterator[tuple[pa.Table, str | None]]:
+    ) -> AsyncGenerator[tuple[pa.Table, str | None]]:
         """The rows of a query job, and up to when they are known: nothing that changes after the job was made is missed."""
         began, client = self._client.runtime.now(), self._client
         made = (await client.call("POST", "jobs/query", {"operation": kind, "query": soql}, harmless=True)).json()
@@ -126,7 +132,7 @@ class Reader:
             answer = await client.transport.request(
                 "GET", client.path(f"jobs/query/{made['id']}/results"), params=params, headers={"Accept": "text/csv"}
             )
-            records = records_of_csv(answer, table)
+            records = records_of_csv(answer, table.stream)
             if records:
                 yield self._rows(table, records, began, options.exclude), str(made["createdDate"])
             locator = answer.headers.get("sforce-locator")
@@ -214,16 +220,43 @@ def _less_attributes(records: Records, attributes: Sequence[Any] | None) -> list
     return found
 
 
-def records_of_csv(answer: Answer, table: Table) -> list[dict[str, Any]]:
-    """A result page of a job as records like those of a query: an empty value is none."""
-    kinds: Mapping[str, pa.DataType] = {
-        ColumnType.BOOLEAN: pa.bool_(),
-        ColumnType.INTEGER: pa.int64(),
-        ColumnType.NUMBER: pa.float64(),
-    }
-    types = {n: kinds.get(k, pa.string()) for n, k in table.stream.columns.items()}
+def records_of_csv(answer: Answer, stream: Stream) -> list[dict[str, Any]]:
+    """A result page of a job as records like those of a query: an empty value is none. What is not of its field's type stays the
+    text that it is. RetryLater where the page is no CSV of such records, or not whole."""
+    types = {n: _CSV_TYPES[k] for n, k in stream.columns.items() if k in _CSV_TYPES}
+    try:
+        try:
+            found = _records_of_csv(answer, types)
+        except pa.ArrowInvalid:
+            found = [{n: _typed(v, types.get(n)) for n, v in r.items()} for r in _records_of_csv(answer, {})]
+    except pa.ArrowInvalid as e:
+        raise _no_results(stream, " ".join(str(e).split())[:200]) from None
+    told = answer.headers.get("sforce-numberofrecords", "")
+    if found and "Id" not in found[0]:
+        raise _no_results(stream, f"its columns are {', '.join(found[0])[:80]}")
+    if told.isdigit() and int(told) != len(found):
+        raise _no_results(stream, f"it tells of {int(told):,} records and has {len(found):,}")
+    return found
+
+
+def _no_results(stream: Stream, why: str) -> RetryLater:
+    mend = "run again later; if it stays so, read it by pages: bulk_read_from: 100000000"
+    return RetryLater(f"a page of Salesforce's results of {stream.name} cannot be read: {why}", mend=mend)
+
+
+def _records_of_csv(answer: Answer, types: Mapping[str, pa.DataType]) -> list[dict[str, Any]]:
     tables = csv_tables(io.BytesIO(answer.body), types=types, quoted_nulls=True)
     return [record for part in tables for record in part.to_pylist()]
+
+
+def _typed(text: str | None, kind: pa.DataType | None) -> Any:
+    """A value of a page in which some value is not of its type."""
+    if text is None or kind is None:
+        return text
+    try:
+        return pa.scalar(text).cast(kind).as_py()
+    except pa.ArrowInvalid:
+        return text
 
 
 def _stamp(record: Mapping[str, Any], table: Table) -> str:

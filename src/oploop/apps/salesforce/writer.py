@@ -88,9 +88,9 @@ class Writer:
             path = f"{path}/{table.name}/{by}" if by is not None else path
             body = {"allOrNone": False, "records": records}
             answer = await self._client.call(method, path, body, harmless=op is not Op.CREATE)
-        results = answer.written()
-        if not isinstance(results, list) or len(results) != len(part):
-            raise LostAnswer(f"Salesforce answered {len(part)} records with something else than as many results")
+        results = answer.written(list)
+        if len(results) != len(part):
+            raise LostAnswer(f"Salesforce answered {len(part)} records with {len(results)} results")
         version = before(answer, self._client.runtime.monotonic() - began)
         return [_receipt(change, result, version) for (change, _), result in zip(part, results, strict=True)]
 
@@ -282,17 +282,25 @@ def _matched(
         open_.setdefault(who, []).append(change)
     receipts: list[Receipt] = []
     for kind, answer in results:
-        for result in csv.DictReader(io.StringIO(answer.body.decode())):
+        for result in _rows_of(answer):
             changes = open_.get(tuple(result.get(n) or "" for n in names))
             if changes:
                 receipts.append(_job_receipt(changes.pop(0), kind, result, version))
     return receipts, [c for left in open_.values() for c in left]
 
 
+def _rows_of(answer: Answer) -> list[dict[str, str]]:
+    """The results in an answer. LostAnswer where it cannot be read, as nobody knows what the job did."""
+    try:
+        return list(csv.DictReader(io.StringIO(answer.body.decode())))
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise LostAnswer(f"the results of a job of Salesforce's cannot be read: {e}") from None
+
+
 def _job_receipt(change: Change, kind: str, result: Mapping[str, str], version: int | None) -> Receipt:
     if kind == "successfulResults":
-        return Receipt(change.number, Outcome.OK, result["sf__Id"] or change.remote_id, version=version)
+        return Receipt(change.number, Outcome.OK, result.get("sf__Id") or change.remote_id, version=version)
     if kind == "failedResults":
-        code, text = error_of_job(result["sf__Error"] or "")
+        code, text = error_of_job(result.get("sf__Error") or "")
         return _refusal(change, [code], text, version)
     return Receipt(change.number, Outcome.RETRY, change.remote_id, "the job ended before it came to this record")

@@ -17,7 +17,6 @@ from oploop.apps.sending import Sent, in_calls, in_turn, prepared
 from oploop.apps.transport import (
     Answer,
     Budget,
-    LostAnswer,
     NotTheApi,
     Policy,
     Refused,
@@ -94,12 +93,9 @@ class TrackingClient:
 
 def _accepted(answer: Answer) -> Answer:
     """The answer if it says `{"success": true}`. A login page is NotTheApi; a broken answer is a lost one."""
-    try:
-        body = answer.json()
-    except NotTheApi as e:
-        if answer.body.lstrip()[:1] == b"<":
-            raise
-        raise LostAnswer(f"the answer is cut off: {e.message}") from None
-    if not isinstance(body, dict) or body.get("success") is not True:
+    if answer.body.lstrip()[:1] == b"<":
+        raise NotTheApi(answer)
+    body = answer.written(dict)
+    if body.get("success") is not True:
         raise Refused(answer, f"Segment did not accept the batch: {str(body)[:200]}")
     return answer

@@ -107,7 +107,7 @@ class Client:
 
     async def _write(self, path: str, body: Mapping[str, Any]) -> int | None:
         answer = await self.transport.request("POST", path, json=body, idempotent=False, timeout=180.0)
-        answer.written()
+        answer.written(dict)
         return answer.date_micros()
 
 

@@ -13,7 +13,7 @@ from oploop.apps.base import new_values
 from oploop.apps.documents import nested
 from oploop.apps.stripe.client import StripeClient
 from oploop.apps.stripe.streams import OBJECTS
-from oploop.apps.transport import Answer, LostAnswer, NotTheApi, Refused
+from oploop.apps.transport import Answer, LostAnswer, Refused
 from oploop.errors import RetryLater
 from oploop.records import Change, Op, Outcome, Receipt
 
@@ -33,6 +33,7 @@ async def send_change(client: StripeClient, step_id: str, op: Op, change: Change
             answer = await client.delete(path)
         else:
             answer = await _post(client, path, form, key, again=op is Op.UPDATE)
+        body = answer.written(dict)
     except LostAnswer as e:
         return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, str(e))
     except RetryLater as e:
@@ -41,10 +42,6 @@ async def send_change(client: StripeClient, step_id: str, op: Op, change: Change
         if op is Op.REMOVE and e.status == 404 and e.code == "resource_missing":  # it is gone, as was wanted
             return Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())
         return Receipt(change.number, _refusal(e), change.remote_id, str(e), e.answer.date_micros())
-    try:
-        body = answer.json()
-    except NotTheApi as e:  # cut off on the way, or a proxy's page: it may have been done
-        return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, str(e))
     return Receipt(change.number, Outcome.OK, body.get("id", change.remote_id), version=answer.date_micros())
 
 

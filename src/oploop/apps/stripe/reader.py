@@ -120,8 +120,9 @@ class Reader:
         at = position(cursor, self.since)
         if isinstance(at, EventPosition):
             try:
-                async for batch in self._events(at):
-                    yield batch
+                async with aclosing(self._events(at)) as batches:
+                    async for batch in batches:
+                        yield batch
                 return
             except GapError:
                 at = ListPosition(since=self.since, relist=True)
@@ -131,8 +132,9 @@ class Reader:
                 if isinstance(after, EventPosition):
                     at = after
         assert isinstance(at, EventPosition), "a list ends where its events begin"
-        async for batch in self._events(at):
-            yield batch
+        async with aclosing(self._events(at)) as batches:
+            async for batch in batches:
+                yield batch
 
     # -- by list -------------------------------------------------------------------------------------------------------
 
@@ -198,7 +200,7 @@ class Reader:
 
     # -- by events -----------------------------------------------------------------------------------------------------
 
-    async def _events(self, at: EventPosition) -> AsyncIterator[Batch]:
+    async def _events(self, at: EventPosition) -> AsyncGenerator[Batch]:
         """Windows of time, oldest first; the last one is open. A window with too many events is read in parts."""
         low = max(at.since - LOOK_BACK, at.floor)
         span: int | None = None
@@ -272,7 +274,7 @@ class Reader:
         return found | {record_id: one.record for record_id, one in known.items()}
 
 
-async def _pages(client: StripeClient, path: str, params: dict[str, Any]) -> AsyncIterator[Page]:
+async def _pages(client: StripeClient, path: str, params: dict[str, Any]) -> AsyncGenerator[Page]:
     """All pages of a list, newest first."""
     page = await client.page(path, params)
     yield page
@@ -295,14 +297,16 @@ class _Window:
         """Events from second `low` up to, not with, `high` (None: until now); overflowed when they are too many."""
         created = {"gte": low} if high is None else {"gte": low, "lt": high}
         window: _Window | None = None
-        async for page in _pages(client, "/v1/events", {"types": resource.types, "created": created}):
-            if window is None:
-                window = cls(page.as_of, page.began, [])
-            window.events += page.records
-            splits = high is None or high - low > 1
-            if splits and page.has_more and len(window.events) >= MAX_EVENTS and page.as_of > low:
-                window.overflowed = True
-                break
+        asked = {"types": resource.types, "created": created}
+        async with aclosing(_pages(client, "/v1/events", asked)) as pages:
+            async for page in pages:
+                if window is None:
+                    window = cls(page.as_of, page.began, [])
+                window.events += page.records
+                splits = high is None or high - low > 1
+                if splits and page.has_more and len(window.events) >= MAX_EVENTS and page.as_of > low:
+                    window.overflowed = True
+                    break
         if window is None:
             raise FixConfig("Stripe's list of events has no first page", mend="check base_url")
         window.events.reverse()  # newest first on the wire

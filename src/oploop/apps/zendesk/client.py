@@ -250,7 +250,7 @@ class Client:
             answer = await self.write(method, path, params=params, json=json, ok=(403,) if may_be_closed else ())
             if answer.status == 403:
                 raise BulkClosed(path)
-            status = read_written(answer).get("job_status")
+            status = answer.written(dict).get("job_status")
             if not isinstance(status, dict) or "id" not in status:
                 raise LostAnswer(f"{method} /api/v2/{path} was accepted, but the answer names no job")
             if note is not None and status.get("status") not in JOB_ENDED:
@@ -293,14 +293,6 @@ class Client:
         if found is None:
             raise LostAnswer(f"job {job_id} has not ended after {patience / 60:.0f} minutes")
         return found
-
-
-def read_written(answer: Answer) -> dict[str, Any]:
-    """The body of an accepted write; LostAnswer when it cannot be read, as the write may have been done."""
-    body = answer.written()
-    if not isinstance(body, dict):
-        raise LostAnswer(f"the write was accepted (HTTP {answer.status}), but its answer is no object")
-    return body
 
 
 def export_quota(headers: Mapping[str, str]) -> Quota | None:

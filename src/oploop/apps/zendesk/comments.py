@@ -11,7 +11,7 @@ from typing import Any
 
 from oploop.apps.sending import Sent, in_turn, refused
 from oploop.apps.transport import Answer, Refused
-from oploop.apps.zendesk.client import Client, read_written
+from oploop.apps.zendesk.client import Client
 from oploop.apps.zendesk.writer import is_failure, refused_in_job
 from oploop.records import Change, Outcome, Receipt, Step
 
@@ -78,7 +78,7 @@ def _receipt(change: Change, result: Mapping[str, Any] | None, version: int | No
 
 def _comment_id(answer: Answer) -> str | None:
     """The comment's own id, from the audit that the answer shows."""
-    audit = read_written(answer).get("audit")
+    audit = answer.written(dict).get("audit")
     events = audit.get("events") if isinstance(audit, Mapping) else None
     found = [e["id"] for e in events or () if e.get("type") == "Comment" and e.get("id") is not None]
     return str(found[0]) if found else None

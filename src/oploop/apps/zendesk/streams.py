@@ -12,6 +12,7 @@ OrganizationObject, TicketFieldObject). Deleted records stay in the exports: tic
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -199,8 +200,9 @@ class Reader:
             if not ended and reached <= start:
                 # More records than a page holds share this second: the export would give the same page for ever.
                 yield Exported(records, began)
-                async for page in self._client.listed(stream, stream):  # all live records
-                    yield Exported(page.records, page.began)
+                async with aclosing(self._client.listed(stream, stream)) as pages:  # all live records
+                    async for page in pages:
+                        yield Exported(page.records, page.began)
                 reached, records = start + 1, Records([])
             start = reached
             yield Exported(records, began, {"start_time": start}, ended)
