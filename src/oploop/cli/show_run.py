@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,9 @@ def model_complaints(m: ModelResult) -> list[str]:
     for c in m.checks:
         if not c.ok:
             kind = "check" if c.blocking else "check (warns only)"
-            lines.append(f"{m.model}: {kind} {c.name} failed for {show.count(c.rows, 'row')}{_said(c.message)}")
+            named = re.fullmatch(r"[\d,]+ rows? fails? (.+)", c.message)  # with what the check was given
+            name, said = (named[1], "") if named else (c.name, _said(c.message))
+            lines.append(f"{m.model}: {kind} {name} failed for {show.count(c.rows, 'row')}{said}")
     if m.status is ModelStatus.FAILED and not lines:
         lines.append(f"{m.model}: {show.clean(m.message)}")
     return lines

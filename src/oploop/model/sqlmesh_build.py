@@ -125,9 +125,9 @@ class Build:
 
     def _checks(self, model: Any) -> list[CheckResult]:
         """All audits of a model that was audited; none where its query failed."""
-        failures = {
-            _audit_key(e.audit_name, e.audit_args): e.count for e in self._seen.audit_errors if e.model == model
-        }
+        # by name: what SQLMesh took from its state is another object, and no equal one
+        errors = [e for e in self._seen.audit_errors if e.model is not None and e.model.fqn == model.fqn]
+        failures = {_audit_key(e.audit_name, e.audit_args): e.count for e in errors}
         if model.fqn in self._seen.failed and not failures:
             return []
         checks = []

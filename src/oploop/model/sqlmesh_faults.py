@@ -9,9 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml.error import MarkedYAMLError
 from sqlglot import exp
 from sqlglot.errors import ParseError
 from sqlmesh.core.linter.rules.builtin import AmbiguousOrInvalidColumn
+from sqlmesh.utils import yaml
 from sqlmesh.utils.errors import NodeAuditsErrors
 
 from oploop.errors import FixConfig, OploopError, did_you_mean, nearest
@@ -54,7 +56,9 @@ def from_loading(error: Exception, root: Path) -> OploopError:
     text = re.split(r" ?(?:Example:|Learn more at)", text)[0]  # several lines of SQLMesh's own manual
     found_line = _LINE.search(text)
     line = int(found_line.group(1)) if found_line else _line_of_any(path, _QUOTED.findall(text))
-    return FixConfig(text, place=place_of(path, root, line))
+    lacking = re.fullmatch(r"Audit '(\w+)' is undefined\.?", text)
+    mend = f"write audits/{lacking[1]}.sql, or correct the name" if lacking else None
+    return FixConfig(text, mend=mend, place=place_of(path, root, line))
 
 
 def check_names(models: Iterable[Any], known: dict[str, Any], warehouse: Warehouse, root: Path) -> None:
@@ -75,10 +79,12 @@ def _missing_table(model: Any, name: str, known: dict[str, Any], warehouse: Ware
     tables = {t for t in warehouse.tables() if not t.startswith(("sqlmesh", "oploop")) and "__all" not in t}
     tables |= {m.name for m in known.values() if not m.kind.is_external}
     place = place_of(model._path, root, line_of(model._path, name))
-    if schema.startswith("raw_") and nearest(name, tables) is None:
-        mend = f"add it to `read` of {schema.removeprefix('raw_')} in oploop.yml, then run oploop extract"
+    siblings = [t for t in tables if t.startswith(f"{schema}.")]  # all alike by what they begin with
+    bare = nearest(name.removeprefix(f"{schema}."), [t.removeprefix(f"{schema}.") for t in siblings])
+    if schema.startswith("raw_") and bare is None and (siblings or nearest(name, tables) is None):
+        mend = f"oploop extract reads it, if `read` of {schema.removeprefix('raw_')} in oploop.yml names it"
     else:
-        mend = did_you_mean(name, tables)
+        mend = did_you_mean(f"{schema}.{bare}" if bare else name, tables)
     return FixConfig(f"model {model.name} reads {name}, which does not exist", mend=mend, place=place)
 
 
@@ -110,6 +116,42 @@ def failed_test(test: Any, error: object, root: Path) -> UnitTestResult:
     message = (_moved(text) or _lists_of_rows(text) or one_line(error)) + _unnamed(text, test.body)
     place = place_of(test.path, root, line_of(test.path, test.test_name))
     return UnitTestResult(test.test_name, False, message, place)
+
+
+def tests_of_nothing(context: Any, root: Path) -> list[UnitTestResult]:
+    """Unit tests of no model, which SQLMesh passes over, and what is no test at all."""
+    found = []
+    names = [m.name for m in context.models.values() if not m.kind.is_external]
+    for test in context.select_tests():
+        model = test.body.get("model")
+        if not isinstance(model, str):
+            said = "it names no model (`model: ...`)"
+        elif not test.body.get("outputs"):
+            said = "it has no `outputs`"
+        elif context.get_model(model) is None:
+            said = f"there is no model {model!r} ({did_you_mean(model, names)})"
+        else:
+            continue
+        place = place_of(test.path, root, line_of(test.path, test.test_name))
+        found.append(UnitTestResult(test.test_name, False, said, place))
+    return found
+
+
+def bad_test_file(root: Path) -> FixConfig | None:
+    """What is wrong with a file of unit tests that cannot be read at all."""
+    folder = root / "tests"
+    for path in sorted([*folder.glob("**/test*.yaml"), *folder.glob("**/test*.yml")]):
+        try:
+            content = yaml.load(path, raise_if_empty=False)
+        except MarkedYAMLError as e:
+            line = e.problem_mark.line + 1 if e.problem_mark is not None else None
+            return FixConfig(one_line(e.problem or e), mend="correct the YAML", place=place_of(path, root, line))
+        except UnicodeDecodeError:
+            return FixConfig("the file is not UTF-8", mend="save it as UTF-8", place=place_of(path, root, None))
+        if not isinstance(content, dict) or not content or not all(isinstance(body, dict) for body in content.values()):
+            mend = "write `test_name: {model: ..., inputs: ..., outputs: ...}`, or remove the file"
+            return FixConfig("what it holds is no unit test", mend=mend, place=place_of(path, root, None))
+    return None
 
 
 def whole_tables() -> AbstractContextManager[None]:

@@ -68,6 +68,9 @@ class SqlmeshModeler:
     def test(self) -> Sequence[UnitTestResult]:
         """Run the unit tests, in an in-memory database of SQLMesh's."""
         with self._loaded() as context, _json_as_text(context):
+            lost = sqlmesh_faults.tests_of_nothing(context, self._root)
+            if lost:
+                return lost
             try:
                 with sqlmesh_faults.whole_tables():
                     result = context.test(stream=io.StringIO())
@@ -113,8 +116,11 @@ class SqlmeshModeler:
         self._adapter = make_adapter(self._warehouse)
         try:
             context = make_context(self._root, self._warehouse, self._cache_dir, self._ears, self._adapter)
-        except (SQLMeshError, OploopError) as e:
-            raise sqlmesh_faults.from_loading(e, self._root) from e
+        except Exception as e:
+            wrong = sqlmesh_faults.bad_test_file(self._root)
+            if wrong is None and not isinstance(e, (SQLMeshError, OploopError)):
+                raise
+            raise wrong or sqlmesh_faults.from_loading(e, self._root) from e
         own = [context.models[fqn] for fqn in _sorted(context)]
         sqlmesh_faults.check_names(own, context.models, self._warehouse, self._root)
         return context

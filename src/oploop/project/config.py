@@ -14,7 +14,7 @@ from typing import Any
 from oploop.errors import FixConfig, Place
 from oploop.project.alerts import Alert, alerts, check_apps
 from oploop.project.lock import FieldsLock, read_fields_lock
-from oploop.project.models import ModelsBlock, check_targets, models
+from oploop.project.models import ModelsBlock, check_targets, models, unread_tests
 from oploop.project.nouns import Sync
 from oploop.project.secrets import Variables, looks_secret
 from oploop.project.syncs import read_syncs
@@ -167,10 +167,15 @@ def find_project(start: Path) -> Path:
     for each in (folder, *folder.parents):
         if os.path.isfile(each / FILE):
             return each
-    raise FixConfig(
-        f"no {FILE} in {folder} or above it",
-        mend="run `oploop init` to make a project, or `oploop demo` to see one work",
-    )
+    raise FixConfig(f"no {FILE} in {folder} or above it", mend=_begin(folder))
+
+
+def _begin(folder: Path) -> str:
+    """How there comes to be a project in a folder."""
+    other = Path(FILE).with_suffix(".yaml").name
+    if os.path.isfile(folder / other):
+        return f"rename {other} to {FILE}"
+    return "run `oploop init` to make a project, or `oploop demo` to see one work"
 
 
 def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
@@ -180,9 +185,7 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
     """
     root = Path(os.path.abspath(folder))
     if not os.path.isfile(root / FILE):
-        raise FixConfig(
-            f"no {FILE} in {root}", mend="run `oploop init` to make a project, or `oploop demo` to see one work"
-        )
+        raise FixConfig(f"no {FILE} in {root}", mend=_begin(root))
     variables = Variables(root, env)
     block = read_yaml(root / FILE, FILE)
     taken = take(block, PROJECT_KEYS, FILE)
@@ -197,6 +200,7 @@ def load_project(folder: Path, env: Mapping[str, str] | None = None) -> Project:
     where = {**{n: Environment(n) for n in ALWAYS}, **taken.get("environments", {})}
     built_by = models(taken.get("models"), block.places.get("models", block.place), root, variables)
     check_targets(built_by, where)
+    warnings += unread_tests(built_by)
     return Project(
         name=taken["name"],
         root=root,

@@ -46,6 +46,18 @@ class ModelsBlock:
         return self.targets.get(environment, environment)
 
 
+def unread_tests(block: ModelsBlock) -> list[str]:
+    """Warnings of files that look like unit tests and are none by their names, by which SQLMesh finds them."""
+    if block.engine is not Engine.SQLMESH:
+        return []
+    found = [p.relative_to(block.path) for p in (block.path / "tests").glob("**/*.y*ml")]
+    return [
+        f"{p.as_posix()}: is not read — unit tests are in files called test_*.yaml"
+        for p in sorted(found)
+        if p.suffix in (".yaml", ".yml") and not p.name.startswith("test")
+    ]
+
+
 def targets(value: Any, place: Place, key: str) -> dict[str, str]:
     """Environment to target."""
     block = a_map(value, place, key)

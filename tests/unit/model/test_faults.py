@@ -34,7 +34,16 @@ VIEW = "MODEL (\n  name mart.x,\n  kind VIEW\n);\n\n"
         (
             VIEW + "SELECT id FROM raw_other.things",
             "models/x.sql:6: model mart.x reads raw_other.things, which does not exist "
-            "— add it to `read` of other in oploop.yml, then run oploop extract",
+            "— oploop extract reads it, if `read` of other in oploop.yml names it",
+        ),
+        (  # as like charges as it is by the schema that they share
+            VIEW + "SELECT id FROM raw_shop.refunds",
+            "models/x.sql:6: model mart.x reads raw_shop.refunds, which does not exist "
+            "— oploop extract reads it, if `read` of shop in oploop.yml names it",
+        ),
+        (
+            VIEW + "SELECT id FROM raw_shp.charges",
+            "models/x.sql:6: model mart.x reads raw_shp.charges, which does not exist — did you mean 'raw_shop.charges'?",
         ),
         (
             VIEW + "SELECT\n  id,\n  amont\nFROM raw_shop.charges",
@@ -53,7 +62,7 @@ VIEW = "MODEL (\n  name mart.x,\n  kind VIEW\n);\n\n"
         ),
         (
             "MODEL (name mart.x, kind FULL, audits (nothing_like_it));\nSELECT 1 AS a",
-            "models/x.sql:1: Audit 'nothing_like_it' is",
+            "models/x.sql:1: Audit 'nothing_like_it' is undefined — write audits/nothing_like_it.sql, or correct the name",
         ),
         ("MODEL (name mart.x, kind NOKIND);\nSELECT 1 AS a", "models/x.sql:1: Model kind"),
         (
@@ -75,6 +84,60 @@ def test_a_model_that_cannot_be(tmp_path: Path, warehouse: Warehouse, text: str,
     assert "\n" not in error
     assert str(tmp_path) not in error
     assert warehouse.tables() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\tx: 1", "tests/test_x.yaml:1: found character '\\t' that cannot start any token — correct the YAML"),
+        ("a: [", "tests/test_x.yaml:1: "),
+        ("# later", "tests/test_x.yaml: what it holds is no unit test — write `test_name: {model: "),
+        ("- a", "tests/test_x.yaml: what it holds is no unit test — write `test_name: {model: "),
+        ("test_a: hi", "tests/test_x.yaml: what it holds is no unit test — write `test_name: {model: "),
+        ("# caf\xe9", "tests/test_x.yaml: the file is not UTF-8 — save it as UTF-8"),
+    ],
+)
+def test_a_file_that_holds_no_unit_tests(tmp_path: Path, warehouse: Warehouse, text: str, said: str) -> None:
+    write(tmp_path, {"models/x.sql": VIEW + "SELECT 1 AS a"})
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_x.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(FixConfig) as caught:
+        SqlmeshModeler(tmp_path, warehouse, Runtime()).test()
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        ("model: mart.xx\n  outputs: {query: [{a: 1}]}", "there is no model 'mart.xx' (did you mean 'mart.x'?)"),
+        ("outputs: {query: [{a: 1}]}", "it names no model (`model: ...`)"),
+        ("model: mart.x", "it has no `outputs`"),
+    ],
+)
+def test_a_unit_test_of_nothing_fails_where_it_was_passed_over(
+    tmp_path: Path, warehouse: Warehouse, test: str, said: str
+) -> None:
+    files = {"models/x.sql": VIEW + "SELECT 1 AS a", "tests/test_x.yaml": f"# first\ntest_it:\n  {test}\n"}
+    write(tmp_path, files)
+    [result] = SqlmeshModeler(tmp_path, warehouse, Runtime()).test()
+    assert (result.name, result.ok, result.message) == ("test_it", False, said)
+    assert str(result.place) == "tests/test_x.yaml:2"
+
+
+def test_a_check_that_goes_on_failing_is_told_each_time(tmp_path: Path, warehouse: Warehouse) -> None:
+    audits = "audits (not_null(columns := (b), blocking := false), positive)"
+    files = {
+        "models/x.sql": f"MODEL (name mart.x, kind FULL, {audits});\nSELECT 1 AS a, NULL AS b FROM raw_shop.charges",
+        "audits/positive.sql": "AUDIT (name positive);\nSELECT * FROM @this_model WHERE a < 0",
+    }
+    write(tmp_path, files)
+    [well] = SqlmeshModeler(tmp_path, warehouse, Runtime()).build("prod")
+    assert [(c.name, c.rows) for c in well.checks] == [("not_null", 4), ("positive", 0)]
+    write(tmp_path, {"audits/positive.sql": files["audits/positive.sql"].replace("< 0", "< 2")})
+    for _ in range(2):  # the second one takes the model from SQLMesh's state
+        [result] = SqlmeshModeler(tmp_path, warehouse, Runtime()).build("prod")
+        assert result.status is ModelStatus.FAILED
+        assert [(c.name, c.ok, c.rows) for c in result.checks] == [("not_null", False, 4), ("positive", False, 4)]
 
 
 def test_two_models_of_one_name(tmp_path: Path, warehouse: Warehouse) -> None:

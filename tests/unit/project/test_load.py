@@ -232,6 +232,25 @@ def test_files_that_are_no_syncs_are_warned_of(write: Write) -> None:
     assert [w.split(":")[0] for w in sorted(project.warnings)] == ["syncs/deep", "syncs/two.yaml"]
 
 
+def test_files_that_are_no_unit_tests_by_their_names_are_warned_of(write: Write) -> None:
+    root = write("name: a\n")
+    (root / "tests/deep").mkdir(parents=True)
+    for name in ("test_a.yaml", "tests.yml", "deep/test_b.yaml", "deep/spend.yaml", "a_test.yml", "notes.md"):
+        (root / "tests" / name).write_text("{}")
+    says = "is not read — unit tests are in files called test_*.yaml"
+    assert load_project(root, {}).warnings == [f"tests/a_test.yml: {says}", f"tests/deep/spend.yaml: {says}"]
+    (root / "oploop.yml").write_text("name: a\nmodels: {engine: none}\n")
+    assert load_project(root, {}).warnings == []
+
+
+def test_a_project_by_another_ending_is_known(write: Write) -> None:
+    root = write("name: a\n")
+    (root / "oploop.yml").rename(root / "oploop.yaml")
+    for look in (find_project, load_project):
+        with pytest.raises(FixConfig, match=r"no oploop\.yml in .* — rename oploop\.yaml to oploop\.yml"):
+            look(root)
+
+
 def test_find_project_walks_up(write: Write) -> None:
     root = write()
     (root / "models/mart").mkdir(parents=True)
