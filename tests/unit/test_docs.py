@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import click
+import psycopg
 import pytest
 
 from oploop import loop
@@ -23,7 +24,9 @@ from oploop.loop import Options
 from oploop.project import load_project
 from oploop.runtime import Runtime
 from oploop.warehouse import open_warehouse
+from oploop.warehouse.postgres import open_postgres
 from oploop.workspace import Workspace
+from tests.postgres import Cluster
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")])
@@ -145,6 +148,18 @@ def test_the_ledgers_questions_can_be_asked(warehouse: object) -> None:
     for question in asked:
         for statement in filter(str.strip, question.split(";")):
             warehouse.rows(statement)  # type: ignore[attr-defined]
+
+
+def test_the_ledgers_questions_are_postgres_too(cluster: Cluster) -> None:
+    dsn = cluster.made("ledger_page")
+    opened = open_postgres(dsn, read_only=False)
+    ledger.ensure(opened)
+    opened.close()
+    asked = re.findall(r"(?ms)^```sql\n(.*?)^```", (ROOT / "docs/ledger.md").read_text(encoding="utf-8"))
+    with psycopg.connect(dsn) as connection:  # as they stand, which oploop's own session would translate
+        for question in asked:
+            for statement in filter(str.strip, question.split(";")):
+                connection.execute(statement.encode())
 
 
 # -- the tutorial --------------------------------------------------------------------------------------------------------

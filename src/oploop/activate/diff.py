@@ -75,6 +75,11 @@ class Diff:
         """How many are to be sent."""
         return sum(self.count(status) for status in SENT)
 
+    @property
+    def of_nothing(self) -> bool:
+        """Whether only one key was asked for, which no row and no record that was left has."""
+        return not self.whole and not self.rows and not self.counts
+
     def count(self, status: str) -> int:
         return self.counts.get(status, 0)
 

@@ -103,6 +103,10 @@ def _set_budget(app: App, block: AppBlock, runtime: Runtime) -> None:
 def sandbox_class(type_name: str) -> type[Sandbox]:
     """The stand-in server of a type of app."""
     known = {e.name: e for e in entry_points(group=SANDBOX_GROUP)}
+    if type_name not in known and type_name in known_types():
+        raise FixConfig(
+            f"{type_name} has no sandbox", mend=f"try it on one of your own; there are: {', '.join(sorted(known))}"
+        )
     if type_name not in known:
         raise FixConfig(f"there is no sandbox for {type_name!r}", mend=did_you_mean(type_name, known))
     loaded: type[Sandbox] = _loaded(known[type_name])

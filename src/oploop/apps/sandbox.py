@@ -268,16 +268,26 @@ class Sandbox:
         return json_response({"now": self.now().astimezone(UTC).isoformat()})
 
     async def _post_load(self, request: web.Request) -> web.Response:
-        kinds = orjson.loads(await request.read())
+        try:
+            kinds = dict(orjson.loads(await request.read()))
+        except (ValueError, TypeError):
+            return json_response({"error": 'what is loaded is JSON: {"kind": [records]}'}, status=400)
         for kind, records in kinds.items():
             try:
                 self.load(kind, records)
-            except (LookupError, ValueError) as e:  # no such kind, or no such record
+            except KeyError as e:
+                return json_response({"error": f"{kind}: there is no such kind, or a record lacks {e}"}, status=400)
+            except (LookupError, ValueError, TypeError, AttributeError) as e:  # likewise, in its own words
                 return json_response({"error": str(e)}, status=400)
         return json_response({kind: len(records) for kind, records in kinds.items()})
 
     async def _get_dump(self, request: web.Request) -> web.Response:
-        return json_response(self.dump(request.query["kind"]))
+        kind = request.query.get("kind", "")
+        try:
+            return json_response(self.dump(kind))
+        except LookupError:
+            said = f"there is no kind {kind!r}" if kind else "say which: /_sandbox/dump?kind=..."
+            return json_response({"error": said}, status=400)
 
     async def _post_reset(self, request: web.Request) -> web.Response:
         self.reset()

@@ -97,6 +97,8 @@ def _title(plan: SyncPlan, out: Out) -> str:
 
 
 def _counts(plan: SyncPlan, out: Out) -> str:
+    if plan.diff.of_nothing:
+        return "no row of the model has this key   nothing to send"
     later = " or left by --limit" if plan.diff.cut else ""
     parts = [show.count(plan.diff.rows, "row"), f"{plan.diff.same:,} same{later}"]
     parts += [out.bold(f"{n:,} {word}") for word, n in _sent(plan) if n]

@@ -125,6 +125,8 @@ def _verdict(s: SyncReport, environment: str) -> tuple[bool | None, str]:
         parts += _delivered(s)
     elif s.status != "interrupted":
         parts.append("nothing to send")
+        if s.plan is not None and s.plan.diff.of_nothing:
+            parts.append("no row of the model has this key")
     if s.deferred:
         parts.append(f"{s.deferred:,} deferred: the quota is used up")
     if s.not_begun:

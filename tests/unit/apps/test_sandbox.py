@@ -38,7 +38,7 @@ class Shelf(Sandbox):
         self.things += records
 
     def dump(self, kind: str) -> list[dict[str, Any]]:
-        return self.things
+        return {"things": self.things}[kind]
 
     async def _put(self, request: web.Request) -> web.Response:
         self.things.append(orjson.loads(await request.read()))
@@ -134,6 +134,13 @@ async def test_control_routes_load_dump_move_the_clock_and_reset(shelf: Shelf) -
     assert (status, orjson.loads(body)) == (200, {"things": 2})
     status, body, _ = await call(shelf, "POST", "/_sandbox/load", json={"others": []})
     assert (status, orjson.loads(body)) == (400, {"error": "no others"})
+    for said in (b"things", b"[1]", b""):
+        status, body, _ = await call(shelf, "POST", "/_sandbox/load", data=said)
+        assert (status, orjson.loads(body)) == (400, {"error": 'what is loaded is JSON: {"kind": [records]}'})
+    status, body, _ = await call(shelf, "GET", "/_sandbox/dump")
+    assert (status, orjson.loads(body)) == (400, {"error": "say which: /_sandbox/dump?kind=..."})
+    status, body, _ = await call(shelf, "GET", "/_sandbox/dump?kind=others")
+    assert (status, orjson.loads(body)) == (400, {"error": "there is no kind 'others'"})
     assert orjson.loads((await call(shelf, "GET", "/_sandbox/dump?kind=things"))[1]) == [{"a": 1}, {"a": 2}]
     before = shelf.now()
     await call(shelf, "POST", "/_sandbox/clock", json={"advance": 3600})

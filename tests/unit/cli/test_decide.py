@@ -56,6 +56,7 @@ def test_a_rejected_change_waits_until_it_is_retried(read: Path, zendesk: Zendes
     assert run("run", "--env", "prod", "--yes", folder=read).code == 1
     assert "send again: oploop retry ticket_priority --reason rejected" in run("held", folder=read).words
     assert "look: oploop held ticket_priority" in run("status", folder=read).words
+    assert "✗ ticket_priority zendesk.tickets ok just now 1 rejected" in run("status", folder=read).words
     assert "1 parked" in run("run", "--env", "prod", folder=read).words
     assert "nothing of that is parked" in run("retry", SYNC, "--reason", "ignored", folder=read).words
     assert "nothing of that is parked" in run("retry", "--key", "105", folder=read).words
@@ -137,12 +138,20 @@ def test_undo_shows_its_plan_and_does_it_when_told(read: Path, zendesk: ZendeskS
     done = run("undo", run_id[:20], "--env", "prod", "--yes", folder=read)
     assert (done.code, "✓ ticket_priority 2 sent" in done.words) == (0, True)
     assert "paused: ticket_priority go on: oploop resume ticket_priority" in done.words
+    assert "send again: oploop retry ticket_priority --reason undone" in done.words
     assert priorities(zendesk) == {101: "low", 102: "normal", 103: "low"}
     assert "2 undone changes stay parked" in run("resume", SYNC, folder=read).words
     assert "undone priority" in run("held", folder=read).words
     assert run("retry", SYNC, "--reason", "undone", "--key", "101", folder=read).code == 0
     assert run("run", "--env", "prod", folder=read).code == 0
     assert priorities(zendesk)[101] == "urgent"
+
+
+def test_an_undo_of_an_undo_parks_nothing_and_says_nothing_of_it(read: Path) -> None:
+    assert run("run", "--env", "prod", "--yes", folder=read).code == 0
+    assert run("undo", last_run(read), "--env", "prod", "--yes", folder=read).code == 0
+    again = run("undo", last_run(read), "--env", "prod", "--yes", folder=read)
+    assert (again.code, again.out.endswith("go on: oploop resume ticket_priority\n")) == (0, True)
 
 
 def test_undo_since_a_time_and_as_json(read: Path, zendesk: ZendeskSandbox) -> None:
@@ -157,7 +166,7 @@ def test_held_rows_tell_what_explains_them(read: Path) -> None:
     run("run", "--env", "prod", "--yes", folder=read)
     said = run("held", folder=read).words
     assert '103 priority: "highest" is not one of low, normal, high, urgent spend 3' in said
-    assert run("held", "-o", "json", folder=read).json["held"][0]["why"] == '{"spend":3.0}'
+    assert run("held", "-o", "json", folder=read).json["held"][0]["why"] == {"spend": 3.0}
 
 
 @pytest.mark.parametrize(

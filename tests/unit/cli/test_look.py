@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from oploop.apps.registry import sandbox_class
 from oploop.apps.salesforce.sandbox import SalesforceSandbox
 from oploop.apps.zendesk.sandbox import ZendeskSandbox
 from oploop.cli.commands import apps
+from oploop.cli.commands.sandbox import _block, _config, _make, _without_secrets
 from oploop.errors import FixConfig
+from oploop.project.yaml import parse_yaml
 from oploop.trace import key_of
 from tests.unit.cli.support import run, write_model
 
@@ -141,6 +144,25 @@ def test_sandbox_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     assert "api_token: ${ZENDESK_API_TOKEN}" in out
     assert "ZENDESK_API_TOKEN=zd_test_oploop" in out
     assert "interrupted; the sandboxes are gone" in err
+
+
+@pytest.mark.parametrize("kind", ["http", "sheets", "mixpanel", "segment", "zendesk"])
+def test_the_block_that_a_sandbox_prints_is_one(kind: str, tmp_path: Path) -> None:
+    sandbox, more = _make(sandbox_class(kind), kind, tmp_path / "logs")
+    block, secrets = _without_secrets(kind, _config(sandbox, "http://127.0.0.1:1", more))
+    lines = list(_block(block))
+    text = f"apps:\n  {kind}:\n" + "\n".join(line[4:] for line in lines)
+    read = parse_yaml(text, "oploop.yml")
+    assert read == {"apps": {kind: block}}
+    assert max(map(len, lines)) < 120
+    assert secrets
+    assert (tmp_path / "logs").is_dir() == (kind == "segment")  # oploop.yml names it, so it is there
+
+
+def test_an_app_without_a_sandbox_is_not_taken_for_another() -> None:
+    done = run("sandbox", "postgres")
+    assert done.code == 2
+    assert "postgres has no sandbox — try it on one of your own; there are: http, hubspot" in done.err
 
 
 def test_a_port_that_is_taken(zendesk: ZendeskSandbox) -> None:

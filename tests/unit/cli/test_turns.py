@@ -85,6 +85,15 @@ def test_plan_as_json(read: Path) -> None:
     assert len(run("plan", "-o", "json", "--limit", "1", folder=read).json["syncs"][0]["changes"]) == 1
 
 
+def test_a_key_that_no_row_has_is_told(read: Path) -> None:
+    assert "ticket_priority → zendesk.tickets update · key id no row of the model has this key nothing to send" in (
+        run("plan", "--key", "555", folder=read).words
+    )
+    assert "1 row 0 same 1 update" in run("plan", "--key", "101", folder=read).words
+    done = run("run", "--key", "555", "--yes", folder=read)
+    assert (done.code, "nothing to send · no row of the model has this key" in done.words) == (0, True)
+
+
 def test_a_plan_refuses_two_syncs_that_write_one_field_as_a_run_does(read: Path) -> None:
     first = read / "syncs" / "ticket_priority.yml"
     (read / "syncs" / "second.yml").write_text(first.read_text())

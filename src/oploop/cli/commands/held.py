@@ -80,6 +80,8 @@ def _held(ws: Workspace, names: list[str], limit: int, environment: str | None) 
             out[kind] += [dict(zip(words, (name, *r), strict=True)) for r in rows]
             total = ws.warehouse.rows(f"SELECT count(*) FROM oploop.{kind} WHERE sync = ? AND {of}", (name,))
             out["counts"][name][kind] = total[0][0]
+    for row in out["held"]:
+        row["why"] = json.loads(row["why"]) if row["why"] else None
     return out
 
 
@@ -135,7 +137,7 @@ def _row(r: dict[str, Any], kind: str, now: Any) -> list[str]:
 
     key = show.value(r["key"], 40) if r["key"] is not None else "(no key)"
     if kind == "held":
-        why = json.loads(r["why"]) if r["why"] else {}
+        why = r["why"] or {}
         because = " · ".join(f"{name} {show.value(v, 40)}" for name, v in why.items())
         return [key, show.value(r["reason"], 110), because]
     said = f": {show.value(r['message'], 90)}" if r["message"] else ""

@@ -27,12 +27,18 @@ def command(cli: Cli, folder: Path, name: str | None, manifest: Path | None) -> 
     With --from-dbt the models stay with dbt: oploop.yml lists them and what dbt knows of its sources.
     """
     from oploop.cli.commands.schema import write_schemas
+    from oploop.errors import FixConfig
     from oploop.project import init_project, read_manifest
     from oploop.project.schema import FOLDER as SCHEMAS
 
     target = (cli.folder / folder if cli.folder is not None else folder).absolute()
     dbt = read_manifest(manifest) if manifest is not None else None
-    written = init_project(target, name or target.resolve().name, dbt)
+    try:
+        written = init_project(target, name or target.resolve().name, dbt)
+    except FixConfig as e:
+        if name is None and "is no project's name" in e.message:
+            e.mend = "give it one: --name NAME, of letters, digits, _ . - and spaces"
+        raise
     files = [p.relative_to(target).as_posix() for p in written if p.name != ".gitkeep"]
     files += [f"{SCHEMAS}/{name}" for name in write_schemas(target)]
     models = [m.table for m in dbt.standing()] if dbt is not None else []

@@ -97,7 +97,7 @@ def _refuse_empty(drafted: Draft) -> None:
 
     if not drafted.fields and drafted.mode in ("update", "upsert"):
         raise FixConfig(
-            f"no column of {drafted.model} is named like a field of {drafted.target}, so nothing was written",
+            f"no column of {drafted.model} but its key is named like a field of {drafted.target}, so nothing was written",
             mend="give columns the fields' names in the model, or write the file yourself: --dry-run shows a beginning",
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,10 @@ from oploop.cli.command import command as make
 
 if TYPE_CHECKING:
     from oploop.apps.sandbox import Sandbox
+
+
+#: Lines of a block are no longer, where that can be helped.
+WIDE = 110
 
 
 @make("sandbox", example="oploop sandbox stripe zendesk\noploop sandbox zendesk --port 8802")
@@ -50,6 +56,8 @@ def _make(cls: type[Sandbox], type_name: str, logs: Path | None) -> tuple[Sandbo
     """A sandbox, and what its `default_config` wants beside the address."""
     takes = inspect.signature(cls.__init__).parameters
     more: dict[str, Any] = {"logs": (logs or Path(f"{type_name}-logs")).absolute()} if "logs" in takes else {}
+    for folder in more.values():
+        folder.mkdir(parents=True, exist_ok=True)  # the app of the block that is printed looks for it
     return cls(**more), more
 
 
@@ -76,17 +84,42 @@ def _say(cli: Cli, type_name: str, sandbox: Sandbox, url: str, more: dict[str, A
     cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(sandbox.title)} at {url}")
     cli.out.line("    in oploop.yml, under apps:")
     cli.out.line(f"      {type_name}:")
-    cli.out.lines(f"        {k}: {_yaml(v)}" for k, v in block.items())
+    cli.out.lines(_block(block))
     if variables:
         cli.out.line("    in .env:")
         cli.out.lines(f"      {k}={v}" for k, v in variables.items())
 
 
-def _yaml(value: Any) -> str:
-    """A value of the block as it is written into `oploop.yml`: JSON is YAML, too."""
+def _block(block: dict[str, Any]) -> Iterator[str]:
+    for key, value in block.items():
+        if isinstance(value, str):  # a variable, an address: it needs no quotes
+            yield f"        {key}: {value}"
+        else:
+            yield from _yaml(key, value, " " * 8)
+
+
+def _yaml(name: str, value: Any, indent: str) -> Iterator[str]:
+    """A member of the block as it is written into `oploop.yml`: on one line where it fits, else its own members below it."""
+    flow = _flow(value)
+    if not isinstance(value, dict) or len(indent) + len(name) + len(flow) < WIDE:
+        yield f"{indent}{name}: {flow}"
+        return
+    yield f"{indent}{name}:"
+    for inner, member in value.items():
+        yield from _yaml(_flow(inner), member, indent + "  ")
+
+
+def _flow(value: Any) -> str:
+    """A value on one line, with quotes only where YAML needs them."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(k)}: {_flow(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./-]*", value) and value not in ("true", "false", "null"):
+        return value
     import orjson
 
-    return orjson.dumps(value).decode() if isinstance(value, (dict, list)) else str(value)
+    return orjson.dumps(value).decode()
 
 
 def _config(sandbox: Sandbox, url: str, more: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def command(cli: Cli, run: str | None, environment: str, **given: Any) -> int:
             view = RunView(cli, ws, progress, [ws.project.syncs[r.sync] for r in reports if r.plan is not None])
             report = await loop.undo(ws, wish.runs, reports, view.tell)
         view.end(report)
-        _after(cli, report)
+        _after(cli, ws, report)
         return report.exit_code
 
     return with_workspace(cli, work, environment=environment, moves_rows=True, wait=given["wait"])
@@ -136,9 +136,11 @@ def _not_sent(cli: Cli, ws: Workspace, reports: list[SyncReport], given: dict[st
     return 0 if given["dry"] and not stopped else 1
 
 
-def _after(cli: Cli, report: RunReport) -> None:
+def _after(cli: Cli, ws: Workspace, report: RunReport) -> None:
     done = [s.sync for s in report.syncs if s.delivery is not None]
-    if done:
-        cli.out.line(
-            f"paused: {', '.join(done)}   go on: oploop resume {done[0]}   send again: oploop retry {done[0]} --reason undone"
-        )
+    if not done:
+        return
+    rows = ws.warehouse.rows("SELECT DISTINCT sync FROM oploop.parked WHERE reason = 'undone'")
+    parked = sorted({n for (n,) in rows} & set(done))  # none by an undo of an undo
+    again = f"   send again: oploop retry {parked[0]} --reason undone" if parked else ""
+    cli.out.line(f"paused: {', '.join(done)}   go on: oploop resume {done[0]}{again}")
