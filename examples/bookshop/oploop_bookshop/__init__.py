@@ -79,7 +79,7 @@ class BookshopApp(App):
         return [Receipt(change.number, Outcome.OK, change.remote_id, version=_version(answer.written(dict)))]
 
     def _pages(self, asked: dict[str, str]) -> AsyncGenerator[Page]:
-        return listed(self._list, self.runtime, "books", {**asked, "page": 1}, "page", "next")
+        return listed(self._list, self.runtime, "books", asked, "after", "next")
 
     async def _list(self, asked: Mapping[str, Any]) -> Answer:
         return await self.api.request("GET", "books", params=asked)

@@ -51,11 +51,12 @@ class BookshopSandbox(Sandbox):
             found = [b for b in found if str(b["id"]) in asked["ids"].split(",")]
         else:
             found = [b for b in found if b["updated_at"] >= asked.get("changed_since", "")]
-        page = int(asked["page"])
-        rest = found[(page - 1) * PAGE :]
-        return self.refusal(request) or json_response(
-            {"books": rest[:PAGE], "next": page + 1 if len(rest) > PAGE else None}
-        )
+        if "after" in asked:  # a page begins behind a book, not at a number, which moves when a book does
+            when, _, number = asked["after"].partition("|")
+            found = [b for b in found if (b["updated_at"], b["id"]) > (when, int(number))]
+        page = found[:PAGE]
+        further = f"{page[-1]['updated_at']}|{page[-1]['id']}" if len(found) > PAGE else None
+        return self.refusal(request) or json_response({"books": page, "next": further})
 
     async def change(self, request: web.Request) -> web.Response:
         number, fields = int(request.match_info["id"]), json.loads(await request.read())

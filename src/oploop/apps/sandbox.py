@@ -52,7 +52,8 @@ class Fault:
 
     action: "status" (answer `status` with `headers` and `body`, nothing is done) | "cut" (close the connection,
     nothing is done) | "lose" (do it, then close without an answer) | "html" | "empty" | "truncate" (do it, answer half) |
-    "say" (do it, then answer `status` with `headers` and `body`) | "delay" (wait `seconds`, then do it). The first `skip` matches are spared, the next `times` are hit.
+    "say" (do it, then answer `status` with `headers` and `body`) | "delay" (wait `seconds`, then do it) |
+    "then" (answer as always, and call `then`, before the answer goes out: what a person does meanwhile). The first `skip` matches are spared, the next `times` are hit.
     """
 
     match: str
@@ -63,6 +64,7 @@ class Fault:
     seconds: float = 0.0
     skip: int = 0
     times: int = 1
+    then: Callable[[], None] | None = None
 
 
 class Sandbox:
@@ -229,6 +231,12 @@ class Sandbox:
                 await handler(request)
                 headers = {"Content-Type": "application/json", **fault.headers}
                 return web.Response(status=fault.status, headers=headers, body=fault.body.encode())
+            case "then":
+                assert fault is not None
+                assert fault.then is not None
+                whole = await handler(request)
+                fault.then()
+                return whole
             case "cut":
                 return web.Response(status=500)
             case "html":

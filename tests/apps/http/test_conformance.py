@@ -64,3 +64,43 @@ class TestHttp(AppSuite):
                 assert "nobodys" not in str(e.value)
 
         run(work)
+
+
+class TestHttpCounted(AppSuite):
+    """Pages by their numbers, of a list that is sorted by when its records were changed. No page is of one instant: within one
+    there is nothing but the numbers to go by."""
+
+    app_class = HttpApp
+    streams = [
+        StreamCase(
+            "accounts",
+            "accounts",
+            lambda i: {**record(i), "updated_at": f"2026-01-01T00:00:{i // 10:02}.000+00:00"},
+            "GET /accounts",
+            change=change,
+            delete=delete,
+        )
+    ]
+
+    def sandbox(self, runtime: Runtime) -> Sandbox:
+        return HttpSandbox(runtime=runtime)
+
+    def config(self, sandbox: Sandbox) -> dict[str, Any]:
+        block = HttpSandbox.default_config(sandbox.url)
+        since = {**block["streams"]["accounts"]["since"], "sorted": True}
+        counted = {"page": "page", "size": 50, "size_param": "per_page"}
+        return {**block, "streams": {"accounts": {**block["streams"]["accounts"], "since": since, "paging": counted}}}
+
+
+class TestHttpOffsets(TestHttpCounted):
+    def config(self, sandbox: Sandbox) -> dict[str, Any]:
+        block = super().config(sandbox)
+        block["streams"]["accounts"]["paging"] = {"offset": "offset", "size": 25, "size_param": "per_page"}
+        return block
+
+
+class TestHttpLinks(TestHttpCounted):
+    def config(self, sandbox: Sandbox) -> dict[str, Any]:
+        block = super().config(sandbox)
+        block["streams"]["accounts"]["paging"] = {"link": "next", "size": 50, "size_param": "per_page"}
+        return block

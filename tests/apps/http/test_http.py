@@ -250,6 +250,17 @@ async def test_what_changes_behind_a_page_that_has_gone_by_comes_with_the_next_r
     assert (later[1], later[120]) == ("early", "late")
 
 
+async def test_a_list_that_is_not_in_the_order_that_the_block_says_is_told(make: Make, sandbox: HttpSandbox) -> None:
+    since = {**ACCOUNTS["since"], "column": "created", "sorted": True}
+    app = make({"since": since, "version": None, "columns": {**ACCOUNTS["columns"], "created": "unix"}})
+    for times in ([3, 2], [1, None]):
+        records = [{"id": n, "created": at} for n, at in enumerate(times)]
+        body = orjson.dumps({"data": {"accounts": records}, "next_cursor": "x|1"}).decode()
+        sandbox.faults.append(Fault("GET /accounts", "status", status=200, body=body))
+        with pytest.raises(FixData, match=r"the records do not come in the order of created — remove `since\.sorted`"):
+            await read(app)
+
+
 async def test_an_app_that_gives_less_than_was_asked_for_is_read_to_its_end(make: Make, sandbox: HttpSandbox) -> None:
     app = make(
         {"paging": {"offset": "offset", "size": 500, "size_param": "limit"}, "since": None}

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any, cast
 
 from oploop.apps.conformance.cases import Bench, Raw, StreamCase, Suite, run
 from oploop.apps.paging import MOST
-from oploop.apps.sandbox import Fault
+from oploop.apps.sandbox import Fault, Sandbox
 from oploop.records import EXTRACTED_AT, RAW, VERSION, Batch, Deletes, ReadOptions, Stream
 
 #: Seconds in which a reader that reads on would do so.
 PAUSE = 0.05
 #: Batches after which a read is broken off to see what it leaves open.
 MOST_STOPS = 6
+#: Records that people change, or take away, while a stream is read: at each page one.
+MEDDLED = 12
 
 
 class Reading(Suite):
@@ -189,6 +191,41 @@ class Reading(Suite):
 
         run(work)
 
+    def test_what_people_do_between_two_pages_pushes_no_record_out_of_sight(self) -> None:
+        """A record that changes or goes moves those behind it up, where pages are counted: one of them would be passed over."""
+
+        async def work(case: StreamCase, do: Callable[[Sandbox, Any], None]) -> None:
+            async with self.bench() as bench:
+                raw = await _filled(bench, case)
+                keys = [_key(case, raw.stream, i) for i in range(case.count)]
+                turns = iter([k for pair in zip(keys[:MEDDLED], keys[:-MEDDLED:-1], strict=False) for k in pair])
+
+                def meddle() -> None:
+                    bench.sandbox.advance(1)
+                    if (key := next(turns, None)) is not None:
+                        do(bench.sandbox, key)
+
+                meanwhile = Fault(case.calls or "", "then", times=1_000, then=meddle)
+                bench.sandbox.faults.append(meanwhile)
+                await raw.read(bench.app)
+                assert meanwhile.times < 1_000, f"{case.stream}: no call that read it was {case.calls!r}"
+                bench.sandbox.faults.clear()
+                bench.sandbox.advance(raw.stream.lag + 2)
+                await raw.read(bench.app)
+                fresh = Raw(raw.stream)
+                await fresh.read(bench.app)
+                lost = set(fresh.live()) - set(raw.live())
+                assert not lost, f"{case.stream}: {len(lost)} records were passed over: {sorted(map(str, lost))[:3]}"
+                old = [k for k, row in fresh.live().items() if raw.live()[k][RAW] != row[RAW]]
+                assert not old, (
+                    f"{case.stream}: {len(old)} records are not as they are now: {sorted(map(str, old))[:3]}"
+                )
+
+        for case in self.streams:
+            for do in (case.change, case.delete) if case.calls is not None else ():
+                if do is not None:
+                    run(partial(work, case, do))
+
     def test_limits_and_broken_connections_lose_nothing(self) -> None:
         async def work() -> None:
             faults = [
@@ -239,10 +276,13 @@ async def _filled(bench: Bench, case: StreamCase) -> Raw:
 
 
 def _keys(case: StreamCase, stream: Stream) -> set[Any]:
-    records = [case.record(i) for i in range(case.count)]
-    if len(stream.primary_key) == 1:
-        return {r[stream.primary_key[0]] for r in records}
-    return {tuple(r[k] for k in stream.primary_key) for r in records}
+    return {_key(case, stream, i) for i in range(case.count)}
+
+
+def _key(case: StreamCase, stream: Stream, i: int) -> Any:
+    """The key of the i-th record (the value alone where the key is one column)."""
+    values = tuple(case.record(i)[k] for k in stream.primary_key)
+    return values[0] if len(values) == 1 else values
 
 
 def _shown(raw: Raw, key: Any) -> Any:

@@ -28,6 +28,17 @@ GARBLED = [
 ]
 
 
+#: What calls meet: cut off before and after they were done, refused for now, failed, and not there.
+FAILING = [
+    Fault("", "cut"),
+    Fault("", "lose"),
+    Fault("", "status", status=429, headers={"Retry-After": "0"}, body="{}"),
+    Fault("", "status", status=500, body="{}"),
+    Fault("", "say", status=500, body="{}"),
+    Fault("", "status", status=404, body="{}", times=9),
+]
+
+
 class Writing(Suite):
     """Objects over an empty sandbox."""
 
@@ -236,6 +247,33 @@ class Writing(Suite):
                     assert unsaid <= 2 - made, f"{said}: done, and said to be not: {receipts}"
 
         for fault in GARBLED:
+            run(partial(work, fault))
+
+    def test_an_update_that_is_told_as_sent_stands_there_whatever_its_call_met(self) -> None:
+        async def work(fault: Fault) -> None:
+            for case in self.objects:
+                async with self.bench() as bench:
+                    if case.changed is None or case.calls is None:
+                        continue
+                    ids = await _make(bench, case, 3)
+                    if not ids or Op.UPDATE not in bench.app.objects[case.object].operations:
+                        continue
+                    met = replace(fault, match="^(POST|PUT|PATCH|DELETE) ")
+                    bench.sandbox.faults.append(met)
+                    records = [
+                        {"fields": case.changed(n), "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids)
+                    ]
+                    try:
+                        receipts = await bench.deliver(case, Op.UPDATE, records)
+                    except (OploopError, LookupError, TypeError, ValueError, AttributeError):
+                        receipts = {}  # the engine stops there, and takes them for not sent, or for unknown
+                    _was_met(met, fault.times, case)
+                    bench.sandbox.faults.clear()
+                    told = [r.outcome is Outcome.OK for _, r in sorted(receipts.items())]
+                    sent = {i: case.changed(n) for n, (i, ok) in enumerate(zip(ids, told, strict=False)) if ok}
+                    await _check_back(bench, case, sent)
+
+        for fault in (*FAILING, *GARBLED):
             run(partial(work, fault))
 
     def test_a_step_with_an_idempotency_key_is_done_once(self) -> None:

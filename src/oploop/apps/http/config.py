@@ -115,11 +115,13 @@ class Paging(Part):
 
 
 class Since(Part):
-    """Reading on: `param` asks for records whose `column` is not before the newest one seen."""
+    """Reading on: `param` asks for records whose `column` is not before the newest one seen. `sorted`: the list comes in the order of
+    `column`, so each page can be asked for from the newest record of the last one: pages that are counted move when a record does."""
 
     param: str
     column: str
     format: Literal["iso", "unix"] = "iso"
+    sorted: bool = False
 
 
 class StreamSpec(Part):

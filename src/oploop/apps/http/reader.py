@@ -74,11 +74,12 @@ class ListReader:
     async def _pages(
         self, spec: StreamSpec, since: float | None
     ) -> AsyncGenerator[tuple[list[dict[str, Any]], Answer, datetime]]:
-        params: dict[str, Any] = {k: str(v).lower() if isinstance(v, bool) else v for k, v in spec.params.items()}
+        fixed: dict[str, Any] = {k: str(v).lower() if isinstance(v, bool) else v for k, v in spec.params.items()}
+        params = dict(fixed)
         if spec.since is not None and since is not None:
             params[spec.since.param] = _asked(since - OVERLAP, spec.since.format)
         path, turn, seen = spec.path, _first(spec.paging), 0
-        places: set[Any] = {(path, tuple(sorted(turn.items(), key=str)))}
+        places: set[Any] = {(path, since, tuple(sorted(turn.items(), key=str)))}
         for _ in range(PAGES):
             began = self._runtime.now()
             answer = await self._transport.request("GET", path, params={**params, **turn})
@@ -95,12 +96,30 @@ class ListReader:
             if following is None:
                 return
             moved, after = following
-            place = (moved or path, tuple(sorted(after.items(), key=str)))
+            newest = _last(records, spec)
+            if spec.since is not None and newest is not None and newest > (since if since is not None else FIRST):
+                since, seen, turn = newest, 0, _first(spec.paging)
+                path, params = spec.path, {**fixed, spec.since.param: _asked(since, spec.since.format)}
+                continue
+            place = (moved or path, since, tuple(sorted(after.items(), key=str)))
             if place in places:
                 raise FixData(f"GET {spec.path}: the next page was read before", mend="check `paging`")
             places.add(place)
             turn = after
             path, params = (moved, {}) if moved is not None else (path, params)
+
+
+def _last(records: Sequence[dict[str, Any]], spec: StreamSpec) -> float | None:
+    """The newest record's time, where the block says that records come in the order of it; FixData where they do not."""
+    if spec.since is None or not spec.since.sorted or not records:
+        return None
+    column = spec.since.column
+    times = [_seconds(r.get(column), spec, column) for r in records]
+    if None in times or times != sorted(times, key=lambda t: t or 0.0):
+        raise FixData(
+            f"GET {spec.path}: the records do not come in the order of {column}", mend="remove `since.sorted`"
+        )
+    return times[-1]
 
 
 def _first(paging: Paging | None) -> dict[str, Any]:

@@ -112,14 +112,18 @@ class HttpSandbox(Sandbox):
             found = [a for a in found if a["updated_at"] >= asked["updated_since"].replace("Z", "+00:00")]
         else:
             found = [a for a in found if not a["deleted"]]
-        start, size = int(asked.get("cursor") or asked.get("offset") or 0), int(asked.get("per_page", PAGE))
+        start, size = int(asked.get("offset") or 0), int(asked.get("per_page", PAGE))
+        if asked.get("cursor"):  # what comes behind a record, whatever has moved since
+            when, _, number = asked["cursor"].partition("|")
+            found = [a for a in found if (a["updated_at"], a["id"]) > (when, int(number))]
         if "page" in asked:
             start = (int(asked["page"]) - 1) * size
         more = start + size if start + size < len(found) else None
         link = f"/accounts?offset={more}&per_page={size}" if more is not None else None
+        page = found[start : start + size]
         body = {
-            "data": {"accounts": found[start : start + size]},
-            "next_cursor": str(more) if more else None,
+            "data": {"accounts": page},
+            "next_cursor": f"{page[-1]['updated_at']}|{page[-1]['id']}" if more else None,
             "next": link,
         }
         return json_response(body)
