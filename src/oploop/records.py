@@ -36,7 +36,8 @@ class Batch:
     of the same version. `cursor` may be stored once this batch and all before it are in the raw table (None: no
     safe point here). `complete`: the reader has caught up; for a stream whose deletes show by absence only, every
     live record has now been seen since the read began. `keys_only`: the rows tell just that records with these keys are
-    there; they change nothing, and one that is not known yet makes the next read a whole one.
+    there; they change nothing, and one that is not known yet makes the next read a whole one. `pause`: what comes next takes
+    long, so that all that has come may be merged meanwhile.
     """
 
     stream: str
@@ -44,6 +45,7 @@ class Batch:
     cursor: Cursor | None = None
     complete: bool = False
     keys_only: bool = False
+    pause: bool = False
 
 
 class Op(StrEnum):

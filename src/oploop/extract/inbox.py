@@ -29,15 +29,18 @@ class Inbox(Generic[T]):
         self._chunks = 0.0  #: how many chunks' worth lies here
         self._since = 0.0
         self._closed = False
+        self._pause = False
         self._changed = asyncio.Condition()
 
-    async def put(self, item: T, rows: int, size: int = 0) -> None:
-        """Leave an item that stands for so many rows, of so many bytes."""
+    async def put(self, item: T, rows: int, size: int = 0, *, pause: bool = False) -> None:
+        """Leave an item that stands for so many rows, of so many bytes. `pause`: what lies here is worth taking, as little as it
+        may be, since the next will be long in coming."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._chunks < 2)
             if not self._items:
                 self._since = self._runtime.monotonic()
             self._items.append(item)
+            self._pause |= pause
             self._chunks += max(rows / self._chunk_rows, size / self._chunk_bytes)
             self._changed.notify_all()
 
@@ -51,10 +54,10 @@ class Inbox(Generic[T]):
         """Everything that lies here, in the order in which it came; empty when nothing more will come."""
         async with self._changed:
             await self._changed.wait_for(self._ready)
-            items, self._items, self._chunks = self._items, [], 0.0
+            items, self._items, self._chunks, self._pause = self._items, [], 0.0, False
             self._changed.notify_all()
             return items
 
     def _ready(self) -> bool:
         old = bool(self._items) and self._runtime.monotonic() - self._since >= self._max_age
-        return self._closed or old or self._chunks >= 1 - 1e-9  # thirds make a whole
+        return self._closed or self._pause or old or self._chunks >= 1 - 1e-9  # thirds make a whole

@@ -125,7 +125,7 @@ async def _read(
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 reading.read += batch.table.num_rows
-                await inbox.put((reading, batch), batch.table.num_rows, batch.table.nbytes)
+                await inbox.put((reading, batch), batch.table.num_rows, batch.table.nbytes, pause=batch.pause)
                 reading.complete = batch.complete
                 progress(_progress(reading))
         if not reading.complete:

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from oploop.apps.postgres import reader
 from oploop.errors import FixConfig, RetryLater
 from oploop.records import ColumnType, Deletes, ReadOptions
 from tests.apps.postgres.conftest import Database, PostgresApp, read
@@ -190,6 +191,22 @@ async def test_what_is_gone_is_told_by_the_keys_that_are_there(db: Database, crm
     )  # what came by key may be gone, and no read showed it
     assert len(again.keys) == 51
     assert again.cursor["relisted"] is True
+
+
+async def test_what_came_of_a_large_table_is_merged_while_its_keys_are_counted(
+    db: Database, crm: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MANY", 10)
+    db.sql(
+        "CREATE TABLE t (id text PRIMARY KEY, v int DEFAULT 0); INSERT INTO t SELECT i FROM generate_series(1, 50) i"
+    )
+    cursor = (await read(crm, "public.t")).cursor
+    assert [b.pause async for b in crm.read("public.t", cursor, ReadOptions())] == [False]
+    db.sql("UPDATE t SET v = 1 WHERE id < '3'")
+    batches = [b async for b in crm.read("public.t", cursor, ReadOptions())]
+    assert [(b.table.num_rows, b.pause, b.keys_only) for b in batches][-2:] == [(0, True, False), (0, False, False)]
+    db.sql("DELETE FROM t WHERE id = '7'")
+    assert len((await read(crm, "public.t", batches[-1].cursor)).keys) == 49
 
 
 async def test_by_a_cursor_column(db: Database) -> None:

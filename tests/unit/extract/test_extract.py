@@ -309,6 +309,40 @@ async def test_the_inbox_counts_bytes_too() -> None:
     assert await taker == [1, 2]
 
 
+async def test_what_lies_in_the_inbox_is_taken_at_a_pause() -> None:
+    inbox: Inbox[int] = Inbox(Clock().runtime(), chunk_rows=10)
+    await inbox.put(1, 1)
+    taker = asyncio.create_task(inbox.take())
+    await asyncio.sleep(0)
+    assert not taker.done()
+    await inbox.put(2, 0, pause=True)
+    assert await taker == [1, 2]
+    taker = asyncio.create_task(inbox.take())
+    await inbox.put(3, 1)
+    await asyncio.sleep(0)
+    assert not taker.done()
+    await inbox.close()
+    assert await taker == [3]
+
+
+async def test_what_comes_before_a_pause_is_merged_while_the_reader_goes_on(do: Setup) -> None:
+    merged = asyncio.Event()
+
+    class Slow(ListedApp):
+        async def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
+            async for batch in super().read(stream, cursor, options):
+                yield dataclasses.replace(batch, complete=False, pause=True)
+                await asyncio.wait_for(merged.wait(), 5)
+                yield dataclasses.replace(batch, table=batch.table.slice(0, 0))
+
+    def note(progress: StreamProgress) -> None:
+        if progress.loaded:
+            merged.set()
+
+    [result] = await do(Slow(do.clock, {"charges": always(page("a", complete=True))}).request(), progress=note)
+    assert (result.rows, result.error, do.live()) == (1, None, ["a"])
+
+
 async def test_a_reader_is_told_that_records_came_by_key_which_no_read_has_shown(do: Setup) -> None:
     asked: list[bool] = []
 
