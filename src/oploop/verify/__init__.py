@@ -18,9 +18,15 @@ from oploop.warehouse.base import SqlError, Warehouse, literal
 
 def last_run(target: Target, warehouse: Warehouse) -> str | None:
     """The last run that delivered something of this sync."""
-    [(changed,)] = warehouse.rows(f"SELECT max(run_id) FROM {target.state_table} WHERE sync = ?", (target.sync,))
-    [(removed,)] = warehouse.rows("SELECT max(run_id) FROM oploop.removed WHERE sync = ?", (target.sync,))
-    return max((r for r in (changed, removed) if r is not None), default=None)
+    found = [  # in this form engines look only where the greatest can stand
+        row
+        for table in (target.state_table, "oploop.removed")
+        for row in warehouse.rows(
+            f"SELECT run_id FROM {table} WHERE sync = ? AND run_id IS NOT NULL ORDER BY run_id DESC LIMIT 1",
+            (target.sync,),
+        )
+    ]
+    return max((r[0] for r in found), default=None)
 
 
 def to_fetch(target: Target, warehouse: Warehouse, run_id: str, *, limit: int) -> list[str]:

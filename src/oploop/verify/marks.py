@@ -32,16 +32,17 @@ def ask(target: Target, warehouse: Warehouse, *, odd: bool) -> str | None:
     at, began = (f"TIMESTAMPTZ {literal(t.isoformat())}" for t in (vouched, vouched + timedelta(seconds=target.lag)))
     state, own = target.state_table, literal(target.sync)
     open_ = f"t.sync = {own} AND (t.settled_at IS NULL OR t.acked_at >= {at})"
-    first = f"SELECT t.remote_id AS id FROM {state} AS t WHERE {open_}"
-    read = f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR) AS id FROM {quote_table(target.raw_table)} r WHERE r._extracted_at >= {began}"
+    first = f"SELECT t.remote_id AS id, TRUE AS open FROM {state} AS t WHERE {open_}"
+    read = f"SELECT CAST(r.{quote(target.id_column)} AS VARCHAR), FALSE FROM {quote_table(target.raw_table)} r WHERE r._extracted_at >= {began}"
     parts = [first, read]
     if odd:
         parts.append(
-            f"SELECT s.remote_id FROM {state} s JOIN ({ODD}) x ON x.run_id = s.run_id "
+            f"SELECT s.remote_id, FALSE FROM {state} s JOIN ({ODD}) x ON x.run_id = s.run_id "
             f"AND x.sync = COALESCE(s.log_sync, s.sync) AND x.number = s.number WHERE s.sync = {own}"
         )
-    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {ASKED} AS {' UNION '.join(parts)}")
-    [(every, found)] = warehouse.rows(f"SELECT (SELECT count(*) FROM {ASKED}), count(DISTINCT id) FROM ({first}) AS f")
+    each = f"SELECT id, bool_or(open) AS open FROM ({' UNION ALL '.join(parts)}) AS p GROUP BY id"
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {ASKED} AS {each}")
+    [(every, found)] = warehouse.rows(f"SELECT count(*), count(*) FILTER (WHERE open) FROM {ASKED}")
     # mostly what was read is what we wrote
     return open_ if every == found else f"t.remote_id IN (SELECT id FROM {ASKED})"
 

@@ -59,9 +59,9 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
     state's rows they are.
     """
     of_run = f" AND s.run_id = {literal(run_id)}" if within_run else ""
-    [(since,)] = warehouse.rows(
-        f"SELECT min(s.acked_at) FROM {target.state_table} s WHERE s.sync = {literal(target.sync)}{of_run}"
-    )
+    # of others' rows too, as the engine knows the least of all at once, and an earlier time only looks at more
+    whose = f" WHERE s.sync = {literal(target.sync)}{of_run}" if within_run else ""
+    [(since,)] = warehouse.rows(f"SELECT min(s.acked_at) FROM {target.state_table} s{whose}")
     nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
     state, raw = target.state_table, quote_table(target.raw_table)
     if some is not None:
