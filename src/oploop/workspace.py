@@ -230,7 +230,7 @@ class Workspace:
     async def bound(self, sync: Sync) -> BoundSync:
         """A sync bound to what it names; asks the app to describe its object."""
         table = self.model_table(sync)
-        bound = await self._bind(sync, table, self.warehouse.columns(table))
+        bound = await self.bind(sync, table, self.warehouse.columns(table))
         prove(bound, self.warehouse)
         return bound
 
@@ -248,13 +248,16 @@ class Workspace:
         columns = dict.fromkeys(declared, "VARCHAR") if declared is not None else None
         for name, sql, place in sql_of(sync) if columns is not None else ():
             check_columns(sql, columns or {}, place, name)
-        return await self._bind(sync, sync.model, columns or AnyColumns())
+        return await self.bind(sync, sync.model, columns or AnyColumns())
 
     async def bound_alone(self, sync: Sync) -> BoundSync:
         """A sync bound to its app's object, whether or not its model stands: for what asks nothing of the model."""
-        return await self._bind(sync, sync.model, AnyColumns())
+        return await self.bind(sync, sync.model, AnyColumns())
 
-    async def _bind(self, sync: Sync, table: str, columns: Mapping[str, str]) -> BoundSync:
+    async def bind(
+        self, sync: Sync, table: str, columns: Mapping[str, str], warehouse: Warehouse | None = None
+    ) -> BoundSync:
+        """A sync bound to its app's object, and to a table of these columns. `warehouse`: another than the project's."""
         self.target(sync)  # an object that is not there is refused before the account is asked
         held = await self.fields.held(sync)
         obj, stream = self.target(sync)  # some apps know more of an object once it has been described
@@ -264,7 +267,7 @@ class Workspace:
             obj,
             stream,
             held.fields,
-            self.warehouse,
+            warehouse or self.warehouse,
             table,
             columns,
             unread=self.unread(sync.app, obj.stream),
@@ -338,7 +341,9 @@ def _no_model(ws: Workspace, sync: Sync) -> OploopError:
     if ws.project.models.engine == "none":
         return FixConfig(
             f"there is no table {sync.model!r} in the warehouse",
-            mend=did_you_mean(sync.model, [t for t in ws.warehouse.tables() if not t.startswith("oploop")]),
+            mend=did_you_mean(
+                sync.model, [t for t in ws.warehouse.tables() if not t.startswith(("oploop", "sqlmesh"))]
+            ),
             place=place,
         )
     files: Collection[str] = [m.name for m in ws.modeler.models()] if not ws.read_only else ws.model_files()

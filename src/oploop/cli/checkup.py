@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from oploop.accounts import whose
 from oploop.activate import rekeying
-from oploop.activate.bind import AnyColumns, bind
+from oploop.activate.bind import AnyColumns
 from oploop.cli import show
 from oploop.errors import FixConfig, OploopError
 from oploop.extract.tables import columns_of
 from oploop.project import LOCK, written_secrets
+from oploop.stages import alerting
 from oploop.stages.reading import refuse_shared_fields
 from oploop.warehouse import open_warehouse
 
@@ -47,8 +48,9 @@ async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
     findings += _written(ws, [n for n, f in zip(names, apps, strict=True) if f.ok])
     if not names:
         findings.append(Finding("apps", None, "none yet: name one in oploop.yml; oploop apps lists them"))
-    findings += [_warehouse(ws), _state(ws)]
     well = {n for n, f in zip(names, apps, strict=True) if f.ok}
+    findings += _alerts(ws) if all(a.to in well for a in ws.project.alerts) else []
+    findings += [_warehouse(ws), _state(ws)]
     others: list[BoundSync] = []
     with _some_warehouse(ws) as (warehouse, real):
         findings += [f for n in names if n in well for f in _tables(ws, n, warehouse, real)]
@@ -89,6 +91,15 @@ def _written(ws: Workspace, names: Sequence[str]) -> list[Finding]:
     found = [w for n in names for w in written_secrets(type(ws.app(n)).Config, ws.project.apps[n])]
     told = {w.partition(" looks like")[0] for w in ws.project.warnings}
     return [Finding("secrets", None, w) for w in found if w.partition(" is a secret")[0] not in told]
+
+
+def _alerts(ws: Workspace) -> list[Finding]:
+    """Whether those that are to be told of a run can be told by their app."""
+    try:
+        alerting.refuse(ws)
+    except OploopError as e:
+        return [Finding("alerts", False, str(e), e)]
+    return []
 
 
 def _tables(ws: Workspace, name: str, warehouse: Warehouse, real: bool) -> Iterator[Finding]:
@@ -169,10 +180,8 @@ async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool, oth
     try:
         ws.target(sync)
         held = await ws.fields.held(sync)
-        obj, stream = ws.target(sync)  # some apps know more of an object once it has been described
         table, columns, note = _model(ws, sync, real)
-        refs = await ws.references(sync)
-        bound = bind(sync, obj, stream, held.fields, warehouse, table, columns, referenced=refs, lost=held.lost)
+        bound = await ws.bind(sync, table, columns, warehouse)
         if real:
             rekeying.refuse(warehouse, bound)
         refuse_shared_fields([*others, bound])

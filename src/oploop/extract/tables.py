@@ -79,7 +79,7 @@ def columns_of(stream: Stream, block: TableBlock, warehouse: Warehouse) -> dict[
     """
     there = warehouse.columns(block.table)
     if not there:
-        others = [t for t in warehouse.tables() if not t.startswith(("oploop.", "raw_"))]
+        others = [t for t in warehouse.tables() if not t.startswith(("oploop", "raw_", "sqlmesh"))]
         mend = did_you_mean(block.table, others)
         raise FixConfig(f"there is no table {block.table!r} in the warehouse", mend=mend, place=block.place)
     for own in (block.version, block.deleted):

@@ -79,6 +79,18 @@ def test_doctor_sees_two_syncs_that_write_one_field(read: Path) -> None:
     assert run("doctor", folder=read).code == 0
 
 
+def test_doctor_refuses_what_a_plan_or_a_run_would(read: Path) -> None:
+    config = read / "oploop.yml"
+    text = config.read_text()
+    config.write_text(text.replace("[tickets, users]", "{tickets: {exclude: [priority]}, users: {}}"))
+    done = run("doctor", folder=read)
+    says = "field 'priority' is compared with what the app holds, but 'priority' is excluded from reading"
+    assert (done.code, f"✗ ticket_priority syncs/ticket_priority.yml:6: {says}" in done.words) == (2, True)
+    config.write_text(text + "alerts: [{to: zendesk, channel: ops}]\n")
+    done = run("doctor", folder=read)
+    assert (done.code, "✗ alerts oploop.yml:12: zendesk sends no alerts" in done.words) == (2, True)
+
+
 def test_doctor_refuses_creates_that_could_not_be_looked_up(read: Path) -> None:
     sync = read / "syncs" / "ticket_priority.yml"
     text = sync.read_text().replace("mode: update", "mode: upsert")
