@@ -46,6 +46,9 @@ class Logged:
     answer_headers: dict[str, str] = field(default_factory=dict)
 
 
+ACTIONS = ("status", "say", "cut", "lose", "html", "empty", "truncate", "delay")
+
+
 @dataclass(slots=True)
 class Fault:
     """Something that goes wrong on requests whose "METHOD /path" matches the regular expression `match`.
@@ -268,7 +271,20 @@ class Sandbox:
         return json_response(rows)
 
     async def _post_faults(self, request: web.Request) -> web.Response:
-        self.faults += [Fault(**f) for f in orjson.loads(await request.read())]
+        try:
+            faults = [Fault(**f) for f in orjson.loads(await request.read())]
+            for f in faults:
+                re.compile(f.match)
+        except (ValueError, TypeError, re.error) as e:
+            return json_response(
+                {"error": f'what goes wrong is JSON: [{{"match": ..., "action": ...}}] ({e})'}, status=400
+            )
+        unknown = [f.action for f in faults if f.action not in ACTIONS]
+        if unknown:
+            return json_response(
+                {"error": f"there is no action {unknown[0]!r}; there are {', '.join(ACTIONS)}"}, status=400
+            )
+        self.faults += faults
         return json_response({"faults": len(self.faults)})
 
     async def _post_clock(self, request: web.Request) -> web.Response:

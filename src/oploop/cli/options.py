@@ -98,7 +98,7 @@ def allow(function: Callable[..., Any]) -> Callable[..., Any]:
         "--allow",
         metavar="SYNC:WHAT",
         multiple=True,
-        help="Let a sync pass a guardrail this once: first, changes, held, removes, rows, nulls, or only up to what was seen: changes=64%. Repeatable.",
+        help="Let a sync pass a guardrail this once: first, first-run, changes, held, removes, rows, nulls, or only up to what was seen: changes=64%. Repeatable.",
     )(function)
 
 

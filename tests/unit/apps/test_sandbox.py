@@ -137,6 +137,14 @@ async def test_control_routes_load_dump_move_the_clock_and_reset(shelf: Shelf) -
     for said in (b"things", b"[1]", b""):
         status, body, _ = await call(shelf, "POST", "/_sandbox/load", data=said)
         assert (status, orjson.loads(body)) == (400, {"error": 'what is loaded is JSON: {"kind": [records]}'})
+    for wrong, says in (
+        ({"match": "x", "action": "explode"}, "there is no action 'explode'; there are status, say, cut,"),
+        ({"match": "x"}, 'what goes wrong is JSON: [{"match": ..., "action": ...}]'),
+        ({"match": "(", "action": "cut"}, 'what goes wrong is JSON: [{"match": ..., "action": ...}]'),
+    ):
+        status, body, _ = await call(shelf, "POST", "/_sandbox/faults", json=[wrong])
+        assert (status, orjson.loads(body)["error"].startswith(says)) == (400, True)
+    assert shelf.faults == []
     status, body, _ = await call(shelf, "GET", "/_sandbox/dump")
     assert (status, orjson.loads(body)) == (400, {"error": "say which: /_sandbox/dump?kind=..."})
     status, body, _ = await call(shelf, "GET", "/_sandbox/dump?kind=others")

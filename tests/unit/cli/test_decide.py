@@ -56,7 +56,7 @@ def test_a_rejected_change_waits_until_it_is_retried(read: Path, zendesk: Zendes
     assert run("run", "--env", "prod", "--yes", folder=read).code == 1
     assert "send again: oploop retry ticket_priority --reason rejected" in run("held", folder=read).words
     assert "look: oploop held ticket_priority" in run("status", folder=read).words
-    assert "✗ ticket_priority zendesk.tickets ok just now 1 rejected" in run("status", folder=read).words
+    assert "✗ ticket_priority zendesk.tickets failed just now 1 rejected" in run("status", folder=read).words
     assert "1 parked" in run("run", "--env", "prod", folder=read).words
     assert "nothing of that is parked" in run("retry", SYNC, "--reason", "ignored", folder=read).words
     assert "nothing of that is parked" in run("retry", "--key", "105", folder=read).words

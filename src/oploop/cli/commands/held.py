@@ -133,6 +133,7 @@ def _helps(sync: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _row(r: dict[str, Any], kind: str, now: Any) -> list[str]:
+    from oploop.activate.waiting import SAID_SENT
     from oploop.cli import show
 
     key = show.value(r["key"], 40) if r["key"] is not None else "(no key)"
@@ -143,4 +144,5 @@ def _row(r: dict[str, Any], kind: str, now: Any) -> list[str]:
     said = f": {show.value(r['message'], 90)}" if r["message"] else ""
     if r["field"]:
         said = f" {show.value(r['field'], 40)}{said}"
-    return [key, f"{r['reason']}{said}", show.ago(r["noted_at"], now), WAITS.get(r["reason"], "")]
+    waits = "" if str(r["message"]).startswith(SAID_SENT) else WAITS.get(r["reason"], "")
+    return [key, f"{r['reason']}{said}", show.ago(r["noted_at"], now), waits]

@@ -91,11 +91,11 @@ def _syncs(cli: Cli, o: Overview, now: Any) -> list[list[str]]:
     rows = []
     for s in o.syncs:
         ok = {"ok": True, "nothing": True, "planned": None, None: None}.get(s["status"], False)
+        status = {"nothing": "nothing to send", None: "never ran"}.get(s["status"], s["status"])
         if ok and (s["rejected"] or s["unknown"] or s["failed"]):
-            ok = False  # as the run said
+            ok, status = False, "in part" if s["delivered"] else "failed"  # as the run said
         counts = [f"{s[k]:,} {word}" for k, word in _COUNTS if s[k]]
         when = show.ago(s["at"], now) if s["at"] is not None else ""
-        status = {"nothing": "nothing to send", None: "never ran"}.get(s["status"], s["status"])
         helps = _helps(s, now)
         rows.append([f"{cli.out.mark(ok)} {s['sync']}", s["object"], status, when, " · ".join(counts), helps])
     return rows
