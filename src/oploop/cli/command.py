@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import traceback
@@ -17,7 +18,7 @@ from typing import Any
 import click
 
 from oploop.cli.out import Out
-from oploop.errors import OploopError
+from oploop.errors import FixConfig, OploopError, RetryLater
 
 
 @dataclass
@@ -113,7 +114,8 @@ def guarded(cli: Cli, work: Callable[[], int | None]) -> int:
     except BaseExceptionGroup as group:
         return _report_group(cli, group)
     except Exception as e:
-        return report_defect(e, cli.out)
+        refused = _not_allowed(e)
+        return report_error(refused, cli.out) if refused is not None else report_defect(e, cli.out)
 
 
 def _report_interrupt(cli: Cli, e: BaseException) -> int:
@@ -133,7 +135,23 @@ def _report_group(cli: Cli, group: BaseExceptionGroup[BaseException]) -> int:
         return report_error(known[0], cli.out)
     if any(isinstance(e, KeyboardInterrupt) for e in flat):
         return _report_interrupt(cli, flat[0])
-    return report_defect(flat[0], cli.out)
+    refused = next((told for e in flat if (told := _not_allowed(e)) is not None), None)
+    return report_error(refused, cli.out) if refused is not None else report_defect(flat[0], cli.out)
+
+
+def _not_allowed(e: BaseException) -> OploopError | None:
+    """What the system does not let the user do with a file, which is no defect; None for anything else."""
+    if not isinstance(e, OSError) or not isinstance(e.filename, str):
+        return None
+    mend = {
+        errno.EACCES: "mend its rights, or its folder's",
+        errno.EPERM: "mend its rights, or its folder's",
+        errno.EROFS: "choose a place that can be written",
+    }.get(e.errno or 0)
+    if mend is not None:
+        return FixConfig(f"{e.filename}: {e.strerror}", mend=mend)
+    full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+    return RetryLater(f"{e.filename}: {e.strerror}", mend="make room, then do it again") if full else None
 
 
 def _flatten(e: BaseException) -> list[BaseException]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -28,8 +29,9 @@ class Progress:
         self._out, self._monotonic, self._first = out, monotonic, first
         self._live = sys.stderr.isatty() and not out.quiet
         self._status: Status | None = None
-        self._stage, self._ticks = "", dict[str, str]()
+        self._stage, self._ticks = first, dict[str, str]()
         self._said = monotonic()
+        self._ended = threading.Event()
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -38,11 +40,19 @@ class Progress:
 
             self._status = Status(self._first, console=Console(stderr=True), spinner="dots")
             self._status.start()
+        elif not self._out.quiet:
+            threading.Thread(target=self._keep_saying, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self._ended.set()
         if self._status is not None:
             self._status.stop()
+
+    def _keep_saying(self) -> None:
+        """A plain line also where nothing happens for long: an app that does not answer."""
+        while not self._ended.wait(EVERY / 3):
+            self._show()
 
     def tell(self, event: Event) -> None:
         """Take in what happens."""
@@ -68,7 +78,7 @@ class Progress:
             from rich.markup import escape
 
             self._status.update(escape(cut(text, self._status.console.width - 4)))
-        elif self._ticks and self._monotonic() - self._said >= EVERY:
+        elif text.strip() and self._monotonic() - self._said >= EVERY:
             self._said = self._monotonic()
             self._out.note(f"… {text.rstrip()}")
 

@@ -41,7 +41,10 @@ class Variables:
 
         try:
             text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError):
+        except OSError as e:
+            mend = "check that you may read it"
+            raise FixConfig(f"cannot be read: {e.strerror}", mend=mend, place=Place(".env")) from None
+        except UnicodeDecodeError:
             raise FixConfig("cannot be read as UTF-8 text", mend="save it as UTF-8", place=Place(".env")) from None
         found: dict[str, str] = {}
         for line in parse_stream(io.StringIO(text)):

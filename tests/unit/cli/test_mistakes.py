@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +85,25 @@ def test_where_no_app_is_connected_yet_the_command_that_adds_one_is_named(
     (tmp_path / "syncs").mkdir()
     (tmp_path / "syncs" / "ticket_priority.yml").write_text(SYNC)
     assert run("plan").err.endswith("— oploop connect APP adds one\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (errno.EACCES, 2, "oploop: acme-demo: Permission denied — mend its rights, or its folder's\n"),
+        (errno.EROFS, 2, "oploop: acme-demo: Read-only file system — choose a place that can be written\n"),
+        (errno.ENOSPC, 1, "oploop: acme-demo: No space left on device — make room, then do it again\n"),
+        (errno.ENOENT, 1, "oploop: this is a defect of oploop: FileNotFoundError: "),
+    ],
+)
+def test_what_the_system_does_not_allow_is_no_defect(
+    number: int, code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise OSError(number, os.strerror(number), "acme-demo")
+
+    assert guarded(Cli(Out()), work) == code
+    assert capsys.readouterr().err.startswith(says)
 
 
 def test_where_no_sync_is_left_to_plan_those_that_are_off_are_named(tmp_path: Path) -> None:

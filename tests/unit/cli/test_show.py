@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oploop.cli import show
+from oploop.cli import progress, show
 from oploop.cli.out import Out, columns, cut, width
 from oploop.cli.show_trace import _source
 from oploop.trace import SourceRows
@@ -76,3 +77,17 @@ def test_rows_in_no_order_are_not_called_the_newest() -> None:
     out = Out()
     assert "5 rows, some 2" in _source(out, some)[0]
     assert "5 rows, newest 2" in _source(out, replace(some, ordered=True))[0]
+
+
+def test_what_takes_long_is_said_also_where_nothing_happens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.03)
+    with progress.Progress(Out(), time.monotonic, "asking the apps"):
+        time.sleep(0.5)
+    said = capsys.readouterr().err.splitlines()
+    assert said
+    assert set(said) == {"… asking the apps"}
+    with progress.Progress(Out(quiet=True), time.monotonic, "asking the apps"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""

@@ -28,9 +28,11 @@ def command(cli: Cli, environment: str, select: tuple[str, ...], exclude: tuple[
 
     async def work(ws: Workspace) -> list[Finding]:
         from oploop.cli.checkup import examine
+        from oploop.cli.progress import Progress
         from oploop.workspace import Selection
 
-        return await examine(ws, Selection(select, exclude))
+        with Progress(cli.out, ws.runtime.monotonic, "asking the apps"):
+            return await examine(ws, Selection(select, exclude))
 
     findings = with_workspace(cli, work, environment=environment, read_only=True, wait=wait)
     code = max((f.error.exit_code for f in findings if f.error is not None), default=0)
