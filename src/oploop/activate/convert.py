@@ -24,8 +24,8 @@ def is_integer(kind: str) -> bool:
 def sure(kind: str, to: FieldType) -> bool:
     """Whether each value of a SQL type can be converted."""
     match to:
-        case FieldType.TEXT:
-            return not _endless(kind)
+        case FieldType.TEXT:  # what is nested may have such values within
+            return not _endless(kind) and not _nested(kind)
         case FieldType.INTEGER:
             return is_integer(kind)
         case FieldType.NUMBER:
@@ -51,7 +51,9 @@ def convert(source: str, kind: str, to: FieldType, warehouse: Warehouse) -> str:
     match to:
         case FieldType.TEXT:
             text = source if kind == "VARCHAR" else warehouse.typed_value(source, to)
-            return f"CASE WHEN isfinite({source}) THEN {text} END" if _endless(kind) else text
+            return _where(warehouse.every(source, kind, _finite), text)
+        case FieldType.LIST:
+            return _where(warehouse.every(source, kind, _finite), warehouse.typed_value(source, to))
         case FieldType.INTEGER:
             return _integer(source, kind, warehouse)
         case FieldType.NUMBER:
@@ -99,20 +101,32 @@ def _date(source: str, kind: str, warehouse: Warehouse) -> str:
 
 
 def _json(source: str, kind: str, warehouse: Warehouse) -> str:
+    def exact(e: str, k: str) -> str | None:
+        tests = [f"TRY_CAST({e} AS BIGINT) IS NOT NULL"] if k in ("HUGEINT", "UHUGEINT") else []
+        tests += [f"isfinite({e})"] if _endless(k) else []
+        if _digits(k) > _EXACT_DIGITS and k.startswith("DECIMAL"):
+            tests.append(f"{_number(e, k, warehouse)} IS NOT NULL")
+        return f"({e} IS NULL OR {' AND '.join(tests)})" if tests else None
+
     value = warehouse.typed_value(f"to_json({source})", FieldType.JSON)
-    exact = []
-    if kind in ("HUGEINT", "UHUGEINT"):
-        exact.append(f"TRY_CAST({source} AS BIGINT) IS NOT NULL")
-    if _endless(kind):
-        exact.append(f"isfinite({source})")
-    if _digits(kind) > _EXACT_DIGITS and kind.startswith("DECIMAL"):
-        exact.append(f"{_number(source, kind, warehouse)} IS NOT NULL")
-    return f"CASE WHEN {' AND '.join(exact)} THEN {value} END" if exact else value
+    return _where(warehouse.every(source, kind, exact), value)
+
+
+def _where(condition: str | None, value: str) -> str:
+    return value if condition is None else f"CASE WHEN {condition} THEN {value} END"
+
+
+def _finite(expression: str, kind: str) -> str | None:
+    return f"isfinite({expression})" if _endless(kind) else None
 
 
 def _endless(kind: str) -> bool:
     """Whether a SQL type holds what is no number and no time (NaN, infinity), and would go as a word; a DECIMAL does in Postgres."""
     return kind in ("DOUBLE", "FLOAT", "DATE") or kind in _TIMESTAMPS or kind.startswith("DECIMAL")
+
+
+def _nested(kind: str) -> bool:
+    return kind.endswith("]") or kind.startswith(("STRUCT(", "MAP(", "UNION("))
 
 
 def _digits(kind: str) -> int:

@@ -53,6 +53,11 @@ class Values(Protocol):
         """
         ...
 
+    def every(self, expression: str, kind: str, test: Callable[[str, str], str | None]) -> str | None:
+        """The condition that each value within one of the SQL type `kind` passes a test: of a list its elements, of what has members
+        those. `test` gets an expression and its type, and gives None where none can fail; so does this. A NULL passes."""
+        ...
+
     def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
         """A canonical list text with some texts added and others removed; a NULL list counts as empty."""
         ...

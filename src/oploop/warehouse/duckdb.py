@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import orjson
-from duckdb.func import PythonUDFType
+from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from oploop.runtime import Runtime
 from oploop.warehouse import duckdb_file, duckdb_values
@@ -231,7 +231,12 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
         if self._giver is None and duckdb_values.SORTED_JSON in sql:
             self._giver = self._connection if self._depth else self._connection.cursor()
             self._giver.create_function(
-                duckdb_values.SORTED_JSON, _sorted_json, ["VARCHAR"], "VARCHAR", type=PythonUDFType.ARROW
+                duckdb_values.SORTED_JSON,
+                _sorted_json,
+                ["VARCHAR"],
+                "VARCHAR",
+                type=PythonUDFType.ARROW,
+                null_handling=FunctionNullHandling.SPECIAL,  # it makes NULL of what DuckDB alone takes for JSON
             )
 
     @contextlib.contextmanager
@@ -319,6 +324,8 @@ def _sorted_json(texts: Any) -> Any:  # DuckDB looks its annotations up, and wou
     """JSON texts with the keys of their objects in order, without blanks; what is no JSON becomes NULL."""
     import pyarrow as pa
 
+    if texts.null_count == len(texts):
+        return texts
     return pa.array([_sort_one(text) for text in texts.to_pylist()], pa.string())
 
 

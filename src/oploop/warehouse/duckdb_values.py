@@ -6,10 +6,11 @@ nothing, and a JSON column is read as JSON.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from oploop.records import Column, FieldSource, FieldType, JsonEntry, JsonPath
 from oploop.warehouse.base import literal, quote
+from oploop.warehouse.duckdb_nested import within
 
 #: The function, made by each connection, that sorts the keys of a JSON text.
 SORTED_JSON = "oploop_sorted_json"
@@ -69,6 +70,11 @@ def typed_value(expression: str, kind: FieldType) -> str:
                 f"CASE WHEN typeof({expression}) = {native} THEN TRY_CAST({expression} AS {wanted}) "
                 f"ELSE TRY_CAST({text} AS {wanted}) END"
             )
+
+
+def every(expression: str, kind: str, test: Callable[[str, str], str | None]) -> str | None:
+    """See `Values.every`."""
+    return within(expression, kind, test)
 
 
 def list_merge(expression: str, add: Sequence[str], remove: Sequence[str]) -> str:

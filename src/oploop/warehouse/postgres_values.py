@@ -5,7 +5,7 @@ Written in DuckDB's dialect, like all that calls it; the functions are those of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from oploop.records import Column, FieldSource, FieldType, JsonEntry, JsonPath
 from oploop.warehouse.base import literal, quote
@@ -51,6 +51,14 @@ def field_value(source: FieldSource, kind: FieldType, alias: str) -> str:
 def typed_value(expression: str, kind: FieldType) -> str:
     """An expression that brings another to `SQL_TYPES[kind]`; what does not fit becomes NULL."""
     return _TO[kind].format(expression)
+
+
+def every(expression: str, kind: str, test: Callable[[str, str], str | None]) -> str | None:
+    """See `Values.every`. Only lists are looked into: a server's other types name no members."""
+    if not kind.endswith("]"):
+        return test(expression, kind)
+    found = test("__e", kind[: kind.index("[")])
+    return None if found is None else f"NOT EXISTS (SELECT 1 FROM unnest({expression}) AS __u(__e) WHERE NOT ({found}))"
 
 
 def list_merge(expression: str, add: Sequence[str], remove: Sequence[str]) -> str:

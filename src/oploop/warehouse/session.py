@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from oploop.records import FieldSource, FieldType
@@ -82,6 +82,9 @@ class Session(ABC, Generic[C]):
 
     def typed_value(self, expression: str, kind: FieldType) -> str:
         return self.values.typed_value(expression, kind)
+
+    def every(self, expression: str, kind: str, test: Callable[[str, str], str | None]) -> str | None:
+        return self.values.every(expression, kind, test)
 
     def list_merge(self, expr: str, add: Sequence[str], remove: Sequence[str]) -> str:
         return self.values.list_merge(expr, add, remove)
