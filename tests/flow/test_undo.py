@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from oploop import loop
+from oploop.activate.undo import AT_WORK
 from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig
 from oploop.loop import Options
@@ -273,3 +274,28 @@ async def test_rows_that_were_appended_are_removed_and_not_appended_again(
     desk.sandbox.advance(120)
     assert planned(only(await desk.turn())) == (0, 0)
     assert alive(desk) == []
+
+
+async def test_what_jobs_of_another_sync_do_is_asked_first(low: Desk) -> None:
+    """Else their records wait for a run of that sync, though the app could tell that its jobs are over."""
+    (low.folder / "syncs" / "subjects.yml").write_text(
+        "model: mart.subjects\nto: zendesk.tickets\nmode: update\nkey: {id: ticket_id}\nfields: {subject: subject}\n"
+    )
+    await low.model(HIGH)
+    await low.model("SELECT i AS ticket_id, 'news ' || i AS subject FROM range(1, 31) t(i)", "mart.subjects")
+    first = await low.turn(Options(selection=Selection(("tickets",)), yes=True))
+    low.sandbox.advance(120)
+    low.sandbox.faults += [Fault("job_statuses", "cut", times=99)]
+    second = await low.turn(Options(selection=Selection(("subjects",)), yes=True))
+    assert only(second).delivery is not None
+    assert only(second).delivery.unknown == 30
+    assert await low.rows("SELECT DISTINCT owner FROM oploop.jobs") == [("subjects",)]
+    undone = await undo(low, first.run_id)
+    assert set(left(only(undone)).values()) == {AT_WORK}, "nobody can say whether the job is over"
+    assert planned(only(undone)) == (0, 0)
+    low.sandbox.faults.clear()
+    undone = await undo(low, first.run_id)
+    assert (left(only(undone)), planned(only(undone))) == ({}, (0, 30))
+    assert set(low.tickets("priority").values()) == {"low"}
+    assert await low.rows("SELECT count(*) FROM oploop.jobs") == [(0,)]
+    assert low.tickets("subject")[7] == "news 7"

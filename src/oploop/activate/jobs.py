@@ -124,6 +124,12 @@ def open_jobs(warehouse: Warehouse, bound: BoundSync) -> list[Job]:
     return [Job(r[0], r[1], Op(r[2]), r[3], r[4], r[5], r[6], orjson.loads(r[7])) for r in rows]
 
 
+def owners(warehouse: Warehouse, app: str, obj: str) -> list[str]:
+    """The syncs, by their names now, whose jobs may still be at work on records of an object."""
+    rows = warehouse.rows("SELECT DISTINCT owner FROM oploop.jobs WHERE app = ? AND object = ? ORDER BY 1", (app, obj))
+    return [owner for (owner,) in rows]
+
+
 async def ask(app: App, warehouse: Warehouse, bound: BoundSync, now: Callable[[], datetime]) -> None:
     """Ask an app what became of the sync's jobs. One that it is still at, or that cannot be asked after now, stays as it is."""
     for job in open_jobs(warehouse, bound):

@@ -86,9 +86,9 @@ class Asked:
 
 def runs_since(warehouse: Warehouse, since: datetime) -> tuple[str, ...]:
     """Runs that sent something at or after a time, oldest first."""
-    if not warehouse.columns("oploop.changes"):
+    if not warehouse.columns("oploop.change_outcomes"):
         return ()
-    rows = warehouse.rows("SELECT DISTINCT run_id FROM oploop.changes WHERE sent_at >= ? ORDER BY 1", (since,))
+    rows = warehouse.rows("SELECT DISTINCT run_id FROM oploop.change_outcomes WHERE sent_at >= ? ORDER BY 1", (since,))
     return tuple(r[0] for r in rows)
 
 
@@ -107,9 +107,11 @@ def touched(warehouse: Warehouse, runs: Sequence[str]) -> list[Touched]:
     if not runs:
         return []
     names = ", ".join(map(literal, runs))
+    outcomes = f"SELECT * FROM ({volumes.OUTCOME_OF_EACH}) AS e WHERE run_id IN ({names})"
     rows = warehouse.rows(
-        "SELECT sync, app, object, count(*), min(sent_at) FROM oploop.changes "
-        f"WHERE run_id IN ({names}) AND status NOT IN {NOTHING_DONE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        f"SELECT l.sync, l.app, l.object, count(*), min(o.sent_at) FROM oploop.change_log l JOIN ({outcomes}) o "
+        "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
+        f"WHERE l.run_id IN ({names}) AND o.status NOT IN {NOTHING_DONE} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
     out = []
     for sync, app, obj, changes, first in rows:
@@ -171,16 +173,18 @@ def gather(bound: BoundSync, warehouse: Warehouse, names: Sequence[str], asked: 
     before.
     """
     runs, own = ", ".join(map(literal, asked.runs)), ", ".join(map(literal, names))
+    of_runs = f"run_id IN ({runs}) AND sync IN ({own})"
     inside = f"(l.run_id IN ({runs}) AND l.sync IN ({own}))"
     key = ""
     if asked.key is not None:
         key = f" AND lower(replace(l.key, chr(31), ',')) = lower({literal(asked.key.strip())})"
     here = f"l.app = {literal(bound.sync.app)} AND l.object = {literal(bound.sync.object)}"
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_undo_some AS {_in_question(warehouse, of_runs, here)}")
     warehouse.execute(
         "CREATE OR REPLACE TEMP TABLE oploop_undo_all AS SELECT l.run_id, l.sync, l.number, l.key, l.op, o.status, "
         f"o.remote_id, {inside}{key} AS inside, EXISTS (SELECT 1 FROM oploop.undone u WHERE u.run_id = l.run_id) AS of_undo, "
         f"o.status = 'unknown' AND {jobs.has('l')} AS at_work "
-        f"FROM oploop.change_log l JOIN ({volumes.OUTCOME_OF_EACH}) o "
+        f"FROM oploop.change_log l JOIN ({volumes.outcomes_among('oploop_undo_some')}) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"WHERE {here} AND {DID}"
     )
@@ -192,6 +196,16 @@ def gather(bound: BoundSync, warehouse: Warehouse, names: Sequence[str], asked: 
     )
     rows = warehouse.rows("SELECT DISTINCT remote_id FROM oploop_undo_log ORDER BY 1")
     return [r[0] for r in rows]
+
+
+def _in_question(warehouse: Warehouse, of_runs: str, here: str) -> str:
+    """The changes to look at, so that not all of a large ledger are: those of the runs, all of their records, and what a job has,
+    which may tell no id yet."""
+    ids = f"SELECT remote_id FROM oploop.change_outcomes WHERE {of_runs} AND remote_id IS NOT NULL"
+    some = f"SELECT run_id, sync, number FROM oploop.change_outcomes WHERE ({of_runs}) OR remote_id IN ({ids})"
+    if warehouse.rows("SELECT 1 FROM oploop.jobs LIMIT 1"):
+        some += f" UNION SELECT run_id, sync, number FROM oploop.change_log l WHERE {here} AND {jobs.has('l')}"
+    return f"SELECT DISTINCT run_id, sync, number FROM ({some}) AS s"
 
 
 def make(

@@ -31,11 +31,12 @@ _VIEWS = (
     ("change_outcomes", "outcome_rows", _OUTCOMES),
     ("records", "record_rows", _RECORDS),
 )
-#: What became of each change: `said` at first, `status` at last.
-OUTCOME_OF_EACH = (
+_OUTCOME = (
     "SELECT run_id, sync, number, max(seq) AS seq, arg_min(status, seq) AS said, arg_max(status, seq) AS status, "
-    "arg_max(error, seq) AS error, max(remote_id) AS remote_id, max(sent_at) AS sent_at FROM oploop.change_outcomes GROUP BY 1, 2, 3"
+    "arg_max(error, seq) AS error, max(remote_id) AS remote_id, max(sent_at) AS sent_at FROM oploop.change_outcomes"
 )
+#: What became of each change: `said` at first, `status` at last. A condition on run and sync outside of it makes it of those alone.
+OUTCOME_OF_EACH = f"{_OUTCOME} GROUP BY 1, 2, 3"
 _TABLES = (
     "CREATE SCHEMA IF NOT EXISTS oploop",
     "CREATE TABLE IF NOT EXISTS oploop.change_rows (run_id VARCHAR NOT NULL, sync VARCHAR NOT NULL, number BIGINT NOT NULL, "
@@ -222,6 +223,11 @@ def among(warehouse: Warehouse, wanted: str) -> str:
         "ON a.run_id = r.run_id AND a.sync = r.sync AND a.number = r.number"
     )
     return " UNION ALL ".join([rows, *(v.select(wanted) for v in standing(warehouse) if (v.run_id, v.sync) in runs)])
+
+
+def outcomes_among(wanted: str) -> str:
+    """OUTCOME_OF_EACH of some changes alone; `wanted`: see `among`. Of a large ledger it takes long to make it of all."""
+    return f"{_OUTCOME} WHERE (run_id, sync, number) IN (SELECT run_id, sync, number FROM {wanted} AS w) GROUP BY 1, 2, 3"
 
 
 def forget(warehouse: Warehouse, old: str) -> None:

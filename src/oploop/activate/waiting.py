@@ -90,7 +90,7 @@ def say(warehouse: Warehouse, bound: BoundSync, where: str, *, sent: bool, now: 
         "CREATE OR REPLACE TEMP TABLE oploop_said AS SELECT l.run_id, l.sync, l.number, l.op, l.after, p.key, o.seq, "
         f"COALESCE(o.sent_at, l.planned_at) AS sent_at, {rid} AS rid FROM oploop.parked p "
         f"JOIN ({volumes.among(warehouse, asked)}) l ON l.run_id = p.run_id AND l.key = p.key AND l.app = p.app AND l.object = p.object "
-        f"JOIN ({volumes.OUTCOME_OF_EACH}) o ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
+        f"JOIN ({volumes.outcomes_among(asked)}) o ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"WHERE o.status = 'unknown' AND {own} AND p.key IN (SELECT key FROM oploop.parked WHERE {where})"
     )
     with warehouse.transaction():

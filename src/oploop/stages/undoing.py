@@ -9,7 +9,7 @@ from oploop.activate import diff as diffing
 from oploop.activate import jobs, states, undo
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import SyncPlan
-from oploop.errors import FixConfig
+from oploop.errors import FixConfig, OploopError
 from oploop.project import Mode, Sync
 from oploop.report import SyncReport
 from oploop.stages.looking import fetcher, verify
@@ -119,8 +119,7 @@ async def plan_runs(
     }
     wide, missing = undo.with_fields(bound, described, ws.warehouse, list(dict.fromkeys(labels)), owners)
     states.claim(ws.warehouse, wide)
-    # before a look that could not see what they do
-    await jobs.ask(ws.app(bound.sync.app), ws.warehouse, wide, ws.runtime.now)
+    await _ask(ws, wide)  # before a look that could not see what they do
     ids = undo.gather(wide, ws.warehouse, [bound.name, *names], asked)
     fetch = fetcher(ws, wide)
     for start in range(0, len(ids), FETCH):
@@ -131,6 +130,17 @@ async def plan_runs(
     budget, took = budget_of(ws, wide), times_of(ws, wide)
     made = undo.make(wide, ws.warehouse, asked, missing, table=table, budget=budget, call_seconds=took)
     return made.plan, list(made.reasons), list(made.left)
+
+
+async def _ask(ws: Workspace, bound: BoundSync) -> None:
+    """Ask after all jobs that may be at work on the object's records, also those of other syncs: what one of them may still change
+    is not undone. A sync that is gone, or broken, tells nothing: its jobs count as at work."""
+    for owner in jobs.owners(ws.warehouse, bound.sync.app, bound.sync.object):
+        try:
+            of = bound if owner == bound.name else await ws.bound_alone(ws.project.syncs[owner])
+        except (KeyError, OploopError):
+            continue
+        await jobs.ask(ws.app(bound.sync.app), ws.warehouse, of, ws.runtime.now)
 
 
 def runs_of(ws: Workspace, text: str) -> tuple[str, ...]:
