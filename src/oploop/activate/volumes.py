@@ -227,7 +227,9 @@ def among(warehouse: Warehouse, wanted: str) -> str:
 
 def outcomes_among(wanted: str) -> str:
     """OUTCOME_OF_EACH of some changes alone; `wanted`: see `among`. Of a large ledger it takes long to make it of all."""
-    return f"{_OUTCOME} WHERE (run_id, sync, number) IN (SELECT run_id, sync, number FROM {wanted} AS w) GROUP BY 1, 2, 3"
+    return (
+        f"{_OUTCOME} WHERE (run_id, sync, number) IN (SELECT run_id, sync, number FROM {wanted} AS w) GROUP BY 1, 2, 3"
+    )
 
 
 def forget(warehouse: Warehouse, old: str) -> None:

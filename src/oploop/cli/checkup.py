@@ -6,7 +6,7 @@ import asyncio
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from oploop.errors import FixConfig, OploopError
 from oploop.extract.tables import columns_of
 from oploop.project import LOCK, written_secrets
 from oploop.stages import alerting
-from oploop.stages.reading import refuse_shared_fields
+from oploop.stages.reading import neighbours_of, refuse_shared_fields
+from oploop.stages.streams import refuse_unknown
 from oploop.warehouse import open_warehouse
 
 if TYPE_CHECKING:
@@ -51,12 +52,11 @@ async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
     well = {n for n, f in zip(names, apps, strict=True) if f.ok}
     findings += _alerts(ws) if all(a.to in well for a in ws.project.alerts) else []
     findings += [_warehouse(ws), _state(ws)]
-    others: list[BoundSync] = []
     with _some_warehouse(ws) as (warehouse, real):
         findings += [f for n in names if n in well for f in _tables(ws, n, warehouse, real)]
         for sync in selection.pick(ws.project):
             if sync.app in well:
-                findings.append(await _sync(ws, sync, warehouse, real, others))
+                findings.append(await _sync(ws, sync, warehouse, real))
             else:
                 findings.append(Finding(sync.name, None, f"not checked, as {sync.app} does not answer"))
     return findings
@@ -73,12 +73,7 @@ async def _app(ws: Workspace, name: str) -> Finding:
     block = ws.project.apps[name]
     try:
         app = ws.app(name)
-        named = {n: o.place for n, o in block.read.items()} | {n: t.place for n, t in block.tables.items()}
-        for stream, place in named.items():
-            if stream not in app.streams:
-                from oploop.errors import did_you_mean
-
-                raise FixConfig(f"{name} has no stream {stream!r}", mend=did_you_mean(stream, app.streams), place=place)
+        refuse_unknown(block, app.streams)
         return Finding(name, True, show.clean((await whose(app, block)).line))
     except OploopError as e:
         if e.place is None or e.place == block.place:
@@ -175,8 +170,8 @@ def _some_warehouse(ws: Workspace) -> Iterator[tuple[Warehouse, bool]]:
             empty.close()
 
 
-async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool, others: list[BoundSync]) -> Finding:
-    """A sync's object, fields and columns, as far as they can be known. `others`: the syncs before it, which it joins."""
+async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool) -> Finding:
+    """A sync's object, fields and columns, as far as they can be known."""
     try:
         ws.target(sync)
         held = await ws.fields.held(sync)
@@ -184,8 +179,7 @@ async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool, oth
         bound = await ws.bind(sync, table, columns, warehouse)
         if real:
             rekeying.refuse(warehouse, bound)
-        refuse_shared_fields([*others, bound])
-        others.append(bound)
+        await _refuse_shared(ws, bound, warehouse)
     except OploopError as e:
         e = e.at(sync.place)
         return Finding(sync.name, False, str(e), e)
@@ -199,6 +193,15 @@ async def _sync(ws: Workspace, sync: Sync, warehouse: Warehouse, real: bool, oth
     if bound.lost:
         return _lost_fields(sync, held.lost)
     return Finding(sync.name, None if note else True, " · ".join([text + off, *told]))
+
+
+async def _refuse_shared(ws: Workspace, bound: BoundSync, warehouse: Warehouse) -> None:
+    """FixConfig for a field that another sync writes too. One that is wrong in itself is told on its own line."""
+    others = []
+    for other in neighbours_of(ws, [bound.sync]):
+        with suppress(OploopError):
+            others.append(await ws.bind(other, other.model, AnyColumns(), warehouse))
+    refuse_shared_fields([*others, bound])
 
 
 def _lost_fields(sync: Sync, lost: Mapping[str, str]) -> Finding:

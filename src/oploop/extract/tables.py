@@ -58,17 +58,17 @@ class LoadedStreams(Mapping[str, Stream]):
     """An app's streams, of which some are loaded by another tool. Looks at the app's own only when asked."""
 
     def __init__(self, streams: Mapping[str, Stream], tables: Mapping[str, TableBlock]) -> None:
-        self._streams, self._tables = streams, tables
+        self.own, self._tables = streams, tables
 
     def __getitem__(self, name: str) -> Stream:
-        stream = self._streams[name]
+        stream = self.own[name]
         return as_loaded(stream, self._tables[name]) if name in self._tables else stream
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._streams)
+        return iter(self.own)
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self.own)
 
 
 def columns_of(stream: Stream, block: TableBlock, warehouse: Warehouse) -> dict[str, str]:

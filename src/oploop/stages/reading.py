@@ -18,7 +18,7 @@ from oploop.model.base import ModelResult, ModelStatus
 from oploop.project import Sync
 from oploop.report import RunReport, SyncReport
 from oploop.stages.ordering import waves
-from oploop.stages.streams import stream_requests
+from oploop.stages.streams import refuse_misspelt, stream_requests
 from oploop.warehouse.base import literal
 from oploop.workspace import Event, Tell, Workspace, nobody, referenced
 
@@ -37,6 +37,14 @@ async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str]
     bound = [await ws.precheck(s) for s in [*neighbours, *syncs]]
     refuse_shared_fields(bound)
     refuse_new_keys(ws, bound[len(neighbours) :], rekey)
+
+
+async def check_plan(ws: Workspace, bound: Sequence[BoundSync]) -> None:
+    """What a run would refuse before it reads anything, of what a plan need not look at: streams that are not there, fields that a
+    sync which was not asked for writes too."""
+    refuse_misspelt(ws)
+    others = [await ws.bound_alone(s) for s in neighbours_of(ws, [b.sync for b in bound])]
+    refuse_shared_fields([*others, *bound])
 
 
 def neighbours_of(ws: Workspace, syncs: Sequence[Sync]) -> list[Sync]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from oploop.accounts import asking
-from oploop.errors import FixConfig, did_you_mean
+from oploop.apps.named import Named
+from oploop.errors import FixConfig, OploopError, did_you_mean
 from oploop.extract import StreamRequest, stream_states
-from oploop.project import StreamBlock, Sync
+from oploop.extract.tables import LoadedStreams
+from oploop.project import AppBlock, StreamBlock, Sync
 from oploop.records import ReadOptions, Stream
 from oploop.workspace import Workspace, referenced
 
@@ -35,17 +37,36 @@ def _asked_for(ws: Workspace) -> dict[tuple[str, str], ReadOptions]:
     wanted: dict[tuple[str, str], ReadOptions] = {}
     for block in ws.project.apps.values():
         app = ws.app(block.name)
-        places = {n: b.place for n, b in block.read.items()} | {n: b.place for n, b in block.tables.items()}
         with asking(block):
-            for name, place in places.items():
-                if name not in app.streams:
-                    mend = did_you_mean(name, app.streams)
-                    raise FixConfig(f"{block.name} has no stream {name!r}", mend=mend, place=place)
+            refuse_unknown(block, app.streams)
         for name, options in block.read.items():
             since, exclude = options.since, frozenset(options.exclude)
             check_reading(f"{block.name}.{name}", options, app.streams[name], ws.runtime.now())
             wanted[block.name, name] = ReadOptions(since=since, exclude=exclude)
     return wanted
+
+
+def refuse_unknown(block: AppBlock, streams: Mapping[str, Stream]) -> None:
+    """FixConfig, with its place and the nearest right name, for a stream of a block that its app does not have."""
+    places = {n: b.place for n, b in block.read.items()} | {n: b.place for n, b in block.tables.items()}
+    for name, place in places.items():
+        if name not in streams:
+            raise FixConfig(f"{block.name} has no stream {name!r}", mend=did_you_mean(name, streams), place=place)
+
+
+def refuse_misspelt(ws: Workspace) -> None:
+    """The same for all apps, as far as it can be told without a call: not of those whose streams only the account knows, nor of
+    blocks that a run would refuse anyway."""
+    for block in ws.project.apps.values():
+        if not block.read and not block.tables:
+            continue
+        try:
+            streams = ws.app(block.name).streams
+        except OploopError:
+            continue
+        own = streams.own if isinstance(streams, LoadedStreams) else streams
+        if isinstance(own, dict | Named):
+            refuse_unknown(block, streams)
 
 
 def _due(ws: Workspace, app: str, stream: str) -> bool:

@@ -97,10 +97,32 @@ def test_a_key_that_no_row_has_is_told(read: Path) -> None:
 def test_a_plan_refuses_two_syncs_that_write_one_field_as_a_run_does(read: Path) -> None:
     first = read / "syncs" / "ticket_priority.yml"
     (read / "syncs" / "second.yml").write_text(first.read_text())
+    own = "is also written by sync 'second' — let one sync own it"
+    for words in (["plan"], ["run"], ["plan", "--select", "ticket_priority"], ["run", "--select", "ticket_priority"]):
+        done = run(*words, folder=read)
+        assert done.code == 2, done.out
+        assert f"field 'priority' {own}" in done.err
+    done = run("doctor", "--select", "ticket_priority", folder=read)
+    assert (done.code, f"field 'priority' {own}" in done.out) == (2, True), done.out
+    done = run("doctor", folder=read)
+    assert "is also written by sync 'ticket_priority'" in done.out, "each of the two is told"
+    (read / "warehouse.duckdb").unlink()
+    assert f"field 'priority' {own}" in run("doctor", folder=read).out
+    (read / "syncs" / "second.yml").write_text(first.read_text() + "enabled: false\n")
+    assert "also written" not in run("doctor", folder=read).out
+
+
+def test_a_plan_refuses_a_stream_that_is_not_there_as_a_run_does(read: Path) -> None:
+    file = read / "oploop.yml"
+    right = file.read_text()
+    assert "read: [tickets, users]" in right
+    file.write_text(right.replace("read: [tickets, users]", "read: [tikets, users]"))
+    [line] = [n for n, text in enumerate(right.splitlines(), 1) if "read: [tickets, users]" in text]
     for command in ("plan", "run"):
         done = run(command, folder=read)
         assert done.code == 2, done.out
-        assert "field 'priority' is also written by sync 'second' — let one sync own it" in done.err
+        assert "zendesk has no stream 'tikets' — did you mean 'tickets'?" in done.err
+        assert f"oploop.yml:{line}" in done.err
 
 
 def test_changes_that_a_limit_leaves_for_later_are_not_said_to_be_the_same(read: Path) -> None:

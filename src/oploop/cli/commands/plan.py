@@ -91,7 +91,7 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
     from oploop.report import RunReport
     from oploop.stages.ordering import waves
     from oploop.stages.planning import Options, plan_sync
-    from oploop.stages.reading import bind_all
+    from oploop.stages.reading import bind_all, check_plan
     from oploop.workspace import Selection
 
     allow = options.parse_allow(given["allow"], ws.project.syncs)
@@ -110,6 +110,7 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
     if given["build"]:
         await _build(cli, ws, syncs, run, chosen.rekey, progress)
     bound = await bind_all(ws, syncs, run, chosen.rekey)
+    await check_plan(ws, bound)
     reports: list[SyncReport] = []
     for b in (b for wave in waves(bound) for b in wave):
         progress.say(f"planning {b.name}")
