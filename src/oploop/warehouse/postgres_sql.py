@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 from sqlglot import exp
 from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import ErrorLevel, SqlglotError, UnsupportedError
-from sqlglot.tokens import TokenType
+from sqlglot.tokens import Token, TokenType
 
 from oploop.warehouse.base import SqlError
 
@@ -56,31 +57,50 @@ def short(name: str) -> str:
 
 def translate(sql: str, columns: Columns) -> Translated:
     """A statement of DuckDB's dialect as Postgres takes it. `columns`: the columns of a table that stands."""
-    import sqlglot
-
-    try:
-        parsed = sqlglot.parse_one(_numbered(sql), read=Dialect)
-    except SqlglotError as e:
-        raise SqlError(" ".join(str(e).split())[:300]) from None
+    parsed = _parsed(sql)
     if isinstance(parsed, exp.Command):
         raise SqlError(f"{parsed.name} is no statement that every warehouse takes")
     stars = _Stars(columns)
-    for select in list(parsed.find_all(exp.Select)):
-        stars.expand(select)
-        _qualify(select)
+    found = list(parsed.find_all(exp.Select, exp.CTE))  # a walk through the whole tree takes its time
+    for select in found:
+        if isinstance(select, exp.Select):
+            stars.expand(select)
+            _qualify(select)
     changed = parsed.transform(_change, copy=False)
-    for cte in changed.find_all(exp.CTE):
-        _fence(cte)
+    for cte in found:
+        if isinstance(cte, exp.CTE):
+            _fence(cte)
     fixed = not stars.looked
     if isinstance(changed, exp.Create):
         return _create(changed, fixed)
-    return Translated(_written(changed), fixed=fixed)
+    return Translated(_written(changed, last=True), fixed=fixed)
 
 
-def _written(node: exp.Expression) -> str:
-    """As Postgres takes it; SqlError for what would mean something else there."""
+def _parsed(sql: str) -> exp.Expression:
+    """A statement's tree, with each `?` as `$1`, `$2` ... in the order of the text."""
+    dialect = Dialect()
     try:
-        text: str = node.sql("postgres", normalize_functions=False, unsupported_level=ErrorLevel.RAISE)
+        tokens, numbered = [], 0
+        for token in dialect.tokenize(sql):
+            if token.token_type is TokenType.PLACEHOLDER:
+                numbered += 1
+                at = (token.line, token.col, token.start, token.end)
+                tokens += [Token(TokenType.PARAMETER, "$", *at), Token(TokenType.NUMBER, str(numbered), *at)]
+            else:
+                tokens.append(token)
+        statements = dialect.parser().parse(tokens, sql)
+    except SqlglotError as e:
+        raise SqlError(" ".join(str(e).split())[:300]) from None
+    if len(statements) != 1 or statements[0] is None:
+        raise SqlError("one statement at a time")
+    return statements[0]
+
+
+def _written(node: exp.Expression, *, last: bool = False) -> str:
+    """As Postgres takes it; SqlError for what would mean something else there. `last`: the tree is of no use afterwards, as
+    writing changes it unless it is copied first, which takes as long again."""
+    try:
+        text: str = node.sql("postgres", copy=not last, normalize_functions=False, unsupported_level=ErrorLevel.RAISE)
     except UnsupportedError as e:
         raise SqlError(" ".join(str(e).split())[:300]) from None
     return text
@@ -95,12 +115,13 @@ def _create(node: exp.Create, fixed: bool) -> Translated:
     properties = node.args.get("properties")
     temporary = bool(properties and properties.find(exp.TemporaryProperty))
     if not node.args.get("replace"):
-        return Translated(_written(node), temporary, fixed)
-    name = _written(node.this.this if isinstance(node.this, exp.Schema) else node.this)
+        return Translated(_written(node, last=True), temporary, fixed)
+    target = node.this.this if isinstance(node.this, exp.Schema) else node.this
+    name = _written(target)
     if kind == "VIEW":
         again = _written(node)
         node.set("replace", False)
-        made = _written(node)
+        made = _written(node, last=True)
         body = "".join(f"EXECUTE {_dollars(s)};" for s in (f"DROP VIEW {name}", made))
         return Translated(
             f"DO $oploop$BEGIN EXECUTE {_dollars(again)}; EXCEPTION WHEN invalid_table_definition THEN {body} END$oploop$",
@@ -108,16 +129,16 @@ def _create(node: exp.Create, fixed: bool) -> Translated:
         )
     node.set("replace", False)
     where = "pg_temp." if temporary else ""
-    if node.expression and any(_written(t) == name for t in _plain_tables(node.expression)):
+    if node.expression and _named(target) in map(_named, node.expression.find_all(exp.Table)):
         node.this.this.set("this", exp.to_identifier(short(node.this.name + "__new"), quoted=True))
         again = f"ALTER TABLE {_written(node.this)} RENAME TO {name.rpartition('.')[2]}"
-        return Translated(f"{_written(node)}; DROP TABLE {where}{name}; {again}", temporary, fixed)
-    return Translated(f"DROP TABLE IF EXISTS {where}{name}; {_written(node)}", temporary, fixed)
+        return Translated(f"{_written(node, last=True)}; DROP TABLE {where}{name}; {again}", temporary, fixed)
+    return Translated(f"DROP TABLE IF EXISTS {where}{name}; {_written(node, last=True)}", temporary, fixed)
 
 
-def _plain_tables(query: exp.Expression) -> list[exp.Table]:
-    """The tables that a query reads, without their aliases."""
-    return [exp.Table(**{k: t.args.get(k) for k in ("this", "db", "catalog")}) for t in query.find_all(exp.Table)]
+def _named(table: exp.Table) -> list[tuple[str, bool]]:
+    """A table's name as it is written, part by part, without its alias."""
+    return [(part.name, bool(part.args.get("quoted"))) for part in table.parts]
 
 
 def _dollars(text: str) -> str:
@@ -151,19 +172,6 @@ def _qualify(select: exp.Select) -> None:
         "from_", exp.From(this=exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier("__qualified"))))
     )
     select.set("where", exp.Where(this=exp.column("__qualify")))
-
-
-def _numbered(sql: str) -> str:
-    """`?` by `?` as `$1`, `$2` ..., in the order of the text."""
-    if "?" not in sql:
-        return sql
-    parts, end, number = [], 0, 0
-    for token in Dialect().tokenize(sql):
-        if token.token_type is TokenType.PLACEHOLDER:
-            number += 1
-            parts += [sql[end : token.start], f"${number}"]
-            end = token.end + 1
-    return "".join([*parts, sql[end:]])
 
 
 # -- columns of * ----------------------------------------------------------------------------------------------------
@@ -280,7 +288,13 @@ def _identifier(node: exp.Identifier) -> exp.Expression:
 
 def _type(node: exp.DataType) -> exp.Expression:
     name = _TYPES.get(node.this)
-    return node if name is None else exp.DataType.build(name, dialect="postgres")
+    return node if name is None else _built(name).copy()
+
+
+@cache
+def _built(name: str) -> exp.DataType:
+    """A type of Postgres, by its name."""
+    return exp.DataType.build(name, dialect="postgres")
 
 
 def _cast(node: exp.Cast) -> exp.Expression:
@@ -345,9 +359,7 @@ def _explode(node: exp.Explode) -> exp.Expression:
 def _round(node: exp.Round) -> exp.Expression:
     if node.args.get("decimals") is None:
         return node
-    value = exp.Cast(
-        this=node.this.transform(_change, copy=False), to=exp.DataType.build("numeric", dialect="postgres")
-    )
+    value = exp.Cast(this=node.this.transform(_change, copy=False), to=_built("numeric").copy())
     return exp.Anonymous(this="round", expressions=[value, node.args["decimals"].copy()])
 
 
@@ -387,7 +399,7 @@ def _path(node: exp.Expression) -> exp.Expression | None:
     else:
         return None
     listed = exp.Array(expressions=[exp.Literal.string(k) for k in keys])
-    return exp.Cast(this=listed, to=exp.DataType.build("text[]", dialect="postgres"))
+    return exp.Cast(this=listed, to=_built("text[]").copy())
 
 
 def _json_of(node: Any) -> exp.Expression:
@@ -395,7 +407,7 @@ def _json_of(node: Any) -> exp.Expression:
     inner = node.this if not isinstance(node, exp.Anonymous) else node.expressions[0]
     inner = inner.transform(_change, copy=False)
     if isinstance(inner, exp.Literal) and inner.is_string:
-        inner = exp.Cast(this=inner, to=exp.DataType.build("text", dialect="postgres"))
+        inner = exp.Cast(this=inner, to=_built("text").copy())
     as_text = isinstance(node.parent, exp.Cast) and node.parent.to.this in (_T.VARCHAR, _T.TEXT)
     return exp.Anonymous(this="to_json" if as_text else "to_jsonb", expressions=[inner])
 
