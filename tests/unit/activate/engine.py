@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,7 +24,6 @@ APP, OBJECT, MODEL = "crm", "people", "mart.people"
 PLACE = Place("syncs/people.yml", 1)
 T0 = datetime(2025, 3, 1, 12, tzinfo=UTC)
 SAFE = Operation(batch=100, replay=Replay.SAFE)
-_numbers = itertools.count()
 
 
 def at(seconds: float) -> datetime:
@@ -76,6 +75,8 @@ class Engine:
 
     warehouse: Warehouse
     raw: str = field(default=f"raw_{APP}.{OBJECT}__all")
+    #: of its plan tables, of which the last few stand: a statement that comes again is not translated for Postgres again
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(4)))
 
     def reset(self) -> None:
         w = self.warehouse
@@ -133,7 +134,7 @@ class Engine:
         return bind(sync, obj, found, obj.fields, self.warehouse, MODEL, self.warehouse.columns(MODEL))
 
     def diff(self, bound: BoundSync, **more: Any) -> diffing.Diff:
-        return diffing.diff(bound, self.warehouse, table=f"plan_{next(_numbers)}", **more)
+        return diffing.diff(bound, self.warehouse, table=f"plan_{next(self.numbers)}", **more)
 
     def plan_rows(self, found: diffing.Diff) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.warehouse.query(
