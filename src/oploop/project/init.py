@@ -90,10 +90,12 @@ An oploop project beside a dbt project: dbt builds the models, oploop writes the
 
 Next:
 
-1. `oploop connect APP` asks for an app's credentials, tries them, and writes its block into `oploop.yml`, secrets into `.env`.
+1. The warehouse in `oploop.yml` is to be the database that dbt writes; where it is named by `${{WAREHOUSE_DSN}}`, copy `.env.example` to
+   `.env` and fill it in.
+2. `oploop connect APP` asks for an app's credentials, tries them, and writes its block into `oploop.yml`, secrets into `.env`.
    `oploop apps` lists the apps, `oploop doctor` says whether all is well.
-2. `oploop new sync MODEL APP.OBJECT` drafts a sync from one of dbt's models.
-3. `oploop plan` shows what would be sent. `oploop run --env prod` sends it; run it after dbt.
+3. `oploop new sync MODEL APP.OBJECT` drafts a sync from one of dbt's models.
+4. `oploop plan` shows what would be sent. `oploop run --env prod` sends it; run it after dbt.
 """
 
 _FOLDERS = ("models", "syncs", "audits", "tests", "macros")

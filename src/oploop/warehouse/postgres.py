@@ -75,7 +75,10 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
             connection.execute("SET default_transaction_read_only = on")
 
     #: also through a pooler, and under whatever name the server is reached
-    identity_sql = "SELECT current_database() || ' ' || extract(epoch FROM pg_postmaster_start_time())::text"
+    identity_sql = (
+        "SELECT current_database() || ', of the server that is up since ' || "
+        "to_char(pg_postmaster_start_time() AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+    )
 
     def identity(self) -> str:
         with self._lock:

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oploop.apps.registry import app_class, known_types
 from oploop.apps.sheets.sandbox import SheetsSandbox
 from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.apps.zendesk.sandbox import ZendeskSandbox
+from oploop.cli.commands import connect
 from oploop.errors import FixConfig
 from oploop.project import load_project
 from oploop.project.connect import NewApp, with_app
@@ -128,7 +130,10 @@ def test_a_person_is_asked_and_the_secret_stays_out_of_sight(fresh: Path) -> Non
         command = [sys.executable, "-m", "oploop", "connect", "stripe", "--set", f"base_url={sandbox.url}"]
         with subprocess.Popen(command, cwd=fresh, stdin=theirs, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
-            answers = {b"api_key: ": f"{key}\n".encode(), b"what syncs need): ": b"customer\n"}
+            answers = {
+                b"api_key (a secret or restricted key: sk_..., rk_...): ": f"{key}\n".encode(),
+                b"what syncs need): ": b"customer\n",
+            }
             again = b"has no stream 'customer'"
             said = b""
             while True:
@@ -217,3 +222,31 @@ def test_one_of_several_credentials_is_named_where_nobody_can_be_asked(
     done = run("connect", "hubspot", folder=fresh)
     assert done.code == 2
     assert "export HUBSPOT_ACCESS_TOKEN=..., or add it to .env" in done.err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot be read: no such file or directory"),
+        ("{", "is no JSON — give the whole file, as it was made"),
+    ],
+)
+def test_a_secret_that_is_a_file_is_taken_from_it_on_one_line(tmp_path: Path, content: str | None, says: str) -> None:
+    file = tmp_path / "key.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(FixConfig, match=says):
+        connect._secret("key", f"@{file}")
+    file.write_text('{\n  "client_email": "a@b",\n  "private_key": "-----BEGIN\\nx\\n"\n}\n')
+    assert connect._secret("key", f"@{file}") == '{"client_email":"a@b","private_key":"-----BEGIN\\nx\\n"}'
+    file.write_text("a token\n")
+    assert connect._secret("key", f"@{file}") == "a token"
+    assert connect._secret("key", "typed") == "typed"
+
+
+def test_each_key_that_is_asked_for_says_what_is_wanted() -> None:
+    for name in known_types():
+        cls = app_class(name)
+        fields = {i.alias or n: i for n, i in cls.Config.model_fields.items()}
+        bare = [key for key in connect.asked(cls) if not fields[key].description]
+        assert bare == [], f"{name}: {bare}"

@@ -26,7 +26,9 @@ class DltConfig(AddresslessConfig):
     instead = "a dlt source: give it what it takes in args"
 
     #: `package.module.function`, or `path.py:function` from the project's folder, where modules are looked for first.
-    source: str = Field(min_length=1, json_schema_extra={"path": True})
+    source: str = Field(
+        min_length=1, json_schema_extra={"path": True}, description="package.module.function, or path.py:function"
+    )
     #: what the function is called with; may hold secrets, so it is shown nowhere
     args: dict[str, JsonValue] = Field(default={}, repr=False)
 

@@ -113,7 +113,9 @@ class FilesConfig(AddresslessConfig):
     instead = "files: url is where they are"
 
     #: a folder (relative to the project) or any fsspec URL
-    url: str = Field(min_length=1, json_schema_extra={"path": True})
+    url: str = Field(
+        min_length=1, json_schema_extra={"path": True}, description="a folder, or s3://..., gs://..., sftp://..."
+    )
     #: what fsspec's filesystem takes, credentials among it; shown nowhere
     options: dict[str, JsonValue] = Field(default={}, repr=False)
     streams: dict[str, StreamSpec] = {}

@@ -262,7 +262,7 @@ class ObjectSpec(Part):
 class HttpConfig(AppConfig):
     """Keys of an HTTP app in `oploop.yml`."""
 
-    base_url: str
+    base_url: str = Field(description="https://api.example.com/v1")
     auth: Auth | None = None
     headers: dict[str, str] = {}
     limit: Limit | None = None

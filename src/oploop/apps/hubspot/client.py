@@ -46,7 +46,7 @@ class HubSpotConfig(AppConfig):
     `rate_limit`: calls in ten seconds until the account's own headers say otherwise.
     """
 
-    access_token: SecretStr | None = None
+    access_token: SecretStr | None = ConfigField(default=None, description="of a private app: pat-...")
     client_id: str | None = None
     client_secret: SecretStr | None = None
     refresh_token: SecretStr | None = None

@@ -35,10 +35,10 @@ class MixpanelConfig(AppConfig):
     `queries_per_hour` (exports and queries, each) and `exports_per_second`: what Mixpanel grants.
     """
 
-    project_id: int
-    service_account: str = Field(min_length=1)
-    secret: SecretStr
-    token: SecretStr | None = None
+    project_id: int = Field(description="a number, in the project's settings")
+    service_account: str = Field(min_length=1, description="its name: acme.1a2b3c.mp-service-account")
+    secret: SecretStr = Field(description="of the service account")
+    token: SecretStr | None = Field(default=None, description="of the project, to write profiles")
     residency: Literal["us", "eu", "in"] = "us"
     timezone: TimeZone = "UTC"
     lookback: int = Field(default=5, ge=0, le=365)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from oploop.apps.mysql.engine import MySqlEngine, parse_dsn
 from oploop.apps.sql.app import SqlApp, SqlConfig
@@ -12,7 +12,7 @@ from oploop.runtime import Runtime
 class MySqlConfig(SqlConfig):
     """Keys of a MySQL database in `oploop.yml`."""
 
-    dsn: SecretStr
+    dsn: SecretStr = Field(description="mysql://user:password@host/database")
 
     @field_validator("dsn")
     @classmethod

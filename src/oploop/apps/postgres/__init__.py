@@ -25,7 +25,7 @@ class PostgresConfig(AddresslessConfig):
 
     instead = "a database: dsn is its address"
 
-    dsn: SecretStr
+    dsn: SecretStr = Field(description="postgres://user:password@host/database")
     schema_: str = Field(default="public", alias="schema", min_length=1)
     #: table: the column by which it is read on; without one it is read on by xmin
     cursor: dict[str, str] = {}

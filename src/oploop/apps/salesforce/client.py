@@ -42,9 +42,9 @@ class SalesforceConfig(AppConfig):
     `acme--dev.sandbox`). Credentials of a connected app: `client_id` with `client_secret` (client credentials), with
     `refresh_token`, or with `username` and `private_key` (JWT bearer)."""
 
-    domain: str | None = None
-    client_id: str
-    client_secret: SecretStr | None = None
+    domain: str | None = ConfigField(default=None, description="acme, for https://acme.my.salesforce.com")
+    client_id: str = ConfigField(description="of a connected app: its consumer key")
+    client_secret: SecretStr | None = ConfigField(default=None, description="its consumer secret")
     refresh_token: SecretStr | None = None
     username: str | None = None
     private_key: SecretStr | None = None

@@ -26,8 +26,13 @@ class SegmentConfig(AppConfig):
 
     base_url: str = "https://api.segment.io"
     #: A folder (relative to the project) or any fsspec URL.
-    logs: str | None = Field(default=None, min_length=1, json_schema_extra={"path": True})
-    write_key: SecretStr | None = None
+    logs: str | None = Field(
+        default=None,
+        min_length=1,
+        json_schema_extra={"path": True},
+        description="to read: s3://bucket/segment-logs, or a folder",
+    )
+    write_key: SecretStr | None = Field(default=None, description="to write: of the source that events are sent to")
     webhook_secret: SecretStr | None = None
 
     @model_validator(mode="after")

@@ -42,8 +42,11 @@ class SheetsConfig(AppConfig):
     """The keys of a block of `type: sheets`. `key`: the service account's JSON key, whole. `rate_limit`: calls a minute."""
 
     base_url: str = "https://sheets.googleapis.com"
-    key: SecretStr
-    sheets: dict[str, TableConfig] = Field(min_length=1)
+    key: SecretStr = Field(description="of a service account, the whole JSON: @FILE")
+    sheets: dict[str, TableConfig] = Field(
+        min_length=1,
+        description="{plan: {spreadsheet: ID, sheet: Sheet1, key: account, columns: {account: text, target: number}}}",
+    )
     rate_limit: int = Field(default=60, ge=1)
 
     @field_validator("sheets")

@@ -48,7 +48,7 @@ class SlackConfig(AppConfig):
     """The keys of a `slack` block. `messages_per_second` counts for each channel, `reads_per_minute` for each kind of list."""
 
     base_url: str = "https://slack.com/api"
-    token: SecretStr
+    token: SecretStr = Field(description="of a bot: xoxb-...")
     messages_per_second: int = Field(default=1, ge=1)
     reads_per_minute: int = Field(default=20, ge=1)
 

@@ -13,7 +13,9 @@ class SqliteConfig(SqlConfig):
     """Keys of a SQLite database in `oploop.yml`."""
 
     #: the file, from the project's folder
-    database: str = Field(min_length=1, json_schema_extra={"path": True})
+    database: str = Field(
+        min_length=1, json_schema_extra={"path": True}, description="the file, from the project's folder"
+    )
 
 
 class SqliteApp(SqlApp):

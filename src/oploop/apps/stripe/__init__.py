@@ -24,7 +24,7 @@ class StripeConfig(AppConfig):
     may make 100 in all (docs.stripe.com/rate-limits), which the company's own payments need too.
     """
 
-    api_key: SecretStr
+    api_key: SecretStr = Field(description="a secret or restricted key: sk_..., rk_...")
     base_url: str = "https://api.stripe.com"
     rate_limit: int = Field(25, ge=1)
 

@@ -53,9 +53,9 @@ class ZendeskConfig(AppConfig):
     `rate_limit`: calls a minute until the account's own headers say otherwise.
     """
 
-    subdomain: str | None = None
-    email: str | None = None
-    api_token: SecretStr | None = None
+    subdomain: str | None = ConfigField(default=None, description="acme, for https://acme.zendesk.com")
+    email: str | None = ConfigField(default=None, description="of the agent whose API token it is")
+    api_token: SecretStr | None = ConfigField(default=None, description="made in the Admin Center, under APIs")
     oauth_token: SecretStr | None = None
     client_id: str | None = None
     client_secret: SecretStr | None = None

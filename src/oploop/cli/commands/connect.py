@@ -42,7 +42,8 @@ def command(
     """Add an app to the project: ask for its credentials, try them, write its block.
 
     Secrets go into .env, which git ignores, and stand in oploop.yml as ${VAR}; a variable that is set already is
-    taken without asking. Nothing is written before the app has answered.
+    taken without asking. A secret that is a file's content is given as @FILE. Nothing is written before the app has
+    answered.
     """
     from oploop.apps.registry import app_class
     from oploop.errors import FixConfig
@@ -102,9 +103,9 @@ def _settings(root: Path, cls: type[App], name: str, given: tuple[str, ...]) -> 
             settings[key] = f"${{{variable}}}"
             continue
         mend = f"export {variable}=..., or add it to .env" if secret else f"say --set {key}=..."
-        answer = _ask(key, hidden=secret, needed=fields[key].is_required(), mend=mend)
+        answer = _ask(key, fields[key], hidden=secret, mend=mend)
         if answer and secret:
-            secrets[variable] = answer
+            secrets[variable] = _secret(key, answer)
         if answer:
             settings[key] = f"${{{variable}}}" if secret else _typed(answer, fields[key])
     return settings, secrets
@@ -141,12 +142,36 @@ def asked(cls: type[App]) -> list[str]:
     return [i.alias or n for n, i in cls.Config.model_fields.items() if i.is_required()]
 
 
-def _ask(key: str, *, hidden: bool, needed: bool, mend: str) -> str:
+def _secret(key: str, answer: str) -> str:
+    """A secret as it was typed, or, of @FILE, what is in the file: on one line, as .env has it."""
+    from oploop.errors import FixConfig
+
+    if not answer.startswith("@"):
+        return answer
+    file = Path(answer[1:]).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as e:
+        why = (e.strerror or str(e)).lower() if isinstance(e, OSError) else "it is no text"
+        raise FixConfig(f"{key}: {file} cannot be read: {why}", mend="name the file that holds it") from None
+    if text.startswith("{"):
+        import orjson
+
+        try:
+            return orjson.dumps(orjson.loads(text)).decode()
+        except orjson.JSONDecodeError:
+            raise FixConfig(f"{key}: {file} is no JSON", mend="give the whole file, as it was made") from None
+    return text
+
+
+def _ask(key: str, info: Any, *, hidden: bool, mend: str) -> str:
     """A person's answer, empty for what may be left out; FixConfig where nobody can be asked for what is needed."""
     from oploop.errors import FixConfig
 
+    needed = info.is_required()
     if sys.stdin.isatty():
-        prompt = key if needed else f"{key} (may be left empty)"
+        told = [*([info.description] if info.description else []), *([] if needed else ["may be left empty"])]
+        prompt = f"{key} ({'; '.join(told)})" if told else key
         answer: str = click.prompt(
             prompt, hide_input=hidden, err=True, default=None if needed else "", show_default=False
         )

@@ -27,6 +27,7 @@ def command(cli: Cli, folder: Path, name: str | None, manifest: Path | None) -> 
     With --from-dbt the models stay with dbt: oploop.yml lists them and what dbt knows of its sources.
     """
     from oploop.cli.commands.schema import write_schemas
+    from oploop.cli.show import count
     from oploop.errors import FixConfig
     from oploop.project import init_project, read_manifest
     from oploop.project.schema import FOLDER as SCHEMAS
@@ -46,7 +47,7 @@ def command(cli: Cli, folder: Path, name: str | None, manifest: Path | None) -> 
     cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(str(folder))}: {', '.join(files)}")
     if dbt is not None:
         cli.out.line(
-            f"  {len(models)} models of dbt's {dbt.name}; draft a sync from one: oploop new sync MODEL APP.OBJECT"
+            f"  {count(len(models), 'model')} of dbt's {dbt.name}; draft a sync from one: oploop new sync MODEL APP.OBJECT"
         )
     cli.out.line("next: oploop connect APP adds an app and tries it; then oploop doctor")
     cli.out.line("      (oploop apps lists the apps; oploop demo shows a whole project at work)")

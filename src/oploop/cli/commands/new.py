@@ -85,7 +85,10 @@ def command(
     if dry_run:
         cli.out.line(text.rstrip())
         return 0
-    matched = f"{len(drafted.fields)} of {len(drafted.fields) + len(drafted.free_columns)} columns matched"
+    from oploop.cli.show import count
+
+    columns = len(drafted.fields) + len(drafted.free_columns)
+    matched = f"{len(drafted.fields)} of {count(columns, 'column')} matched"
     cli.out.line(f"{cli.out.mark(True)} {cli.out.bold(f'syncs/{path.name}')}: {matched}")
     cli.out.line(f"next: look at it, then oploop plan --select {label}")
     return 0
