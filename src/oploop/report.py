@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # a plan needs neither
     from oploop.activate.undo import Left
     from oploop.extract import StreamResult
 
+#: What becomes of rows that are not sent, beside those that are held.
+ASIDE = ("kept", "missing", "gone", "waiting", "parked", "left", "seen")
 SyncStatus = Literal["ok", "stopped", "failed", "planned", "nothing", "paused", "interrupted"]
 
 
@@ -73,9 +75,7 @@ class SyncReport:
             "status": self.status,
             "planned": {status: plan.diff.count(status) if plan else 0 for status in SENT},
             "held": plan.held if plan else 0,
-            "kept": plan.diff.count("kept") if plan else 0,
-            "left": plan.diff.count("left") if plan else 0,
-            "seen": plan.diff.count("seen") if plan else 0,
+            **{status: plan.diff.count(status) if plan else 0 for status in ASIDE},
             "delivered": sent.delivered if sent else 0,
             "rejected": sent.rejected if sent else 0,
             "unknown": sent.unknown if sent else 0,
@@ -95,6 +95,8 @@ class SyncReport:
         if self.left_reasons:
             out["not_undone_reasons"] = [{"reason": r, "count": n} for r, n in self.left_reasons]
             out["not_undone"] = [{"key": x.key, "field": x.field, "reason": x.reason} for x in self.left]
+        if sent is not None and sent.errors:
+            out["errors"] = list(sent.errors)
         if self.error is not None:
             out["error"] = str(self.error)
         if self.not_equal:

@@ -85,6 +85,9 @@ async def test_a_plan_says_which_rows_wait_for_what_it_would_make(desk: Desk) ->
             reports.append(await loop.plan_sync(ws, b, Options(), before=reports))
     counts = [r.plan.diff.counts for r in reports if r.plan is not None]
     assert counts == [{"create": 3}, {"create": 2, "waiting": 1, "held": 1}]
+    assert reports[1].plan is not None
+    home = next(f for f in reports[1].plan.fields if f.label == "organization_id")
+    assert (home.median, home.moves) == (None, (("empty", "500", 1),))  # ids have no middle
 
 
 async def test_a_ticket_whose_problem_is_made_now_goes_in_the_next_turn(make_desk: Callable[..., Desk]) -> None:

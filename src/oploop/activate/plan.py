@@ -338,7 +338,7 @@ def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> Fiel
     median: tuple[float | None, float | None] | None = None
     exact = True
     moves: tuple[tuple[str, str, int], ...] = ()
-    if count and f.field.type in (FieldType.INTEGER, FieldType.NUMBER):
+    if count and f.field.type in (FieldType.INTEGER, FieldType.NUMBER) and f.ref is None:  # ids have no middle
         (before, exact), (after, _) = (warehouse.median(f"{v}{i}", count) for v in "bw")
         [median] = warehouse.rows(f"SELECT {before}, {after} FROM {table} WHERE {sent}")
     elif count and _few(f"SELECT w{i} AS v FROM {table} WHERE {sent}", warehouse):

@@ -128,7 +128,7 @@ def _what(f: FieldSummary, plan: SyncPlan) -> str:
     if f.median is not None:
         before, after = (None if m is None else show.number(m) for m in f.median)
         name = "median" if f.exact else "median about"
-        parts.append(f"{name} {before} → {after}" if before is not None else f"{name} {after}")
+        parts.append(f"{name} {before} → {after or 'empty'}" if before is not None else f"{name} {after}")
     if f.moves and (f.count <= 3 or f.moves[0][2] > 1):  # values that are all different say nothing
         lists = bound.field.type is FieldType.LIST
         moves = [f"{_text(a, lists)} → {_text(b, lists)} {n:,}" for a, b, n in f.moves[:3]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -242,6 +243,8 @@ def test_a_summary_says_what_moves(engine: Engine) -> None:
     assert (tier.count, tier.overwrites) == (3, 2)
     assert tier.moves == (("empty", "x", 1), ("y", "x", 1), ("z", "empty", 1))
     assert (n.count, n.median) == (3, (2.0, 20.0))
+    emptied = replace(plan, fields=(replace(n, median=(2.0, None)),))
+    assert "median 2 → empty" in field_lines(emptied)[0]
     shown = as_json(plan, engine.warehouse)
     assert shown["changes"][2] == {
         "key": "c",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import stat
 import subprocess
@@ -83,6 +84,40 @@ def test_plan_as_json(read: Path) -> None:
     }
     assert sync["estimate"]["calls"] >= 1
     assert len(run("plan", "-o", "json", "--limit", "1", folder=read).json["syncs"][0]["changes"]) == 1
+
+
+def test_what_each_command_prints_as_json_is_told_on_the_page(read: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "commands" / "README.md").read_text(encoding="utf-8")
+    section = page.partition("## What `-o json` prints")[2].partition("\n## ")[0]
+    told: dict[str, set[str]] = {}
+    for names, members in re.findall(r"(?m)^\| (`.*?) \| (.*) \|$", section):
+        for name in re.findall(r"`([^`]+)`", names):
+            told[name] = set(re.findall(r"`(\w+)`", members.partition(": ")[0]))
+    told["apps zendesk"] = told["apps NAME"]
+    lines = {
+        "plan": "plan", "run": "run --env prod --yes", "extract": "extract", "build": "build", "status": "status", "held": "held",
+        "trace": "trace zendesk.tickets 101", "doctor": "doctor", "pause": "pause ticket_priority", "apps": "apps",
+        "resume": "resume ticket_priority", "retry": "retry", "apps zendesk": "apps zendesk", "schema": "schema",
+        "new": "new sync mart.ticket_priority zendesk.tickets --dry-run",
+    }  # fmt: skip
+    printed = {name: run(*line.split(), "-o", "json", folder=read).json for name, line in lines.items()}
+    assert {name: set(data) for name, data in printed.items()} == {name: told[name] for name in lines}
+    [sync] = printed["run"]["syncs"]
+    words = set(re.findall(r"`(\w+)`", section.partition("Of a run, each of")[2]))
+    assert sync.keys() | {"read_back"} <= words
+    assert {w for w in words if w in ("missing", "gone", "waiting", "parked", "seen", "left_meanwhile")} <= sync.keys()
+    assert printed["plan"]["syncs"][0].keys() >= {
+        "rows",
+        "same",
+        "changes",
+        "estimate",
+        "held_reasons",
+        "findings",
+        "allow",
+    }
+    write_model(read, [(103, "highest", "x", 1.0), (999, "low", "no such ticket", 0.0)])
+    [sync] = run("run", "--env", "prod", "-o", "json", folder=read).json["syncs"]
+    assert (sync["held"], sync["missing"]) == (1, 1)
 
 
 def test_a_key_that_no_row_has_is_told(read: Path) -> None:

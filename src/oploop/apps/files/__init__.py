@@ -68,7 +68,8 @@ class FilesApp(App):
         newest = max((f.modified for f in files if f.modified is not None), default=None)
         until = f", newest of {datetime.fromtimestamp(newest, UTC):%Y-%m-%d}" if newest is not None else ""
         of = f" ({', '.join(parts)})" if parts else ""
-        return Account(f"{len(files):,} files at {self.store.shown}{of}{until}", self.store.shown)
+        many = "1 file" if len(files) == 1 else f"{len(files):,} files"
+        return Account(f"{many} at {self.store.shown}{of}{until}", self.store.shown)
 
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read and reader.py."""
