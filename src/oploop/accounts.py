@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from oploop.activate import locked
 from oploop.apps.base import Account, App
 from oploop.apps.transport import Refused, bare
-from oploop.errors import FixConfig, OploopError, did_you_mean
+from oploop.errors import FixConfig, OploopError, Place, did_you_mean
 from oploop.project import AppBlock, FieldsLock, Project, Sync, write_fields_lock
 from oploop.records import Field
 from oploop.warehouse.base import Warehouse
@@ -83,25 +83,31 @@ class AccountFields:
                 self.kept += sum(len(names) for names in self._fresh.values())
                 self._fresh = {}
 
-    async def find(self, uses: Collection[tuple[str, str]]) -> None:
-        """Find the fields that models name by `@field(app.object, 'title')`. FixConfig for what is not there."""
-        for target, title in uses:
-            app, _, object_name = target.partition(".")
-            if app not in self._project.apps:
-                mend = did_you_mean(app, self._project.apps)
-                raise FixConfig(f"@field({target}, '{title}'): there is no app {app!r}", mend=mend)
-            objects = self._app(app).objects
-            if object_name not in objects:
-                mend = did_you_mean(object_name, objects)
-                raise FixConfig(f"@field({target}, '{title}'): {app} has no object {object_name!r}", mend=mend)
-            held = await self._held(app, object_name, [title])
-            if title in held.lost:
-                raise FixConfig(f"@field({target}, '{title}'): the field {held.lost[title]}", mend="mend the model")
-            found = held.fields.get(title)
-            if found is None:
-                mend = did_you_mean(title, held.fields)
-                raise FixConfig(f"@field({target}, '{title}'): there is no such field", mend=mend)
-            self._named[target, title] = found
+    async def find(self, uses: Mapping[tuple[str, str], Place | None]) -> None:
+        """Find the fields that models name by `@field(app.object, 'title')`, and where. FixConfig for what is not there."""
+        for (target, title), place in uses.items():
+            try:
+                self._named[target, title] = await self._found(target, title)
+            except OploopError as e:
+                raise e.at(place) from None
+
+    async def _found(self, target: str, title: str) -> Field:
+        app, _, object_name = target.partition(".")
+        if app not in self._project.apps:
+            mend = did_you_mean(app, self._project.apps)
+            raise FixConfig(f"@field({target}, '{title}'): there is no app {app!r}", mend=mend)
+        objects = self._app(app).objects
+        if object_name not in objects:
+            mend = did_you_mean(object_name, objects)
+            raise FixConfig(f"@field({target}, '{title}'): {app} has no object {object_name!r}", mend=mend)
+        held = await self._held(app, object_name, [title])
+        if title in held.lost:
+            raise FixConfig(f"@field({target}, '{title}'): the field {held.lost[title]}", mend="mend the model")
+        found = held.fields.get(title)
+        if found is None:
+            mend = did_you_mean(title, held.fields)
+            raise FixConfig(f"@field({target}, '{title}'): there is no such field", mend=mend)
+        return found
 
     def sql(self, warehouse: Warehouse, target: str, title: str) -> str:
         """What `@field` stands for: the field's value from the raw table's column, which is named alone."""

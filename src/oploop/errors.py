@@ -98,10 +98,21 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return lowered[hits[0]] if hits else None
 
 
+def _looks(word: str) -> str:
+    """A word as it looks: letters with marks are one character, or two."""
+    if word.isascii():
+        return word
+    from unicodedata import normalize
+
+    return normalize("NFC", word)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A mend for an unknown word: the nearest right one, or the list of all, as far as it fits on a screen."""
     choices = sorted(known)
     near = nearest(word, choices)
+    if near is not None and _looks(near) == _looks(word):
+        return f"there is {near!r}, which looks the same: copy it from the app, as its letters are encoded otherwise"
     if near is not None:
         return f"did you mean {near!r}?"
     if not choices:

@@ -201,7 +201,7 @@ class Workspace:
         """The modelling engine, with the custom fields found that models name by `@field`."""
         from oploop.model import named_fields
 
-        await self.fields.find(named_fields(self.project.models.path))
+        await self.fields.find(named_fields(self.project.models.path, self.project.root))
         return self.modeler
 
     @functools.cached_property

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from oploop.errors import Place
 from oploop.model.base import Modeler, Names, environment_table
+from oploop.model.places import place_of
 from oploop.project import ModelsBlock
 from oploop.records import DIALECT
 from oploop.runtime import Runtime
@@ -24,12 +26,14 @@ _NAME = re.compile(r"\bMODEL\s*\((?:\s|--[^\n]*\n|/\*.*?\*/)*name\s+([A-Za-z_][\
 FIELD_USE = re.compile(r"@field\s*\(\s*([A-Za-z_][\w.]*)\s*,\s*'((?:[^']|'')*)'\s*\)", re.IGNORECASE)
 
 
-def named_fields(root: Path) -> set[tuple[str, str]]:
-    """The custom fields that models name by `@field`: (`app.object`, title)."""
-    found: set[tuple[str, str]] = set()
+def named_fields(root: Path, shown_from: Path) -> dict[tuple[str, str], Place | None]:
+    """The custom fields that models name by `@field`, (`app.object`, title), and where each is named first."""
+    found: dict[tuple[str, str], Place | None] = {}
     for path in model_names(root).values():
-        uses = FIELD_USE.findall(path.read_text(encoding="utf-8"))
-        found |= {(target, title.replace("''", "'")) for target, title in uses}
+        text = path.read_text(encoding="utf-8")
+        for use in FIELD_USE.finditer(text):
+            line = text.count("\n", 0, use.start()) + 1
+            found.setdefault((use[1], use[2].replace("''", "'")), place_of(path, shown_from, line))
     return found
 
 

@@ -117,4 +117,7 @@ def test_a_model_reads_a_custom_field_by_its_title(tmp_path: Path, zendesk: Zend
     (folder / "models" / "ticket_priority.sql").write_text(MODEL.replace("Priority reason", "Priority"))
     wrong = run("build", "--env", "prod", folder=folder)
     assert wrong.code == 2
-    assert "@field(zendesk.tickets, 'Priority'): there is no such field" in wrong.err
+    line = MODEL.splitlines().index(next(x for x in MODEL.splitlines() if "@field" in x)) + 1
+    assert (
+        f"models/ticket_priority.sql:{line}: @field(zendesk.tickets, 'Priority'): there is no such field" in wrong.err
+    )

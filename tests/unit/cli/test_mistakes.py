@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from oploop.cli.command import Cli, guarded
 from oploop.cli.out import Out
-from oploop.errors import FixConfig, Place, RetryLater
+from oploop.errors import FixConfig, Place, RetryLater, did_you_mean
 from tests.unit.cli.support import SYNC, process, run, write_project
 
 NOWHERE = "http://127.0.0.1:9"
@@ -260,3 +261,11 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (130, "\noploop: interrupted; nothing was begun\n")
+
+
+def test_a_word_that_only_looks_like_another_is_told_so() -> None:
+    other = unicodedata.normalize("NFD", "Priorität")
+    assert did_you_mean(other, ["Priorität", "Status"]).startswith(
+        "there is 'Priorität', which looks the same: copy it"
+    )
+    assert did_you_mean("Prioritat", ["Priorität"]) == "did you mean 'Priorität'?"
