@@ -121,8 +121,28 @@ def _usage(e: click.UsageError, argv: Sequence[str]) -> FixConfig:
     else:  # click's parser does not say which command an option without its value belongs to
         command = argv[0] if argv and argv[0] in itertools.chain(*GROUPS.values()) else ""
         where = f"oploop {command}".rstrip()
-    text = " ".join(e.format_message().split()).rstrip(".")
-    return FixConfig(text[:1].lower() + text[1:], mend=f"see {where} --help")
+    mend, said = None, e.format_message()
+    if isinstance(e, click.NoSuchOption):
+        mend, said = _option_meant(e.option_name, argv), e.message  # without click's own list of near ones
+    text = " ".join(said.split()).rstrip(".")
+    return FixConfig(text[:1].lower() + text[1:], mend=mend or f"see {where} --help")
+
+
+def _option_meant(option: str, argv: Sequence[str]) -> str | None:
+    """What to write for an option that is not there, where it can be told."""
+    commands = list(itertools.chain(*GROUPS.values()))
+    command = next((a for a in argv if a in commands), None)
+    if command is None:
+        return None
+    if argv[0] != command:
+        return f"options stand behind the command: oploop {command} {option} ..."
+    from oploop.errors import nearest
+
+    params = import_module(f"oploop.cli.commands.{command}").command.params
+    known = [o[2:] for p in params for o in p.opts if o.startswith("--")]
+    word = option.lstrip("-")
+    near = nearest(word, known) or next((k for k in known if word.startswith(k)), None)
+    return f"did you mean '--{near}'? (oploop {command} --help lists all)" if near is not None else None
 
 
 def _out(argv: Sequence[str]) -> Out:

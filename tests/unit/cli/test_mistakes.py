@@ -25,6 +25,10 @@ NOWHERE = "http://127.0.0.1:9"
     [
         (["pln"], "there is no command 'pln' — did you mean 'plan'?"),
         (["plan", "--al"], "no such option '--al'"),
+        (["plan", "--qqq"], "no such option '--qqq' — see oploop plan --help"),
+        (["plan", "--selct", "x"], "no such option '--selct' — did you mean '--select'?"),
+        (["plan", "--enviroment", "prod"], "did you mean '--env'? (oploop plan --help lists all)"),
+        (["--env", "prod", "plan"], "options stand behind the command: oploop plan --env ..."),
         (["plan", "--limit", "0"], "invalid value for '--limit'"),
         (["trace", "zendesk.tickets"], "missing argument 'KEY-OR-URL'"),
         (["plan", "--env"], "option '--env' requires an argument — see oploop plan --help"),
