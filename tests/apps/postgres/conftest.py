@@ -35,6 +35,7 @@ class Database:
     cluster: Cluster
     connection: psycopg.Connection[Any]
     runtime: Runtime = field(default_factory=Runtime)
+    apps: list[PostgresApp] = field(default_factory=list)
 
     @property
     def dsn(self) -> str:
@@ -50,7 +51,8 @@ class Database:
         return psycopg.connect(self.dsn)
 
     def app(self, **config: Any) -> PostgresApp:
-        return PostgresApp("crm", PostgresConfig.model_validate({"dsn": self.dsn} | config), self.runtime)
+        self.apps.append(PostgresApp("crm", PostgresConfig.model_validate({"dsn": self.dsn} | config), self.runtime))
+        return self.apps[-1]
 
 
 @pytest.fixture
@@ -59,7 +61,10 @@ def db(cluster: Cluster) -> Iterator[Database]:
     with cluster.admin() as admin:
         admin.execute(f"CREATE DATABASE {name} OWNER {USER}")
     with psycopg.connect(cluster.dsn(name), autocommit=True) as connection:
-        yield Database(name, cluster, connection)
+        made = Database(name, cluster, connection)
+        yield made
+        for app in made.apps:
+            app.server.close()
 
 
 @pytest.fixture

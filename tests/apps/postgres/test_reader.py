@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from datetime import UTC, date, datetime
 
@@ -207,6 +208,30 @@ async def test_what_came_of_a_large_table_is_merged_while_its_keys_are_counted(
     assert [(b.table.num_rows, b.pause, b.keys_only) for b in batches][-2:] == [(0, True, False), (0, False, False)]
     db.sql("DELETE FROM t WHERE id = '7'")
     assert len((await read(crm, "public.t", batches[-1].cursor)).keys) == 49
+
+
+async def test_reads_share_a_connection_unless_it_is_old_or_broken(db: Database) -> None:
+    now = 0.0
+    db.runtime = dataclasses.replace(db.runtime, monotonic=lambda: now)
+    app = db.app()
+    db.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+
+    async def behind(end: bool = False) -> list[int]:
+        """Of which processes of the server the reads' connections are after one more; `end`: which it then ends."""
+        assert len((await read(app, "public.t")).rows) == 1
+        test = "FROM pg_stat_activity WHERE application_name = 'oploop' AND state = 'idle' AND datname = current_database()"
+        found = [pid for (pid,) in db.sql(f"SELECT pid {test}")]
+        if end:
+            db.sql(f"SELECT pg_terminate_backend(pid, 5000) {test}")
+        return found
+
+    first = await behind()
+    assert len(first) == 1
+    assert await behind(end=True) == first
+    second = await behind()
+    assert second != first
+    now += 60
+    assert await behind() not in ([], second)
 
 
 async def test_by_a_cursor_column(db: Database) -> None:

@@ -113,12 +113,12 @@ class TableReader:
 
             reading = _Reading(table, cursor, options, began, self._overlap)
             try:
-                await call(lambda: reading.begin(self._server.arrow()))
+                await call(lambda: reading.begin(self._server.arrow(self._runtime.monotonic())))
                 batches = reading.batches()
                 while (batch := await call(lambda: next(batches, None))) is not None:
                     yield batch
             finally:
-                await call(reading.close)
+                await call(lambda: reading.close(self._server, self._runtime.monotonic()))
 
     async def fetch(self, table: Table, ids: Sequence[str]) -> Batch:
         """See App.fetch: one query for all ids; those that are gone come as deleted rows."""
@@ -128,14 +128,14 @@ class TableReader:
         def work() -> pa.Table:
             reading = _Reading(table, None, ReadOptions(), began, self._overlap)
             try:
-                reading.begin(self._server.arrow())
+                reading.begin(self._server.arrow(self._runtime.monotonic()))
                 return reading.fetched(ids)
             except OploopError:
                 raise
             except Exception as e:
                 raise _explained(self._server, e) from None
             finally:
-                reading.close()
+                reading.close(self._server, self._runtime.monotonic())
 
         return Batch(table.name, await asyncio.to_thread(work), complete=True)
 
@@ -175,13 +175,14 @@ class _Reading:
         self._connection: adbc_driver_manager.dbapi.Connection | None = None
         self._columns = [c for c in table.columns if c.readable and c.raw not in options.exclude]
         self._stream = stream_of(table)
+        self._ended = False  #: all that was asked has been answered
 
     # -- the transaction -----------------------------------------------------------------------------------------------
 
     def begin(self, connection: adbc_driver_manager.dbapi.Connection) -> None:
-        """Open the transaction and take its snapshot."""
+        """Take the transaction's snapshot."""
         self._connection = connection
-        for statement in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", *SETTINGS.split(";")):
+        for statement in SETTINGS.split(";"):
             with connection.cursor() as cursor:
                 cursor.execute(statement)
         at, xmin, xmax, cluster, parts = self._row(_SNAPSHOT.format(oid=self._table.oid))
@@ -192,11 +193,13 @@ class _Reading:
         now = max(at, micros(self._began))
         self._snapshot = Snapshot(now, xmin, xmax, blake2b(same, digest_size=16).hexdigest())
 
-    def close(self) -> None:
-        """End the transaction and the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def close(self, server: Server, now: float) -> None:
+        """End the transaction; what did not come to its end takes its connection along."""
+        connection, self._connection = self._connection, None
+        if connection is not None and self._ended:
+            server.keep(connection, now)
+        elif connection is not None:
+            connection.close()
 
     def _row(self, sql: str) -> tuple[Any, ...]:
         assert self._connection is not None
@@ -219,6 +222,7 @@ class _Reading:
         if not stream.incremental:
             for batch in self._arrow(self._select(self._base())):
                 yield Batch(table.name, self._rows(batch))
+            self._ended = True
             yield Batch(table.name, self._nothing(), {"relisted": True}, complete=True)
             return
         changed, new = self._changed(), Digest(0, 0)
@@ -241,6 +245,7 @@ class _Reading:
             "value": self._last_value(),
             "relisted": relisted,
         }
+        self._ended = True
         yield Batch(table.name, self._nothing(), cursor, complete=True)
 
     def _base(self, *conditions: str | None) -> str:
@@ -353,6 +358,7 @@ class _Reading:
         tables = [self._rows(b) for b in self._arrow(self._select(self._base(same)))]
         seen = {v for t in tables for v in t[self._table.id_column].cast(pa.string()).to_pylist()}
         gone = [i for i in wanted if i not in seen]
+        self._ended = True
         return pa.concat_tables([*tables, self._gone(gone)])
 
     def _gone(self, ids: Sequence[str]) -> pa.Table:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 LOCK_SECONDS = 60
+#: So long a connection that is not used is taken to be there still.
+KEPT_SECONDS = 20.0
 #: What every transaction of ours begins with: texts of values do not depend on the server's settings.
 SETTINGS = (
     "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; "
@@ -62,6 +64,7 @@ class Server(Faults):
             params.setdefault("sslmode", "require")  # libpq would fall back to plain text without a word
         self._params: Mapping[str, str] = params
         self._idle: list[psycopg.Connection[Any]] = []
+        self._kept: list[tuple[adbc_driver_manager.dbapi.Connection, float]] = []
 
     @property
     def local(self) -> bool:
@@ -91,12 +94,23 @@ class Server(Faults):
         except psycopg.Error as e:
             raise self.explain(e) from None
 
-    def arrow(self) -> adbc_driver_manager.dbapi.Connection:
-        """A connection that answers in Arrow, in a transaction; drivers raise their own errors (see `explain`)."""
+    def arrow(self, now: float) -> adbc_driver_manager.dbapi.Connection:
+        """A connection that answers in Arrow, in a transaction that sees one moment; drivers raise their own errors (see `explain`).
+        One that was kept if that was just before `now` (`Runtime.monotonic`): a new one asks the server for all its types."""
         from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
-        connection: adbc_driver_manager.dbapi.Connection = dbapi.connect(self._conninfo())
-        return connection
+        while self._kept:
+            kept, since = self._kept.pop()
+            with contextlib.suppress(dbapi.Error):  # it may have broken meanwhile
+                if now - since < KEPT_SECONDS:
+                    return _begun(kept)
+                kept.close()
+        return _begun(dbapi.connect(self._conninfo()))
+
+    def keep(self, connection: adbc_driver_manager.dbapi.Connection, now: float) -> None:
+        """Keep a connection of `arrow` whose answers have all been taken, for the next who asks."""
+        connection.rollback()
+        self._kept.append((connection, now))
 
     @contextlib.contextmanager
     def session(self) -> Iterator[psycopg.Connection[Any]]:
@@ -117,7 +131,13 @@ class Server(Faults):
                 connection.close()
 
     async def aclose(self) -> None:
-        """Close the pool; safe to call twice."""
+        """Close all connections; safe to call twice."""
+        self.close()
+
+    def close(self) -> None:
+        """See `aclose`."""
+        while self._kept:
+            self._kept.pop()[0].close()
         while self._idle:
             self._idle.pop().close()
 
@@ -194,6 +214,16 @@ class Server(Faults):
         return RetryLater(
             f"cannot reach {self.place}: {said}", mend=f"is it up? are host and port in {self.app}.dsn right?"
         )
+
+
+def _begun(connection: adbc_driver_manager.dbapi.Connection) -> adbc_driver_manager.dbapi.Connection:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 #: Serialization failure, deadlock, lock not to be had in time: nothing was done, and the next try may succeed.
