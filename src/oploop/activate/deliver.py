@@ -163,13 +163,16 @@ class Deliverer:
                 self._under_way[step.id] = lane
                 task = group.create_task(self._deliver(step, operation, 1))
                 under_way.add(task)
-                task.add_done_callback(under_way.discard)
-                task.add_done_callback(lambda _, id=step.id: self._leave(id))  # type: ignore[misc]
+                task.add_done_callback(partial(self._over, under_way, step.id))
         hurry.cancel()
         self.result.error = self._stop or self._spent
         self.result.calls = self._calls() - before
         self.result.seconds = round(self._runtime.monotonic() - began, 3)
         return self.result
+
+    def _over(self, under_way: set[asyncio.Task[None]], step_id: str, task: asyncio.Task[None]) -> None:
+        under_way.discard(task)
+        self._leave(step_id)
 
     def _leave(self, step_id: str) -> None:
         """Let another call go where a step's was; safe to call twice."""
@@ -274,7 +277,7 @@ class Deliverer:
             if not await self._may_call(step.id):
                 await self._withdraw(entry)
                 return
-            receipts = await self._timed(replace(step, note=partial(self._note, entry)), until, undone, attempt)
+            receipts = await self._timed(step.noting(partial(self._note, entry)), until, undone, attempt)
         except asyncio.CancelledError:  # its time is over: the intent stays without a receipt
             self._stop = self._stop or Interrupted()
             self._count(Counter({Outcome.UNKNOWN: len(step.changes)}))
@@ -407,6 +410,10 @@ class Deliverer:
         except OploopError as e:  # the intent stands without a receipt, so that nobody will know
             self._stop = self._stop or e
             self._count(Counter({Outcome.UNKNOWN: entry.last - entry.first + 1 - len(again)}))
+            return
+        if not (entry.exceptions or again or error):  # as mostly, and for each call
+            self.result.outcomes[outcome] += entry.last - entry.first + 1
+            self._progress(entry.last - entry.first + 1)
             return
         counts = Counter(Outcome(o) for _, o, _ in entry.exceptions)
         counts[outcome] += entry.last - entry.first + 1 - len(entry.exceptions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from oploop.apps.origin import is_loopback
@@ -77,9 +78,9 @@ class AiohttpSender:
                 request.method,
                 url,
                 data=request.body,
-                headers=dict(request.headers),
+                headers=request.headers,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=request.timeout, sock_connect=10),
+                timeout=_within(request.timeout),
             ) as response:
                 body = await response.read()
                 headers = {k.lower(): v for k, v in response.headers.items()}
@@ -92,6 +93,13 @@ class AiohttpSender:
             raise ConnectError(_why(e)) from e
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as e:
             raise CutError(_why(e)) from e
+
+
+@lru_cache(16)  # of an account's calls mostly all have the same
+def _within(seconds: float) -> aiohttp.ClientTimeout:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=10)
 
 
 def trusting(ca: Path) -> ssl.SSLContext:

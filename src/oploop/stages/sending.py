@@ -16,6 +16,9 @@ from oploop.stages.looking import verify
 from oploop.warehouse.base import SqlError
 from oploop.workspace import Event, Tell, Workspace, nobody
 
+#: Seconds between two words of how far a delivery is.
+TICK = 0.1
+
 
 async def deliver(ws: Workspace, report: SyncReport, run_id: str, tell: Tell = nobody) -> None:
     """Send one planned sync, fold it into the ledger, and read back what it sent."""
@@ -84,12 +87,15 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
     account = finishing.account_of(ws.app(b.sync.app), run_id) if unknowns.known_by_keys(b) else ""
     table = ledger.keep_plan(plan, ws.warehouse, run_id, now, ws.release, account)
     ws.store.begin_delivery(run_id, b.name, table)
-    done = 0
+    done, told = 0, 0.0
 
     def progress(n: int) -> None:
-        nonlocal done
+        nonlocal done, told
         done += n
-        tell(Event("deliver", "tick", f"{b.name} {done:,} of {plan.changes:,}"))
+        at = ws.runtime.monotonic()
+        if at - told >= TICK:  # of thousands of calls a second nobody sees each
+            told = at
+            tell(Event("deliver", "tick", f"{b.name} {done:,} of {plan.changes:,}"))
 
     deliverer = delivering.Deliverer(
         plan,

@@ -70,6 +70,8 @@ def check_body(body: Any) -> Any:
 
 def path_of(template: str, filling: Filling) -> str:
     """The path of one record; Missing when a place has no value."""
+    if "{" not in template:
+        return template
 
     def value(match: re.Match[str]) -> str:
         name = match.group(1)
