@@ -14,7 +14,7 @@ import pytest
 from oploop import loop
 from oploop.activate import finishing, ledger
 from oploop.apps.sandbox import Fault
-from oploop.apps.segment import SegmentSandbox
+from oploop.apps.segment import SegmentApp, SegmentSandbox
 from oploop.errors import FixConfig
 from oploop.loop import Options
 from oploop.project import load_project
@@ -161,6 +161,24 @@ async def test_what_was_given_to_a_job_keeps_none_of_the_others_from_being_made(
     statuses, _ = await died.run("made")
     assert statuses == ["unknown", "sent", "sent"]
     assert sent(segment) == {"c1": 1, "c2": 1}
+
+
+@pytest.mark.parametrize(("does", "first"), [("send", {}), ("settle", {"note": "job 1"})])
+async def test_an_app_that_fails_on_itself_ends_no_run(
+    tmp_path: Path, segment: SegmentSandbox, monkeypatch: pytest.MonkeyPatch, does: str, first: dict[str, Any]
+) -> None:
+    """Each run begins with what is left of the last: one that failed on it would be followed by others that do."""
+
+    async def fails(self: SegmentApp, *given: Any) -> Any:
+        raise KeyError("status")
+
+    died = Died(tmp_path, segment.start())
+    await died.die(**first)
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentApp, does, fails)
+        statuses, report = await died.run("made")
+    assert (statuses[0], report.recovered) == ("unknown", ["made of run r0"])
+    assert sent(segment) == ({} if does == "send" else {"c1": 1, "c2": 1})
 
 
 async def test_sigterm_lets_the_call_end_and_leaves_the_others_to_the_next_run(

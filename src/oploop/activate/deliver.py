@@ -36,6 +36,8 @@ TRIES = 3
 ON_ITS_WAY = 60.0
 #: Changes read from the plan table at once.
 READ_ROWS = 5_000
+#: So much is told of what an app's own mistake says, which may quote all that it was sent.
+WORDS = 300
 #: No change is tried again.
 NONE: Mapping[int, Outcome] = MappingProxyType({})
 
@@ -302,8 +304,9 @@ class Deliverer:
             self._stop = self._stop or e
             await self._close(entry, _noted(entry, undone), str(e))
         except Exception as e:  # what it did by then nobody knows, and of the next step it would do the same
-            self._stop = self._stop or _defect(self._app, e)
-            await self._close(entry, Outcome.UNKNOWN, str(self._stop))
+            found = defect(self._app, e)
+            self._stop = self._stop or found
+            await self._close(entry, Outcome.UNKNOWN, str(found))
         else:
             await self._answered(step, operation, entry, receipts, undone, until)
 
@@ -439,12 +442,12 @@ class Deliverer:
         self._progress(final.total())
 
 
-def _defect(app: App, e: Exception) -> OploopError:
+def defect(app: App, e: Exception) -> OploopError:
     """That an app failed by a mistake of its own, and where: it must not stop the others."""
     at = traceback.extract_tb(e.__traceback__)[-1]
     where = f"{Path(at.filename).parent.name}/{Path(at.filename).name}:{at.lineno}"
     found = OploopError(
-        f"sending to {app.name} failed: {type(e).__name__}: {e} ({where})",
+        f"sending to {app.name} failed: {type(e).__name__}: {' '.join(str(e).split())[:WORDS]} ({where})",
         mend="this is a defect of the app, maybe at an answer that it did not expect; see --trace-http",
     )
     found.__cause__ = e

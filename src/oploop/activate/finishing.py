@@ -16,7 +16,7 @@ from oploop.activate import waiting
 from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.chunks import read_span
-from oploop.activate.deliver import left_as
+from oploop.activate.deliver import defect, left_as
 from oploop.activate.settling import answered
 from oploop.activate.unknowns import known_by_keys
 from oploop.apps.base import App
@@ -99,6 +99,10 @@ async def finish(
             receipts = await app.send(Step(step.step_id, step.sync, bound.object.name, step.op, changes))
         except OploopError:
             continue
+        except Exception as e:  # as in a delivery: no further call is made, and the next run does not fail on it again
+            step.ended_at, step.outcome, step.error = runtime.now(), Outcome.UNKNOWN, str(defect(app, e))
+            keep(step)
+            return
         finally:
             REPEAT_UNTIL.reset(tokens[0])
             MADE_BEFORE.reset(tokens[1])

@@ -16,7 +16,6 @@ import orjson
 from oploop.activate import volumes, waiting
 from oploop.activate.spreading import STATUS
 from oploop.apps.base import App
-from oploop.errors import OploopError
 from oploop.records import Change, Op, Outcome, Receipt, Replay
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote_table
@@ -138,7 +137,7 @@ async def ask(app: App, warehouse: Warehouse, bound: BoundSync, now: Callable[[]
         if changes:  # else a read, or a person, has said of all what became of them
             try:
                 receipts = await app.settle(bound.sync.object, job.op, job.note, changes)
-            except OploopError:
+            except Exception:  # also by a mistake of the app's own, which would end each run of the sync
                 continue
             if not receipts:
                 continue

@@ -8,7 +8,6 @@ from datetime import datetime
 from oploop.activate.begun import FoldSpec
 from oploop.activate.deliver import version_of
 from oploop.apps.base import App
-from oploop.errors import OploopError
 from oploop.records import Change, Outcome, Receipt
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, quote_table
@@ -24,14 +23,14 @@ async def settle(
 ) -> list[JournalStep]:
     """Fill in the receipts of noted steps that have none; the steps that were filled in.
 
-    An app that cannot be asked now leaves them as they are: unknown.
+    An app that cannot be asked now, or fails by a mistake of its own, leaves them as they are: unknown.
     """
     found = []
     for step in filter(noted, steps):
         changes = _changes(warehouse, spec, table, step)
         try:
             receipts = await app.settle(spec.object, step.op, step.note or "", changes)
-        except OploopError:
+        except Exception:  # each run begins with this: a mistake of one app would end all of them
             continue
         if not receipts:
             continue

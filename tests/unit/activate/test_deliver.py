@@ -352,6 +352,16 @@ async def test_after_a_defect_of_an_app_no_further_call_is_made(post: Any, repla
     assert isinstance(result.error and result.error.__cause__, AssertionError)
 
 
+async def test_a_defect_is_told_beside_what_ended_the_delivery_and_not_at_length(post: Any) -> None:
+    office: Post = post(operation(Replay.NEVER, batch=1, in_flight=2), creates=2, updates=0)
+    app = ScriptedApp(["away", (f"of {'x' * 9_000}\n",)], office.runtime)
+    result = await office.deliver(app)
+    assert isinstance(result.error, NoAnswer)
+    said = next(e for e in result.errors if "AssertionError" in e)
+    assert len(said) < 700
+    assert "\n" not in said
+
+
 async def test_what_the_journal_cannot_take_is_not_sent_and_an_answer_that_it_cannot_take_is_unknown(post: Any) -> None:
     for room, sent, unknown in ((0, 0, 0), (1, 1, 4), (2, 1, 0), (3, 2, 4)):  # writes that the disk has room for
         office: Post = post(operation(Replay.NEVER, in_flight=1), creates=8, updates=0)

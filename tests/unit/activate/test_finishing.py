@@ -27,13 +27,13 @@ BY_KEY = Operation(batch=100, replay=Replay.KEY, ttl=3600.0)
 class Api(Crm):
     """Knows calls by their keys."""
 
-    def __init__(self, answer: Sequence[Receipt] | OploopError) -> None:
+    def __init__(self, answer: Sequence[Receipt] | Exception) -> None:
         super().__init__()
         self.answer, self.steps = answer, []  # type: ignore[var-annotated]
 
     async def send(self, step: Step) -> Sequence[Receipt]:
         self.steps.append((step.id, step.op, [(c.number, dict(c.key), dict(c.fields)) for c in step.changes]))
-        if isinstance(self.answer, OploopError):
+        if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
@@ -103,6 +103,14 @@ async def test_where_that_fails_a_person_is_asked(engine: Engine, error: OploopE
     found = await finished(engine, b, died(engine, b), Api(error), step(1, 3))
     assert set(found.values()) == {"unknown"}
     assert engine.diff(b).counts == {"parked": 3}
+
+
+async def test_after_a_defect_of_the_app_no_further_call_is_made_and_that_is_told(engine: Engine) -> None:
+    b, app = bound(engine), Api(KeyError("batch"))
+    found = await finished(engine, b, died(engine, b), app, step(1, 1), step(2, 3))
+    assert (len(app.steps), set(found.values())) == (1, {"unknown"})
+    [told] = engine.warehouse.rows("SELECT error FROM oploop.changes WHERE key = 'a@x'")
+    assert str(told[0]).startswith("sending to crm failed: KeyError: 'batch' (activate/test_finishing.py:")
 
 
 @pytest.mark.parametrize(

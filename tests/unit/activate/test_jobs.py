@@ -12,7 +12,7 @@ from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.plan import make_plan
 from oploop.apps.base import Account, App
-from oploop.errors import OploopError, RetryLater
+from oploop.errors import RetryLater
 from oploop.project import Mode
 from oploop.records import (
     Batch,
@@ -43,7 +43,7 @@ class Crm(App):
     type = "crm"
     title = "Crm"
 
-    def __init__(self, *answers: Sequence[Receipt] | OploopError) -> None:
+    def __init__(self, *answers: Sequence[Receipt] | Exception) -> None:
         super().__init__("crm", None, Runtime())
         self.answers, self.asked = list(answers), []  # type: ignore[var-annotated]
 
@@ -58,7 +58,7 @@ class Crm(App):
     async def settle(self, object_name: str, op: Op, note: str, changes: Sequence[Change]) -> Sequence[Receipt]:
         self.asked.append((op, note, [(c.number, c.key, c.remote_id) for c in changes]))
         answer = self.answers.pop(0)
-        if isinstance(answer, OploopError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -102,8 +102,8 @@ def statuses(engine: Engine) -> list[tuple[str, str]]:
 async def test_nothing_is_made_again_while_a_job_may_be_at_work(engine: Engine, ended: bool) -> None:
     b = bound(engine)
     unheard(engine, b, Op.CREATE, ended)
-    app = Crm(RetryLater("still at work"), [])
-    for seconds in (100, 200):
+    app = Crm(RetryLater("still at work"), KeyError("a defect of the app's own"), [])
+    for seconds in (100, 200, 300):
         await ask(engine, b, app, seconds)
         read(engine, b, seconds)
         assert engine.diff(b).counts == {"parked": 2}
