@@ -158,6 +158,9 @@ def test_a_person_is_asked_and_the_secret_stays_out_of_sight(fresh: Path) -> Non
     assert (list(block.read), block.options["api_key"]) == (["customers"], "${STRIPE_API_KEY}")
 
 
+SETS = ("--set", "client_id=x", "--set", "refresh_token=${HOME}", "--set")
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
@@ -166,6 +169,14 @@ def test_a_person_is_asked_and_the_secret_stays_out_of_sight(fresh: Path) -> Non
         (("zendesk", "--set", "subdomain"), "--set 'subdomain' is no KEY=VALUE"),
         (("zendesk", "--set", "api_token=abc"), "api_token is a secret, and a command line is no place for one"),
         (("stripe",), "api_key is not known, and there is no terminal to ask — export STRIPE_API_KEY="),
+        (
+            ("salesforce", *SETS, "domain=a.b"),
+            "oploop: salesforce.domain: write only the first part of My Domain's address",
+        ),
+        (
+            ("files", "--set", "url=x"),
+            "needs streams (to read) or objects (to write), or both — give them by --set KEY=VALUE",
+        ),
         (("stripe", "--as", "My Shop"), "'My Shop' cannot be an app's name"),
     ],
 )

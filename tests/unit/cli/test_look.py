@@ -126,6 +126,7 @@ def test_apps_asks_the_account_for_its_own_fields(project: Path, monkeypatch: py
     without = run("apps", "zendesk", folder=project)
     assert without.code == 0
     assert "only the standard fields are shown" in without.err
+    assert "custom objects as the account has them: once the account can be asked" in without.out
     assert "Priority reason" not in without.out
     monkeypatch.chdir("/")
     assert "read charges key id" in run("apps", "stripe").words

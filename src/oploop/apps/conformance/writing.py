@@ -246,14 +246,14 @@ class Writing(Suite):
                 if bench.app.objects[case.object].operations[op].replay in (Replay.LOOKUP, Replay.NEVER):
                     assert unsaid <= 2 - made, f"{said}: done, and said to be not: {receipts}"
 
-        for fault in GARBLED:
+        for fault in GARBLED if self.http else ():
             run(partial(work, fault))
 
     def test_an_update_that_is_told_as_sent_stands_there_whatever_its_call_met(self) -> None:
         async def work(fault: Fault) -> None:
-            for case in self.objects:
+            for case in [c for c in self.objects if c.calls is not None]:
                 async with self.bench() as bench:
-                    if case.changed is None or case.calls is None:
+                    if case.changed is None:
                         continue
                     ids = await _make(bench, case, 3)
                     if not ids or Op.UPDATE not in bench.app.objects[case.object].operations:

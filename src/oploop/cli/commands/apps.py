@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +34,7 @@ class Shown:
     fields: Mapping[str, Mapping[str, Field]]
     named: bool = False
     asked: bool = False  #: whether the account was asked
+    there: bool = False  #: whether the app is one of the project's
     untold: Mapping[str, str] = field(default_factory=dict)  #: streams and objects that can be none, and why
 
 
@@ -137,10 +138,11 @@ def _one(cli: Cli, name: str, thing: str | None = None) -> Shown:
     try:
         return _described(cli, cls, name, thing)
     except OploopError as e:
-        if not (cls.streams or cls.objects) or (isinstance(e, FixConfig) and e.message.startswith(f"{name} has no ")):
+        standard = {*cls.streams, *cls.objects}
+        if not standard or (thing is not None and thing not in standard):  # only the account could tell
             raise
         cli.out.note(f"note: only the standard fields are shown, as the account cannot be asked: {e}")
-        return _of_type(cls, name, thing)
+        return replace(_of_type(cls, name, thing), there=True)
 
 
 def _of_type(cls: type[App], name: str, thing: str | None) -> Shown:
@@ -275,10 +277,12 @@ def _print(cli: Cli, name: str, shown: Shown) -> None:
     if c.limits:
         out.lines(["", f"limit   {c.limits}"])
     if shown.untold:
-        out.lines(["", *(f"{out.mark(None)} {n}: {why}" for n, why in shown.untold.items())])
+        told = (why if why.startswith(n) else f"{n}: {why}" for n, why in shown.untold.items())
+        out.lines(["", *(f"{out.mark(None)} {why}" for why in told)])
     if c.learns and not shown.asked:
         out.line()
-        out.line(f"and {c.learns}: oploop connect {c.type} adds it to a project; then oploop apps {c.type} lists them")
+        how = f"oploop connect {c.type} adds it to a project; then oploop apps {c.type} lists them"
+        out.line(f"and {c.learns}: " + ("once the account can be asked" if shown.there else how))
 
 
 def _print_streams(cli: Cli, shown: Shown) -> None:

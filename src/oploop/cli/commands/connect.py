@@ -118,8 +118,12 @@ def _told_how(e: FixConfig, cls: type[App], name: str, settings: dict[str, Any])
 
     fields = {i.alias or n: i for n, i in cls.Config.model_fields.items()}
     lacking = [k for k in asked(cls) if k not in settings and is_secret(fields[k])]
+    if e.place is not None and e.message.startswith(str(e.place)):  # the block stands in no file yet
+        e.place = None
     if e.mend is None and lacking and "needs" in e.message:
         e.mend = f"export {variable_name(name, lacking[0])}=..., or add it to .env; other keys by --set KEY=VALUE"
+    elif e.mend is None and "needs" in e.message:
+        e.mend = "give them by --set KEY=VALUE, a map as YAML writes it on one line: --set 'streams={people: {...}}'"
     return e
 
 
