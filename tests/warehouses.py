@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from oploop.activate import ledger
+from oploop.extract.cursors import ensure_table
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
 from oploop.state.postgres import PostgresReader, PostgresStore
 from oploop.warehouse import Warehouse, open_warehouse
+from oploop.warehouse.base import quote
 from tests.postgres import Cluster
 
 _numbers = itertools.count(1)
@@ -32,6 +35,53 @@ def warehouse(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         opened = open_postgres(cluster.made(f"w{next(_numbers)}"), read_only=False)
     yield opened
     opened.close()
+
+
+class Emptied:
+    """A DuckDB that is emptied time and again: of our tables those that have rows are made anew, by their own words, and of our views
+    those that show something else by now; to make them all takes five times as long."""
+
+    def __init__(self, warehouse: Warehouse, schemas: Sequence[str]) -> None:
+        self.warehouse, self.schemas = warehouse, tuple(schemas)
+        self._made: dict[str, str] = {}  #: the words of our tables and views
+
+    def empty(self) -> None:
+        """Leave nothing in the schemas but our own tables and views, as `ledger.ensure` makes them."""
+        w = self.warehouse
+        with w.transaction():
+            tables = self._found("SELECT schema_name, table_name, sql, estimated_size > 0 FROM duckdb_tables()")
+            views = self._found("SELECT schema_name, view_name, sql, FALSE FROM duckdb_views()")
+            ours = {name: made for schema, name, made, _ in (*tables, *views) if schema == "oploop"}
+            if (
+                not self._made
+                or ours.keys() != self._made.keys()
+                or any(made != self._made[name] for schema, name, made, _ in tables if schema == "oploop")
+            ):
+                self._make()
+                return
+            for kind, found in (("TABLE", tables), ("VIEW", views)):
+                for schema, name, made, filled in found:
+                    if schema == "oploop" and not filled and made == self._made[name]:
+                        continue
+                    w.execute(f"DROP {kind} {quote(schema)}.{quote(name)}")
+                    if schema == "oploop":
+                        w.execute(self._made[name])
+
+    def _found(self, select: str) -> list[tuple[str, str, str, bool]]:
+        listed = ", ".join(f"'{schema}'" for schema in self.schemas)
+        return self.warehouse.rows(f"{select} WHERE NOT internal AND NOT temporary AND schema_name IN ({listed})")
+
+    def _make(self) -> None:
+        w = self.warehouse
+        for schema in self.schemas:
+            w.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+            w.execute(f"CREATE SCHEMA {schema}")
+        ledger.ensure(w)
+        ensure_table(w)
+        found = (
+            "SELECT {0}_name, sql FROM duckdb_{0}s() WHERE NOT internal AND NOT temporary AND schema_name = 'oploop'"
+        )
+        self._made = dict(w.rows(found.format("table")) + w.rows(found.format("view")))
 
 
 #: For tests of what only an engine that reads tables column by column does.

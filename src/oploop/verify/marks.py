@@ -15,13 +15,15 @@ from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: The ids of the records to look at.
 ASKED = "oploop_asked"
+#: The condition where no record is to be looked at.
+NONE = "FALSE"
 #: Changes after which a record was not as it should be.
 ODD = "SELECT DISTINCT run_id, sync, number FROM oploop.change_outcomes WHERE status IN ('drifted', 'gone', 'ignored')"
 
 
 def ask(target: Target, warehouse: Warehouse, *, odd: bool) -> str | None:
     """Put the ids of the records to look at into the temporary table ASKED; None where all are to be looked at. Else which of the
-    state's rows `t` are theirs.
+    state's rows `t` are theirs; NONE: no rows are.
 
     They are those that were read since, that have not settled, that no read could vouch for at the last look, and that were not
     as they should be: if there are any, `odd`.
@@ -43,6 +45,8 @@ def ask(target: Target, warehouse: Warehouse, *, odd: bool) -> str | None:
     each = f"SELECT id, bool_or(open) AS open FROM ({' UNION ALL '.join(parts)}) AS p GROUP BY id"
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {ASKED} AS {each}")
     [(every, found)] = warehouse.rows(f"SELECT count(*), count(*) FILTER (WHERE open) FROM {ASKED}")
+    if not every:
+        return NONE
     # mostly what was read is what we wrote
     return open_ if every == found else f"t.remote_id IN (SELECT id FROM {ASKED})"
 

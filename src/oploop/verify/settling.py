@@ -21,6 +21,10 @@ def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, 
     """
     odd = bool(warehouse.rows(f"SELECT 1 FROM ({marks.ODD} LIMIT 1) AS x"))
     some = None if within_run else marks.ask(target, warehouse, odd=odd)
+    if some == marks.NONE:
+        with warehouse.transaction():
+            marks.note(target, warehouse)
+        return None
     shown = _shown(target, warehouse, run_id, within_run=within_run, some=some, odd=odd)
     warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {shown}")
     if not within_run and not warehouse.rows("SELECT 1 FROM oploop_shown LIMIT 1"):

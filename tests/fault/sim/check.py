@@ -91,9 +91,9 @@ def nothing_left_over(sim: Side) -> None:
     """No delivery hangs in the air, no plan table stands but as a volume of the ledger, no journal is kept for ever."""
     if left := sim.rows_of("SELECT run_id, sync FROM oploop.deliveries"):
         raise Wrong(f"never folded: {left}")
-    stands = "table_name LIKE 'plan%' AND 'oploop_state.' || table_name NOT IN (SELECT plan_table FROM oploop.volumes)"
-    tables = "SELECT table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'"
-    if left := sim.rows_of(f"{tables} AND {stands}"):
+    volumes = {r["plan_table"] for r in sim.rows_of("SELECT plan_table FROM oploop.volumes")}
+    plans = {name for name in sim.inner.tables() if name.rpartition(".")[2].startswith("plan")}
+    if left := plans - volumes:
         raise Wrong(f"plan tables stand: {left}")
     state = sim.ground.state()
     try:

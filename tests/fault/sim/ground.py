@@ -10,6 +10,8 @@ from typing import Protocol
 import duckdb
 import psycopg
 
+from oploop.activate import ledger
+from oploop.extract.cursors import ensure_table
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
 from oploop.state.postgres import PostgresReader
@@ -18,6 +20,7 @@ from oploop.warehouse import Warehouse
 from oploop.warehouse.duckdb import DuckDBWarehouse
 from oploop.warehouse.postgres import PostgresWarehouse, open_postgres
 from tests.fault.sim.storage import Points, SimServerStore, SimStore, SimWarehouse
+from tests.warehouses import Emptied
 
 SCHEMAS = ("mart", "raw_crm", "oploop", "oploop_state")
 
@@ -29,7 +32,7 @@ class Ground(Protocol):
     def warehouse(self) -> Warehouse: ...
 
     def empty(self) -> None:
-        """Leave nothing of the schedule before."""
+        """Leave nothing of the schedule before but our own tables, without a row."""
         ...
 
     def lose_folder(self) -> bool:
@@ -60,10 +63,10 @@ class Files:
         connection.execute("SET threads = 1")
         connection.execute("PRAGMA disable_optimizer")  # of a few rows it takes longer than it saves
         self.warehouse = DuckDBWarehouse(connection, read_only=False, label="simulated")
+        self._emptied = Emptied(self.warehouse, SCHEMAS)
 
     def empty(self) -> None:
-        for schema in SCHEMAS:
-            self.warehouse.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        self._emptied.empty()
         self.lose_folder()
 
     def lose_folder(self) -> bool:
@@ -106,6 +109,8 @@ class Server:
         if others:
             ours.append(f"DROP TABLE {', '.join(others)} CASCADE")
         self.warehouse.connection.execute("; ".join([*ours, "CREATE SCHEMA IF NOT EXISTS mart"]))
+        ledger.ensure(self.warehouse)
+        ensure_table(self.warehouse)
 
     def lose_folder(self) -> bool:
         return False

@@ -13,11 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from oploop import loop
-from oploop.activate import ledger, waiting
+from oploop.activate import waiting
 from oploop.activate.plan import SyncPlan
 from oploop.apps.transport import Answer, Request
 from oploop.errors import OploopError
-from oploop.extract.cursors import ensure_table
 from oploop.loop import Options
 from oploop.records import Replay
 from oploop.report import RunReport
@@ -139,9 +138,6 @@ class Simulation:
     def prepare(self) -> None:
         """An empty warehouse and an empty state."""
         self.ground.empty()
-        self.inner.execute("CREATE SCHEMA IF NOT EXISTS mart")
-        ledger.ensure(self.inner)
-        ensure_table(self.inner)
         self.write_model()
 
     def write_model(self) -> None:

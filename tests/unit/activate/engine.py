@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
@@ -19,11 +20,14 @@ from oploop.extract.cursors import ensure_table
 from oploop.project import FieldMapping, Sync
 from oploop.records import Column, ColumnType, Field, FieldType, Object, Op, Operation, Replay, Stream
 from oploop.warehouse.base import Warehouse, quote, quote_table
+from tests.warehouses import Emptied
 
 APP, OBJECT, MODEL = "crm", "people", "mart.people"
 PLACE = Place("syncs/people.yml", 1)
 T0 = datetime(2025, 3, 1, 12, tzinfo=UTC)
 SAFE = Operation(batch=100, replay=Replay.SAFE)
+SCHEMAS = ("mart", f"raw_{APP}", "oploop", "oploop_state")
+_emptied: WeakKeyDictionary[Warehouse, Emptied] = WeakKeyDictionary()
 
 
 def at(seconds: float) -> datetime:
@@ -80,18 +84,21 @@ class Engine:
 
     def reset(self) -> None:
         w = self.warehouse
-        if w.dialect == "postgres" and w.columns("oploop.change_log"):
+        if w.dialect == "duckdb":
+            _emptied.setdefault(w, Emptied(w, SCHEMAS)).empty()
+            return
+        if w.columns("oploop.change_log"):
             self._empty()
             return
         with w.transaction():
-            for schema in ("mart", f"raw_{APP}", "oploop", "oploop_state"):
+            for schema in SCHEMAS:
                 w.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
                 w.execute(f"CREATE SCHEMA {schema}")
             ledger.ensure(w)
             ensure_table(w)
 
     def _empty(self) -> None:
-        """What DuckDB does as fast by making all anew: empty our tables, drop all others."""
+        """Empty our tables of a server, drop all others."""
         found = self.warehouse.connection.execute(
             "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
             f"WHERE c.relkind = 'r' AND n.nspname IN ('mart', 'raw_{APP}', 'oploop', 'oploop_state')"
