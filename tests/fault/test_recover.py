@@ -127,6 +127,28 @@ async def test_a_run_of_another_sync_leaves_them_for_a_run_of_theirs(tmp_path: P
     assert (statuses, report.recovered, sent(segment)) == (["sent"] * 3, ["made of run r0"], ONCE | {"other": 1})
 
 
+async def test_a_run_of_another_environment_leaves_them_too(tmp_path: Path, segment: SegmentSandbox) -> None:
+    """As `dev` is the default, somebody's run in it would leave a person to say what became of each of prod's."""
+    died = Died(tmp_path, segment.start())
+    await died.die()
+    statuses, report = await died.run("other", environment="dev")
+    assert (statuses, report.recovered, sent(segment)) == ([], [], {"other": 1})
+    statuses, report = await died.run("made")
+    assert (statuses, report.recovered, sent(segment)) == (["sent"] * 3, ["made of run r0"], ONCE | {"other": 1})
+
+
+async def test_a_run_that_sends_nothing_leaves_those_of_its_syncs_to_a_run_of_their_environment(
+    tmp_path: Path, segment: SegmentSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Workspace, "delivers", lambda self, app: self.environment == "prod")  # as to an app elsewhere
+    died = Died(tmp_path, segment.start())
+    await died.die()
+    statuses, report = await died.run(environment="dev")
+    assert (statuses, report.recovered, sent(segment)) == ([], [], {})
+    statuses, report = await died.run()
+    assert (statuses, report.recovered, sent(segment)) == (["sent"] * 3, ["made of run r0"], ONCE | {"other": 1})
+
+
 async def test_none_is_made_before_it_is_known_that_the_run_can_go_on(tmp_path: Path, segment: SegmentSandbox) -> None:
     died = Died(tmp_path, segment.start())
     await died.die()

@@ -16,10 +16,11 @@ from oploop.workspace import Workspace
 
 async def recover(ws: Workspace, *, only: Collection[str] | None = None) -> list[str]:
     """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown, unless the app
-    can still tell what became of it. `only`: those for which `finish` may still do something stay, but for these syncs."""
+    can still tell what became of it. `only`: those for which `finish` of a run in their own environment may still do something stay,
+    but for these syncs."""
     done = []
     for begun in ledger.unfolded(ws.warehouse):
-        stays = only is not None and begun.spec.sync not in only and _may_finish(ws, begun)
+        stays = only is not None and begun.spec.sync not in only and _could_finish(ws, begun)
         if not stays:
             steps = _steps(ws, begun)
             await _settle(ws, begun, steps)
@@ -34,14 +35,15 @@ async def recover(ws: Workspace, *, only: Collection[str] | None = None) -> list
 
 async def finish(ws: Workspace, syncs: Collection[str]) -> list[str]:
     """Make calls of these syncs' dead runs once more (see `finishing`), then take their deliveries into the ledger. Once the run is to
-    end, what is under way has its time, and what is left waits for the next run."""
+    end, what is under way has its time, and what is left waits for the next run. Where nothing will be sent, what a run of another
+    environment has begun stays for the next one there."""
     done = []
     for begun in ledger.unfolded(ws.warehouse):
-        if begun.spec.sync not in syncs:
+        if begun.spec.sync not in syncs or _waits_elsewhere(ws, begun):
             continue
         steps = _steps(ws, begun)
         await _settle(ws, begun, steps)
-        if _may_finish(ws, begun) and not await _finish(ws, begun, steps):
+        if _is_own(ws, begun) and _could_finish(ws, begun) and not await _finish(ws, begun, steps):
             break
         done.append(_fold(ws, begun, steps))
     return done
@@ -68,14 +70,23 @@ async def _settle(ws: Workspace, begun: Begun, steps: Iterable[JournalStep]) -> 
         ws.store.write_steps(settled)
 
 
-def _may_finish(ws: Workspace, begun: Begun) -> bool:
-    """Whether `finish` may do something for a delivery: it was one of this environment, as another's models are not meant for this
-    one's apps, and see `finishing.could`."""
-    run, sync = ws.store.run(begun.run_id), ws.project.syncs.get(begun.spec.sync)
-    if run is None or run.environment != ws.environment:
+def _could_finish(ws: Workspace, begun: Begun) -> bool:
+    """Whether a run of a delivery's environment may still do something for it; see `finishing.could`."""
+    if ws.store.run(begun.run_id) is None:
         return False
     steps = ws.store.journal(begun.run_id, begun.spec.sync)
-    return finishing.could(sync, begun, ws.warehouse, steps, ws.runtime.now())
+    return finishing.could(ws.project.syncs.get(begun.spec.sync), begun, ws.warehouse, steps, ws.runtime.now())
+
+
+def _is_own(ws: Workspace, begun: Begun) -> bool:
+    """Whether a delivery was one of this environment: another's models are not meant for this one's apps."""
+    run = ws.store.run(begun.run_id)
+    return run is not None and run.environment == ws.environment
+
+
+def _waits_elsewhere(ws: Workspace, begun: Begun) -> bool:
+    """Whether a delivery is better left to a run of its own environment, as this one sends nothing that could be meant for the same."""
+    return not _is_own(ws, begun) and _could_finish(ws, begun) and not ws.delivers(begun.spec.app)
 
 
 async def _finish(ws: Workspace, begun: Begun, steps: Iterable[JournalStep]) -> bool:
