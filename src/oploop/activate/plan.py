@@ -116,10 +116,12 @@ def make_plan(
     """
     bound = diff_.bound
     known = diff_.known or d.look(bound, warehouse)
-    first = tuple(f.label for f in bound.fields if f.field.name not in known.state_fields)
     before = delivered_before(bound, warehouse, known.names)
-    if not before:
-        first = tuple(f.label for f in bound.fields)
+    if bound.appends:  # it keeps no state of its fields, but its rows' keys
+        before = before and known.appended
+    first = tuple(
+        f.label for f in bound.fields if not before or not (bound.appends or f.field.name in known.state_fields)
+    )
     whole = not before or 0 < len(first) == len(bound.fields)
     findings = [*_stopping_checks(diff_, warehouse), *_guardrails(diff_, first, whole, allow)]
     if any(f.check == "first-run" for f in findings) and _begun(bound, warehouse, known.names):
@@ -172,13 +174,14 @@ FIRST_RUN = "first run of this sync, as far as is remembered"
 def delivered_before(bound: BoundSync, warehouse: Warehouse, names: Sequence[str]) -> bool:
     """Whether a delivery to the sync's object ever came to its end; one that died half-way is still the first.
 
-    Fields tell by themselves whether they were delivered; of a sync without any (pairs, members) its own deliveries count,
-    under each of its `names`.
+    Fields tell by themselves whether they were delivered; of a sync without any (pairs, members), and of one that appends, its own
+    deliveries count, under each of its `names`; an append that only marked what exists as seen has come to its end.
     """
     if not warehouse.columns("oploop.sync_runs"):
         return False
-    sql = f"SELECT 1 FROM oploop.sync_runs WHERE object = {literal(bound.app_object)} AND status = 'ok'"
-    if not bound.fields:
+    ended = "'ok', 'nothing'" if bound.appends else "'ok'"
+    sql = f"SELECT 1 FROM oploop.sync_runs WHERE object = {literal(bound.app_object)} AND status IN ({ended})"
+    if bound.appends or not bound.fields:
         sql += f" AND sync IN ({', '.join(map(literal, names))})"
     return bool(warehouse.rows(sql + " LIMIT 1"))
 
