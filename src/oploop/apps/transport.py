@@ -155,6 +155,11 @@ class Transport:
         self._beside.append(made)
         return made
 
+    def load(self) -> None:
+        """See `AiohttpSender.load`."""
+        if self._own is not None:
+            self._own.load()
+
     async def aclose(self) -> None:
         for other in self._beside:
             await other.aclose()

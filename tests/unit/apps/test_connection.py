@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -162,3 +164,16 @@ def test_a_credential_with_a_line_break_is_named() -> None:
             "https://api.example", runtime=Runtime(), policy=Named(), headers={"Authorization": "Bearer s3cr\net"}
         )
     assert "s3cr" not in str(e.value)
+
+
+def test_the_library_is_loaded_beside_what_else_is_done() -> None:
+    code = (
+        "import sys, threading\n"
+        "from oploop.apps.sender import AiohttpSender\n"
+        "before = 'aiohttp' in sys.modules\n"
+        "AiohttpSender().load()\n"
+        "[t.join() for t in threading.enumerate() if t.name == 'aiohttp']\n"
+        "print(before, 'aiohttp' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
