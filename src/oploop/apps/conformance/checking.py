@@ -18,7 +18,7 @@ class Checking(Suite):
         async def work() -> None:
             async with self.bench() as bench:
                 account = await bench.app.check()
-                assert account.line
+                assert account.line, "check does not say whose account it is"
 
         run(work)
 

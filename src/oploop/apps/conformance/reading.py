@@ -40,9 +40,9 @@ class Reading(Suite):
                     for row in raw.rows.values():
                         lost = set(raw.stream.columns) - set(row)
                         assert not lost, f"{case.stream}: declared columns {lost} do not come"
-                        assert isinstance(row[VERSION], int)
-                        assert row[EXTRACTED_AT] is not None
-                        assert row[RAW]
+                        assert isinstance(row[VERSION], int), f"{case.stream}: a row's version is {row[VERSION]!r}"
+                        assert row[EXTRACTED_AT] is not None, f"{case.stream}: a row without the time of its read"
+                        assert row[RAW], f"{case.stream}: a row without its record as JSON"
 
         run(work)
 

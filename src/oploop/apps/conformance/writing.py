@@ -94,7 +94,8 @@ class Writing(Suite):
                 assert len(receipts) == size, f"{case.object}: {size} changes, {len(receipts)} receipts"
                 bad = [r for r in receipts.values() if r.outcome is not Outcome.OK]
                 assert not bad, f"{case.object}: {bad[0]}"
-                assert case.stored(bench.sandbox) - before == size
+                made = case.stored(bench.sandbox) - before
+                assert made == size, f"{case.object}: {size} were sent, {made} records stand there"
 
         run(work)
 
@@ -139,7 +140,8 @@ class Writing(Suite):
                     except FixConfig:
                         continue  # it needs a key that it knows, and says so
                     assert receipts[1].outcome is Outcome.OK, f"{case.object}: {receipts[1]}"
-                    assert case.stored(bench.sandbox) - before == 1
+                    made = case.stored(bench.sandbox) - before
+                    assert made == 1, f"{case.object}: one was sent, {made} records stand there"
 
         run(work)
 
@@ -176,7 +178,8 @@ class Writing(Suite):
                 _was_met(fault, 99, case)
                 assert isinstance(said, FixConfig), f"{case.object}: a 401 to a write was {said!r}"
                 assert self.names_credential(said), f"{case.object}: a 401 to a write names no credential: {said}"
-                assert case.stored(bench.sandbox) == before
+                made = case.stored(bench.sandbox) - before
+                assert not made, f"{case.object}: {made} records were made without credentials"
 
         run(work)
 
@@ -193,7 +196,10 @@ class Writing(Suite):
                     receipts = await bench.deliver(case, op, records)
                     _was_met(fault, 2, case)
                     assert [r.outcome for r in receipts.values()] == [Outcome.OK] * 4, f"{case.object}: {receipts}"
-                    assert case.stored(bench.sandbox) - before == (0 if op is Op.UPDATE else 4)
+                    made, wanted = case.stored(bench.sandbox) - before, 0 if op is Op.UPDATE else 4
+                    assert made == wanted, (
+                        f"{case.object}: after two refusals for now {made} records stand there, not {wanted}"
+                    )
 
         run(work)
 
@@ -284,7 +290,7 @@ class Writing(Suite):
                 before = case.stored(bench.sandbox)
                 again = await _twice(bench, case, op)
                 assert case.stored(bench.sandbox) - before == 1, f"{case.object}: the same step made two records"
-                assert again.outcome is Outcome.OK
+                assert again.outcome is Outcome.OK, f"{case.object}: the same step again was {again}"
 
         run(work)
 
