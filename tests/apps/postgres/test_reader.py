@@ -234,6 +234,20 @@ async def test_reads_share_a_connection_unless_it_is_old_or_broken(db: Database)
     assert await behind() not in ([], second)
 
 
+async def test_a_connection_that_breaks_once_all_has_been_read_fails_nothing(db: Database) -> None:
+    """As where the server ends transactions that are idle, and what came last takes its time to be merged."""
+    app = db.app()
+    db.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    ours = "FROM pg_stat_activity WHERE application_name = 'oploop' AND datname = current_database()"
+    complete = False
+    async for batch in app.read("public.t", None, ReadOptions()):
+        complete = batch.complete
+        if complete:
+            assert db.sql(f"SELECT pg_terminate_backend(pid, 5000) {ours}") == [(True,)]
+    assert complete
+    assert len((await read(app, "public.t")).rows) == 1
+
+
 async def test_by_a_cursor_column(db: Database) -> None:
     db.sql("CREATE TABLE t (id int PRIMARY KEY, at timestamptz)")
     db.sql("INSERT INTO t SELECT i, '2024-01-01Z'::timestamptz + i * interval '1 hour' FROM generate_series(1, 48) i")

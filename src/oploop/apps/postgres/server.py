@@ -99,8 +99,11 @@ class Server(Faults):
         One that was kept if that was just before `now` (`Runtime.monotonic`): a new one asks the server for all its types."""
         from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
-        while self._kept:
-            kept, since = self._kept.pop()
+        while True:
+            try:
+                kept, since = self._kept.pop()
+            except IndexError:  # also where another read, in a thread of its own, was quicker
+                break
             with contextlib.suppress(dbapi.Error):  # it may have broken meanwhile
                 if now - since < KEPT_SECONDS:
                     return _begun(kept)
@@ -108,9 +111,15 @@ class Server(Faults):
         return _begun(dbapi.connect(self._conninfo()))
 
     def keep(self, connection: adbc_driver_manager.dbapi.Connection, now: float) -> None:
-        """Keep a connection of `arrow` whose answers have all been taken, for the next who asks."""
-        connection.rollback()
-        self._kept.append((connection, now))
+        """Keep a connection of `arrow` whose answers have all been taken, for the next who asks; one that has broken since is closed."""
+        from adbc_driver_postgresql import dbapi
+
+        try:
+            connection.rollback()
+        except dbapi.Error:  # all has been read
+            connection.close()
+        else:
+            self._kept.append((connection, now))
 
     @contextlib.contextmanager
     def session(self) -> Iterator[psycopg.Connection[Any]]:
