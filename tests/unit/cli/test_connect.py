@@ -255,6 +255,14 @@ def test_a_secret_that_is_a_file_is_taken_from_it_on_one_line(tmp_path: Path, co
     assert connect._secret("key", "typed") == "typed"
 
 
+@pytest.mark.parametrize("secret", ["@s3cret", "@~nobody-here/s3cret", "@s3cret\0"])
+def test_a_secret_that_begins_like_a_file_is_not_shown(secret: str) -> None:
+    with pytest.raises(FixConfig) as told:
+        connect._secret("key", secret)
+    assert "s3cret" not in str(told.value)
+    assert "goes into .env by hand" in str(told.value)
+
+
 def test_each_key_that_is_asked_for_says_what_is_wanted() -> None:
     for name in known_types():
         cls = app_class(name)

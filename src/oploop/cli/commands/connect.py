@@ -152,19 +152,20 @@ def _secret(key: str, answer: str) -> str:
 
     if not answer.startswith("@"):
         return answer
-    file = Path(answer[1:]).expanduser()
+    said = f"{key}: what is named behind @"  # and not shown: it may be a secret that begins so
     try:
-        text = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as e:
-        why = (e.strerror or str(e)).lower() if isinstance(e, OSError) else "it is no text"
-        raise FixConfig(f"{key}: {file} cannot be read: {why}", mend="name the file that holds it") from None
+        text = Path(answer[1:]).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, RuntimeError, ValueError) as e:  # no such file, no such user's home, no text
+        why = (e.strerror or "").lower() if isinstance(e, OSError) else "it is no file of text"
+        mend = "name the file that holds it; a secret that begins with @ itself goes into .env by hand"
+        raise FixConfig(f"{said} cannot be read: {why}", mend=mend) from None
     if text.startswith("{"):
         import orjson
 
         try:
             return orjson.dumps(orjson.loads(text)).decode()
         except orjson.JSONDecodeError:
-            raise FixConfig(f"{key}: {file} is no JSON", mend="give the whole file, as it was made") from None
+            raise FixConfig(f"{said} is no JSON", mend="give the whole file, as it was made") from None
     return text
 
 
