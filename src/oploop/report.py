@@ -14,7 +14,7 @@ from oploop.model.base import ModelResult, ModelStatus
 from oploop.verify import STATUSES, ReadBack
 
 if TYPE_CHECKING:  # a plan needs neither
-    from oploop.activate.deliver import Delivery
+    from oploop.activate.delivered import Delivery
     from oploop.activate.undo import Left
     from oploop.extract import StreamResult
 

@@ -86,6 +86,7 @@ FAULTS: dict[str, float] = {
     "people edit between look and write": 8,
     "an update is refused, as the record was changed": 2,
     "a delivery goes smoothly": 10,
+    "rows of the state take a new place": 20,
     "the clock is set back": 60,
     "the clock is set forward": 15,
     ".oploop/ is lost": 30,

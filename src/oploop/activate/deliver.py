@@ -11,13 +11,14 @@ import asyncio
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
 
 from oploop.activate.chunks import read_chunks
+from oploop.activate.delivered import Delivery, few
 from oploop.activate.journal import Journal
 from oploop.activate.plan import SyncPlan, batches, call_kind, conditional, operation_of
 from oploop.apps.base import App
@@ -25,7 +26,7 @@ from oploop.apps.columns import Taken, span
 from oploop.apps.meter import METER, Meter
 from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, LostAnswer, NoAnswer, Refused
 from oploop.errors import OploopError, QuotaSpent, RetryLater, SkipRecord
-from oploop.records import CallKind, CallTime, Change, Op, Operation, Outcome, Receipt, Replay, Step
+from oploop.records import Change, Op, Operation, Outcome, Receipt, Replay, Step
 from oploop.runtime import GRACE, Interrupted, Runtime
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse
@@ -40,75 +41,6 @@ READ_ROWS = 5_000
 WORDS = 300
 #: No change is tried again.
 NONE: Mapping[int, Outcome] = MappingProxyType({})
-
-
-def _few(errors: Sequence[str], more: Sequence[str]) -> list[str]:
-    """The first few of what was said, each once."""
-    return list(dict.fromkeys([*errors, *more]))[:5]
-
-
-@dataclass(slots=True)
-class Delivery:
-    """What became of a sync's changes. `failed`: not done, and tried again by the next run."""
-
-    sync: str
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
-    calls: int = 0
-    seconds: float = 0.0
-    error: OploopError | None = None  #: why the rest was not begun
-    errors: list[str] = field(default_factory=list)  #: the first few that differ, in the app's words
-    changed: list[str] = field(default_factory=list)  #: the app's ids of records that were no longer as they were read
-    left: int = 0  #: of those, the ones that were looked at again and need nothing more
-    times: dict[tuple[Op, CallKind], CallTime] = field(default_factory=dict)  #: of steps that were answered at once
-
-    def plus(self, other: Delivery) -> Delivery:
-        """This one and a later one of the same sync and run, each of whose `times` are kept already."""
-        return Delivery(
-            self.sync,
-            self.outcomes + other.outcomes,
-            self.calls + other.calls,
-            round(self.seconds + other.seconds, 3),
-            self.error or other.error,
-            _few(self.errors, other.errors),
-            [*self.changed, *other.changed],
-            self.left + other.left,
-        )
-
-    def took(self, op: Op, kind: CallKind, seconds: float, calls: int) -> None:
-        """Count a step into the means."""
-        known = self.times.get((op, kind), CallTime(0.0, 0.0, 0))
-        n = known.steps + 1
-        more = (seconds - known.seconds) / n, (calls - known.calls) / n
-        self.times[op, kind] = CallTime(known.seconds + more[0], known.calls + more[1], n)
-
-    @property
-    def delivered(self) -> int:
-        return self.outcomes[Outcome.OK]
-
-    @property
-    def rejected(self) -> int:
-        return self.outcomes[Outcome.REJECTED]
-
-    @property
-    def unknown(self) -> int:
-        return self.outcomes[Outcome.UNKNOWN]
-
-    @property
-    def failed(self) -> int:
-        return self.outcomes[Outcome.RETRY] + self.outcomes[Outcome.CHANGED]
-
-    @property
-    def deferred(self) -> bool:
-        """Whether the account's quota ended it."""
-        return isinstance(self.error, QuotaSpent)
-
-    def deferred_of(self, changes: int) -> int:
-        """How many of so many changes that were to be sent the quota left for a later run."""
-        return changes - self.outcomes.total() - self.left + self.outcomes[Outcome.DEFERRED] if self.deferred else 0
-
-    @property
-    def interrupted(self) -> bool:
-        return isinstance(self.error, Interrupted)
 
 
 class Lane:
@@ -257,6 +189,26 @@ class Deliverer:
             if stands is not None:
                 self._count(Counter({stands: len(step.changes)}))
             return
+        entry = await self._intend(step, attempt, stands)
+        if entry is None:
+            return
+        undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
+        try:
+            if not await self._may_call(step.id):
+                await self._withdraw(entry)
+                return
+            receipts = await self._timed(step.noting(partial(self._note, entry)), until, undone, attempt)
+        except asyncio.CancelledError:  # its time is over: the intent stays without a receipt
+            self._stop = self._stop or Interrupted()
+            self._count(Counter({Outcome.UNKNOWN: len(step.changes)}))
+            raise
+        except Exception as e:
+            await self._failed(step, operation, entry, e, undone, until)
+        else:
+            await self._answered(step, operation, entry, receipts, undone, until)
+
+    async def _intend(self, step: Step, attempt: int, stands: Outcome | None) -> JournalStep | None:
+        """Write a call's intent; None where the disk refuses it: what is not in the journal is not sent."""
         first, last = span(step.changes)
         entry = JournalStep(
             run_id=self._run_id,
@@ -270,45 +222,37 @@ class Deliverer:
         )
         try:
             await self._journal.record(entry)
-        except OploopError as e:  # what is not in the journal is not sent
-            self._stop = self._stop or e
-            self._count(Counter({stands: len(step.changes)} if stands is not None else ()))
-            return
-        undone = Outcome.UNKNOWN if stands is Outcome.UNKNOWN else Outcome.RETRY
-        try:
-            if not await self._may_call(step.id):
-                await self._withdraw(entry)
-                return
-            receipts = await self._timed(step.noting(partial(self._note, entry)), until, undone, attempt)
-        except asyncio.CancelledError:  # its time is over: the intent stays without a receipt
-            self._stop = self._stop or Interrupted()
-            self._count(Counter({Outcome.UNKNOWN: len(step.changes)}))
-            raise
-        except (Refused, SkipRecord) as e:
-            await self._refused(step, operation, entry, e, undone, until)
-        except LostAnswer as e:
-            await self._lost(step, operation, entry, e, until)
-        except Interrupted:
-            self._ends()
-            await self._close(entry, _noted(entry, undone), None)
-        except QuotaSpent as e:  # what is left goes with a later run, in the order of the plan
-            self._stop = self._stop or e
-            stays = _noted(entry, undone)
-            await self._close(entry, Outcome.UNKNOWN if stays is Outcome.UNKNOWN else Outcome.DEFERRED, str(e))
-        except NoAnswer as e:  # tried often enough already: the next step would not get through either
-            self._stop = self._stop or e
-            await self._close(entry, _noted(entry, undone), str(e))
-        except RetryLater as e:
-            await self._close(entry, _noted(entry, undone), str(e))
         except OploopError as e:
             self._stop = self._stop or e
-            await self._close(entry, _noted(entry, undone), str(e))
-        except Exception as e:  # what it did by then nobody knows, and of the next step it would do the same
-            found = defect(self._app, e)
-            self._stop = self._stop or found
-            await self._close(entry, Outcome.UNKNOWN, str(found))
-        else:
-            await self._answered(step, operation, entry, receipts, undone, until)
+            self._count(Counter({stands: len(step.changes)} if stands is not None else ()))
+            return None
+        return entry
+
+    async def _failed(
+        self, step: Step, operation: Operation, entry: JournalStep, e: Exception, undone: Outcome, until: float
+    ) -> None:
+        """A call without receipts: tried again or halved where that is right, else closed with what it leaves its changes as."""
+        stays, said = _noted(entry, undone), str(e)
+        match e:
+            case Refused() | SkipRecord():
+                await self._refused(step, operation, entry, e, undone, until)
+            case LostAnswer():
+                await self._lost(step, operation, entry, e, until)
+            case Interrupted():
+                self._ends()
+                await self._close(entry, stays, None)
+            case QuotaSpent():  # what is left goes with a later run, in the order of the plan
+                self._stop = self._stop or e
+                await self._close(entry, Outcome.UNKNOWN if stays is Outcome.UNKNOWN else Outcome.DEFERRED, said)
+            case RetryLater() if not isinstance(e, NoAnswer):
+                await self._close(entry, stays, said)
+            case OploopError():  # also NoAnswer, tried often enough already: the next step would not get through either
+                self._stop = self._stop or e
+                await self._close(entry, stays, said)
+            case _:  # a defect: what it did by then nobody knows, and of the next step it would do the same
+                found = defect(self._app, e)
+                self._stop = self._stop or found
+                await self._close(entry, Outcome.UNKNOWN, str(found))
 
     async def _send(self, step: Step, until: float, undone: Outcome) -> Sequence[Receipt]:
         tokens = REPEAT_UNTIL.set(until), MADE_BEFORE.set(undone is Outcome.UNKNOWN)
@@ -425,7 +369,7 @@ class Deliverer:
         said = [e for n, o, e in entry.exceptions if e and n not in again and o != changed] + (
             [error] if error and not again else []
         )
-        self.result.errors = _few(self.result.errors, said)
+        self.result.errors = few(self.result.errors, said)
         self._count(counts)
 
     async def _withdraw(self, entry: JournalStep) -> None:

@@ -200,40 +200,28 @@ def diff(
     if references.clears_own(bound):
         known = _who_comes(bound, warehouse, known, rules, table, backfill=backfill)
     only = canonical_key(bound, key, warehouse) if key is not None else None
-    if only is None:
-        rows, nulls = count_nulls(bound, warehouse)
-    else:
-        nulls = {}
-        of_key = f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}"
-        rows = warehouse.rows(of_key)[0][0]
+    rows, nulls = count_nulls(bound, warehouse) if only is None else (_count_key(bound, warehouse, only), {})
     empty = only is None and not _looks_for_left(bound, known) and fresh.is_fresh(bound, warehouse, known)
     if empty and lasting and rows >= volumes.FROM:
         table = f"oploop_state.{table}"
         _write(bound, warehouse, fresh.statements(bound, warehouse, rules, table, nulls, limit))
     else:
-        if empty:
-            select = fresh.select(bound, warehouse, rules)
-        else:
-            select = _statement(bound, warehouse, known, rules, rows, only, backfill=backfill)
+        asked = partial(_statement, bound, warehouse, known, rules, rows, only, backfill=backfill)
+        select = fresh.select(bound, warehouse, rules) if empty else asked()
         if limit is not None:
             select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
         warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     awaited.hold(bound, warehouse, known, table, len(rules), whole=only is None and limit is None)
     nameless = leaving.blocked_by(bound, warehouse) if _looks_for_left(bound, known) else 0
-    found = Diff(
-        bound,
-        table,
-        (*rules, *besides(bound)),
-        rows,
-        {},
-        nameless=nameless,
-        whole=only is None,
-        nulls=nulls,
-        known=known,
-        holding=_holds(bound, warehouse, table),
-        limit=limit,
-    )
+    said, holding = (*rules, *besides(bound)), _holds(bound, warehouse, table)
+    found = Diff(bound, table, said, rows, {}, 0, nameless, only is None, nulls, known, holding, limit)
     return counted(found, warehouse)
+
+
+def _count_key(bound: BoundSync, warehouse: Warehouse, only: str) -> int:
+    """How many rows of the model have this canonical key."""
+    of_key = f"SELECT count(*) FROM ({sql.model_select(bound)}) AS t WHERE __key = {literal(only)}"
+    return int(warehouse.rows(of_key)[0][0])
 
 
 def _write(bound: BoundSync, warehouse: Warehouse, statements: Sequence[str]) -> None:

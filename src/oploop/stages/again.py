@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from oploop.activate import conflicts
 from oploop.activate import diff as diffing
-from oploop.activate.deliver import Delivery
+from oploop.activate.delivered import Delivery
 from oploop.activate.plan import SyncPlan
 from oploop.errors import OploopError
 from oploop.records import Outcome

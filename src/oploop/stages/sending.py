@@ -7,6 +7,7 @@ from oploop.activate import deliver as delivering
 from oploop.activate import diff as diffing
 from oploop.activate import plan as planning
 from oploop.activate.begun import Begun
+from oploop.activate.delivered import Delivery
 from oploop.activate.journal import Journal
 from oploop.apps.transport import Transport
 from oploop.errors import RetryLater
@@ -82,7 +83,7 @@ async def _deliver(ws: Workspace, report: SyncReport, plan: planning.SyncPlan, r
             report.status, report.error = "failed", e
 
 
-async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) -> delivering.Delivery:
+async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) -> Delivery:
     """The changes into the warehouse, the delivery into the journal, the steps to the app, the receipts to the ledger."""
     b, now = plan.bound, ws.runtime.now()
     account = finishing.account_of(ws.app(b.sync.app), run_id) if unknowns.known_by_keys(b) else ""

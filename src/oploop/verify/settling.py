@@ -12,6 +12,8 @@ from oploop.warehouse.base import Warehouse, literal, quote, quote_table
 
 #: Types of whole numbers, of which each is written in one way.
 _WHOLE = ("BIGINT", "INTEGER", "SMALLINT")
+#: Temporary tables: the records that were shown, what the ledger has of them, and these with what became of them.
+SHOWN, NOTED, LOOKED = "oploop_shown", "oploop_noted", "oploop_looked"
 
 
 def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, within_run: bool) -> str | None:
@@ -26,23 +28,23 @@ def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, 
             marks.note(target, warehouse)
         return None
     shown = _shown(target, warehouse, run_id, within_run=within_run, some=some, odd=odd)
-    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_shown AS {shown}")
-    if not within_run and not warehouse.rows("SELECT 1 FROM oploop_shown LIMIT 1"):
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {SHOWN} AS {shown}")
+    if not within_run and not warehouse.rows(f"SELECT 1 FROM {SHOWN} LIMIT 1"):
         with warehouse.transaction():  # as mostly: the ledger need not be asked
             marks.note(target, warehouse)
         return None
-    asked = "(SELECT run_id, log_sync AS sync, number FROM oploop_shown WHERE asked)"
+    asked = f"(SELECT run_id, log_sync AS sync, number FROM {SHOWN} WHERE asked)"
     warehouse.execute(
-        "CREATE OR REPLACE TEMP TABLE oploop_noted AS SELECT l.run_id, l.sync, l.number, l.key, l.before, l.after FROM "
+        f"CREATE OR REPLACE TEMP TABLE {NOTED} AS SELECT l.run_id, l.sync, l.number, l.key, l.before, l.after FROM "
         f"({target.among(warehouse, asked)}) l"
     )
-    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_looked AS {_looked(target, within_run=within_run)}")
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {LOOKED} AS {_looked(target, within_run=within_run)}")
     with warehouse.transaction():
-        if warehouse.rows("SELECT 1 FROM oploop_looked LIMIT 1"):
+        if warehouse.rows(f"SELECT 1 FROM {LOOKED} LIMIT 1"):
             _note(target, warehouse, f"TIMESTAMPTZ {literal(now.isoformat())}")
         if not within_run:
             marks.note(target, warehouse)
-    return "oploop_looked"
+    return LOOKED
 
 
 def _note(target: Target, warehouse: Warehouse, at: str) -> None:
@@ -50,7 +52,7 @@ def _note(target: Target, warehouse: Warehouse, at: str) -> None:
     confirmed = f"CASE WHEN l.status = 'confirmed' THEN {at} END"
     warehouse.execute(
         "INSERT INTO oploop.outcome_rows SELECT l.run_id, l.log_sync, l.number, l.seq + 1, l.status, NULL, NULL, "
-        f"l.remote_id, NULL, {confirmed}, {at} FROM oploop_looked l WHERE l.status <> l.before_status"
+        f"l.remote_id, NULL, {confirmed}, {at} FROM {LOOKED} l WHERE l.status <> l.before_status"
     )
     _store(target, warehouse, at)
     _park_ignored(target, warehouse, at)
@@ -63,8 +65,32 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
     state's rows they are.
     """
     of_run = f" AND s.run_id = {literal(run_id)}" if within_run else ""
+    state, app, absence_tells = _app(target, warehouse, of_run, some)
+    if within_run and not absence_tells:
+        # where those stand that were fetched, so that the values of others are not looked at
+        its = f"FROM {state} s WHERE s.sync = {literal(target.sync)}{of_run} AND s.remote_id IN (SELECT rid FROM ({app}) AS t)"
+        [(low, high)] = warehouse.rows(f"SELECT COALESCE(min(s.number), 0), COALESCE(max(s.number), 0) {its}")
+        of_run += f" AND s.number BETWEEN {low} AND {high}"
+    logged = "COALESCE(s.log_sync, s.sync)"  # the sync's file may have been renamed since
+    gone, changed, altered, person = _differences(target)
+    return (
+        f"SELECT s.remote_id, s.sync, {logged} AS log_sync, s.run_id, s.number, s.settled_at IS NOT NULL AS settled, "
+        f"{gone} AS gone, {changed} AS changed, {altered} AS altered, {'FALSE' if within_run else person} AS person, "
+        f"{'TRUE' if within_run else 'x.number IS NOT NULL'} AS asked, {_fields(target, within_run=within_run)}, "
+        f"{unshown(target)} AS unshown FROM {state} s "
+        f"{'LEFT JOIN' if absence_tells else 'JOIN'} ({app}) a ON a.rid = s.remote_id "
+        f"LEFT JOIN ({marks.ODD}{'' if odd else ' AND FALSE'}) x "
+        f"ON x.run_id = s.run_id AND x.sync = {logged} AND x.number = s.number "
+        f"WHERE s.sync = {literal(target.sync)}{of_run} AND {seen(target)} "
+        f"AND (s.settled_at IS NULL OR x.number IS NOT NULL OR {gone} OR {changed})"
+    )
+
+
+def _app(target: Target, warehouse: Warehouse, of_run: str, some: str | None) -> tuple[str, str, bool]:
+    """The state to look at, a select of the app's records beside it, and whether a record that is not among them is gone. `of_run`,
+    `some`: which of the state's rows."""
     # of others' rows too, as the engine knows the least of all at once, and an earlier time only looks at more
-    whose = f" WHERE s.sync = {literal(target.sync)}{of_run}" if within_run else ""
+    whose = f" WHERE s.sync = {literal(target.sync)}{of_run}" if of_run else ""
     [(since,)] = warehouse.rows(f"SELECT min(s.acked_at) FROM {target.state_table} s{whose}")
     nows = "".join(f", {f.now} AS n{i}" for i, f in enumerate(target.fields))
     state, raw = target.state_table, quote_table(target.raw_table)
@@ -77,36 +103,22 @@ def _shown(target: Target, warehouse: Warehouse, run_id: str, *, within_run: boo
     absence_tells = target.vouched is not None and (since is None or target.vouched > since)
     if since is not None and not absence_tells:  # a read of before the first acknowledgement tells nothing
         app += f" WHERE r._extracted_at > TIMESTAMPTZ {literal(since.isoformat())}"
-    if within_run and not absence_tells:
-        # where those stand that were fetched, so that the values of others are not looked at
-        its = f"FROM {state} s WHERE s.sync = {literal(target.sync)}{of_run} AND s.remote_id IN (SELECT rid FROM ({app}) AS t)"
-        [(low, high)] = warehouse.rows(f"SELECT COALESCE(min(s.number), 0), COALESCE(max(s.number), 0) {its}")
-        of_run += f" AND s.number BETWEEN {low} AND {high}"
-    logged = "COALESCE(s.log_sync, s.sync)"  # the sync's file may have been renamed since
-    gone, changed, altered, person = _differences(target)
-    each = []
-    if within_run:  # h: the app holds something else than we sent; y: which is our value as it stores it
-        for i, f in enumerate(target.fields):
+    return state, app, absence_tells
+
+
+def _fields(target: Target, *, within_run: bool) -> str:
+    """What is seen of each field. n: what the app holds; t: it is what the last change sent, as the app stores it; right after a delivery
+    h: something else than we sent; y: which is our value as it stores it. `news`: one is to be stored otherwise."""
+    fields = list(enumerate(target.fields))
+    own = [here(f) if within_run else f"({here(f)} AND {by_the_app(i, f)})" for i, f in fields]
+    news = [f"({own[i]} AND a.n{i} IS DISTINCT FROM {stored(f.name)})" for i, f in fields]
+    each = [f"({' OR '.join(news) or 'FALSE'}) AS news"]
+    if within_run:
+        for i, f in fields:
             each += [f"{here(f)} AND {unlike(i, f, 'sent')} AS h{i}", f"{by_the_app(i, f)} AS y{i}"]
-    each += [f"a.n{i}" for i in range(len(target.fields))]
-    own = [here(f) if within_run else f"({here(f)} AND {by_the_app(i, f)})" for i, f in enumerate(target.fields)]
-    news = [
-        f"({o} AND a.n{i} IS DISTINCT FROM {stored(f.name)})"
-        for i, (o, f) in enumerate(zip(own, target.fields, strict=True))
-    ]
+    each += [f"a.n{i}" for i, _ in fields]
     each += [f"{o} AS t{i}" for i, o in enumerate(own)]
-    return (
-        f"SELECT s.remote_id, s.sync, {logged} AS log_sync, s.run_id, s.number, s.settled_at IS NOT NULL AS settled, "
-        f"{gone} AS gone, {changed} AS changed, {altered} AS altered, {'FALSE' if within_run else person} AS person, "
-        f"{'TRUE' if within_run else 'x.number IS NOT NULL'} AS asked, ({' OR '.join(news) or 'FALSE'}) AS news, "
-        f"{unshown(target)} AS unshown"
-        f"{''.join(f', {c}' for c in each)} FROM {state} s "
-        f"{'LEFT JOIN' if absence_tells else 'JOIN'} ({app}) a ON a.rid = s.remote_id "
-        f"LEFT JOIN ({marks.ODD}{'' if odd else ' AND FALSE'}) x "
-        f"ON x.run_id = s.run_id AND x.sync = {logged} AND x.number = s.number "
-        f"WHERE s.sync = {literal(target.sync)}{of_run} AND {seen(target)} "
-        f"AND (s.settled_at IS NULL OR x.number IS NOT NULL OR {gone} OR {changed})"
-    )
+    return ", ".join(each)
 
 
 def _asked(target: Target, warehouse: Warehouse) -> str:
@@ -156,10 +168,10 @@ def _looked(target: Target, *, within_run: bool) -> str:
         "WHEN j.altered THEN CASE WHEN o.status = 'ignored' THEN 'ignored' ELSE 'altered' END "
         f"ELSE {as_meant} END AS status, "
         "CASE WHEN o.number IS NOT NULL THEN o.status WHEN j.run_id IS NOT NULL THEN 'sent' END AS before_status, "
-        "COALESCE(o.seq, 1) AS seq, l.key, l.after FROM oploop_shown j "
-        "LEFT JOIN oploop_noted l ON l.run_id = j.run_id AND l.sync = j.log_sync AND l.number = j.number "
+        f"COALESCE(o.seq, 1) AS seq, l.key, l.after FROM {SHOWN} j "
+        f"LEFT JOIN {NOTED} l ON l.run_id = j.run_id AND l.sync = j.log_sync AND l.number = j.number "
         "LEFT JOIN (SELECT z.run_id, z.sync, z.number, max(z.seq) AS seq, arg_max(z.status, z.seq) AS status "
-        "FROM oploop.change_outcomes z JOIN (SELECT DISTINCT run_id, log_sync, number FROM oploop_shown) k "
+        f"FROM oploop.change_outcomes z JOIN (SELECT DISTINCT run_id, log_sync, number FROM {SHOWN}) k "
         "ON k.run_id = z.run_id AND k.log_sync = z.sync AND k.number = z.number WHERE z.seq > 1 GROUP BY 1, 2, 3) o "
         "ON o.run_id = j.run_id AND o.sync = j.log_sync AND o.number = j.number"
     )
@@ -168,16 +180,16 @@ def _looked(target: Target, *, within_run: bool) -> str:
 def _store(target: Target, warehouse: Warehouse, at: str) -> None:
     """The first look settles a record: what the app made of the fields that were sent is `stored`."""
     # mostly none: the app stores what it is sent
-    if warehouse.rows("SELECT 1 FROM oploop_looked WHERE news AND NOT gone LIMIT 1"):
+    if warehouse.rows(f"SELECT 1 FROM {LOOKED} WHERE news AND NOT gone LIMIT 1"):
         _store_news(target, warehouse)
     of = f"s.sync = {literal(target.sync)} AND s.settled_at IS NULL"
     [(open_,)] = warehouse.rows(f"SELECT count(*) FROM {target.state_table} s WHERE {of}")
-    [(looked,)] = warehouse.rows("SELECT count(*) FROM oploop_looked WHERE NOT settled")
+    [(looked,)] = warehouse.rows(f"SELECT count(*) FROM {LOOKED} WHERE NOT settled")
     if open_ == looked:
         warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} WHERE {of}")
     elif looked:
         same = f"a.remote_id = s.remote_id AND a.sync = s.sync AND {of}"
-        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} FROM oploop_looked a WHERE {same}")
+        warehouse.execute(f"UPDATE {target.state_table} AS s SET settled_at = {at} FROM {LOOKED} a WHERE {same}")
 
 
 def _store_news(target: Target, warehouse: Warehouse) -> None:
@@ -192,7 +204,7 @@ def _store_news(target: Target, warehouse: Warehouse) -> None:
             sets.append(f"{quote(column)} = {now}")
     same = f"a.remote_id = s.remote_id AND a.sync = s.sync AND s.sync = {literal(target.sync)} AND s.settled_at IS NULL"
     warehouse.execute(
-        f"UPDATE {target.state_table} AS s SET {', '.join(sets)} FROM oploop_looked a WHERE {same} AND a.news AND NOT a.gone"
+        f"UPDATE {target.state_table} AS s SET {', '.join(sets)} FROM {LOOKED} a WHERE {same} AND a.news AND NOT a.gone"
     )
 
 
@@ -201,7 +213,7 @@ def _park_ignored(target: Target, warehouse: Warehouse, at: str) -> None:
     warehouse.execute(
         f"INSERT INTO oploop.parked (sync, app, object, key, reason, wanted, message, run_id, noted_at) "
         f"SELECT l.sync, ?, ?, l.key, 'ignored', l.after, 'the app keeps its own value', l.run_id, {at} "
-        "FROM oploop_looked l WHERE l.status = 'ignored' AND l.key IS NOT NULL AND NOT EXISTS "
+        f"FROM {LOOKED} l WHERE l.status = 'ignored' AND l.key IS NOT NULL AND NOT EXISTS "
         "(SELECT 1 FROM oploop.parked p WHERE p.sync = l.sync AND p.key = l.key)",
         (target.app, target.object),
     )

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from oploop.activate import folding, ledger
 from oploop.activate import plan as planning
 from oploop.activate.begun import Begun
-from oploop.activate.deliver import Deliverer, Delivery
+from oploop.activate.deliver import Deliverer
+from oploop.activate.delivered import Delivery
 from oploop.activate.journal import Journal
 from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, Budget, DayQuota, NoAnswer, Transport
 from oploop.errors import FixConfig, RetryLater

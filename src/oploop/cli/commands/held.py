@@ -49,10 +49,9 @@ def _of_environment(ws: Workspace, environment: str | None) -> str:
 
     if environment is None:
         return "TRUE"
-    failed = [r.run_id for r in ws.state.runs(1_000) if r.environment == environment]
-    listed = ", ".join(literal(r) for r in ["", *failed])
-    named = f"SELECT run_id FROM oploop.runs WHERE environment = {literal(environment)}"
-    return f"(run_id IN ({listed}) OR run_id IN ({named}))"
+    noted = f"run_id IN (SELECT run_id FROM oploop.runs WHERE environment = {literal(environment)})"
+    known = [literal(r.run_id) for r in ws.state.runs(1_000) if r.environment == environment]
+    return f"({noted} OR run_id IN ({', '.join(known)}))" if known else noted
 
 
 def _held(ws: Workspace, names: list[str], limit: int, environment: str | None) -> dict[str, Any]:
