@@ -143,6 +143,21 @@ async def test_an_answer_that_cannot_be_read_is_unknown(sandbox: StripeSandbox, 
     assert (receipt.outcome, again.outcome) == (Outcome.UNKNOWN, Outcome.OK)
 
 
+@pytest.mark.parametrize("op", [Op.CREATE, Op.UPDATE, Op.REMOVE])
+async def test_an_answer_that_names_no_customer_is_unknown(sandbox: StripeSandbox, op: Op) -> None:
+    """As that of something between, which did nothing."""
+    sandbox.faults = [Fault("^(POST|DELETE) /v1/customers", "status", status=200, body="{}")]
+    before = held(sandbox, "customers")
+    made = Change(1, op, {"metadata.account_id": "A-1"}, {} if op is Op.REMOVE else {"name": "Bo"})
+    change = made if op is Op.CREATE else Change(1, op, {"id": "cus_1"}, made.fields, "cus_1")
+    with sandbox.running() as url:
+        async with app_of(url) as app:
+            (receipt,) = await send(app, op, change)
+            (again,) = await send(app, op, change)
+    assert (receipt.outcome, again.outcome) == (Outcome.UNKNOWN, Outcome.OK)
+    assert (receipt.error, before != held(sandbox, "customers")) == ("the answer names no customer", True)
+
+
 async def test_a_failure_that_stripe_saved_does_not_keep_an_update_from_arriving(sandbox: StripeSandbox) -> None:
     sandbox.faults = [Fault("POST /v1/customers/cus_1", "status", status=500, body='{"error":{"type":"api_error"}}')]
     with sandbox.running() as url:

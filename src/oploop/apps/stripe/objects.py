@@ -33,7 +33,9 @@ async def send_change(client: StripeClient, step_id: str, op: Op, change: Change
             answer = await client.delete(path)
         else:
             answer = await _post(client, path, form, key, again=op is Op.UPDATE)
-        body = answer.written(dict)
+        made = answer.written(dict).get("id")
+        if not isinstance(made, str):  # each answer of Stripe's names its record
+            raise LostAnswer("the answer names no customer")
     except LostAnswer as e:
         return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, str(e))
     except RetryLater as e:
@@ -42,7 +44,7 @@ async def send_change(client: StripeClient, step_id: str, op: Op, change: Change
         if op is Op.REMOVE and e.status == 404 and e.code == "resource_missing":  # it is gone, as was wanted
             return Receipt(change.number, Outcome.OK, change.remote_id, version=e.answer.date_micros())
         return Receipt(change.number, _refusal(e), change.remote_id, str(e), e.answer.date_micros())
-    return Receipt(change.number, Outcome.OK, body.get("id", change.remote_id), version=answer.date_micros())
+    return Receipt(change.number, Outcome.OK, made, version=answer.date_micros())
 
 
 def _call(op: Op, change: Change) -> tuple[str, dict[str, Any]] | str:
