@@ -137,11 +137,11 @@ async def test_a_plan_is_saved_to_a_file_or_not_at_all(on_a_file: Desk, tmp_path
     assert not name or path.is_fifo()
 
 
-@pytest.mark.parametrize("changes", ['"abc"', "[[1]]", '[["1", "update", {}]]', "3"])
+@pytest.mark.parametrize("changes", ['"abc"', "[[1]]", '[["1", "update", "{}", {}]]', "3"])
 def test_a_plan_that_was_tampered_with_is_no_plan(tmp_path: Path, changes: str) -> None:
     file = tmp_path / "friday.plan"
     file.write_text(
-        '{"format": 1, "project": "acme", "environment": "prod", "saved_at": "2025-01-01T00:00:00Z", '
+        '{"format": 2, "project": "acme", "environment": "prod", "saved_at": "2025-01-01T00:00:00Z", '
         f'"syncs": {{"tickets": {{"changes": {changes}}}}}}}'
     )
     with pytest.raises(FixConfig, match="is no saved plan"):

@@ -397,6 +397,24 @@ async def test_saved_plans_send_what_is_still_equal(desk: Desk, tmp_path: Path) 
     assert only(report).delivery.delivered == 249
 
 
+async def test_a_change_is_as_it_was_saved_only_if_what_it_replaces_is(desk: Desk, tmp_path: Path) -> None:
+    """Who looked at the plan has not looked at what a person wrote since."""
+    await desk.model(RANKED)
+    file = tmp_path / "plan.json"
+    async with desk.workspace() as ws:
+        await loop.extract(ws, list(ws.project.syncs.values()))
+        plans = [await loop.plan_sync(ws, await ws.bound(s), Options(yes=True)) for s in ws.project.syncs.values()]
+        loop.save_plan(ws, plans, file)
+    desk.sandbox.advance(120)
+    desk.edit(20, priority="low")
+    desk.sandbox.advance(120)
+    async with desk.workspace() as ws:
+        await loop.extract(ws, list(ws.project.syncs.values()))
+        report = await loop.apply(ws, file, Options())
+    assert (only(report).not_equal, report.exit_code) == (["20"], 1)
+    assert desk.tickets("priority")[20] == "low"
+
+
 async def test_a_field_that_is_excluded_from_reading_cannot_be_compared(desk: Desk) -> None:
     text = (desk.folder / "oploop.yml").read_text()
     (desk.folder / "oploop.yml").write_text(text + "    read: {tickets: {exclude: [priority]}}\n")

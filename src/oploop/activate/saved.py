@@ -1,8 +1,9 @@
 """A plan in a file: reviewed today, applied later, sending only what is still equal.
 
 The file is JSON, readable by its owner only, since it holds people's data:
-{"format": 1, "project", "environment", "saved_at", "syncs": {name: {"object", "changes": [[key, op, after], ...]}}},
-where `after` is the JSON text of what is to be sent, exactly as the diff writes it.
+{"format": 2, "project", "environment", "saved_at", "syncs": {name: {"object", "changes": [[key, op, before, after], ...]}}},
+where `before` and `after` are the JSON texts of what the app holds and of what is to be sent, exactly as the diff writes them:
+who looked at a plan has not looked at what somebody wrote since, least of all into a record that is to be removed.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from typing import Any
 import orjson
 
 from oploop.activate import diff as d
-from oploop.activate.jsontext import after_json
+from oploop.activate.jsontext import after_json, before_json
 from oploop.activate.plan import SyncPlan
 from oploop.errors import FixConfig
 from oploop.warehouse.base import Warehouse, quote_table
 
-FORMAT = 1
+FORMAT = 2
+#: What stands of each change.
+COLUMNS = ("key", "op", "before", "after")
 
 
 @dataclass(frozen=True, slots=True)
 class SavedPlan:
-    """A plan read back from its file. `syncs`: name -> rows of (key, op, after)."""
+    """A plan read back from its file. `syncs`: name -> rows of (key, op, before, after)."""
 
     project: str
     environment: str
@@ -43,7 +46,7 @@ def save(
     syncs: dict[str, Any] = {}
     for plan in plans:
         rows = warehouse.rows(
-            f"SELECT __key, __status, {after_json(plan.bound)} FROM {quote_table(plan.diff.table)} "
+            f"SELECT __key, __status, {before_json(plan.bound)}, {after_json(plan.bound)} FROM {quote_table(plan.diff.table)} "
             "WHERE __number IS NOT NULL ORDER BY __number"
         )
         syncs[plan.bound.name] = {"object": plan.bound.app_object, "changes": [list(r) for r in rows]}
@@ -72,8 +75,8 @@ def load(path: Path) -> SavedPlan:
             raise FixConfig(f"{path} was saved by another version of oploop", mend="plan again")
         syncs = {name: s["changes"] for name, s in data["syncs"].items()}
         for rows in syncs.values():
-            if not all(len(row) == 3 and all(isinstance(text, str) for text in row) for row in rows):
-                raise TypeError("a change is three texts")
+            if not all(len(row) == len(COLUMNS) and all(isinstance(text, str) for text in row) for row in rows):
+                raise TypeError("a change is four texts")
         return SavedPlan(data["project"], data["environment"], datetime.fromisoformat(data["saved_at"]), syncs)
     except OSError as e:
         raise FixConfig(
@@ -90,11 +93,13 @@ def restrict(diff_: d.Diff, warehouse: Warehouse, rows: list[list[str]]) -> tupl
     """
     import pyarrow as pa
 
-    saved = pa.table([pa.array([r[i] for r in rows], pa.string()) for i in range(3)], names=["key", "op", "after"])
+    columns = [pa.array([r[i] for r in rows], pa.string()) for i in range(len(COLUMNS))]
+    saved = pa.table(columns, names=list(COLUMNS))
     table = quote_table(
         diff_.table
     )  # of the fresh plan, which may stand in the warehouse; what is kept of it is temporary
-    same = f"f.key = p.__key AND f.op = p.__status AND f.after = {after_json(diff_.bound)}"
+    texts = f"f.before = {before_json(diff_.bound)} AND f.after = {after_json(diff_.bound)}"
+    same = f"f.key = p.__key AND f.op = p.__status AND {texts}"
     warehouse.register("oploop_saved", saved)
     try:
         warehouse.execute(
