@@ -88,9 +88,11 @@ def _left_base(bound: BoundSync, warehouse: Warehouse, known: sql.Known, only: s
         joins += f" LEFT JOIN {known.state} s ON s.remote_id = c.sid"
         state = "s.acked_at AS __acked, s.receipt_version AS __receipt"
     values = [sql.state_values(bound, warehouse, known, i) for i in n]
-    here = f"EXISTS (SELECT 1 FROM model m WHERE m.__key = {key}) OR EXISTS (SELECT 1 FROM base b WHERE b.__remote = c.rid)"
+    here = [f"SELECT 1 FROM model m WHERE m.__key = {key}", "SELECT 1 FROM base b WHERE b.__remote = c.rid"]
     if not bound.blind:  # known by one key, shown by another: a row with either is its row
-        here += " OR EXISTS (SELECT 1 FROM model m WHERE m.__key = a.__akey)"
+        here.append("SELECT 1 FROM model m WHERE m.__key = a.__akey")
+    # one by one: of `NOT (EXISTS ... OR EXISTS ...)` Postgres makes no join, but looks through all of the model for each record
+    left = " AND ".join(f"NOT EXISTS ({row})" for row in here)
     removed = ""
     if known.has_removed:  # archived before: it may still be shown
         removed = (
@@ -104,7 +106,7 @@ def _left_base(bound: BoundSync, warehouse: Warehouse, known: sql.Known, only: s
     mine = f" AND {key} = {literal(only)}" if only is not None else ""
     return (
         f"SELECT {key} AS __key, c.rid AS __remote, {', '.join([app, *nows, state, *values])} {joins} "
-        f"WHERE NOT ({here}) AND NOT COALESCE({gone}, FALSE){removed}{mine}"
+        f"WHERE {left} AND NOT COALESCE({gone}, FALSE){removed}{mine}"
     )
 
 
