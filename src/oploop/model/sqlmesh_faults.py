@@ -84,7 +84,7 @@ def _missing_table(model: Any, name: str, known: dict[str, Any], warehouse: Ware
     if schema.startswith("raw_") and bare is None and (siblings or nearest(name, tables) is None):
         mend = f"oploop extract reads it, if `read` of {schema.removeprefix('raw_')} in oploop.yml names it"
     else:
-        mend = did_you_mean(f"{schema}.{bare}" if bare else name, tables)
+        mend = did_you_mean(name, [f"{schema}.{bare}"] if bare else tables)
     return FixConfig(f"model {model.name} reads {name}, which does not exist", mend=mend, place=place)
 
 
