@@ -365,8 +365,8 @@ class Simulation:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def quieten(self) -> None:
-        """No more mishaps: the engine runs until it has nothing left to do. Of each fifth schedule, and where it does not know of all that
-        it sent, it has to stay so for one turn more: that turn is a fifth of a schedule's time."""
+        """No more mishaps: the engine runs until it has sent nothing for two turns; for one where that is enough, as a turn is a fifth of a
+        schedule's time: all went well, it knows of all that it sent, and the app was at rest. Each fifth schedule plays the second, too."""
         self.clock.offset = max(self.clock.offset, 0.0)
         quiet = 0
         more = 4 if self.world.sync.canary else 2 if any(m.ref for m in self.world.sync.fields) else 1
@@ -377,10 +377,9 @@ class Simulation:
             turn = self.turn("calm", mishaps=False)
             if turn.report is None:
                 raise Wrong(f"a run without mishaps fails: {turn.error}")
-            went = turn.report.status == "ok" and not self._all_paused()
-            rests = self.received == sent and not busy and not self._at_work()
-            quiet = quiet + 1 if went and rests else 0
-            if quiet == 2 or (quiet == 1 and self.seed % 5 and not self._unsure()):
+            quiet = quiet + 1 if self.received == sent and not self._all_paused() and not self._at_work() else 0
+            settled = turn.report.status == "ok" and not busy and not self._unsure()
+            if quiet == 2 or (quiet == 1 and settled and self.seed % 5):
                 return
         raise Wrong(f"after {PATIENCE} turns without mishaps it still sends")
 
