@@ -45,14 +45,14 @@ class Life:
         return value
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     made = Life(tmp_path_factory.mktemp("project"))
     yield made
     made.warehouse.close()
 
 
-def test_models_are_known_before_a_build(life: Life) -> None:
+def models_are_known_before_a_build(life: Life) -> None:
     infos = {m.name: m for m in life.modeler.models()}
     assert set(infos) == set(MODELS)
     names = list(infos)
@@ -86,7 +86,7 @@ def test_lineage_goes_back_to_the_raw_columns_in_their_spelling(life: Life) -> N
         life.modeler.lineage("mart.lst", "x")
 
 
-def test_the_first_build_makes_everything(life: Life) -> None:
+def the_first_build_makes_everything(life: Life) -> None:
     said: list[str] = []
     results = life.modeler.build("prod", progress=said.append)
     assert [r.model for r in results] == [m.name for m in life.modeler.models()]
@@ -104,7 +104,7 @@ def test_the_first_build_makes_everything(life: Life) -> None:
     assert life.one("SELECT plan FROM mart.health LIMIT 1") == "silver"
 
 
-def test_each_build_looks_at_new_data_even_in_the_same_minute(life: Life) -> None:
+def each_build_looks_at_new_data_even_in_the_same_minute(life: Life) -> None:
     for i in range(2):
         charge(life.warehouse, f"new_{i}", "c0", 1000)
         statuses = life.status()
@@ -116,7 +116,7 @@ def test_each_build_looks_at_new_data_even_in_the_same_minute(life: Life) -> Non
         assert life.one("SELECT sum(total) FROM mart.by_day") == 30 + 10 * i
 
 
-def test_another_environment_has_tables_of_its_own_only_where_it_differs(life: Life) -> None:
+def another_environment_has_tables_of_its_own_only_where_it_differs(life: Life) -> None:
     before = life.one("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'sqlmesh__mart'")
     life.build("dev")
     assert life.one("SELECT count(*) FROM mart__dev.last") == 4
@@ -157,7 +157,7 @@ def test_what_a_failed_unit_test_says(life: Life, rows: str, said: str) -> None:
     assert said in message
 
 
-def test_a_failed_audit_that_does_not_block_is_told(life: Life) -> None:
+def a_failed_audit_that_does_not_block_is_told(life: Life) -> None:
     charge(life.warehouse, "huge", "whale", 900_000)
     results = life.build()
     assert results["mart.spend"].status is OK
@@ -168,7 +168,7 @@ def test_a_failed_audit_that_does_not_block_is_told(life: Life) -> None:
     assert (plan.ok, plan.blocking) == (False, False)  # the model's own `blocking := false`
 
 
-def test_a_blocking_audit_fails_its_model_and_what_depends_on_it(life: Life) -> None:
+def a_blocking_audit_fails_its_model_and_what_depends_on_it(life: Life) -> None:
     charge(life.warehouse, "bad", "debtor", -100)
     charge(life.warehouse, "orphan", None, 100)
     results = life.build()
@@ -187,7 +187,7 @@ def test_a_blocking_audit_fails_its_model_and_what_depends_on_it(life: Life) -> 
     assert life.one("SELECT count(*) FROM mart.by_key WHERE id = 'bad'") == 1
 
 
-def test_a_changed_model_that_fails_does_not_keep_the_others_from_changing(life: Life) -> None:
+def a_changed_model_that_fails_does_not_keep_the_others_from_changing(life: Life) -> None:
     write(
         life.root,
         {
@@ -202,7 +202,7 @@ def test_a_changed_model_that_fails_does_not_keep_the_others_from_changing(life:
     assert "one" not in life.warehouse.columns("mart.spend")
 
 
-def test_a_mended_model_is_built(life: Life) -> None:
+def a_mended_model_is_built(life: Life) -> None:
     life.warehouse.execute("DELETE FROM raw_shop.charges__all WHERE id IN ('bad', 'orphan', 'huge')")
     assert set(life.status().values()) <= {"ok", "unchanged"}
     assert life.one("SELECT max(one) FROM mart.spend") == 1
@@ -218,12 +218,25 @@ def test_selecting_builds_a_model_and_what_it_needs(life: Life) -> None:
         life.build("prod", "mart.spent")
 
 
-def test_a_new_raw_column_rebuilds_nothing_that_does_not_use_it(life: Life) -> None:
+def a_new_raw_column_rebuilds_nothing_that_does_not_use_it(life: Life) -> None:
     before = set(life.warehouse.tables())
     life.warehouse.execute("ALTER TABLE raw_shop.charges__all ADD COLUMN extra JSON")
     life.warehouse.execute("CREATE OR REPLACE VIEW raw_shop.charges AS SELECT * FROM raw_shop.charges__all")
     assert set(life.status().values()) <= {"ok", "unchanged"}
     assert {t for t in set(life.warehouse.tables()) - before if t.startswith("sqlmesh__mart")} == set()
+
+
+def test_the_life_of_a_project(life: Life) -> None:
+    """Each of these goes on from what the one before left."""
+    models_are_known_before_a_build(life)
+    the_first_build_makes_everything(life)
+    each_build_looks_at_new_data_even_in_the_same_minute(life)
+    another_environment_has_tables_of_its_own_only_where_it_differs(life)
+    a_failed_audit_that_does_not_block_is_told(life)
+    a_blocking_audit_fails_its_model_and_what_depends_on_it(life)
+    a_changed_model_that_fails_does_not_keep_the_others_from_changing(life)
+    a_mended_model_is_built(life)
+    a_new_raw_column_rebuilds_nothing_that_does_not_use_it(life)
 
 
 def test_a_custom_field_is_read_by_its_title(life: Life) -> None:
