@@ -107,10 +107,6 @@ class Step:
     #: Keeps a word with the journalled intent, on disk when it returns: what `App.settle` can ask by after a crash (a job's id).
     note: Callable[[str], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
 
-    def noting(self, note: Callable[[str], Awaitable[None]]) -> Step:
-        """The same with `note`; `replace` takes thrice as long, and single records are a step each."""
-        return Step(self.id, self.sync, self.object, self.op, self.changes, self.conditional, note)
-
 
 class Outcome(StrEnum):
     """What became of one change, as far as the answer tells."""

@@ -21,15 +21,11 @@ from typing import Any, Protocol
 
 from oploop.errors import RetryLater
 
-#: Two signs at a time of what ULIDs are written in.
-_PAIRS = [a + b for signs in ["0123456789ABCDEFGHJKMNPQRSTVWXYZ"] for a in signs for b in signs]
-_chance = random.Random()  # seeded by the system: its own chance for each id takes a call, and longer than all the rest
-
 
 def _new_id() -> str:
-    """A ULID: 48 bits of milliseconds since 1970, and 80 of chance. A delivery makes one for each call."""
-    value = time.time_ns() // 1_000_000 << 80 | _chance.getrandbits(80)
-    return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])
+    from ulid import ULID
+
+    return str(ULID())
 
 
 def _utc_now() -> datetime:

@@ -197,7 +197,7 @@ class Deliverer:
             if not await self._may_call(step.id):
                 await self._withdraw(entry)
                 return
-            receipts = await self._timed(step.noting(partial(self._note, entry)), until, undone, attempt)
+            receipts = await self._timed(replace(step, note=partial(self._note, entry)), until, undone, attempt)
         except asyncio.CancelledError:  # its time is over: the intent stays without a receipt
             self._stop = self._stop or Interrupted()
             self._count(Counter({Outcome.UNKNOWN: len(step.changes)}))
