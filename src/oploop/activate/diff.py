@@ -206,15 +206,28 @@ def diff(
         table = f"oploop_state.{table}"
         _write(bound, warehouse, fresh.statements(bound, warehouse, rules, table, nulls, limit))
     else:
-        asked = partial(_statement, bound, warehouse, known, rules, rows, only, backfill=backfill)
-        select = fresh.select(bound, warehouse, rules) if empty else asked()
+        if empty:
+            select = fresh.select(bound, warehouse, rules)
+        else:
+            select = _statement(bound, warehouse, known, rules, rows, only, backfill=backfill)
         if limit is not None:
             select = f"SELECT * FROM ({select}) AS t WHERE __number IS NULL OR __number <= {int(limit)}"
         warehouse.execute(f"CREATE OR REPLACE TEMP TABLE {quote_table(table)} AS {select}")
     awaited.hold(bound, warehouse, known, table, len(rules), whole=only is None and limit is None)
     nameless = leaving.blocked_by(bound, warehouse) if _looks_for_left(bound, known) else 0
-    said, holding = (*rules, *besides(bound)), _holds(bound, warehouse, table)
-    found = Diff(bound, table, said, rows, {}, 0, nameless, only is None, nulls, known, holding, limit)
+    found = Diff(
+        bound,
+        table,
+        (*rules, *besides(bound)),
+        rows,
+        {},
+        nameless=nameless,
+        whole=only is None,
+        nulls=nulls,
+        known=known,
+        holding=_holds(bound, warehouse, table),
+        limit=limit,
+    )
     return counted(found, warehouse)
 
 
