@@ -123,7 +123,7 @@ class Simulation:
         self.prepare()
         for _ in range(self.rng.randint(2, 4) + self.world.extras.more_turns):
             if self.world.extras.leaves and self.turns:
-                self.rows_leave()
+                self.sides[-1].rows_leave()
             self.happenings()
             self.decisions()
             self.turn(self.rng.choice(weathers), mishaps=True)
@@ -161,7 +161,7 @@ class Simulation:
         for _ in range(rng.randint(0, 4)):
             self.clock.seconds += rng.choice((0.0, 1.0, 30.0, 700.0))
             side = rng.choice(self.sides) if len(self.sides) > 1 else self.sides[0]
-            rng.choice((self.model_changes, self.model_changes, self.people_work))(side)
+            rng.choice((side.model_changes, side.model_changes, side.people_work))()
         self.write_model()
         self.clock.seconds += rng.choice((0.1, 1.0, 20.0, 100.0, 900.0, 4000.0))
         if rng.random() < 0.1:
@@ -174,45 +174,6 @@ class Simulation:
             self.lost_state = self.ground.lose_folder() or self.lost_state
             self.note(".oploop/ is lost")
             self.happened[".oploop/ is lost"] += 1
-
-    def model_changes(self, side: Side) -> None:
-        rng, fields, rows = self.rng, side.world.fields, side.rows
-        if not rows or rng.random() < 0.25:
-            code = rng.choice((f"k{rng.randint(0, 9)}", f"K{rng.randint(0, 9)}", f"n{len(self.trace)}", None, ""))
-            rows.append(draw_row(rng, fields, code))
-        elif rng.random() < 0.15:
-            rows.pop(rng.randrange(len(rows)))
-        else:
-            name = rng.choice(fields)
-            rng.choice(rows)[name] = draw_value(rng, name)
-        self.note(f"model{'' if side.world is self.world else ' of firms'}: {rows}")
-
-    def rows_leave(self) -> None:
-        """Rows leave the model, and some that left come back."""
-        rng = self.rng
-        for _ in range(rng.randint(0, 3)):
-            if self.rows and rng.random() < 0.65:
-                self.gone.append(self.rows.pop(rng.randrange(len(self.rows))))
-            elif self.gone:
-                self.rows.append(self.gone.pop(rng.randrange(len(self.gone))))
-        if self.rows and rng.random() < 0.7:  # a row without a key keeps all
-            self.rows[:] = [r for r in self.rows if self.world.key(r["code"]) is not None]
-
-    def people_work(self, side: Side) -> None:
-        rng, server, fields = self.rng, side.server, side.world.fields
-        live = server.live()
-        dice = rng.random()
-        if not live or dice < 0.1:
-            if side.world.stream is not None:
-                server.person_creates(draw_row(rng, fields, f"k{rng.randint(0, 9)}"))
-        elif dice < 0.25:
-            server.person_deletes(rng.choice(live).id)
-        elif dice < 0.3:
-            server.person_edits(rng.choice(live).id, {"code": f"p{rng.randint(0, 9)}"})
-        else:
-            name = rng.choice(fields)
-            value = wide.draw_id(rng) if name in wide.REFS else draw_value(rng, name)
-            server.person_edits(rng.choice(live).id, {name: value})
 
     def decisions(self) -> None:
         """What people decide of the sync: it is paused, resumed, a run is undone."""
@@ -424,6 +385,47 @@ class Side:
             sql = OF_SYNC.sub(rf"FROM (SELECT * FROM oploop.\1 WHERE sync = {sync}) AS own", sql)
             sql = sql.replace("FROM oploop.records", f"FROM (SELECT * FROM oploop.records WHERE object = {obj}) AS own")
         return self.sim.rows_of(sql)
+
+    def model_changes(self) -> None:
+        """A row comes, goes, or moves."""
+        rng, fields, rows = self.rng, self.world.fields, self.rows
+        if not rows or rng.random() < 0.25:
+            code = rng.choice((f"k{rng.randint(0, 9)}", f"K{rng.randint(0, 9)}", f"n{len(self.trace)}", None, ""))
+            rows.append(draw_row(rng, fields, code))
+        elif rng.random() < 0.15:
+            rows.pop(rng.randrange(len(rows)))
+        else:
+            name = rng.choice(fields)
+            rng.choice(rows)[name] = draw_value(rng, name)
+        self.note(f"model{'' if self.world is self.sim.world else ' of firms'}: {rows}")
+
+    def rows_leave(self) -> None:
+        """Rows leave the model, and some that left come back."""
+        rng = self.rng
+        for _ in range(rng.randint(0, 3)):
+            if self.rows and rng.random() < 0.65:
+                self.gone.append(self.rows.pop(rng.randrange(len(self.rows))))
+            elif self.gone:
+                self.rows.append(self.gone.pop(rng.randrange(len(self.gone))))
+        if self.rows and rng.random() < 0.7:  # a row without a key keeps all
+            self.rows[:] = [r for r in self.rows if self.world.key(r["code"]) is not None]
+
+    def people_work(self) -> None:
+        """Somebody makes, edits or deletes a record in the app."""
+        rng, server, fields = self.rng, self.server, self.world.fields
+        live = server.live()
+        dice = rng.random()
+        if not live or dice < 0.1:
+            if self.world.stream is not None:
+                server.person_creates(draw_row(rng, fields, f"k{rng.randint(0, 9)}"))
+        elif dice < 0.25:
+            server.person_deletes(rng.choice(live).id)
+        elif dice < 0.3:
+            server.person_edits(rng.choice(live).id, {"code": f"p{rng.randint(0, 9)}"})
+        else:
+            name = rng.choice(fields)
+            value = wide.draw_id(rng) if name in wide.REFS else draw_value(rng, name)
+            server.person_edits(rng.choice(live).id, {name: value})
 
     def plan_of(self, turn: Turn) -> SyncPlan | None:
         """What a turn planned for this object."""

@@ -285,11 +285,11 @@ class Server(Truth):
         self.received += [(self.turn, op, item) for item in items]
         if self.weather.meddle and self.rng.random() < self.weather.meddle:
             self._meddle(items)
-        if self.world.behaviour.whole and len(items) > 1 and any(self._bad(i) for i in items):
+        if self.world.behaviour.whole and len(items) > 1 and any(_bad(i) for i in items):
             self.happened["a batch is refused whole"] += 1
             return self._answer(request, 422, {"error": "a record is bad"})
-        self._note_refused([i for i in items if self._bad(i)][:1])
-        if len(items) == 1 and self._bad(items[0]) and self.rng.random() < 0.5:
+        self._note_refused([i for i in items if _bad(i)][:1])
+        if len(items) == 1 and _bad(items[0]) and self.rng.random() < 0.5:
             return self._answer(request, 422, {"error": "the record is bad"})
         results = [self._one(op, item) for item in items]
         if len(results) > 1:
@@ -310,18 +310,9 @@ class Server(Truth):
             self.happened["people edit between look and write"] += 1
             self.person_edits(record.id, {name: draw_value(self.rng, name)})
 
-    def _changed(self, record: Record, as_read: dict[str, Any]) -> bool:
-        """Whether a record is no longer as it was read."""
-        if "stamp" in as_read:
-            return str(record.version) != as_read["stamp"]
-        return any(_sorted((record.now or {}).get(k)) != _sorted(v) for k, v in as_read.items())
-
     def _note_refused(self, items: list[dict[str, Any]]) -> None:
         if len(items) == 1:
             self.refused.add(self.world.key(items[0]["key"]))
-
-    def _bad(self, item: dict[str, Any]) -> bool:
-        return any(isinstance(v, str) and BAD in v for v in item["fields"].values())
 
     def _one(self, op: str, item: dict[str, Any]) -> dict[str, Any]:
         intent, n = item["intent"], item["n"]
@@ -329,7 +320,7 @@ class Server(Truth):
         if kept is not None and self.clock.seconds - kept[0] <= self.world.behaviour.forget:
             self.happened["a call is known by its key"] += 1
             return kept[1]
-        if self._bad(item):
+        if _bad(item):
             self._note_refused([item])
             return {"n": n, "error": "the record is bad"}
         if self.rng.random() < self.weather.item_lock:
@@ -342,7 +333,7 @@ class Server(Truth):
         if record is None and op in ("update", "remove", "archive"):
             self._note_refused([item])
             return {"n": n, "error": "no such record"}
-        if item.get("as_read") and record is not None and self._changed(record, item["as_read"]):
+        if item.get("as_read") and record is not None and _changed(record, item["as_read"]):
             self.happened["an update is refused, as the record was changed"] += 1
             return {"n": n, "changed": True}
         if op in ("remove", "archive"):
@@ -383,3 +374,14 @@ def body_keeps(world: World, op: str) -> bool:
 
 
 __all__ = ["CALM", "US", "Crash", "Record", "Server", "Weather", "Written"]
+
+
+def _changed(record: Record, as_read: dict[str, Any]) -> bool:
+    """Whether a record is no longer as it was read."""
+    if "stamp" in as_read:
+        return str(record.version) != as_read["stamp"]
+    return any(_sorted((record.now or {}).get(k)) != _sorted(v) for k, v in as_read.items())
+
+
+def _bad(item: dict[str, Any]) -> bool:
+    return any(isinstance(v, str) and BAD in v for v in item["fields"].values())
