@@ -146,22 +146,20 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
 
     def few(self, table: str, where: str) -> str:
         rows = f"FROM {table} AS t WHERE {where}"
-        if not self._placed(table):
+        with self._lock:
+            placed = _placed(self._connection, table)
+        if not placed:
             return f"(SELECT t.* {rows})"
         # only of what lies between the first and the last such row the other columns are read
         return f"(SELECT * FROM {table} WHERE rowid IN (SELECT t.rowid {rows}))"
 
     def apart(self, table: str, where: str) -> bool:
-        if not self._placed(table):
+        with self._lock:
+            placed = _placed(self._connection, table)
+        if not placed:
             return False
         [(many, span)] = self.rows(f"SELECT count(*), max(t.rowid) - min(t.rowid) FROM {table} AS t WHERE {where}")
         return bool(many) and int(span) // ROW_GROUP > 1 + 4 * int(many) // ROW_GROUP
-
-    def _placed(self, table: str) -> bool:
-        """Whether `rowid` tells a row's place in a quoted table: it is no view, and has no column of that name."""
-        with self._lock, contextlib.suppress(duckdb.CatalogException):
-            return "rowid" not in map(str.lower, self._connection.table(table).columns)
-        return False
 
     def tables(self) -> list[str]:
         found = self.rows(
@@ -249,6 +247,13 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
                 raise NoRoom(one_line(e)) from e
             except duckdb.Error as e:
                 raise SqlError(one_line(e)) from e
+
+
+def _placed(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether `rowid` tells a row's place in a quoted table: it is no view, and has no column of that name."""
+    with contextlib.suppress(duckdb.CatalogException):
+        return "rowid" not in map(str.lower, connection.table(table).columns)
+    return False
 
 
 def _execute(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any]) -> duckdb.DuckDBPyConnection:
