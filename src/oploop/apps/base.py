@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, field_validator
 
-from oploop.apps.transport import Budget
+from oploop.apps.transport import Budget, Transport
 from oploop.records import Batch, Change, Cursor, Field, Notice, Object, Op, ReadOptions, Receipt, Step, Stream
 from oploop.runtime import Runtime
 
@@ -125,6 +125,11 @@ class App(ABC):
     def full_name(self, name: str) -> str:
         """A stream's or an object's name as the account has it, where it may be called otherwise too (a table without its schema)."""
         return name
+
+    def prepare(self) -> None:
+        """Begin with what the first call needs, for who has something else to do before it; returns at once."""
+        if isinstance(self.transport, Transport):
+            self.transport.load()
 
     async def fetch(self, object_name: str, remote_ids: Sequence[str]) -> Batch:
         """The present records of an object by the app's own ids, as rows of the object's stream.

@@ -9,7 +9,6 @@ from oploop.activate import plan as planning
 from oploop.activate.begun import Begun
 from oploop.activate.delivered import Delivery
 from oploop.activate.journal import Journal
-from oploop.apps.transport import Transport
 from oploop.errors import RetryLater
 from oploop.report import SyncReport
 from oploop.stages.again import send_again
@@ -87,9 +86,7 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
     """The changes into the warehouse, the delivery into the journal, the steps to the app, the receipts to the ledger."""
     b, now = plan.bound, ws.runtime.now()
     account = finishing.account_of(ws.app(b.sync.app), run_id) if unknowns.known_by_keys(b) else ""
-    transport = ws.app(b.sync.app).transport
-    if isinstance(transport, Transport):
-        transport.load()  # while the plan is written
+    ws.app(b.sync.app).prepare()  # while the plan is written
     table = ledger.keep_plan(plan, ws.warehouse, run_id, now, ws.release, account)
     ws.store.begin_delivery(run_id, b.name, table)
     done, told = 0, 0.0
