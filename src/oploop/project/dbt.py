@@ -7,16 +7,18 @@ Documents: https://schemas.getdbt.com/dbt/manifest/v12.json, and v4 to v11 alike
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from oploop.errors import FixConfig, Place
 
+if TYPE_CHECKING:
+    from oploop.project.dbt_document import Document, Node, Source
+
 #: What a model that stands as a table or view of its own may be materialized as.
 _STANDING = ("table", "view", "incremental", "materialized_view", "snapshot")
-_KINDS = ("model", "snapshot", "seed")
 _TESTS = ("test", "unit_test")
 
 
@@ -98,143 +100,93 @@ class Manifest:
 
 def read_manifest(path: Path, *, mend: str = "dbt parse writes target/manifest.json") -> Manifest:
     """A manifest of dbt 1.0 or later (schema v4 on). FixConfig, with the mend, for what is none."""
-    import orjson
+    from graphlib import CycleError
+
+    from pydantic import ValidationError
+
+    from oploop.project.dbt_document import Document
 
     place = Place(str(path))
     try:
-        return _manifest(orjson.loads(path.read_bytes()))
+        return _manifest(Document.model_validate_json(path.read_bytes()))
     except OSError as e:
         raise FixConfig(f"cannot be read: {(e.strerror or str(e)).lower()}", mend=mend, place=place) from None
-    except orjson.JSONDecodeError:
-        raise FixConfig("is no JSON", mend=mend, place=place) from None
-    except _NoManifest as e:
-        raise FixConfig(f"is no manifest of dbt: {e}", mend=mend, place=place) from None
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_input=False)[0]
+        at = " ".join(map(str, first["loc"]))
+        said = "is no JSON" if first["type"] == "json_invalid" else f"is no manifest of dbt: {at}: {first['msg']}"
+        raise FixConfig(said, mend=mend, place=place) from None
+    except CycleError as e:
+        said = f"is no manifest of dbt: models depend on each other in a circle: {', '.join(e.args[1])}"
+        raise FixConfig(said, mend=mend, place=place) from None
 
 
-class _NoManifest(Exception):
-    """It has not the shape of one; says where."""
+def _manifest(found: Document) -> Manifest:
+    from oploop.project.dbt_document import KINDS
 
-
-def _manifest(data: Any) -> Manifest:
-    if not isinstance(data, dict):
-        raise _NoManifest("it is no object")
-    meta, nodes = _map(data, "metadata"), _map(data, "nodes")
-    every = [*_each(nodes, "nodes"), *_each(_map(data, "unit_tests", {}), "unit_tests")]
-    enabled = [n for n in every if _map(n, "config", {}).get("enabled") is not False]
-    known = [n for n in enabled if _text(n, "resource_type") in _KINDS]
-    project = _text(meta, "project_name", "") or (_text(known[0], "package_name", "") if known else "") or "dbt"
+    every = {**found.nodes, **(found.unit_tests or {})}
+    enabled = {i: n for i, n in every.items() if n.config is None or n.config.enabled is not False}
+    known = {i: n for i, n in enabled.items() if n.resource_type in KINDS}
+    meta = found.metadata
+    project = meta.project_name or next((n.package_name for n in known.values()), "") or "dbt"
     return Manifest(
         name=project,
-        version=_text(meta, "dbt_version", ""),
-        schema=_text(meta, "dbt_schema_version", ""),
-        adapter=_text(meta, "adapter_type"),
+        version=meta.dbt_version,
+        schema=meta.dbt_schema_version,
+        adapter=meta.adapter_type,
         models=_models(known, project),
-        tests=tuple(_test(n) for n in enabled if n["resource_type"] in _TESTS),
-        sources={s[_ID]: _source(s) for s in _each(_map(data, "sources", {}), "sources")},
+        tests=tuple(_test(i, n) for i, n in enabled.items() if n.resource_type in _TESTS),
+        sources={i: _source(s) for i, s in (found.sources or {}).items()},
     )
 
 
-# -- nodes ------------------------------------------------------------------------------------------------------------
-
-
-def _models(nodes: Sequence[Mapping[str, Any]], project: str) -> dict[str, DbtModel]:
+def _models(nodes: Mapping[str, Node], project: str) -> dict[str, DbtModel]:
     """By the names that syncs use: dbt's own, with the package's before one that several packages have."""
-    from graphlib import CycleError, TopologicalSorter
+    from graphlib import TopologicalSorter
 
-    times = Counter(_named(n) for n in nodes)
+    times = Counter(map(_named, nodes.values()))
     models = {}
-    for n in nodes:
-        twin = times[_named(n)] > 1 and _text(n, "package_name") != project
-        m = _model(n, f"{n['package_name']}.{_named(n)}" if twin else _named(n))
-        models[m.id] = m
+    for i, n in nodes.items():
+        twin = times[_named(n)] > 1 and n.package_name != project
+        models[i] = _model(i, n, f"{n.package_name}.{_named(n)}" if twin else _named(n))
     order = TopologicalSorter({i: [p for p in m.parents if p in models] for i, m in sorted(models.items())})
-    try:
-        return {models[i].name: models[i] for i in order.static_order()}
-    except CycleError as e:
-        raise _NoManifest(f"models depend on each other in a circle: {', '.join(e.args[1])}") from None
+    return {models[i].name: models[i] for i in order.static_order()}
 
 
-def _named(node: Mapping[str, Any]) -> str:
-    version, name = node.get("version"), _text(node, "name")
-    return name if version is None else f"{name}.v{version}"
+def _named(node: Node) -> str:
+    return node.name if node.version is None else f"{node.name}.v{node.version}"
 
 
-def _model(node: Mapping[str, Any], name: str) -> DbtModel:
-    kind = _text(_map(node, "config", {}), "materialized", "") or node["resource_type"]
-    columns = {_text(c, "name", c[_ID]): _text(c, "data_type", "") for c in _each(_map(node, "columns", {}), "columns")}
+def _model(id: str, node: Node, name: str) -> DbtModel:
     return DbtModel(
-        id=node[_ID],
+        id=id,
         name=name,
-        kind=kind,
-        file=_text(node, "original_file_path"),
-        package=_text(node, "package_name"),
-        table="" if kind == "ephemeral" else _table(node, "alias"),
+        kind=node.kind,
+        file=node.original_file_path,
+        package=node.package_name,
+        table="" if node.kind == "ephemeral" else f"{node.schema_}.{node.alias or node.name}",
         parents=_parents(node),
-        description=_text(node, "description", ""),
-        columns=columns,
+        description=node.description or "",
+        columns={c.name or key: c.data_type or "" for key, c in (node.columns or {}).items()},
     )
 
 
-def _source(node: Mapping[str, Any]) -> DbtSource:
-    name = f"{_text(node, 'source_name')}.{_text(node, 'name')}"
-    return DbtSource(name, _table(node, "identifier"), _text(node, "loaded_at_field", ""))
+def _source(source: Source) -> DbtSource:
+    table = f"{source.schema_}.{source.identifier or source.name}"
+    return DbtSource(f"{source.source_name}.{source.name}", table, source.loaded_at_field or "")
 
 
-def _table(node: Mapping[str, Any], name: str) -> str:
-    return f"{_text(node, 'schema')}.{_text(node, name, '') or _text(node, 'name')}"
+def _parents(node: Node) -> tuple[str, ...]:
+    return tuple((node.depends_on and node.depends_on.nodes) or ())
 
 
-def _parents(node: Mapping[str, Any]) -> tuple[str, ...]:
-    found = _map(node, "depends_on", {}).get("nodes") or ()
-    if not isinstance(found, list | tuple) or not all(isinstance(i, str) for i in found):
-        raise _NoManifest(f"depends_on of {node[_ID]} has no list of names")
-    return tuple(found)
-
-
-def _test(node: Mapping[str, Any]) -> DbtTest:
+def _test(id: str, node: Node) -> DbtTest:
     """A generic test is of the model that it stands at, also where it looks at others; any other of all that it reads."""
-    own, meta = _text(node, "attached_node", ""), _map(node, "test_metadata", {})
-    shown = f"{_text(meta, 'name')}({_text(node, 'column_name', '')})" if meta else _text(node, "name")
-    if node["resource_type"] == "unit_test":
+    own, generic = node.attached_node, node.test_metadata
+    shown = node.name if generic is None else f"{generic.name}({node.column_name or ''})"
+    if node.resource_type == "unit_test":
         shown = f"unit test {shown}"
-    return DbtTest(node[_ID], shown, (own,) if own else _parents(node), _text(node, "original_file_path"))
-
-
-# -- what a manifest may hold of any kind ------------------------------------------------------------------------------
-
-_ID = "\0"  #: under which a member has its own name, which is dbt's id of a node
-
-
-def _each(members: Mapping[str, Any], of: str) -> list[dict[str, Any]]:
-    """The members, each of which is an object, with its name."""
-    for name, member in members.items():
-        if not isinstance(member, dict):
-            raise _NoManifest(f"{of}: {name} is no object")
-    return [{**member, _ID: name} for name, member in members.items()]
-
-
-def _map(node: Mapping[str, Any], key: str, usual: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """An object; `usual` where there is none, if that may be."""
-    found = node.get(key)
-    if found is None and usual is not None:
-        return usual
-    if not isinstance(found, dict):
-        raise _NoManifest(f"{_at(node, key)} is no object")
-    return found
-
-
-def _text(node: Mapping[str, Any], key: str, usual: str | None = None) -> str:
-    """A text; `usual` where there is none, if that may be."""
-    found = node.get(key)
-    if found is None and usual is not None:
-        return usual
-    if not isinstance(found, str):
-        raise _NoManifest(f"{_at(node, key)} is no text")
-    return found
-
-
-def _at(node: Mapping[str, Any], key: str) -> str:
-    return f"{key} of {node[_ID]}" if _ID in node else key
+    return DbtTest(id, shown, (own,) if own else _parents(node), node.original_file_path)
 
 
 __all__ = ["DbtModel", "DbtSource", "DbtTest", "Manifest", "read_manifest"]
