@@ -77,7 +77,7 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
         async with stage(ws, report, "plan", tell):
             plans = [await plan_saved(ws, b, options, report, plan.syncs[b.name]) for b in bound]
         report.syncs += plans
-        if strict and any(p.not_equal for p in plans):
+        if strict and any(p.not_equal or p.plan is None for p in plans):
             for p in plans:
                 p.stop("some changes are no longer as saved, and --strict sends all or nothing")
         await deliver_all(ws, report, plans, tell)

@@ -48,9 +48,10 @@ async def plan_sync(
     `before`: the reports of syncs that go first; of those that were not delivered, the records that they would make.
     """
     report = SyncReport(b.name, b.app_object)
-    for table in (b.raw_table, *(f.ref.raw_table for f in b.fields if f.ref is not None)):
-        if table is not None and not ws.warehouse.columns(table):
-            raise FixConfig(f"{table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract")
+    report.error = _never_read(ws, b)
+    if report.error is not None:  # the other syncs go on
+        report.stop(str(report.error))
+        return report
     first = [
         r.plan.diff
         for r in before
@@ -132,6 +133,16 @@ def gate(ws: Workspace, b: BoundSync) -> list[str]:
     return [
         f"model {b.sync.model} {status}: {message or 'something that it depends on failed'}" for status, message in rows
     ]
+
+
+def _never_read(ws: Workspace, b: BoundSync) -> FixConfig | None:
+    """The stream without which the sync cannot be planned, as nothing of it was ever read; None where there is none."""
+    for table in (b.raw_table, *(f.ref.raw_table for f in b.fields if f.ref is not None)):
+        if table is not None and not ws.warehouse.columns(table):
+            return FixConfig(
+                f"{table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract"
+            )
+    return None
 
 
 def _not_read_yet(ws: Workspace, b: BoundSync) -> FixConfig | None:

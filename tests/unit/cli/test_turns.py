@@ -160,6 +160,27 @@ def test_a_plan_refuses_a_stream_that_is_not_there_as_a_run_does(read: Path) -> 
         assert f"oploop.yml:{line}" in done.err
 
 
+def test_a_target_that_was_never_read_stops_its_own_sync_alone(read: Path) -> None:
+    first = (read / "syncs" / "ticket_priority.yml").read_text()
+    (read / "syncs" / "people.yml").write_text(
+        first.replace("zendesk.tickets", "zendesk.organizations").partition("fields:")[0] + "fields: {name: reason}\n"
+    )
+    never = "zendesk.organizations was never read — oploop extract"
+    done = run("plan", folder=read)
+    assert (done.code, "oploop:" in done.err) == (1, False)
+    assert f"people → zendesk.organizations ✗ {never}" in done.words
+    assert "ticket_priority → zendesk.tickets" in done.words
+    assert "2 update" in done.words
+    told = run("plan", "--yes", "-o", "json", folder=read).json
+    assert {s["sync"]: (s["status"], s["stopped"]) for s in told["syncs"]} == {
+        "people": ("stopped", [never]),
+        "ticket_priority": ("planned", []),
+    }
+    assert run("plan", "--select", "ticket_priority", folder=read).code == 0
+    assert run("extract", folder=read).code == 0
+    assert run("plan", "--yes", folder=read).code == 0, "what a sync writes is read without being asked for"
+
+
 def test_changes_that_a_limit_leaves_for_later_are_not_said_to_be_the_same(read: Path) -> None:
     assert "0 same or left by --limit" not in run("plan", folder=read).words
     assert "1 same or left by --limit 1 update" in run("plan", "--limit", "1", folder=read).words
