@@ -23,6 +23,9 @@ from oploop.runtime import Runtime
 from oploop.state import JournalStep
 from oploop.workspace import Selection, Workspace
 from tests.flow.conftest import Desk
+from tests.flow.test_turns import only
+from tests.flow.test_undo import CREATES
+from tests.unit.cli.support import run as command
 
 PROJECT = """\
 name: acme
@@ -45,6 +48,38 @@ async def test_a_delivery_that_was_folded_is_under_way_no_more_once_the_next_run
         ws.store.begin_delivery("r0", "ranked", "oploop_state.plan_r0")  # and died after its fold, before it said so
         assert await loop.recover(ws) == []
         assert ws.store.open_deliveries() == []
+
+
+async def test_retry_takes_a_dead_run_into_the_ledger_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it left is parked only then, and so nothing else could be said of it."""
+    desk.sync(CREATES)
+    await desk.model("SELECT 'A-1' AS code, 'Call' AS subject, 'low' AS priority", "mart.calls")
+    for name, value in desk.variables.items():
+        monkeypatch.setenv(name, value)
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    desk.sandbox.faults.append(Fault("POST /api/v2/tickets$", "cut", times=9))
+    with monkeypatch.context() as m:
+        m.setattr("oploop.activate.folding.fold", dies)
+        with pytest.raises(KeyboardInterrupt):
+            await desk.turn(Options(yes=True, first_run=True))
+    done = await asyncio.to_thread(command, "retry", "tickets", "--not-sent", folder=desk.folder)
+    assert (done.code, "tickets released 1 unknown" in done.words) == (0, True), done
+    desk.sandbox.faults.clear()
+    assert only(await desk.turn(Options(yes=True, first_run=True))).status == "ok"
+    assert [t["external_id"] for t in desk.sandbox.dump("tickets") if t["external_id"]] == ["A-1"]
+
+
+async def test_retry_leaves_what_a_run_makes_once_more_and_says_so(tmp_path: Path, segment: SegmentSandbox) -> None:
+    died = Died(tmp_path, segment.start())
+    await died.die()
+    done = await asyncio.to_thread(command, "retry", "made", "--not-sent", folder=tmp_path)
+    assert (done.code, done.words) == (0, "nothing of that is parked")
+    assert "made of run r0 was cut off" in done.err
+    statuses, _ = await died.run("made")
+    assert (statuses, sent(segment)) == (["sent"] * 3, ONCE)
 
 
 @pytest.fixture

@@ -30,18 +30,23 @@ REASONS = ("rejected", "ignored", "unknown", "undone", "conflict", "tug-of-war")
 def command(cli: Cli, sync: str | None, wait: float | None, **given: Any) -> int:
     """Release parked changes, so that the next run sends them if the model still wants them.
 
-    Sends nothing itself. Of changes that may or may not have arrived it must be said which: --not-sent or --sent, after a
+    Sends nothing itself; what a run left that died is taken into the ledger first. Of changes that may or may not have arrived it must be said which: --not-sent or --sent, after a
     look into the app; the ledger notes what was said.
     """
     if given["sent"] and given["not_sent"]:
         raise FixConfig("--sent and --not-sent exclude each other", mend="say one of them")
 
     async def work(ws: Workspace) -> int:
+        from oploop import loop
+        from oploop.activate import ledger
         from oploop.stages.deciding import retry
         from oploop.workspace import Selection
 
         said = given["sent"] if given["sent"] or given["not_sent"] else None
         chosen = Selection((sync,) if sync else ()).pick(ws.project)
+        await loop.recover(ws, only=())  # what a run left that died is parked only then
+        for left in ledger.unfolded(ws.warehouse):
+            cli.out.note(f"note: {left.spec.sync} of run {left.run_id} was cut off; the next oploop run of it goes on")
         done = await retry(ws, chosen, key=given["key"], reason=given["reason"], sent=said)
         cli.out.data({"syncs": [asdict(d) for d in done]})
         _print(cli, done)
