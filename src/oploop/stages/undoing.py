@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from oploop.activate import diff as diffing
 from oploop.activate import jobs, states, undo
@@ -141,6 +142,34 @@ async def _ask(ws: Workspace, bound: BoundSync) -> None:
         except (KeyError, OploopError):
             continue
         await jobs.ask(ws.app(bound.sync.app), ws.warehouse, of, ws.runtime.now)
+
+
+def runs_since(ws: Workspace, since: datetime, tell: Tell = nobody) -> tuple[str, ...]:
+    """The runs of the workspace's environment that have sent something since a time, oldest first; FixConfig when there is none.
+
+    Of one that died, and whose state was lost, nobody knows in which environment it was: it is told, and not among them.
+    """
+    found = undo.runs_since(ws.warehouse, since)
+    where = {run: _environment(ws, run) for run in found}
+    own = tuple(run for run in found if where[run] == ws.environment)
+    lost = [run for run in found if where[run] is None]
+    if lost:
+        ids = ", ".join(lost[:4]) + (", …" if len(lost) > 4 else "")
+        tell(Event("verify", "note", f"left out, as nobody knows in which environment they were: {ids}; undo them by id"))
+    if own:
+        return own
+    others = sorted({e for e in where.values() if e is not None})
+    mend = f"add --env {', or --env '.join(others)}: there some have" if others else "oploop status lists the runs"
+    raise FixConfig(f"no run of {ws.environment} has sent anything since {since:%Y-%m-%d %H:%M} UTC", mend=mend)
+
+
+def _environment(ws: Workspace, run_id: str) -> str | None:
+    """In which environment a run was: the warehouse knows of those that came to their end, the state of all, unless it was lost."""
+    rows = ws.warehouse.rows("SELECT environment FROM oploop.runs WHERE run_id = ? LIMIT 1", (run_id,))
+    if rows:
+        return str(rows[0][0])
+    run = ws.state.run(run_id)
+    return run.environment if run is not None else None
 
 
 def runs_of(ws: Workspace, text: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -162,6 +163,30 @@ def test_undo_since_a_time_and_as_json(read: Path, zendesk: ZendeskSandbox) -> N
     assert set(priorities(zendesk).values()) == {"low"}
 
 
+def test_undo_since_a_time_takes_back_the_runs_of_its_own_environment(read: Path, zendesk: ZendeskSandbox) -> None:
+    """Somebody's trial in another one is theirs."""
+    assert run("run", "--env", "prod", "--yes", folder=read).code == 0
+    zendesk.advance(120)
+    write_model(read, [(101, "low", "of dev", 1.0)])
+    assert run("run", "--allow", f"{SYNC}:rows", folder=read).code == 0
+    done = run("undo", "--since", "5m", "--yes", "-o", "json", folder=read)
+    assert (len(done.json["undoes"]), priorities(zendesk)) == (1, {101: "urgent", 102: "high", 103: "low"})
+    shutil.rmtree(read / ".oploop")  # a run that came to its end stands in the warehouse too
+    run("resume", SYNC, folder=read)
+    shown = run("undo", "--since", "5m", "--env", "prod", "--plan", folder=read)
+    assert shown.words.startswith("undo of 1 run: ")
+    with duckdb.connect(str(read / "warehouse.duckdb")) as db:
+        db.execute("UPDATE oploop.runs SET environment = 'pr_1'")
+    done = run("undo", "--since", "5m", folder=read)
+    assert done.code == 2
+    assert "no run of dev has sent anything since" in done.err
+    assert " — add --env pr_1: there some have" in done.err
+    with duckdb.connect(str(read / "warehouse.duckdb")) as db:
+        db.execute("DELETE FROM oploop.runs")
+    done = run("undo", "--since", "5m", folder=read)
+    assert (done.code, "left out, as nobody knows in which environment they were: 01" in done.err) == (2, True)
+
+
 def test_held_rows_tell_what_explains_them(read: Path) -> None:
     run("run", "--env", "prod", "--yes", folder=read)
     said = run("held", folder=read).words
@@ -175,7 +200,7 @@ def test_held_rows_tell_what_explains_them(read: Path) -> None:
         ([], "undo needs a run, or --since"),
         (["01ABC"], "there is no run '01ABC' in the ledger"),
         (["--since", "yesterday"], "--since 'yesterday' is no time"),
-        (["--since", "0s"], "no run has sent anything since"),
+        (["--since", "0s"], "no run of prod has sent anything since"),
         (["01ABC", "--since", "2h"], "undo needs a run, or --since"),
     ],
 )

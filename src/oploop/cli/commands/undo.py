@@ -17,7 +17,7 @@ from oploop.errors import FixConfig
 
 if TYPE_CHECKING:
     from oploop.report import RunReport, SyncReport
-    from oploop.workspace import Workspace
+    from oploop.workspace import Tell, Workspace
 
 _AGO = re.compile(r"(\d{1,6})(s|m|min|h|d)")
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -29,7 +29,7 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 )
 @click.argument("run", required=False)
 @options.environment
-@click.option("--since", metavar="TIME", help="All runs since: 2h, 30m, 3d, or a time like 2026-03-01T09:00 (UTC).")
+@click.option("--since", metavar="TIME", help="All runs of the environment since: 2h, 30m, 3d, or a time like 2026-03-01T09:00 (UTC).")
 @click.option("--sync", "syncs", metavar="SYNC", multiple=True, help="Only of this sync. Repeatable.")
 @options.selection
 @options.one_record
@@ -57,7 +57,7 @@ def command(cli: Cli, run: str | None, environment: str, **given: Any) -> int:
         await loop.recover(ws)
         selection = Selection((*given["select"], *given["syncs"]), given["exclude"])
         with Progress(cli.out, ws.runtime.monotonic, "looking at the apps") as progress:
-            wish = undoing.Wish(_runs(ws, run, given["since"]), selection, given["key"], given["limit"])
+            wish = undoing.Wish(_runs(ws, run, given["since"], progress.tell), selection, given["key"], given["limit"])
             reports = await undoing.plan_undo(ws, wish, progress.tell)
             with progress.paused():
                 go = _shown(cli, ws, wish.runs, reports, given)
@@ -72,17 +72,12 @@ def command(cli: Cli, run: str | None, environment: str, **given: Any) -> int:
     return with_workspace(cli, work, environment=environment, moves_rows=True, wait=given["wait"])
 
 
-def _runs(ws: Workspace, run: str | None, since: str | None) -> tuple[str, ...]:
-    from oploop.activate.undo import runs_since
-    from oploop.stages.undoing import runs_of
+def _runs(ws: Workspace, run: str | None, since: str | None, tell: Tell) -> tuple[str, ...]:
+    from oploop.stages.undoing import runs_of, runs_since
 
     if run is not None:
         return runs_of(ws, run)
-    at = parse_since(str(since), ws.runtime.now())
-    found = runs_since(ws.warehouse, at)
-    if not found:
-        raise FixConfig(f"no run has sent anything since {at:%Y-%m-%d %H:%M} UTC", mend="oploop status lists the runs")
-    return found
+    return runs_since(ws, parse_since(str(since), ws.runtime.now()), tell)
 
 
 def parse_since(text: str, now: datetime) -> datetime:
