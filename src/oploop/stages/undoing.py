@@ -155,7 +155,9 @@ def runs_since(ws: Workspace, since: datetime, tell: Tell = nobody) -> tuple[str
     lost = [run for run in found if where[run] is None]
     if lost:
         ids = ", ".join(lost[:4]) + (", …" if len(lost) > 4 else "")
-        tell(Event("verify", "note", f"left out, as nobody knows in which environment they were: {ids}; undo them by id"))
+        tell(
+            Event("verify", "note", f"left out, as nobody knows in which environment they were: {ids}; undo them by id")
+        )
     if own:
         return own
     others = sorted({e for e in where.values() if e is not None})

@@ -29,7 +29,11 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 )
 @click.argument("run", required=False)
 @options.environment
-@click.option("--since", metavar="TIME", help="All runs of the environment since: 2h, 30m, 3d, or a time like 2026-03-01T09:00 (UTC).")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="All runs of the environment since: 2h, 30m, 3d, or a time like 2026-03-01T09:00 (UTC).",
+)
 @click.option("--sync", "syncs", metavar="SYNC", multiple=True, help="Only of this sync. Repeatable.")
 @options.selection
 @options.one_record
