@@ -17,6 +17,8 @@ from oploop.runtime import Runtime
 from tests.apps.zendesk.conftest import CAR
 
 SECOND = 1_760_000_000
+#: A job of Zendesk's that has ended.
+DONE = '{"job_status": {"id": "8b726e60", "status": "completed", "total": 2, "results": %s}}'
 
 
 # -- Stripe -----------------------------------------------------------------------------------------------------------
@@ -156,6 +158,7 @@ class TestZendesk(AppSuite):
             bad={"priority": "asap"},
             calls="POST /api/v2/tickets",
             key=("external_id",),
+            nothing=(DONE % "[]", DONE % "null"),
         ),
         ObjectCase(
             "users",
@@ -203,6 +206,7 @@ class TestZendeskMore(TestZendesk):
             bad={"custom_object_fields.doors": "many"},
             calls="POST /api/v2/custom_objects/car/jobs",
             key=("external_id",),
+            nothing=(DONE % "[]", DONE % "null"),
         ),
         ObjectCase(
             "ticket_comments",
@@ -210,6 +214,7 @@ class TestZendeskMore(TestZendesk):
             bad={"ticket_id": 999},
             calls="PUT /api/v2/tickets",
             key=("ticket_id",),
+            nothing=('{"ticket": {"id": 1}, "audit": {"events": []}}',),
         ),
     ]
 

@@ -76,7 +76,8 @@ class BookshopApp(App):
     async def send(self, step: Step) -> list[Receipt]:
         [change] = step.changes  # `batch=1`
         answer = await self.api.request("PUT", f"books/{change.remote_id}", json=dict(change.fields), idempotent=True)
-        return [Receipt(change.number, Outcome.OK, change.remote_id, version=_version(answer.written(dict)))]
+        book = answer.written(dict, "updated_at")
+        return [Receipt(change.number, Outcome.OK, change.remote_id, version=_version(book))]
 
     def _pages(self, asked: dict[str, str]) -> AsyncGenerator[Page]:
         return listed(self._list, self.runtime, "books", asked, "after", "next")

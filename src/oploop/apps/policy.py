@@ -62,15 +62,19 @@ class Answer:
         body = self.document()
         return body if isinstance(body, dict) else {}
 
-    def written(self, kind: type[T]) -> T:
-        """The body of an accepted write, parsed as JSON; LostAnswer when it cannot be read, or is no `kind` (a dict, a list), as nobody
-        knows what was done."""
+    def written(self, kind: type[T], member: str | None = None) -> T:
+        """The body of an accepted write, parsed as JSON; LostAnswer when it cannot be read, is no `kind` (a dict, a list), or has no
+        `member` (a dotted path), by which the vendor's answers attest what was done: nobody knows what was."""
         try:
             body = self.json()
         except NotTheApi as e:
             raise LostAnswer(f"{self._accepted()} cannot be read: {e.message}") from e
         if not isinstance(body, kind):
             raise LostAnswer(f"{self._accepted()} is of another kind: {str(body)[:80]}")
+        if member is not None and at(body, member) is None:
+            raise LostAnswer(
+                f"{self._accepted()} holds no {member}, which would say that it was done: {str(body)[:80]}"
+            )
         return body
 
     def _accepted(self) -> str:

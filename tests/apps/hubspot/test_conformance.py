@@ -8,6 +8,7 @@ from typing import Any
 from oploop.apps.conformance import AppSuite, ObjectCase, StreamCase
 from oploop.apps.hubspot import HubSpotApp, HubSpotSandbox
 from oploop.apps.sandbox import Sandbox
+from oploop.records import Op
 from oploop.runtime import Runtime
 from tests.apps.hubspot.support import CUSTOM, PROPERTIES
 
@@ -83,6 +84,8 @@ class TestHubSpot(AppSuite):
             bad={"lifecyclestage": "king"},
             calls="POST /crm/v3/objects/contacts/batch/upsert",
             key=("email",),
+            nothing=('{"status": "COMPLETE", "results": []}',),
+            silent=(Op.ARCHIVE, Op.REMOVE),
         ),
         ObjectCase(
             "companies",
@@ -91,6 +94,8 @@ class TestHubSpot(AppSuite):
             bad={"industry": "MAGIC"},
             calls="POST /crm/v3/objects/companies/batch/create",
             key=("domain",),
+            nothing=('{"status": "COMPLETE", "results": []}',),
+            silent=(Op.ARCHIVE, Op.REMOVE),
         ),
         ObjectCase(
             "cars",
@@ -99,6 +104,8 @@ class TestHubSpot(AppSuite):
             bad={"doors": "many"},
             calls=r"POST /crm/v3/objects/2-\d+/batch/upsert",
             key=("vin",),
+            nothing=('{"status": "COMPLETE", "results": []}',),
+            silent=(Op.ARCHIVE, Op.REMOVE),
         ),
         ObjectCase(
             "deals_to_contacts",
@@ -106,6 +113,8 @@ class TestHubSpot(AppSuite):
             calls="POST /crm/v4/associations/deals/contacts/batch",
             bad={"to_id": "999999"},
             key=("from_id", "to_id"),
+            nothing=('{"status": "COMPLETE", "results": []}',),
+            silent=(Op.REMOVE,),
         ),
         ObjectCase(
             "list_memberships",

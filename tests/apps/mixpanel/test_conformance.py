@@ -73,6 +73,7 @@ class TestMixpanel(AppSuite):
             bad={"properties.list": list(range(300))},
             calls="POST /engage",
             key=("$distinct_id",),
+            nothing=("0", '{"status": 0, "error": null}'),
         ),
         ObjectCase(
             "group_company",
@@ -88,6 +89,7 @@ class TestMixpanel(AppSuite):
             bad={"distinct_id": "anonymous"},
             calls="POST /import",
             key=("distinct_id",),
+            nothing=('{"code": 200, "num_records_imported": 0, "status": "OK"}',),
         ),
         ObjectCase(
             "lookup_tables",

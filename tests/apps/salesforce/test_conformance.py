@@ -81,6 +81,7 @@ class TestSalesforce(AppSuite):
             bad={"Email": "nobody"},
             calls="/services/data/v62.0/composite/sobjects",
             key=("Plan__c",),
+            nothing=("[]", "[{}, {}]", '[{"success": true}, null]'),
         ),
     ]
 

@@ -55,6 +55,10 @@ class TestSheets(AppSuite):
             changed=lambda i: {"Target": 7.25, "Owner": None, "Active": False},
             calls="POST /v4/.*values:batchUpdate",
             key=("Account",),
+            nothing=(
+                '{"spreadsheetId": "s"}',
+                '{"spreadsheetId": "s", "totalUpdatedCells": 0, "responses": [], "replies": []}',
+            ),
         )
     ]
 

@@ -68,7 +68,7 @@ async def test_the_contract_would_notice(contract: Any) -> None:
     """The check can fail: an option that there is not, an answer of another type."""
     async with bench() as (box, app):
         body = {"valueInputOption": "MAYBE", "data": [{"range": "Targets!A1", "values": [["x"]]}]}
-        await app.client._write("v4/spreadsheets/1oploopSandboxSpreadsheet/values:batchUpdate", body)
+        await app.client._write("v4/spreadsheets/1oploopSandboxSpreadsheet/values:batchUpdate", body, "responses", 1)
         box.faults.append(Fault("values:batchGet", "status", status=200, body='{"valueRanges": [{"values": 5}]}'))
         with pytest.raises(Exception, match="int"):
             await rows(app)

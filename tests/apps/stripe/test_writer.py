@@ -155,7 +155,7 @@ async def test_an_answer_that_names_no_customer_is_unknown(sandbox: StripeSandbo
             (receipt,) = await send(app, op, change)
             (again,) = await send(app, op, change)
     assert (receipt.outcome, again.outcome) == (Outcome.UNKNOWN, Outcome.OK)
-    assert (receipt.error, before != held(sandbox, "customers")) == ("the answer names no customer", True)
+    assert ("holds no id" in (receipt.error or ""), before != held(sandbox, "customers")) == (True, True)
 
 
 async def test_a_failure_that_stripe_saved_does_not_keep_an_update_from_arriving(sandbox: StripeSandbox) -> None:

@@ -80,6 +80,8 @@ class ObjectCase:
     changed: Callable[[int], dict[str, Any]] | None = None
     bad: Mapping[str, Any] | None = None
     existing: Callable[[Sandbox, int], list[str]] | None = None
+    silent: tuple[Op, ...] = ()
+    nothing: tuple[str, ...] = ()
 
     def stored(self, sandbox: Sandbox) -> int:
         """How many records the sandbox holds now."""

@@ -282,6 +282,31 @@ class Writing(Suite):
         for fault in (*FAILING, *GARBLED):
             run(partial(work, fault))
 
+    def test_what_an_answer_does_not_attest_is_not_sent(self) -> None:
+        """Success is said to each write, of nothing, and nothing is done: by `{}`, by no words at all, and in the vendor's own ones."""
+
+        async def tried(bench: Bench, case: ObjectCase, op: Op, records: list[dict[str, Any]], body: str) -> None:
+            hollow = Fault("^(POST|PUT|PATCH|DELETE) ", "status", status=200, body=body, times=99)
+            bench.sandbox.faults[:] = [hollow]
+            try:
+                receipts = list((await bench.deliver(case, op, records)).values())
+            except (OploopError, LookupError, TypeError, ValueError, AttributeError):
+                receipts = []  # the engine stops there, and takes them for not sent, or for unknown
+            _was_met(hollow, 99, case)
+            sent = [r for r in receipts if r.outcome is Outcome.OK]
+            assert not sent, f"{case.object} {op}: the answer was {body!r}, nothing was done, and it is told as sent"
+
+        async def work() -> None:
+            for case in [c for c in self.objects if c.calls is not None]:
+                for op in [op for op in Op if op not in case.silent]:
+                    async with self.bench() as bench:
+                        records = await _to_write(bench, case, op)
+                        await bench.app.check()  # tokens are asked for by a POST too
+                        for body in ("{}", "", *case.nothing) if records else ():
+                            await tried(bench, case, op, records, body)
+
+        run(work)
+
     def test_a_step_with_an_idempotency_key_is_done_once(self) -> None:
         async def work() -> None:
             async for bench, case, op in self._makers():
@@ -337,6 +362,21 @@ async def _trial(bench: Bench, case: ObjectCase, count: int) -> tuple[Op | None,
     if not ids or case.changed is None:
         return None, []
     return Op.UPDATE, [{"fields": case.changed(n), "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids)]
+
+
+async def _to_write(bench: Bench, case: ObjectCase, op: Op) -> list[dict[str, Any]]:
+    """Two records for an operation: new ones, or what is to become of those that are there; none where the object has it not."""
+    await bench.app.describe(case.object)
+    operation = bench.app.objects[case.object].operations.get(op)
+    if operation is None or (operation.keys and not set(case.key) <= set(operation.keys)):
+        return []
+    if op in (Op.CREATE, Op.UPSERT):
+        return [{"fields": case.fields(n)} for n in range(2)]
+    if op is Op.UPDATE and case.changed is None:
+        return []
+    changed = case.changed if op is Op.UPDATE and case.changed is not None else lambda _: {}
+    ids = await _make(bench, case, 2)
+    return [{"fields": changed(n), "remote_id": i, "key": case.fields(n)} for n, i in enumerate(ids)]
 
 
 async def _make(bench: Bench, case: ObjectCase, count: int) -> list[str]:

@@ -135,8 +135,8 @@ async def associate(
         failed[":".join(links[0])], failed.at = str(e), e.answer.date_micros()
         return failed
     failed.at = answer.date_micros()
-    body = answer.written(dict)
-    done = {f"{_number(r, 'from')}:{_number(r, 'to')}" for r in body.get("results") or ()}
+    body = answer.written(dict, "results")
+    done = {f"{_number(r, 'from')}:{_number(r, 'to')}" for r in body["results"]}
     left = [link for link in links if ":".join(link) not in done]
     if len(links) == 1 and left:
         said = [str(e.get("message")) for e in body.get("errors") or () if e.get("message")]
@@ -259,7 +259,8 @@ class Lists:
                     for c, p in changes
                 ]
                 continue
-            missing = set(map(str, answer.written(dict).get("recordIdsMissing") or ())) if what == "add" else set()
+            told = answer.written(dict, "recordIdsMissing" if what == "add" else "recordIdsRemoved")
+            missing = set(map(str, told["recordIdsMissing"])) if what == "add" else set()
             receipts += [_receipt(c, pair, missing, answer) for c, pair in changes]
         return receipts
 

@@ -110,6 +110,7 @@ class Client:
 
 
 def read_written(answer: Answer) -> dict[str, Any]:
-    """The body of an answered write, as an object ({"status": 1} for a bare `1`); LostAnswer when it cannot be read."""
+    """The body of an answered write, as an object ({"status": 1} for a bare `1`); LostAnswer when it cannot be read, or says neither
+    yes nor no."""
     bare = answer.document()
-    return {"status": bare} if isinstance(bare, int) else answer.written(dict)
+    return {"status": bare} if isinstance(bare, int) else answer.written(dict, "status")

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from oploop.apps.mixpanel.client import SAID, Client, read_written
 from oploop.apps.mixpanel.streams import group_name
 from oploop.apps.sending import Sent, as_text, in_calls, in_turn, prepared, told, worst
-from oploop.apps.transport import Answer, Refused
+from oploop.apps.transport import Answer, LostAnswer, Refused
 from oploop.errors import FixConfig
 from oploop.records import Change, Object, Op, Receipt, Step
 
@@ -136,6 +136,9 @@ def receipts_of(answer: Answer, step: Step, changes: Sequence[Change]) -> list[R
     failed = {int(f["index"]): _why(f) for f in said.get("failed_records") or () if "index" in f}
     if not failed and (answer.status == 400 or said.get("status") in (0, "error")):
         raise Refused(answer, str(said.get("error") or f"HTTP {answer.status}"))
+    imported = said.get("num_records_imported")
+    if imported is not None and imported < len(changes) - len(failed):
+        raise LostAnswer(f"Mixpanel took {imported} of {len(changes)} records, and does not say which")
     return told(changes, failed, answer, lambda change: id_of(step, change))
 
 

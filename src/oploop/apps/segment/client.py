@@ -95,7 +95,7 @@ def _accepted(answer: Answer) -> Answer:
     """The answer if it says `{"success": true}`. A login page is NotTheApi; a broken answer is a lost one."""
     if answer.body.lstrip()[:1] == b"<":
         raise NotTheApi(answer)
-    body = answer.written(dict)
-    if body.get("success") is not True:
+    body = answer.written(dict, "success")
+    if body["success"] is not True:
         raise Refused(answer, f"Segment did not accept the batch: {str(body)[:200]}")
     return answer

@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from oploop.apps.base import AppConfig
 from oploop.apps.declared import Part
 from oploop.apps.oauth import OAuth, google_account
-from oploop.apps.transport import Budget, NotTheApi, Policy, Transport
+from oploop.apps.transport import Budget, LostAnswer, NotTheApi, Policy, Transport
 from oploop.runtime import Runtime
 
 SCOPE = "https://www.googleapis.com/auth/spreadsheets"
@@ -102,15 +102,19 @@ class Client:
     async def put(self, spreadsheet: str, data: Sequence[Mapping[str, Any]]) -> int | None:
         """Write cells by their ranges, as they stand: a text that begins with `=` stays a text. All or nothing."""
         body = {"valueInputOption": "RAW", "data": list(data)}
-        return await self._write(_path(spreadsheet, "/values:batchUpdate"), body)
+        return await self._write(_path(spreadsheet, "/values:batchUpdate"), body, "responses", len(data))
 
     async def change(self, spreadsheet: str, requests: Sequence[Mapping[str, Any]]) -> int | None:
         """Change a spreadsheet's shape. All or nothing."""
-        return await self._write(_path(spreadsheet, ":batchUpdate"), {"requests": list(requests)})
+        body = {"requests": list(requests)}
+        return await self._write(_path(spreadsheet, ":batchUpdate"), body, "replies", len(requests))
 
-    async def _write(self, path: str, body: Mapping[str, Any]) -> int | None:
+    async def _write(self, path: str, body: Mapping[str, Any], told: str, count: int) -> int | None:
+        """`told`: where the answer has a word, if an empty one, on each of the `count` things that were asked."""
         answer = await self.transport.request("POST", path, json=body, idempotent=False, timeout=180.0)
-        answer.written(dict)
+        words = answer.written(dict, told)[told]
+        if len(words) != count:
+            raise LostAnswer(f"Google answered {count} changes of cells with {len(words)} {told}")
         return answer.date_micros()
 
 

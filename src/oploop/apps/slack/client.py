@@ -114,9 +114,7 @@ class Client:
         """A changing call; it is not repeated once it may have been received."""
         values = {k: _form_value(v) for k, v in form.items()}
         answer = await self.transport.request("POST", method, form=values, idempotent=False)
-        said = answer.written(dict)
-        if "ok" not in said:
-            raise LostAnswer(f"{method} was answered, but neither with yes nor with no")
+        said = answer.written(dict, "ok")
         if not said["ok"]:
             raise refusal(answer, said, writing=True)
         return said, answer.date_micros()

@@ -33,9 +33,7 @@ async def send_change(client: StripeClient, step_id: str, op: Op, change: Change
             answer = await client.delete(path)
         else:
             answer = await _post(client, path, form, key, again=op is Op.UPDATE)
-        made = answer.written(dict).get("id")
-        if not isinstance(made, str):  # each answer of Stripe's names its record
-            raise LostAnswer("the answer names no customer")
+        made = str(answer.written(dict, "id")["id"])  # each answer of Stripe's names its record
     except LostAnswer as e:
         return Receipt(change.number, Outcome.UNKNOWN, change.remote_id, str(e))
     except RetryLater as e:

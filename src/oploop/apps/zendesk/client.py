@@ -250,9 +250,7 @@ class Client:
             answer = await self.write(method, path, params=params, json=json, ok=(403,) if may_be_closed else ())
             if answer.status == 403:
                 raise BulkClosed(path)
-            status = answer.written(dict).get("job_status")
-            if not isinstance(status, dict) or "id" not in status:
-                raise LostAnswer(f"{method} /api/v2/{path} was accepted, but the answer names no job")
+            status: dict[str, Any] = answer.written(dict, "job_status.id")["job_status"]
             if note is not None and status.get("status") not in JOB_ENDED:
                 await note(str(status["id"]), answer.date_micros())
             return await self._wait_for(status), answer.date_micros()

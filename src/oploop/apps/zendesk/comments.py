@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from oploop.apps.documents import at
 from oploop.apps.sending import Sent, in_turn, refused
-from oploop.apps.transport import Answer, Refused
+from oploop.apps.transport import Answer, LostAnswer, Refused
 from oploop.apps.zendesk.client import Client
 from oploop.apps.zendesk.writer import is_failure, refused_in_job
 from oploop.records import Change, Outcome, Receipt, Step
@@ -77,8 +78,9 @@ def _receipt(change: Change, result: Mapping[str, Any] | None, version: int | No
 
 
 def _comment_id(answer: Answer) -> str | None:
-    """The comment's own id, from the audit that the answer shows."""
-    audit = answer.written(dict).get("audit")
-    events = audit.get("events") if isinstance(audit, Mapping) else None
-    found = [e["id"] for e in events or () if e.get("type") == "Comment" and e.get("id") is not None]
-    return str(found[0]) if found else None
+    """The comment's own id, from the audit that the answer shows; LostAnswer for one that shows no ticket, or an audit without it."""
+    events = at(answer.written(dict, "ticket.id"), "audit.events")
+    made = [e.get("id") for e in events or () if e.get("type") == "Comment"]
+    if events is not None and not made:
+        raise LostAnswer("the ticket was updated, but the answer's audit has no comment")
+    return str(made[0]) if made and made[0] is not None else None

@@ -18,7 +18,7 @@ from oploop.apps.base import new_values
 from oploop.apps.documents import zulu
 from oploop.apps.jsonvalues import plain
 from oploop.apps.sending import Sent, in_turn, prepared, refused
-from oploop.apps.transport import Answer, LostAnswer, Refused
+from oploop.apps.transport import Answer, Refused
 from oploop.apps.zendesk.client import BulkClosed, Client, detail_texts
 from oploop.apps.zendesk.objects import OBJECTS, PREFIXES
 from oploop.apps.zendesk.streams import version_of
@@ -201,9 +201,7 @@ def custom_value(value: Any) -> Any:
 def single_receipt(change: Change, one: str, answer: Answer) -> Receipt:
     if answer.status == 204:
         return Receipt(change.number, Outcome.OK, change.remote_id, version=answer.date_micros())
-    record = answer.written(dict).get(one)
-    if not isinstance(record, Mapping) or "id" not in record:
-        raise LostAnswer(f"the write was accepted, but the answer shows no {one}")
+    record = answer.written(dict, f"{one}.id")[one]
     return Receipt(change.number, Outcome.OK, str(record["id"]), version=version_of(record) or answer.date_micros())
 
 
