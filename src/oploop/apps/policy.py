@@ -123,8 +123,8 @@ class NoAnswer(RetryLater):
     #: As for NotTheApi: where a command can go no further, nothing was changed and there is something to mend.
     exit_code = 2
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, mend="is it up, is base_url right?")
+    def __init__(self, message: str, mend: str = "is it up, is base_url right?") -> None:
+        super().__init__(message, mend=mend)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,10 @@ class ConnectError(OSError):
     """The connection could not be made; the request was certainly not received."""
 
 
+class NobodyThere(ConnectError):
+    """Nothing listens at the address: what is there would have to be started, or the address is wrong."""
+
+
 class CutError(OSError):
     """The connection broke, or timed out, after the request was sent, wholly or in part."""
 
@@ -97,9 +101,9 @@ class AiohttpSender:
         except aiohttp.ClientHttpProxyError as e:  # it let nothing through
             raise ConnectError(f"the proxy says {e.status} {e.message}") from e
         except aiohttp.ClientProxyConnectionError as e:
-            raise ConnectError(f"the proxy does not answer: {_why(e)}") from e
+            raise _unmade(e)(f"the proxy does not answer: {_why(e)}") from e
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as e:
-            raise ConnectError(_why(e)) from e
+            raise _unmade(e)(_why(e)) from e
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as e:
             raise CutError(_why(e)) from e
 
@@ -125,6 +129,11 @@ def proxy_of(scheme: str, host: str) -> str | None:
     from urllib.request import getproxies, proxy_bypass
 
     return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(scheme)
+
+
+def _unmade(e: Exception) -> type[ConnectError]:
+    """Of which kind a connection is that could not be made."""
+    return NobodyThere if isinstance(getattr(e, "os_error", None), ConnectionRefusedError) else ConnectError
 
 
 def _why(e: Exception) -> str:

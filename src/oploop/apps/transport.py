@@ -44,6 +44,7 @@ from oploop.apps.policy import retry_after as retry_after
 from oploop.apps.sender import AiohttpSender as AiohttpSender
 from oploop.apps.sender import ConnectError as ConnectError
 from oploop.apps.sender import CutError as CutError
+from oploop.apps.sender import NobodyThere as NobodyThere
 from oploop.apps.sender import Sender as Sender
 from oploop.apps.sender import proxy_of as proxy_of
 from oploop.errors import FixConfig, OploopError, RetryLater
@@ -52,6 +53,8 @@ from oploop.runtime import Interrupted, Runtime
 
 MAX_TRIES = 6
 MAX_BACKOFF = 30.0
+#: Where nothing listens and nothing has answered in this process: so many tries, and the seconds between them.
+ABSENT_TRIES, ABSENT_WAIT = 3, 0.4
 MAX_REDIRECTS = 5
 GZIP_FROM_BYTES = 2048
 TIMEOUT = 60.0
@@ -249,9 +252,11 @@ class Transport:
                 raise self._broken_off(request, e, lost) from None
             except (ConnectError, CutError) as e:
                 lost = lost or (isinstance(e, CutError) and not reading)
-                if last or (lost and not repeatable):
+                # where nothing ever answered this is no failure that passes, but an address that is wrong or a server not started
+                absent = isinstance(e, NobodyThere) and not lost and self._origin not in self.runtime.reached
+                if last or (lost and not repeatable) or (absent and attempt >= ABSENT_TRIES):
                     raise self._unanswered(request, e, lost) from None
-                await self._back_off(attempt, None, request=request, lost=lost)
+                await self._back_off(attempt, ABSENT_WAIT if absent else None, request=request, lost=lost)
                 continue
             if 200 <= answer.status < 300 or answer.status in ok:
                 return answer
@@ -311,6 +316,7 @@ class Transport:
             if answer.status not in (301, 302, 307, 308) or request.method not in ("GET", "HEAD"):
                 break
             request = replace(request, url=self.url(urljoin(request.url, answer.headers.get("location", ""))))
+        self.runtime.reached.add(self._origin)
         self._date = max(self._date, answer.date_micros() or 0)
         if self.budget is not None:
             quota, day = self.policy.quota(answer), self.policy.day(answer)
@@ -353,6 +359,9 @@ class Transport:
         why = self._discreet(str(e))
         if lost:
             return LostAnswer(f"{request.method} {bare(request.url)}: the connection broke before the answer: {why}")
+        if isinstance(e, NobodyThere) and is_loopback(self._origin[1]):
+            mend = "start what is to answer there (`oploop sandbox` for a stand-in), or check base_url"
+            return NoAnswer(f"cannot reach {bare(request.url)}: {why}", mend)
         if isinstance(e, ConnectError):
             return NoAnswer(f"cannot reach {bare(request.url)}: {why}")
         return NoAnswer(f"{request.method} {bare(request.url)} kept breaking off: {why}")

@@ -16,6 +16,7 @@ from oploop.apps.transport import (
     Answer,
     ConnectError,
     CutError,
+    NoAnswer,
     Policy,
     Request,
     Transport,
@@ -83,6 +84,38 @@ async def test_nobody_there_is_no_connection() -> None:
         await sender(Request("GET", "http://127.0.0.1:1/x"))
     await sender.aclose()
     await sender.aclose()
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_nobody_there_is_told_soon_unless_somebody_was(answered: bool) -> None:
+    """An address that is wrong and a sandbox that is not started are not waited for; a server that has gone away is."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    runtime = Runtime(sleep=sleep)
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    if answered:
+        one = Transport(url, runtime=runtime)
+        await one.request("GET", "x")
+        await one.aclose()
+    server.close()
+    await server.wait_closed()
+    transport = Transport(url, runtime=runtime)  # another turn of the same process
+    with pytest.raises(NoAnswer) as e:
+        await transport.request("GET", "x")
+    await transport.aclose()
+    assert e.value.mend is not None
+    assert "oploop sandbox" in e.value.mend
+    assert (transport.calls, sum(slept) < 1.0) == ((6, False) if answered else (3, True))
 
 
 @pytest.mark.parametrize(
