@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from oploop.activate.refbind import BoundRef
 from oploop.project import Mode, OnDeleted, OnLeave, Sync
 from oploop.records import Field, Object, Op, Stream
+from oploop.warehouse.base import Warehouse
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,12 @@ class BoundSync:
     @property
     def blind(self) -> bool:
         return self.raw_table is None
+
+    def unread(self, warehouse: Warehouse) -> str | None:
+        """What the diff needs and no read has brought yet, as `app.stream`: the target, or what a field refers to."""
+        tables = (self.raw_table, *(f.ref.raw_table for f in self.fields if f.ref is not None))
+        missing = next((t for t in tables if t is not None and not warehouse.columns(t)), None)
+        return missing and missing.removeprefix("raw_").removesuffix("__all")
 
     @property
     def key_names(self) -> str:

@@ -137,12 +137,8 @@ def gate(ws: Workspace, b: BoundSync) -> list[str]:
 
 def _never_read(ws: Workspace, b: BoundSync) -> FixConfig | None:
     """The stream without which the sync cannot be planned, as nothing of it was ever read; None where there is none."""
-    for table in (b.raw_table, *(f.ref.raw_table for f in b.fields if f.ref is not None)):
-        if table is not None and not ws.warehouse.columns(table):
-            return FixConfig(
-                f"{table.removeprefix('raw_').removesuffix('__all')} was never read", mend="oploop extract"
-            )
-    return None
+    unread = b.unread(ws.warehouse)
+    return FixConfig(f"{unread} was never read", mend="oploop extract") if unread is not None else None
 
 
 def _not_read_yet(ws: Workspace, b: BoundSync) -> FixConfig | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -17,7 +18,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from oploop.errors import FixConfig, RetryLater
+from oploop.errors import FixConfig, OploopError, RetryLater
 from oploop.records import CallKind, CallTime, Op, Outcome
 from oploop.runtime import Runtime
 
@@ -35,6 +36,14 @@ NOTHING: CallTimes = MappingProxyType({})
 MEND = "restore it, or move it away"
 ROOM = "make room on its disk, then run again"
 RIGHTS = "give yourself the right to read and write it and its folder"
+#: What SQLite's refusals mean, by their kind (sqlite.org/rescode.html); of any other the file itself is not what it must be.
+_REFUSALS: Mapping[int, tuple[type[OploopError], str]] = {
+    sqlite3.SQLITE_FULL: (RetryLater, ROOM),
+    sqlite3.SQLITE_IOERR: (RetryLater, ROOM),  # also of the file that a mere reader keeps beside it
+    sqlite3.SQLITE_BUSY: (RetryLater, "another process keeps it busy: run again"),
+    sqlite3.SQLITE_READONLY: (FixConfig, RIGHTS),
+    sqlite3.SQLITE_CANTOPEN: (FixConfig, RIGHTS),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +152,7 @@ class StateReader:
         except sqlite3.DatabaseError as e:
             if str(e).startswith("no such table") and self._older():
                 return []
-            raise FixConfig(f"the state file {self.path} cannot be read: {e}", mend=_mend(e, MEND)) from None
+            raise _refused(self.path, "read", e) from None
 
     def _older(self) -> bool:
         """Whether an older oploop wrote the file, which has no table yet of what came since."""
@@ -218,14 +227,18 @@ class StateStore(StateReader):
 
     def _connect(self) -> sqlite3.Connection:
         db = open_sqlite(self.path, str(self.path))
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")  # an intent must survive a power cut
-        migrate(db)
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")  # an intent must survive a power cut
+            migrate(db)
+        except sqlite3.Error as e:
+            db.close()
+            raise _refused(self.path, "opened", e) from None
         return db
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; RetryLater when the disk refuses."""
+        """All or nothing; RetryLater when the disk refuses, FixConfig when the file is damaged."""
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -234,8 +247,8 @@ class StateStore(StateReader):
             except BaseException as e:
                 if self._db.in_transaction:  # also when the commit itself failed; some errors have rolled back already
                     self._db.execute("ROLLBACK")
-                if isinstance(e, sqlite3.OperationalError):
-                    raise RetryLater(f"the state file {self.path} cannot be written: {e}", mend=_mend(e, ROOM)) from e
+                if isinstance(e, sqlite3.DatabaseError):
+                    raise _refused(self.path, "written", e) from e
                 raise
 
     def begin_run(self, run_id: str, environment: str, command: str) -> None:
@@ -342,8 +355,11 @@ def make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
     except OSError as e:
+        message = f"cannot make the state folder {folder}: {e.strerror}"
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RetryLater(message, mend=ROOM) from None
         mend = "move the file of that name away" if isinstance(e, FileExistsError) else "check its permissions"
-        raise FixConfig(f"cannot make the state folder {folder}: {e.strerror}", mend=mend) from None
+        raise FixConfig(message, mend=mend) from None
 
 
 def open_sqlite(path: Path, target: str) -> sqlite3.Connection:
@@ -354,13 +370,16 @@ def open_sqlite(path: Path, target: str) -> sqlite3.Connection:
         )
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as e:
-        raise FixConfig(f"the state file {path} cannot be opened: {e}", mend=_mend(e, MEND)) from None
+        raise _refused(path, "opened", e) from None
     return db
 
 
-def _mend(error: sqlite3.Error, otherwise: str) -> str:
-    """A file that may not be written, or whose folder may not (a reader keeps one beside it), is as good as ever."""
-    return RIGHTS if "readonly" in str(error) or "unable to open" in str(error) else otherwise
+def _refused(path: Path, what: str, error: sqlite3.Error) -> OploopError:
+    """What a refusal asks for. Where the disk is full, or a right is missing, the file is as good as ever, and nobody may be told to
+    move it away: deliveries that are not in the ledger yet stand in it."""
+    kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    error_type, mend = _REFUSALS.get(kind, (FixConfig, MEND))
+    return error_type(f"the state file {path} cannot be {what}: {error}", mend=mend)
 
 
 def migrate(db: sqlite3.Connection) -> None:

@@ -62,6 +62,9 @@ async def trace(ws: Workspace, target: str, text: str, say: Callable[[str], None
     syncs = [s for s in ws.project.syncs.values() if (s.app, s.object) == (app_name, object_name)]
     known = [await _as_delivered(ws, await ws.bound(s)) for s in syncs]
     bound = [b for b, _ in known]
+    for b in bound:
+        if (unread := b.unread(ws.warehouse)) is not None:
+            raise FixConfig(f"{unread} has not been read yet", mend="run oploop extract")
     record = _find(ws, app_name, object_name, key, bound) or _made(ws, key, bound)
     result = Trace(app_name, object_name, None, None, deleted=False)
     if record is not None:

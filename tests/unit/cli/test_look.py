@@ -279,6 +279,13 @@ def test_trace_shows_no_commands_to_the_terminal(read: Path) -> None:
     assert "\x1b" not in run("trace", "zendesk.tickets", "102", folder=read).out
 
 
+def test_trace_before_anything_was_read(project: Path) -> None:
+    """The model is there: another tool builds it."""
+    write_model(project)
+    done = run("trace", "zendesk.tickets", "101", folder=project)
+    assert (done.code, done.err) == (2, "oploop: zendesk.tickets has not been read yet — run oploop extract\n")
+
+
 def test_trace_of_nothing(read: Path) -> None:
     done = run("trace", "zendesk.tickets", "424242", folder=read)
     assert done.code == 2

@@ -85,3 +85,31 @@ def test_a_state_that_may_not_be_written_is_not_to_be_moved_away(
         (tmp_path / "state").chmod(0o700)
     assert said in done.stdout
     assert "give yourself the right to read and write it and its folder" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "kind", ["StateReader(Path(sys.argv[1]) / 'there')", "StateStore(Path(sys.argv[1]) / 'new', Runtime())"]
+)
+def test_a_state_on_a_full_disk_is_not_to_be_moved_away(tmp_path: Path, kind: str) -> None:
+    """A process that may write no byte more into any file stands for it; a reader keeps a file beside the state too."""
+    StateStore(tmp_path / "there", Runtime()).close()
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    command = [sys.executable, "-c", full + ASKS.format(kind=kind), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be opened: " in done.stdout
+    assert done.stdout.endswith("make room on its disk, then run again\n")
+
+
+def test_a_state_that_is_damaged_while_it_is_open_is_named_when_it_is_written(tmp_path: Path) -> None:
+    store = StateStore(tmp_path, Runtime())
+    store.begin_run("r1", "prod", "test")
+    store._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    file = tmp_path / "state.sqlite"
+    with file.open("r+b") as f:
+        f.seek(4096)
+        f.write(b"\xff" * (file.stat().st_size - 4096))
+    store._db.execute("PRAGMA shrink_memory")
+    with pytest.raises(FixConfig, match=r"cannot be written: .* malformed — restore it, or move it away"):
+        store.begin_run("r2", "prod", "test")
+    store.close()
