@@ -30,7 +30,7 @@ from oploop.apps.registry import make_app
 from oploop.apps.sandbox import Fault
 from oploop.apps.tracing import HttpTrace
 from oploop.apps.transport import Refused
-from oploop.errors import FixConfig, FixData
+from oploop.errors import FixConfig, FixData, RetryLater
 from oploop.project import load_project
 from oploop.records import Batch, Change, Deletes, JsonPath, Op, Outcome, ReadOptions, Replay, Step
 from oploop.runtime import Runtime
@@ -441,3 +441,34 @@ async def test_a_conditional_update_leaves_a_record_that_has_changed(make: Make,
     [done], [changed] = await app.send(update(1)), await app.send(update(2))
     assert (done.outcome, changed.outcome) == (Outcome.OK, Outcome.CHANGED)
     assert (sandbox.accounts[1]["name"], sandbox.accounts[2]["name"]) == ("New", "A 2")
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, True),
+        ({"params": {"sort": "id"}}, False),
+        ({"since": {"param": "updated_since", "column": "updated_at", "sorted": True}}, False),
+        ({"paging": {"cursor": "next_cursor", "param": "cursor"}}, False),
+    ],
+)
+async def test_pages_that_are_counted_in_no_order_are_named(make: Make, more: dict[str, Any], told: bool) -> None:
+    counted = {"page": "page", "size": 50, "size_param": "per_page"}
+    said = (await make({"paging": counted, "since": None, **more}).check()).line
+    assert ("accounts: pages are counted" in said) is told
+
+
+async def test_an_instant_whose_records_never_rest_ends_the_read_and_loses_none(
+    make: Make, sandbox: HttpSandbox
+) -> None:
+    instant = "2026-01-01T00:00:00.000+00:00"
+    sandbox.load("accounts", [{"id": n, "name": f"A {n}", "updated_at": instant} for n in range(1, 161)])
+    turns = iter(range(1, 161))
+    changing = Fault("GET /accounts", "then", times=10_000, then=lambda: sandbox.change(next(turns), {"name": "new"}))
+    sandbox.faults.append(changing)
+    since = {"param": "updated_since", "column": "updated_at", "sorted": True}
+    counted = {"page": "page", "size": 10, "size_param": "per_page"}
+    app = make({"paging": counted, "since": since})
+    with pytest.raises(RetryLater, match="of one instant keep changing"):
+        async for _ in app.read("accounts", None, ReadOptions()):
+            pass

@@ -91,7 +91,9 @@ class HttpApp(App):
                 f"{self.name}: there is no {path} at {self.config.base_url}", mend="check base_url and the path"
             )
         answer.json()
-        return Account(f"{self.config.base_url} answers")
+        loose = [n for n, spec in self.specs.items() if spec.loose]
+        said = f" · {', '.join(loose)}: pages are counted, in no order that is asked for: see `paging`" if loose else ""
+        return Account(f"{self.config.base_url} answers{said}")
 
     def read(self, stream: str, cursor: Cursor | None, options: ReadOptions) -> AsyncIterator[Batch]:
         """See `reader`."""

@@ -138,6 +138,12 @@ class StreamSpec(Part):
     version: str | None = None
     lag: float = Field(default=5.0, ge=0)
 
+    @property
+    def loose(self) -> bool:
+        """Whether pages are counted in an order that nothing tells: a record is passed over when one before it moves or goes."""
+        counted = self.paging is not None and bool(self.paging.page or self.paging.offset)
+        return counted and not self.params and not (self.since is not None and self.since.sorted)
+
     @model_validator(mode="after")
     def _columns_are_there(self) -> StreamSpec:
         counted = self.paging is not None and (self.paging.page or self.paging.offset)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,13 +13,15 @@ from oploop.apps.documents import at, zulu
 from oploop.apps.http.config import Paging, StreamSpec
 from oploop.apps.paging import ahead
 from oploop.apps.transport import Answer, Transport
-from oploop.errors import FixData
+from oploop.errors import FixData, RetryLater
 from oploop.records import Batch, ColumnType, Cursor, ReadOptions, Stream
 from oploop.runtime import Runtime
 
 #: Seconds by which a read goes back before the newest record: what was written in the same instant comes too.
 OVERLAP = 1.0
 PAGES = 1_000_000
+#: How often the pages of one instant are read from their first on, since records went from among them meanwhile.
+MOVES = 20
 #: The years 1 to 9999, in seconds since 1970, less a day for the zones of time.
 FIRST, LAST = -62_135_510_400, 253_402_214_400
 
@@ -74,44 +77,93 @@ class ListReader:
     async def _pages(
         self, spec: StreamSpec, since: float | None
     ) -> AsyncGenerator[tuple[list[dict[str, Any]], Answer, datetime]]:
-        fixed: dict[str, Any] = {k: str(v).lower() if isinstance(v, bool) else v for k, v in spec.params.items()}
-        params = dict(fixed)
-        if spec.since is not None and since is not None:
-            params[spec.since.param] = _asked(since - OVERLAP, spec.since.format)
-        path, turn, seen = spec.path, _first(spec.paging), 0
-        places: set[Any] = {(path, since, tuple(sorted(turn.items(), key=str)))}
+        place = _Place(since - OVERLAP if since is not None else None, _first(spec.paging))
+        places, moves = {place.mark}, 0
+        before: tuple[_Place, list[Any]] | None = None  # the last page, where nothing but its number leads to this one
         for _ in range(PAGES):
             began = self._runtime.now()
-            answer = await self._transport.request("GET", path, params={**params, **turn})
-            body = answer.json()
-            records = at(body, spec.records)
-            if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
-                where = f"at {spec.records!r} " if spec.records else ""
-                raise FixData(
-                    f"GET {spec.path}: there is no list of records {where}in the answer", mend="check `records`"
-                )
+            body, records, answer = await self._page(spec, place)
             yield records, answer, began
-            seen += len(records)
-            following = _next(spec.paging, turn, body, len(records), seen)
+            if before is not None and _keys(spec, (await self._page(spec, before[0]))[1]) != before[1]:
+                moves += 1  # it shows others now: a record had gone from before this one, which passed another over
+                if moves > MOVES:
+                    raise RetryLater(f"GET {spec.path}: records of one instant keep changing", mend="run again later")
+                place, places, before = _Place(place.since, _first(spec.paging)), set(), None
+                continue
+            following = place.following(spec, body, records)
             if following is None:
                 return
-            moved, after = following
-            newest = _last(records, spec)
-            if spec.since is not None and newest is not None and newest > (since if since is not None else FIRST):
-                since, seen, turn = newest, 0, _first(spec.paging)
-                path, params = spec.path, {**fixed, spec.since.param: _asked(since, spec.since.format)}
-                continue
-            place = (moved or path, since, tuple(sorted(after.items(), key=str)))
-            if place in places:
+            if following.mark in places:
                 raise FixData(f"GET {spec.path}: the next page was read before", mend="check `paging`")
-            places.add(place)
-            turn = after
-            path, params = (moved, {}) if moved is not None else (path, params)
+            places.add(following.mark)
+            counted = _counted_within(spec) and following.since == place.since
+            before = (place, _keys(spec, records)) if counted else None
+            place = following
+
+    async def _page(self, spec: StreamSpec, place: _Place) -> tuple[Any, list[dict[str, Any]], Answer]:
+        """The document, its records, and the answer that it is."""
+        answer = await self._transport.request("GET", place.path or spec.path, params=place.params(spec))
+        body = answer.json()
+        records = at(body, spec.records)
+        if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
+            where = f"at {spec.records!r} " if spec.records else ""
+            raise FixData(f"GET {spec.path}: there is no list of records {where}in the answer", mend="check `records`")
+        return body, records, answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a page begins: records from the instant `since` on (seconds since 1970; None: all), and of them those behind `turn`, the
+    parameters of its number, offset or cursor; or at `path`, an address that an answer gave. `seen`: records from `since` up to here."""
+
+    since: float | None
+    turn: Mapping[str, Any]
+    path: str | None = None
+    seen: int = 0
+
+    @property
+    def mark(self) -> Any:
+        return self.path, self.since, tuple(sorted(self.turn.items(), key=str))
+
+    def params(self, spec: StreamSpec) -> dict[str, Any]:
+        if self.path is not None:
+            return {}
+        fixed: dict[str, Any] = {k: str(v).lower() if isinstance(v, bool) else v for k, v in spec.params.items()}
+        if spec.since is not None and self.since is not None:
+            fixed[spec.since.param] = _asked(self.since, spec.since.format)
+        return {**fixed, **self.turn}
+
+    def following(self, spec: StreamSpec, body: Any, records: Sequence[dict[str, Any]]) -> _Place | None:
+        """The place of the next page; None after the last one. In a list that is sorted it is that of the newest record, as soon as
+        that is of a later instant."""
+        seen = self.seen + len(records)
+        told = _next(spec.paging, self.turn, body, len(records), seen)
+        if told is None:
+            return None
+        newest = _last(records, spec)
+        if newest is not None and (self.since is None or newest > self.since):
+            return _Place(newest, _first(spec.paging))
+        path, turn = told
+        return _Place(self.since, turn, path or self.path, seen)
+
+
+def _sorted(spec: StreamSpec) -> bool:
+    """Whether the block says that records come in the order of their times."""
+    return spec.since is not None and spec.since.sorted
+
+
+def _counted_within(spec: StreamSpec) -> bool:
+    """Whether the pages of one instant are counted, maybe behind their addresses."""
+    return _sorted(spec) and spec.paging is not None and spec.paging.cursor is None
+
+
+def _keys(spec: StreamSpec, records: Sequence[dict[str, Any]]) -> list[Any]:
+    return [[r.get(k) for k in spec.key] for r in records]
 
 
 def _last(records: Sequence[dict[str, Any]], spec: StreamSpec) -> float | None:
     """The newest record's time, where the block says that records come in the order of it; FixData where they do not."""
-    if spec.since is None or not spec.since.sorted or not records:
+    if spec.since is None or not _sorted(spec) or not records:
         return None
     column = spec.since.column
     times = [_seconds(r.get(column), spec, column) for r in records]
@@ -136,7 +188,7 @@ def _first(paging: Paging | None) -> dict[str, Any]:
 
 
 def _next(
-    paging: Paging | None, turn: dict[str, Any], body: Any, got: int, seen: int
+    paging: Paging | None, turn: Mapping[str, Any], body: Any, got: int, seen: int
 ) -> tuple[str | None, dict[str, Any]] | None:
     """(the next page's address if it has one of its own, its parameters); None after the last page."""
     if paging is None:
