@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from oploop.activate import locked
 from oploop.apps.base import Account, App
+from oploop.apps.defects import defect
 from oploop.apps.transport import Refused, bare
 from oploop.errors import FixConfig, OploopError, Place, did_you_mean
 from oploop.project import AppBlock, FieldsLock, Project, Sync, write_fields_lock
@@ -36,6 +37,10 @@ async def whose(app: App, block: AppBlock) -> Account:
             asked = e.answer.request
             said = f"{asked.method} {bare(asked.url)} was refused: {e.message}"
             raise FixConfig(said, mend="check base_url, and what these credentials may do") from e
+        except OploopError:
+            raise
+        except Exception as e:
+            raise defect(f"asking {app.name} whose account it is", e) from e
 
 
 class AccountFields:
@@ -56,6 +61,8 @@ class AccountFields:
                 self._described[name] = await self._app(app).describe(object_name)
             except OploopError as e:
                 raise e.at(self._project.apps[app].place) from None
+            except Exception as e:
+                raise defect(f"describing {app}.{object_name}", e) from e
         return self._described[name]
 
     async def held(self, sync: Sync) -> locked.Held:

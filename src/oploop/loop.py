@@ -34,7 +34,7 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
     syncs = options.selection.pick(ws.project)
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
-        report.recovered = await recover(ws, only=())
+        report.recovered = await recover(ws, only=(), tell=tell)
         await preflight(ws, syncs, options.rekey)
         if not await finish_all(ws, report, syncs, tell):
             return report
@@ -45,7 +45,7 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
             report.models = await build(ws, report.run_id, tell)
         bound = await bind_all(ws, syncs, report, options.rekey)
         async with stage(ws, report, "verify", tell):
-            report.verified = await verify(ws, bound, within_run=False)
+            report.verified = await verify(ws, bound, within_run=False, tell=tell)
         report.sends = all(ws.delivers(b.sync.app) for b in bound)
         for wave in waves(bound) or [[]]:
             if report.interrupted is not None:
@@ -71,7 +71,7 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
     syncs = Selection(tuple(plan.syncs)).pick(ws.project) if plan.syncs else []
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
-        report.recovered = await recover(ws, only={s.name for s in syncs})
+        report.recovered = await recover(ws, only={s.name for s in syncs}, tell=tell)
         await preflight(ws, syncs)
         bound = await bind_all(ws, syncs, report)
         async with stage(ws, report, "plan", tell):
@@ -114,7 +114,7 @@ async def deliver_all(ws: Workspace, report: RunReport, plans: Sequence[SyncRepo
 async def finish_all(ws: Workspace, report: RunReport, syncs: Sequence[Sync], tell: Tell) -> bool:
     """See `stages.recovering.finish`; False where the run was asked to end meanwhile."""
     with heeding_signals(ws.runtime.stop, lambda: tell(Event("deliver", "tick", STOPPING))):
-        report.recovered += await finish(ws, {s.name for s in syncs})
+        report.recovered += await finish(ws, {s.name for s in syncs}, tell)
     report.interrupted = ws.runtime.stop.signal
     return report.interrupted is None
 

@@ -53,6 +53,11 @@ def nobody(event: Event) -> None:
     """Tells nobody."""
 
 
+def noting(tell: Tell) -> Callable[[OploopError], None]:
+    """Tells what an app failed on itself, where that stops nothing."""
+    return lambda e: tell(Event("verify", "note", str(e)))
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Which syncs: names, globs, `tag:T`, `app:A`, `model:M` or `M+`; empty selects all that are enabled."""
@@ -361,4 +366,15 @@ def _unknown_model(sync: Sync, known: Collection[str]) -> OploopError:
     return FixConfig(f"there is no model {sync.model!r}", mend=mend, place=sync.place_of("model"))
 
 
-__all__ = ["Event", "RetryLater", "Selection", "Tell", "Workspace", "matches", "nobody", "object_of", "referenced"]
+__all__ = [
+    "Event",
+    "RetryLater",
+    "Selection",
+    "Tell",
+    "Workspace",
+    "matches",
+    "nobody",
+    "noting",
+    "object_of",
+    "referenced",
+]

@@ -21,7 +21,7 @@ from oploop.project import load_project
 from oploop.records import Op
 from oploop.runtime import Runtime
 from oploop.state import JournalStep
-from oploop.workspace import Selection, Workspace
+from oploop.workspace import Event, Selection, Workspace
 from tests.flow.conftest import Desk
 from tests.flow.test_turns import only
 from tests.flow.test_undo import CREATES
@@ -94,6 +94,7 @@ class Died:
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.runtime = folder, Runtime()
+        self.told: list[Event] = []  #: notes of the last run
         self.says(url)
         (folder / "syncs").mkdir()
         (folder / "syncs" / "made.yml").write_text(EVENTS)
@@ -128,7 +129,8 @@ class Died:
         """What became of the dead run's changes after another run (none: they stand as they did), and its report."""
         async with self.opened(environment) as ws:
             options = Options(Selection(select), yes=True, first_run=True, backfill=True)
-            report = await loop.run(ws, options)
+            self.told = []
+            report = await loop.run(ws, options, lambda e: self.told.append(e) if e.kind == "note" else None)
             assert bool(ws.store.open_deliveries()) == bool(ledger.unfolded(ws.warehouse))
             rows = ws.warehouse.rows("SELECT status FROM oploop.changes WHERE run_id = 'r0' ORDER BY key")
             return [status for (status,) in rows], report
@@ -236,6 +238,9 @@ async def test_an_app_that_fails_on_itself_ends_no_run(
         statuses, report = await died.run("made")
     assert (statuses[0], report.recovered) == ("unknown", ["made of run r0"])
     assert sent(segment) == ({} if does == "send" else {"c1": 1, "c2": 1})
+    told = "asking segment after a job failed: KeyError: 'status' (fault/test_recover.py:"
+    assert {e.text.startswith(told) for e in died.told} == ({True} if does == "settle" else set())
+    assert all("see --trace-http" in e.text for e in died.told)
 
 
 async def test_sigterm_lets_the_call_end_and_leaves_the_others_to_the_next_run(
@@ -261,6 +266,29 @@ async def test_sigterm_lets_the_call_end_and_leaves_the_others_to_the_next_run(
     assert (statuses, sent(segment)) == (["sent"] * 3, ONCE)
     calls = Counter(e["messageId"] for e in segment.dump("track"))
     assert set(calls.values()) == {1}
+
+
+async def test_sigterm_does_not_wait_for_what_is_only_asked(
+    tmp_path: Path, segment: SegmentSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run asks as well; an app may take a minute to answer."""
+    asked = asyncio.Event()
+
+    async def works(self: SegmentApp, *given: Any) -> Any:
+        asked.set()
+        await asyncio.sleep(60)
+
+    died = Died(tmp_path, segment.start())
+    await died.die(note="job 1")
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentApp, "settle", works)
+        run = asyncio.create_task(died.run("made"))
+        await asked.wait()
+        died.runtime.stop.ask(signal.SIGTERM)
+        statuses, report = await asyncio.wait_for(run, 10)
+    assert (statuses, report.exit_code, report.recovered, sent(segment)) == ([], 143, [], {})
+    died.runtime = Runtime()
+    assert (await died.run("made"))[0] == ["unknown", "sent", "sent"]
 
 
 async def test_what_does_not_answer_in_its_time_is_left_too(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,9 +13,14 @@ import pytest
 
 from oploop import loop
 from oploop.apps.sandbox import Fault
+from oploop.apps.zendesk import ZendeskApp
+from oploop.cli.out import Out
+from oploop.cli.show_run import sync_lines
 from oploop.errors import FixConfig
 from oploop.loop import Options
+from oploop.records import Batch
 from oploop.report import RunReport, SyncReport
+from oploop.stages.undoing import Wish, plan_undo
 from oploop.warehouse.base import SqlError
 from tests.flow.conftest import SYNC, Desk, ticket
 
@@ -461,6 +466,44 @@ async def test_a_target_that_cannot_be_read_stops_what_depends_on_it(desk: Desk)
     # the last complete read is younger than max_read_age, so what it showed is still planned on
     assert only(report).status == "ok"
     assert len(desk.writes()) > writes
+
+
+async def test_what_an_app_fails_on_itself_is_told_and_ends_no_run(
+    make_desk: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake of its author's, in `fetch`: what looks at the records goes without, all else goes on."""
+    desk = make_desk(tickets=2)
+    desk.sync(
+        SYNC.replace("mart.tickets", "mart.users").replace("tickets", "users").replace("[priority]", "{name: name}"),
+        "users",
+    )
+    desk.load("users", [{"id": 11, "name": "Jo"}])
+    await desk.model("SELECT 11 AS ticket_id, 'Jo Doe' AS name", "mart.users")
+    await desk.model("SELECT 1 AS ticket_id, 'high' AS priority")
+
+    async def fails(self: ZendeskApp, object_name: str, ids: Sequence[str]) -> Batch:
+        if object_name == "tickets":
+            raise KeyError("sideload")
+        return await fetch(self, object_name, ids)
+
+    fetch = ZendeskApp.fetch
+    monkeypatch.setattr(ZendeskApp, "fetch", fails)
+    report = await desk.turn()
+    tickets, users = report.syncs
+    assert (report.status, tickets.status, users.status) == ("ok", "ok", "ok")
+    assert tickets.read_back is not None
+    assert "fetching zendesk.tickets failed: KeyError: 'sideload' (flow/test_turns.py:" in str(tickets.read_back.error)
+    assert users.read_back is not None
+    assert users.read_back.counts == {"confirmed": 1}
+    assert "    not read back: fetching zendesk.tickets" in "\n".join(
+        sync_lines(Out(), tickets, "prod", 9, "oploop run")
+    )
+
+    desk.sandbox.advance(120)
+    async with desk.workspace() as ws:
+        reports = await plan_undo(ws, Wish((report.run_id,)))
+    assert [(r.sync, r.status) for r in reports] == [("tickets", "stopped"), ("users", "planned")]
+    assert "the app's records cannot be looked at: fetching zendesk.tickets failed" in reports[0].stopped[0]
 
 
 async def test_a_warehouse_that_is_full_at_the_read_back_fails_the_run_and_loses_nothing(

@@ -8,13 +8,11 @@ never sent: the plan table is the only source of changes.
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
-from pathlib import Path
 from types import MappingProxyType
 
 from oploop.activate.chunks import read_chunks
@@ -23,6 +21,7 @@ from oploop.activate.journal import Journal
 from oploop.activate.plan import SyncPlan, batches, call_kind, conditional, operation_of
 from oploop.apps.base import App
 from oploop.apps.columns import Taken, span
+from oploop.apps.defects import defect
 from oploop.apps.meter import METER, Meter
 from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL, LostAnswer, NoAnswer, Refused
 from oploop.errors import OploopError, QuotaSpent, RetryLater, SkipRecord
@@ -37,8 +36,6 @@ TRIES = 3
 ON_ITS_WAY = 60.0
 #: Changes read from the plan table at once.
 READ_ROWS = 5_000
-#: So much is told of what an app's own mistake says, which may quote all that it was sent.
-WORDS = 300
 #: No change is tried again.
 NONE: Mapping[int, Outcome] = MappingProxyType({})
 
@@ -250,7 +247,7 @@ class Deliverer:
                 self._stop = self._stop or e
                 await self._close(entry, stays, said)
             case _:  # a defect: what it did by then nobody knows, and of the next step it would do the same
-                found = defect(self._app, e)
+                found = defect(f"sending to {self._app.name}", e)
                 self._stop = self._stop or found
                 await self._close(entry, Outcome.UNKNOWN, str(found))
 
@@ -384,18 +381,6 @@ class Deliverer:
     def _count(self, final: Counter[Outcome]) -> None:
         self.result.outcomes.update(final)
         self._progress(final.total())
-
-
-def defect(app: App, e: Exception) -> OploopError:
-    """That an app failed by a mistake of its own, and where: it must not stop the others."""
-    at = traceback.extract_tb(e.__traceback__)[-1]
-    where = f"{Path(at.filename).parent.name}/{Path(at.filename).name}:{at.lineno}"
-    found = OploopError(
-        f"sending to {app.name} failed: {type(e).__name__}: {' '.join(str(e).split())[:WORDS]} ({where})",
-        mend="this is a defect of the app, maybe at an answer that it did not expect; see --trace-http",
-    )
-    found.__cause__ = e
-    return found
 
 
 def version_of(receipts: Sequence[Receipt]) -> int | None:

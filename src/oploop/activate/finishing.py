@@ -16,10 +16,11 @@ from oploop.activate import waiting
 from oploop.activate.begun import Begun
 from oploop.activate.bound import BoundSync
 from oploop.activate.chunks import read_span
-from oploop.activate.deliver import defect, left_as
+from oploop.activate.deliver import left_as
 from oploop.activate.settling import answered
 from oploop.activate.unknowns import known_by_keys
 from oploop.apps.base import App
+from oploop.apps.defects import defect
 from oploop.apps.transport import MADE_BEFORE, REPEAT_UNTIL
 from oploop.errors import OploopError
 from oploop.project import Sync
@@ -100,7 +101,11 @@ async def finish(
         except OploopError:
             continue
         except Exception as e:  # as in a delivery: no further call is made, and the next run does not fail on it again
-            step.ended_at, step.outcome, step.error = runtime.now(), Outcome.UNKNOWN, str(defect(app, e))
+            step.ended_at, step.outcome, step.error = (
+                runtime.now(),
+                Outcome.UNKNOWN,
+                str(defect(f"sending to {app.name}", e)),
+            )
             keep(step)
             return
         finally:

@@ -16,6 +16,8 @@ import orjson
 from oploop.activate import volumes, waiting
 from oploop.activate.spreading import STATUS
 from oploop.apps.base import App
+from oploop.apps.defects import defect
+from oploop.errors import OploopError
 from oploop.records import Change, Op, Outcome, Receipt, Replay
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, literal, quote_table
@@ -129,15 +131,25 @@ def owners(warehouse: Warehouse, app: str, obj: str) -> list[str]:
     return [owner for (owner,) in rows]
 
 
-async def ask(app: App, warehouse: Warehouse, bound: BoundSync, now: Callable[[], datetime]) -> None:
-    """Ask an app what became of the sync's jobs. One that it is still at, or that cannot be asked after now, stays as it is."""
+async def ask(
+    app: App,
+    warehouse: Warehouse,
+    bound: BoundSync,
+    now: Callable[[], datetime],
+    told: Callable[[OploopError], None] = lambda _: None,
+) -> None:
+    """Ask an app what became of the sync's jobs. One that it is still at, or that cannot be asked after now, stays as it is; what
+    the app fails on itself is `told`."""
     for job in open_jobs(warehouse, bound):
         changes = list(_unknown(warehouse, job))
         receipts: Sequence[Receipt] = ()
         if changes:  # else a read, or a person, has said of all what became of them
             try:
                 receipts = await app.settle(bound.sync.object, job.op, job.note, changes)
-            except Exception:  # also by a mistake of the app's own, which would end each run of the sync
+            except OploopError:
+                continue
+            except Exception as e:  # which would end each run of the sync
+                told(defect(f"asking {app.name} after a job", e))
                 continue
             if not receipts:
                 continue

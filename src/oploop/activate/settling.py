@@ -8,6 +8,8 @@ from datetime import datetime
 from oploop.activate.begun import FoldSpec
 from oploop.activate.deliver import version_of
 from oploop.apps.base import App
+from oploop.apps.defects import defect
+from oploop.errors import OploopError
 from oploop.records import Change, Outcome, Receipt
 from oploop.state import JournalStep
 from oploop.warehouse.base import Warehouse, quote_table
@@ -19,18 +21,27 @@ def noted(step: JournalStep) -> bool:
 
 
 async def settle(
-    app: App, warehouse: Warehouse, spec: FoldSpec, table: str, steps: Iterable[JournalStep], now: datetime
+    app: App,
+    warehouse: Warehouse,
+    spec: FoldSpec,
+    table: str,
+    steps: Iterable[JournalStep],
+    now: datetime,
+    told: Callable[[OploopError], None],
 ) -> list[JournalStep]:
     """Fill in the receipts of noted steps that have none; the steps that were filled in.
 
-    An app that cannot be asked now, or fails by a mistake of its own, leaves them as they are: unknown.
+    An app that cannot be asked now, or fails by a mistake of its own, which is `told`, leaves them as they are: unknown.
     """
     found = []
     for step in filter(noted, steps):
         changes = _changes(warehouse, spec, table, step)
         try:
             receipts = await app.settle(spec.object, step.op, step.note or "", changes)
-        except Exception:  # each run begins with this: a mistake of one app would end all of them
+        except OploopError:
+            continue
+        except Exception as e:  # each run begins with this: a mistake of one app would end all of them
+            told(defect(f"asking {app.name} after a job", e))
             continue
         if not receipts:
             continue

@@ -105,6 +105,8 @@ def sync_lines(out: Out, s: SyncReport, environment: str, width: int, again: str
     if s.delivery is not None:
         whole = str(s.error or "")  # said below, with its mend
         lines += [f"    {show.value(e, 140)}" for e in s.delivery.errors if not whole.startswith(e)]
+    if s.read_back is not None and s.read_back.error is not None:
+        lines.append(f"    not read back: {show.clean(str(s.read_back.error))}")
     if s.error is not None and s.status == "failed":
         lines.append(f"    {show.clean(str(s.error))}")
     if s.not_equal:

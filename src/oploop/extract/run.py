@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import cast
 
+from oploop.apps.defects import defect
 from oploop.errors import OploopError
 from oploop.extract.cursors import StreamState
 from oploop.extract.inbox import Inbox
@@ -133,10 +134,7 @@ async def _read(
     except OploopError as e:
         reading.error = e
     except Exception as e:  # a defect of one app must not stop the others
-        reading.error = OploopError(
-            f"reading {request.name} failed: {type(e).__name__}: {e}", mend="this is a defect; see --debug"
-        )
-        reading.error.__cause__ = e
+        reading.error = defect(f"reading {request.name}", e)
     finally:
         reading.seconds = runtime.monotonic() - reading.started
 

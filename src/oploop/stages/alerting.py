@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from oploop.apps.defects import defect
 from oploop.errors import FixConfig, OploopError
 from oploop.project.alerts import Alert, On
 from oploop.records import Notice
@@ -51,8 +52,9 @@ async def alert(ws: Workspace, told: Told, tell: Tell) -> None:
             continue
         try:
             await ws.app(a.to).notify(a.channel, notice)
-        except OploopError as e:
-            tell(Event("alert", "note", f"{a.to} {a.channel} could not be told: {e}"))
+        except Exception as e:  # a mistake of the app's own too: the run itself is over
+            why = e if isinstance(e, OploopError) else defect(f"telling {a.to}", e)
+            tell(Event("alert", "note", f"{a.to} {a.channel} could not be told: {why}"))
 
 
 def notice_of(a: Alert, told: Told, project: str, environment: str) -> Notice | None:

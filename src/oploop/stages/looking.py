@@ -8,20 +8,22 @@ from oploop.activate import diff as diffing
 from oploop.activate import jobs, ledger, states, volumes, waiting
 from oploop.activate.bound import BoundSync
 from oploop.apps.base import App
+from oploop.apps.defects import defect
+from oploop.errors import OploopError
 from oploop.records import Batch
 from oploop.verify import Fetch, ReadBack, Target, Watched, read_back
-from oploop.workspace import Workspace
+from oploop.workspace import Tell, Workspace, nobody, noting
 
 #: Records of a sync that are fetched back by key at the end of a run; the others are seen by later reads.
 READ_BACK = 1_000
 
 
-async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool) -> list[ReadBack]:
+async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool, tell: Tell = nobody) -> list[ReadBack]:
     """Look at what the syncs' last deliveries left in the apps; by key where the reads cannot vouch for it yet."""
     results = []
     for b in bound:
         if not within_run:
-            await jobs.ask(ws.app(b.sync.app), ws.warehouse, b, ws.runtime.now)
+            await jobs.ask(ws.app(b.sync.app), ws.warehouse, b, ws.runtime.now, noting(tell))
         waiting.note_shown(ws.warehouse, b, ws.runtime.now())
         ledger.forget_unknown(ws.warehouse, b, diffing.vouched_until(b, ws.warehouse))
         target = target_of(ws, b)
@@ -69,7 +71,12 @@ def fetcher(ws: Workspace, b: BoundSync) -> Fetch:
     async def fetch(ids: Sequence[str]) -> Batch:
         from oploop.extract.load import load_fetched
 
-        batch = await app.fetch(b.sync.object, ids)
+        try:
+            batch = await app.fetch(b.sync.object, ids)
+        except OploopError:
+            raise
+        except Exception as e:
+            raise defect(f"fetching {b.app_object}", e) from e
         assert b.stream is not None
         load_fetched(ws.warehouse, app.name, b.stream, batch)
         return batch

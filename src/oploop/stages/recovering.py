@@ -11,10 +11,10 @@ from oploop.activate.settling import noted, settle
 from oploop.errors import OploopError
 from oploop.runtime import GRACE
 from oploop.state import JournalStep
-from oploop.workspace import Workspace
+from oploop.workspace import Tell, Workspace, nobody, noting
 
 
-async def recover(ws: Workspace, *, only: Collection[str] | None = None) -> list[str]:
+async def recover(ws: Workspace, *, only: Collection[str] | None = None, tell: Tell = nobody) -> list[str]:
     """Take deliveries of runs that died into the ledger, from their journal; what has no receipt is unknown, unless the app
     can still tell what became of it. `only`: those for which `finish` of a run in their own environment may still do something stay,
     but for these syncs."""
@@ -23,7 +23,7 @@ async def recover(ws: Workspace, *, only: Collection[str] | None = None) -> list
         stays = only is not None and begun.spec.sync not in only and _could_finish(ws, begun)
         if not stays:
             steps = _steps(ws, begun)
-            await _settle(ws, begun, steps)
+            await _settle(ws, begun, steps, tell)
             done.append(_fold(ws, begun, steps))
     volumes.sweep(ws.warehouse)
     stay = {(b.run_id, b.spec.sync) for b in ledger.unfolded(ws.warehouse)}
@@ -33,7 +33,7 @@ async def recover(ws: Workspace, *, only: Collection[str] | None = None) -> list
     return done
 
 
-async def finish(ws: Workspace, syncs: Collection[str]) -> list[str]:
+async def finish(ws: Workspace, syncs: Collection[str], tell: Tell = nobody) -> list[str]:
     """Make calls of these syncs' dead runs once more (see `finishing`), then take their deliveries into the ledger. Once the run is to
     end, what is under way has its time, and what is left waits for the next run. Where nothing will be sent, what a run of another
     environment has begun stays for the next one there."""
@@ -42,7 +42,8 @@ async def finish(ws: Workspace, syncs: Collection[str]) -> list[str]:
         if begun.spec.sync not in syncs or _waits_elsewhere(ws, begun):
             continue
         steps = _steps(ws, begun)
-        await _settle(ws, begun, steps)
+        if not await _in_time(ws, asyncio.ensure_future(_settle(ws, begun, steps, tell)), grace=0.0):
+            break  # what is asked, the next run asks as well
         if _is_own(ws, begun) and _could_finish(ws, begun) and not await _finish(ws, begun, steps):
             break
         done.append(_fold(ws, begun, steps))
@@ -62,11 +63,12 @@ def _fold(ws: Workspace, begun: Begun, steps: Iterable[JournalStep]) -> str:
     return f"{begun.spec.sync} of run {begun.run_id}"
 
 
-async def _settle(ws: Workspace, begun: Begun, steps: Iterable[JournalStep]) -> None:
+async def _settle(ws: Workspace, begun: Begun, steps: Iterable[JournalStep], tell: Tell) -> None:
     """Ask after calls of which the app kept a note."""
     spec = begun.spec
     if any(map(noted, steps)) and spec.app in ws.project.apps:
-        settled = await settle(ws.app(spec.app), ws.warehouse, spec, begun.plan_table, steps, ws.runtime.now())
+        app, told = ws.app(spec.app), noting(tell)
+        settled = await settle(app, ws.warehouse, spec, begun.plan_table, steps, ws.runtime.now(), told)
         ws.store.write_steps(settled)
 
 
@@ -106,7 +108,12 @@ async def _finish(ws: Workspace, begun: Begun, steps: Iterable[JournalStep]) -> 
             app, ws.warehouse, bound, begun, steps, ws.runtime, lambda answered: ws.store.write_steps([answered])
         )
     )
-    hurry = asyncio.create_task(_hurry(ws, work))
+    return await _in_time(ws, work, grace=GRACE)
+
+
+async def _in_time(ws: Workspace, work: asyncio.Future[None], *, grace: float) -> bool:
+    """Wait for what is under way; once the run is to end, for so many seconds more. Whether the run goes on."""
+    hurry = asyncio.create_task(_hurry(ws, work, grace))
     try:
         await work
     except asyncio.CancelledError:
@@ -114,11 +121,10 @@ async def _finish(ws: Workspace, begun: Begun, steps: Iterable[JournalStep]) -> 
             raise
     finally:
         hurry.cancel()
-    return not stop.asked
+    return not ws.runtime.stop.asked
 
 
-async def _hurry(ws: Workspace, work: asyncio.Future[None]) -> None:
-    """Once the run is to end, give what is under way its time."""
+async def _hurry(ws: Workspace, work: asyncio.Future[None], grace: float) -> None:
     await ws.runtime.stop.wait()
-    await ws.runtime.sleep(GRACE)
+    await ws.runtime.sleep(grace)
     work.cancel()

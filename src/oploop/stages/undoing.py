@@ -13,10 +13,11 @@ from oploop.activate.plan import SyncPlan
 from oploop.errors import FixConfig, OploopError
 from oploop.project import Mode, Sync
 from oploop.report import SyncReport
+from oploop.runtime import Interrupted
 from oploop.stages.looking import fetcher, verify
 from oploop.stages.planning import budget_of, times_of
-from oploop.warehouse.base import literal
-from oploop.workspace import Event, Selection, Tell, Workspace, nobody
+from oploop.warehouse.base import SqlError, literal
+from oploop.workspace import Event, Selection, Tell, Workspace, nobody, noting
 
 #: Records fetched at once before they are compared.
 FETCH = 1_000
@@ -85,9 +86,13 @@ async def _plan_one(
         return report
     states.claim(ws.warehouse, bound)
     asked = undo.Asked(wish.runs, wish.key, wish.limit)
-    report.plan, report.left_reasons, report.left = await plan_runs(
-        ws, bound, asked, [label for t in parts for label in t.labels], [t.sync for t in parts], tell
-    )
+    labels, names = [label for t in parts for label in t.labels], [t.sync for t in parts]
+    try:
+        report.plan, report.left_reasons, report.left = await plan_runs(ws, bound, asked, labels, names, tell)
+    except (SqlError, Interrupted):
+        raise
+    except OploopError as e:  # of the app: the other syncs go on
+        report.stop(f"the app's records cannot be looked at: {e}")
     return report
 
 
@@ -120,20 +125,20 @@ async def plan_runs(
     }
     wide, missing = undo.with_fields(bound, described, ws.warehouse, list(dict.fromkeys(labels)), owners)
     states.claim(ws.warehouse, wide)
-    await _ask(ws, wide)  # before a look that could not see what they do
+    await _ask(ws, wide, tell)  # before a look that could not see what they do
     ids = undo.gather(wide, ws.warehouse, [bound.name, *names], asked)
     fetch = fetcher(ws, wide)
     for start in range(0, len(ids), FETCH):
         tell(Event("verify", "tick", f"{bound.name} {min(start + FETCH, len(ids)):,} of {len(ids):,} looked at"))
         await fetch(ids[start : start + FETCH])
-    await verify(ws, [wide], within_run=False)
+    await verify(ws, [wide], within_run=False, tell=tell)
     table = diffing.plan_table_name(bound.name, ws.runtime.new_id())
     budget, took = budget_of(ws, wide), times_of(ws, wide)
     made = undo.make(wide, ws.warehouse, asked, missing, table=table, budget=budget, call_seconds=took)
     return made.plan, list(made.reasons), list(made.left)
 
 
-async def _ask(ws: Workspace, bound: BoundSync) -> None:
+async def _ask(ws: Workspace, bound: BoundSync, tell: Tell) -> None:
     """Ask after all jobs that may be at work on the object's records, also those of other syncs: what one of them may still change
     is not undone. A sync that is gone, or broken, tells nothing: its jobs count as at work."""
     for owner in jobs.owners(ws.warehouse, bound.sync.app, bound.sync.object):
@@ -141,7 +146,7 @@ async def _ask(ws: Workspace, bound: BoundSync) -> None:
             of = bound if owner == bound.name else await ws.bound_alone(ws.project.syncs[owner])
         except (KeyError, OploopError):
             continue
-        await jobs.ask(ws.app(bound.sync.app), ws.warehouse, of, ws.runtime.now)
+        await jobs.ask(ws.app(bound.sync.app), ws.warehouse, of, ws.runtime.now, noting(tell))
 
 
 def runs_since(ws: Workspace, since: datetime, tell: Tell = nobody) -> tuple[str, ...]:

@@ -58,9 +58,9 @@ def command(cli: Cli, run: str | None, environment: str, **given: Any) -> int:
         from oploop.stages import undoing
         from oploop.workspace import Selection
 
-        await loop.recover(ws)
         selection = Selection((*given["select"], *given["syncs"]), given["exclude"])
         with Progress(cli.out, ws.runtime.monotonic, "looking at the apps") as progress:
+            await loop.recover(ws, tell=progress.tell)
             wish = undoing.Wish(_runs(ws, run, given["since"], progress.tell), selection, given["key"], given["limit"])
             reports = await undoing.plan_undo(ws, wish, progress.tell)
             with progress.paused():
