@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,7 +141,12 @@ class StateReader:
             db = sqlite3.connect(":memory:", check_same_thread=False)
             migrate(db)
             return db
-        return open_sqlite(self.path, f"file:{self.path}?mode=ro")
+        try:
+            return open_sqlite(self.path, f"file:{self.path}?mode=ro")
+        except FixConfig:
+            if os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK):
+                raise
+            return _copied(self.path)
 
     def close(self) -> None:
         self._db.close()
@@ -371,6 +377,23 @@ def open_sqlite(path: Path, target: str) -> sqlite3.Connection:
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as e:
         raise _refused(path, "opened", e) from None
+    return db
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """What a SQLite file holds, in memory: where its folder may not be written SQLite cannot read it, as it keeps a file of its own
+    beside one that has a log."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = Path(folder) / path.name
+        try:
+            for part in (path, path.with_name(path.name + "-wal")):
+                if part.exists():
+                    there.with_name(part.name).write_bytes(part.read_bytes())
+        except OSError as e:
+            raise FixConfig(f"the state file {path} cannot be read: {e.strerror}", mend=RIGHTS) from None
+        copied, db = open_sqlite(path, str(there)), sqlite3.connect(":memory:", check_same_thread=False)
+        copied.backup(db)
+        copied.close()
     return db
 
 
