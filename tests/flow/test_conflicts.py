@@ -102,6 +102,27 @@ async def test_values_that_move_are_no_tug_of_war(desk: Desk) -> None:
     assert await parked(desk) == []
 
 
+async def test_what_a_person_fills_in_where_a_new_record_was_left_empty_stays(make_desk: Callable[..., Desk]) -> None:
+    desk = make_desk(tickets=0)
+    desk.sync(
+        "model: mart.tickets\nto: zendesk.tickets\nmode: upsert\nkey: {external_id: code}\non_null: clear\n"
+        "fields: {subject: code, description: code, priority: priority, type: type}\n"
+    )
+    new = "SELECT 'A-' || i AS code, {} AS priority, NULL::VARCHAR AS type FROM range(1, 4) t(i)"
+    await desk.model(new.format("NULL::VARCHAR"))
+    desk.sandbox.advance(120)
+    assert only(await desk.turn(Options(yes=True, first_run=True))).status == "ok"
+    ids = sorted(desk.tickets("type"))
+    desk.edit(ids[0], priority="high", type="task")
+    assert await turn(desk) == {"kept": 1}
+    await desk.model(new.format("CASE i WHEN 1 THEN 'low' WHEN 2 THEN 'urgent' END"))
+    assert await turn(desk) == {"update": 2}
+    assert desk.tickets("priority", "type") == {ids[0]: ("low", "task"), ids[1]: ("urgent", None), ids[2]: (None, None)}
+    await desk.model(new.format("NULL::VARCHAR"))
+    assert await turn(desk) == {"update": 2}  # what was sent is cleared
+    assert set(desk.tickets("priority").values()) == {None}
+
+
 async def test_what_somebody_changes_while_a_look_is_answered_is_seen_later(make_desk: Callable[..., Desk]) -> None:
     desk = make_desk(tickets=1)
 

@@ -27,6 +27,8 @@ class FoldSpec:
     undoes: list[str] = field(default_factory=list)  #: runs that it takes back: what it puts back is parked
     keys: list[str] = field(default_factory=list)  #: the key's fields, by position
     again: dict[str, float] = field(default_factory=dict)  #: see `unknowns.known_by_keys`
+    #: by position: where a new record has no value for such a field, its emptiness is what was sent
+    emptied: list[int] = field(default_factory=list)
     account: str = ""  #: see `finishing.account_of`; only where calls may be made once more
 
 

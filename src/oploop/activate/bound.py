@@ -52,6 +52,12 @@ class BoundField:
         """The wanted list depends on what the app holds (tags added to, or removed from, those that are there)."""
         return bool(self.add or self.remove)
 
+    @property
+    def means_empty(self) -> bool:
+        """Whether a NULL of the field says that a record's is to be empty; a new record's is so without being told."""
+        missed = self.ref is not None and self.ref.on_miss == "keep"  # then a NULL may be a miss too
+        return self.on_null == "clear" and not (self.if_empty or self.only_create or self.in_place or missed)
+
 
 @dataclass(frozen=True, slots=True)
 class BoundCheck:

@@ -137,8 +137,8 @@ def _first_state(warehouse: Warehouse, begun: Begun, smooth: Smooth) -> None:
     """What was acknowledged is both sent and stored; of a sync that has no state yet."""
     spec, plan = begun.spec, quote_table(begun.plan_table)
     states.ensure_state(warehouse, spec.state_table, spec.fields)
-    some = "".join(f", count(*) FILTER (WHERE c{i})" for i in range(len(spec.fields)))
-    [(rows, *sent)] = warehouse.rows(f"SELECT count(*){some} FROM {plan}")
+    some = "".join(f", count(*) FILTER (WHERE {_said(spec, i, 'p')})" for i in range(len(spec.fields)))
+    [(rows, *sent)] = warehouse.rows(f"SELECT count(*){some} FROM {plan} AS p")
     _, names, values = _values(spec, rows, sent)
     columns, row = _row(names, values)
     told = f"{smooth.acked_at()} AS acked_at, {smooth.version()} AS receipt, {smooth.remote_id} AS rid"
@@ -148,21 +148,28 @@ def _first_state(warehouse: Warehouse, begun: Begun, smooth: Smooth) -> None:
     )
 
 
+def _said(spec: FoldSpec, i: int, change: str) -> str:
+    """Whether a `change` has said what a field is to hold. A new record is left empty where there is nothing to say."""
+    left_empty = f"OR ({change}.__status = 'create' AND {change}.w{i} IS NULL)"
+    return f"({change}.c{i} {left_empty})" if i in spec.emptied else f"{change}.c{i}"
+
+
 def _values(spec: FoldSpec, rows: int, sent: Sequence[int]) -> tuple[list[str], list[str], list[str]]:
     """What of the fields goes into the state `s`, from changes `d`: (how it is set, columns of a new row, their values).
 
-    `sent`: how many of the `rows` changes send each field.
+    `sent`: how many of the `rows` changes send each field, or leave it empty.
     """
     sets, names, values = [], [], []
     for i, (name, _) in enumerate(spec.fields):
-        if not sent[i]:  # the fields that nobody sends are left as they are
+        if not sent[i]:  # what no change says anything of is left as it is
             continue
         for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")):
             column = states.state_column(name, part)
-            sets.append(f"{column} = CASE WHEN d.c{i} THEN d.{new} ELSE s.{column} END")
+            said = _said(spec, i, "d")
+            sets.append(f"{column} = CASE WHEN {said} THEN d.{new} ELSE s.{column} END")
             if part != "stored":
                 names.append(column)
-                values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN d.c{i} THEN d.{new} END")
+                values.append(f"d.{new}" if sent[i] == rows else f"CASE WHEN {said} THEN d.{new} END")
     return sets, names, values
 
 
@@ -181,7 +188,8 @@ def _merge_state(warehouse: Warehouse, begun: Begun, *, large: bool) -> None:
     rid = "p.__key" if spec.blind else _rid(spec)
     done = f"{_joined(begun)} WHERE o.status = 'sent' AND {rid} IS NOT NULL AND p.__status IN ('create', 'update')"
     different = _records(warehouse, begun, rid)
-    wanted = ", ".join(["count(*)", different, *(f"count(*) FILTER (WHERE p.c{i})" for i in range(len(spec.fields)))])
+    said = [f"count(*) FILTER (WHERE {_said(spec, i, 'p')})" for i in range(len(spec.fields))]
+    wanted = ", ".join(["count(*)", different, *said])
     parts = _slices(warehouse) if different == "count(*)" else [""]
     counts = [warehouse.rows(f"SELECT {wanted} FROM {done}{part}")[0] for part in parts]
     rows, records, *sent = map(sum, zip(*counts, strict=True))
@@ -235,7 +243,7 @@ def _move_state(warehouse: Warehouse, begun: Begun, changes: str, sent: Sequence
     for i, (name, _) in enumerate(spec.fields):
         for part, new in (("sent", f"w{i}"), ("stored", f"w{i}"), ("at", "acked_at")) if sent[i] else ():
             its = f"s.{states.state_column(name, part)}"
-            value = f"CASE WHEN d.c{i} THEN d.{new} ELSE {its} END"
+            value = f"CASE WHEN {_said(spec, i, 'd')} THEN d.{new} ELSE {its} END"
             if part == "stored":  # of a row that is as sent this says nothing, and takes room
                 value = f"CASE WHEN {news['as_sent']} THEN NULL ELSE {value} END"
             news[f"{name}.{part}"] = value

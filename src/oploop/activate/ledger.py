@@ -55,6 +55,7 @@ def spec_of(bound: BoundSync, warehouse: Warehouse, release: str | None) -> Fold
         append=bound.appends,
         keys=[k.field.name for k in bound.keys],
         again=known_by_keys(bound),
+        emptied=[i for i, f in enumerate(bound.fields) if f.means_empty],
     )
 
 
@@ -63,7 +64,9 @@ def spec_of_plan(plan: SyncPlan, warehouse: Warehouse, release: str | None) -> F
     spec = spec_of(plan.bound, warehouse, release)
     # what an undo does to a row that was appended is no row of the model: it stays remembered as sent
     again = {} if plan.undoes else spec.again
-    return replace(spec, undoes=list(plan.undoes), append=spec.append and not plan.undoes, again=again)
+    emptied = [] if plan.undoes else spec.emptied  # nor is what an undo leaves out the model's
+    append = spec.append and not plan.undoes
+    return replace(spec, undoes=list(plan.undoes), append=append, again=again, emptied=emptied)
 
 
 def keep_plan(

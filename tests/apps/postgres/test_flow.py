@@ -153,6 +153,25 @@ async def test_a_change_by_hand_is_kept_and_a_row_that_is_gone_stays_gone(office
     assert await office.rows("SELECT email FROM raw_crm.public__accounts__all WHERE _deleted") == [("u4@acme.example",)]
 
 
+async def test_what_the_table_itself_puts_into_an_empty_field_is_its_own_doing(office: Office) -> None:
+    office.db.sql("ALTER TABLE accounts ALTER plan SET DEFAULT 'trial'")
+    office.sync(SYNC + "on_null: clear\n")
+    model = MODEL.format(n=4).replace("'free'", "NULL")
+    await office.model(model)
+    await office.turn()
+    plans = office.db.sql("SELECT plan FROM accounts ORDER BY email")
+    assert plans == [("pro",), ("trial",), ("pro",), ("trial",)]
+    told = await office.rows("SELECT status, count(*) FROM oploop.changes GROUP BY 1 ORDER BY 1")
+    assert told == [("altered", 2), ("confirmed", 2)]
+    (again,) = (await office.turn()).syncs
+    assert (again.status, office.db.sql("SELECT plan FROM accounts ORDER BY email")) == ("nothing", plans)
+    await office.model(model.replace("NULL", "'big'"))
+    await office.turn()
+    await office.model(model)
+    await office.turn()  # by now it is the sync's own value that is taken away
+    assert office.db.sql("SELECT plan FROM accounts ORDER BY email") == [("pro",), (None,), ("pro",), (None,)]
+
+
 async def test_a_first_sync_to_a_filled_table_sends_true_differences_only(office: Office) -> None:
     await office.model(MODEL.format(n=30))
     office.db.sql(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -366,7 +367,13 @@ def _same(sim: Side, m: FieldMapping, now: Any, wanted: Any) -> bool:
 
 
 def _history(sim: Side, record: Record, m: FieldMapping) -> list[Written]:
-    return [w for w in sim.server.log if w.id == record.id and m.field in w.sent]
+    """What was written of a field; where we made the record and `clear` left it out, it was to be empty."""
+    first, *more = [w for w in sim.server.log if w.id == record.id] or [None]
+    history = [w for w in (first, *more) if w is not None and m.field in w.sent]
+    clears = str(m.on_null or sim.world.sync.on_null) == "clear" and not (m.if_empty or m.only or m.add or m.ref)
+    if first is not None and first.who == US and m.field not in first.sent and clears:
+        return [replace(first, sent={**first.sent, m.field: None}), *history]
+    return history
 
 
 def _touched_by_people(sim: Side, ledger: Ledger, record: Record, m: FieldMapping, wanted: Any) -> bool:
