@@ -154,6 +154,7 @@ class Canonical(StrEnum):
     LOWER = "lower"  #: case and outer blanks do not matter (e-mail)
     TRIM = "trim"  #: outer blanks do not matter
     NUMBER = "number"  #: 12, "12" and 12.0 are the same
+    MOMENT = "moment"  #: a day is its first instant in UTC, and an instant the same in each zone and type
     ID_15_18 = "id_15_18"  #: an id of 15 characters, and the same with 3 more that check them
 
 

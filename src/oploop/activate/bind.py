@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from oploop.activate.bound import BoundCheck, BoundField, BoundKey, BoundSync
-from oploop.activate.convert import canonical, convert, is_integer, key_form
+from oploop.activate.convert import convert, form_of_kind, is_integer, key_form
 from oploop.activate.mapping import Mapper
 from oploop.activate.refbind import RAWT, Referenced, found_id, reference, source_column
 from oploop.activate.unknowns import refuse_unfindable
@@ -27,6 +27,7 @@ from oploop.records import (
     Stream,
 )
 from oploop.warehouse.base import Warehouse, raw_table
+from oploop.warehouse.forms import canonical
 
 #: Keys of a sync that are read and checked but that nothing acts on yet, with the only value they may have.
 NOT_YET = {
@@ -286,15 +287,16 @@ class _Binder:
                 place=self.sync.place_of("key"),
             )
 
-    def own_key(self, label: str) -> Field:
+    def own_key(self, label: str, kind: str) -> Field:
         """A key field of an append sync: the app's, if it has one of that name, else our own, which is not sent."""
         if label in self.described or any(label.startswith(p) and label != p for p in self.obj.dynamic):
             return self.app_field(label, "key")
-        return Field(label, FieldType.TEXT, key=True, read_only=True)
+        return Field(label, FieldType.TEXT, key=True, read_only=True, canonical=form_of_kind(kind))
 
     def key(self, label: str, column: str, *, blind: bool) -> BoundKey:
         appends = self.sync.mode is Mode.APPEND
-        field = self.own_key(label) if appends else self.app_field(label, "key")
+        column_sql, kind = self.mapper.column(column, "key", label), self.mapper.columns[column].upper()
+        field = self.own_key(label, kind) if appends else self.app_field(label, "key")
         if not field.key and not appends:
             able = sorted({f.name for f in self.described.values() if f.key})
             raise FixConfig(
@@ -302,7 +304,6 @@ class _Binder:
                 mend=f"use one of {', '.join(able)}" if able else "this object has no key field",
                 place=self.sync.place_of("key", label),
             )
-        column_sql, kind = self.mapper.column(column, "key", label), self.mapper.columns[column].upper()
         if not blind and field.source is None:
             raise FixConfig(f"key field {label!r} cannot be read back", place=self.sync.place_of("key", label))
         now, native, form = "", None, key_form(field)
@@ -310,11 +311,12 @@ class _Binder:
             held = self.warehouse.field_value(field.source, field.type, RAWT)
             if field.type is FieldType.INTEGER and is_integer(kind):
                 form, native = Canonical.EXACT, (column_sql, held)  # the same text and, faster, the same number
-            now = canonical(held, form)
-        text = self.warehouse.typed_value(column_sql, FieldType.TEXT) if kind == "JSON" else column_sql
-        return BoundKey(
-            field, column, canonical(text, form), now, convert(column_sql, kind, field.type, self.warehouse), native
-        )
+            now = canonical(held, form, self.warehouse.sql_type(field.type))
+        text, shown = column_sql, kind
+        if kind == "JSON":
+            text, shown = self.warehouse.typed_value(column_sql, FieldType.TEXT), "VARCHAR"
+        wanted = canonical(text, form, shown)
+        return BoundKey(field, column, wanted, now, convert(column_sql, kind, field.type, self.warehouse), native)
 
     def field(self, m: FieldMapping, *, blind: bool) -> BoundField:
         field = self.app_field(m.field, "fields")

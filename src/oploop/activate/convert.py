@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from oploop.records import Canonical, Field, FieldType
 from oploop.warehouse.base import Warehouse
+from oploop.warehouse.forms import INTEGERS, LARGE
 
-_INTEGERS = frozenset({"BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT"})
-_LARGE = frozenset({"HUGEINT", "UHUGEINT", "UBIGINT"})
 _TIMESTAMPS = frozenset({"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP WITH TIME ZONE"})
+#: What keys of a type are compared by, where the app's field declares nothing else.
+_FORMS = {
+    FieldType.INTEGER: Canonical.NUMBER,
+    FieldType.NUMBER: Canonical.NUMBER,
+    FieldType.DATE: Canonical.MOMENT,
+    FieldType.TIMESTAMP: Canonical.MOMENT,
+}
 #: A decimal of so many digits is told apart from all others as a double.
 _EXACT_DIGITS = 15
 
 
 def is_integer(kind: str) -> bool:
     """Whether a SQL type holds whole numbers that fit 64 bits."""
-    return kind in _INTEGERS
+    return kind in INTEGERS
 
 
 def sure(kind: str, to: FieldType) -> bool:
@@ -75,7 +81,7 @@ def shown(source: str, kind: str, warehouse: Warehouse) -> str:
 
 def _integer(source: str, kind: str, warehouse: Warehouse) -> str:
     whole = f"TRY_CAST({source} AS {warehouse.sql_type(FieldType.INTEGER)})"
-    if kind in _LARGE:
+    if kind in LARGE:
         return whole
     if kind in ("DOUBLE", "FLOAT"):
         return f"CASE WHEN {source} = {whole} THEN {whole} END"
@@ -86,7 +92,7 @@ def _integer(source: str, kind: str, warehouse: Warehouse) -> str:
 
 def _number(source: str, kind: str, warehouse: Warehouse) -> str:
     double = f"TRY_CAST({source} AS {warehouse.sql_type(FieldType.NUMBER)})"
-    if kind in _LARGE or kind == "BIGINT":
+    if kind in LARGE or kind == "BIGINT":
         return f"CASE WHEN TRY_CAST({double} AS HUGEINT) = TRY_CAST({source} AS HUGEINT) THEN {double} END"
     if kind.startswith("DECIMAL"):
         return f"CASE WHEN TRY_CAST(CAST({double} AS VARCHAR) AS {kind}) = {source} THEN {double} END"
@@ -135,24 +141,12 @@ def _digits(kind: str) -> int:
 
 
 def key_form(field: Field) -> Canonical:
-    """The canonical form of a key: what the field declares; numbers as numbers."""
-    if field.canonical is Canonical.EXACT and field.type in (FieldType.INTEGER, FieldType.NUMBER):
+    """The canonical form of a key: what the field declares; numbers as numbers, times as moments."""
+    return _FORMS.get(field.type, Canonical.EXACT) if field.canonical is Canonical.EXACT else field.canonical
+
+
+def form_of_kind(kind: str) -> Canonical:
+    """The canonical form of a key that no app's field describes, by its column's SQL type."""
+    if kind in INTEGERS | LARGE or kind in ("DOUBLE", "FLOAT") or kind.startswith("DECIMAL"):
         return Canonical.NUMBER
-    return field.canonical
-
-
-def canonical(expr: str, form: Canonical) -> str:
-    """An expression for the canonical text of `expr`; an empty text is no key and becomes NULL."""
-    text = f"CAST({expr} AS VARCHAR)"
-    match form:
-        case Canonical.LOWER:
-            return f"NULLIF(lower(trim({text})), '')"
-        case Canonical.TRIM:
-            return f"NULLIF(trim({text}), '')"
-        case Canonical.ID_15_18:
-            return f"CASE WHEN length({text}) = 18 THEN substr({text}, 1, 15) ELSE NULLIF(trim({text}), '') END"
-        case Canonical.NUMBER:
-            number = f"TRY_CAST({expr} AS DECIMAL(38, 0))"
-            return f"CASE WHEN TRY_CAST({expr} AS DOUBLE) = {number} THEN CAST({number} AS VARCHAR) ELSE NULLIF({text}, '') END"
-        case _:
-            return f"NULLIF({text}, '')"
+    return Canonical.MOMENT if kind == "DATE" or kind in _TIMESTAMPS else Canonical.EXACT

@@ -18,11 +18,12 @@ import orjson
 
 from oploop.activate import appending, awaited, fresh, leaving, references, sameness, sql, states, volumes
 from oploop.activate.bound import BoundSync
-from oploop.activate.convert import canonical, key_form
+from oploop.activate.convert import key_form
 from oploop.activate.rules import Rule, besides, rules_of
 from oploop.apps.columns import rows_of
 from oploop.records import Change, FieldType, Stream
 from oploop.warehouse.base import Warehouse, literal, quote_table, roomy
+from oploop.warehouse.forms import canonical
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from oploop.activate.convert import canonical, convert, shown, sure
+from oploop.activate.convert import convert, shown, sure
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import FieldMapping, Sync
 from oploop.project.templates import parts
 from oploop.records import Canonical, Field, FieldType
 from oploop.warehouse.base import SqlError, Warehouse, literal, quote, quote_table
+from oploop.warehouse.forms import canonical
 
 MODEL = "m"  #: alias of the model's table in all expressions of a BoundField's `wanted`
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from oploop.activate.convert import canonical, key_form
+from oploop.activate.convert import key_form
 from oploop.activate.mapping import Mapper
 from oploop.errors import FixConfig, did_you_mean
 from oploop.project import FieldMapping
 from oploop.records import DELETED, Column, Field, FieldType, Object, Stream
 from oploop.warehouse.base import Warehouse, quote, quote_table, raw_table
+from oploop.warehouse.forms import canonical
 
 RAWT = "r"  #: alias of the raw table in `now`, and in what is looked up
 

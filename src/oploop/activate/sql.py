@@ -26,7 +26,6 @@ from datetime import datetime
 
 from oploop.activate import references
 from oploop.activate.bound import BoundField, BoundSync
-from oploop.activate.convert import canonical
 from oploop.activate.jsontext import after_json, json_object
 from oploop.activate.mapping import MODEL
 from oploop.activate.refbind import RAWT
@@ -36,6 +35,7 @@ from oploop.activate.states import state_column
 from oploop.activate.waiting import noted
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+from oploop.warehouse.forms import canonical
 
 #: Reasons for which one field of a record is parked, by its value: the others of the record are sent.
 BY_FIELD = "('undone', 'tug-of-war')"

@@ -16,13 +16,13 @@ from datetime import datetime
 from oploop.activate import diff as d
 from oploop.activate import jobs, states, volumes
 from oploop.activate.bound import BoundField, BoundSync
-from oploop.activate.convert import canonical
 from oploop.activate.plan import CallTimes, SyncPlan, undo_plan
 from oploop.activate.sql import Known
 from oploop.activate.waiting import noted, pointer
 from oploop.apps.transport import Budget
 from oploop.records import Canonical, Field, FieldType, JsonPath, Object, Op
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+from oploop.warehouse.forms import canonical
 
 #: What never changed anything in the app, so that there is nothing to undo.
 NOTHING_DONE = "('rejected', 'failed', 'deferred', 'ignored')"

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from oploop.activate.convert import canonical, key_form
+from oploop.activate.convert import key_form
 from oploop.activate.refbind import RAWT
 from oploop.errors import FixConfig
 from oploop.records import DELETED, Replay
 from oploop.warehouse.base import Warehouse, literal, quote_table, raw_table
+from oploop.warehouse.forms import canonical
 
 if TYPE_CHECKING:
     from oploop.activate.bound import BoundSync

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,13 +16,14 @@ import orjson
 from oploop.activate import diff as diffing
 from oploop.activate import rekeying
 from oploop.activate.bound import BoundField, BoundSync
-from oploop.activate.convert import canonical, key_form
+from oploop.activate.convert import key_form
 from oploop.errors import FixConfig, OploopError, did_you_mean
 from oploop.project import OnLeave
 from oploop.records import DELETED, EXTRACTED_AT, VERSION, Canonical, Field, FieldType
 from oploop.trace.nouns import Past, Trace, TracedField, TracedSync
 from oploop.trace.sources import add_lineage, find_sources
 from oploop.warehouse.base import literal, quote, quote_table, raw_table
+from oploop.warehouse.forms import canonical
 from oploop.workspace import Workspace
 
 #: Columns that help a person to recognise a record, where its stream has them.
@@ -425,6 +428,9 @@ def _alike(a: Any, b: Any, form: Canonical) -> bool:
     x, y = str(a).strip(), str(b).strip()
     if form is Canonical.ID_15_18:
         return x[:15] == y[:15]
+    if form is Canonical.NUMBER and x != y:
+        with contextlib.suppress(InvalidOperation):
+            return Decimal(x) == Decimal(y)
     return x.lower() == y.lower() if form is Canonical.LOWER else x == y
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from oploop.records import Canonical, FieldType
 from oploop.verify.nouns import Target, Watched
 from oploop.warehouse.base import literal, quote
+from oploop.warehouse.forms import canonical
 
 #: From so many characters on, a text that begins like ours is taken for ours, cut off by the app.
 CUT_FROM = 20
@@ -53,6 +54,8 @@ def comparable(expr: str, form: Canonical) -> str:
         Canonical.LOWER: f"lower(trim({expr}))",
         Canonical.TRIM: f"trim({expr})",
         Canonical.ID_15_18: f"substr({expr}, 1, 15)",
+        Canonical.NUMBER: canonical(expr, form),
+        Canonical.MOMENT: canonical(expr, form),
     }
     return forms.get(form, expr)
 

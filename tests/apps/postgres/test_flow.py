@@ -172,6 +172,31 @@ async def test_what_the_table_itself_puts_into_an_empty_field_is_its_own_doing(o
     assert office.db.sql("SELECT plan FROM accounts ORDER BY email") == [("pro",), (None,), ("pro",), (None,)]
 
 
+@pytest.mark.parametrize("kind", ["numeric", "numeric(30, 4)", "numeric(10, 2)", "float8"])
+async def test_a_number_of_any_size_is_one_key_however_it_is_written(office: Office, kind: str) -> None:
+    office.db.sql(f"CREATE TABLE parts (code {kind} PRIMARY KEY, name text)")
+    office.db.sql("INSERT INTO parts VALUES (1.0, 'Bolt'), (2.50, 'Nut')")
+    office.sync("model: mart.accounts\nto: crm.public.parts\nmode: upsert\nkey: {code: code}\nfields: [name]\n")
+    rows = "SELECT * FROM (VALUES {}) AS t(code, name)"
+    await office.model(rows.format("('1.00', 'Bolt'), ('2.5', 'Nut'), ('3.0', 'Pin'), ('4', 'a'), ('4.00', 'b')"))
+    (sync,) = (await office.turn()).syncs
+    assert sync.plan is not None
+    assert (sync.plan.diff.counts, sync.plan.diff.same) == ({"create": 1, "held": 2}, 2)
+    assert {k for (k,) in await office.rows("SELECT key FROM oploop.held")} == {"4"}
+    await office.model(rows.format("(1::DECIMAL(20, 3), 'Bolt'), (2.5, 'Wing nut'), (3, 'Pin')"))
+    (sync,) = (await office.turn()).syncs
+    assert sync.plan is not None
+    assert (sync.plan.diff.counts, sync.plan.diff.same) == ({"update": 1}, 2)
+    await office.turn()
+    assert office.db.sql("SELECT code::float8, name FROM parts ORDER BY 1") == [
+        (1, "Bolt"),
+        (2.5, "Wing nut"),
+        (3, "Pin"),
+    ]
+    told = await office.rows("SELECT key, status FROM oploop.changes ORDER BY key")
+    assert told == [("2.5", "confirmed"), ("3", "confirmed")]
+
+
 async def test_a_first_sync_to_a_filled_table_sends_true_differences_only(office: Office) -> None:
     await office.model(MODEL.format(n=30))
     office.db.sql(

@@ -337,4 +337,4 @@ def _decimal(precision: int, scale: int) -> Kind:
         return Kind(ColumnType.INTEGER, "CAST({} AS SIGNED)", stage=_LONG)
     if precision <= 15:
         return Kind(ColumnType.NUMBER, "({} + 0e0)", stage=_LONG)
-    return Kind(ColumnType.TEXT, "CAST({} AS CHAR)", stage=_LONG)
+    return Kind(ColumnType.TEXT, "CAST({} AS CHAR)", stage=_LONG, canonical=Canonical.NUMBER)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from oploop.apps.sql.columns import Kind
+from oploop.apps.sql.columns import Kind, form_of
 from oploop.records import Canonical, ColumnType
 
 #: Digits that a double keeps apart (as in activate/convert.py), and those that fit 64 bits.
@@ -58,7 +58,7 @@ def as_text(kind: PgKind, of: PgType) -> PgKind:
     """The kind for a column that identifies records: text where its value would not be the same text everywhere."""
     if kind.column in (ColumnType.TEXT, ColumnType.INTEGER):
         return kind
-    return PgKind(ColumnType.TEXT, "{}::text", f"CAST({{}} AS {of.cast})")
+    return PgKind(ColumnType.TEXT, "{}::text", f"CAST({{}} AS {of.cast})", canonical=form_of(kind.column))
 
 
 def _integer(name: str) -> PgKind:
@@ -104,7 +104,7 @@ def _numeric(modifier: int) -> PgKind:
             return PgKind(ColumnType.INTEGER, f"({number})::int8", "CAST({} AS numeric)", "int8")
         if max(precision, scale) <= _DOUBLE_DIGITS:
             return PgKind(ColumnType.NUMBER, f"({number})::float8", "CAST({} AS numeric)", "float8")
-    return PgKind(ColumnType.TEXT, "{}::text", "CAST({} AS numeric)")
+    return PgKind(ColumnType.TEXT, "{}::text", "CAST({} AS numeric)", canonical=Canonical.NUMBER)
 
 
 def quote(name: str) -> str:

@@ -29,6 +29,13 @@ class Kind:
     rewritten: bool = False  #: a value may read otherwise than it was sent, 007 as 7: the id of a new row is looked up
 
 
+def form_of(column: ColumnType) -> Canonical:
+    """What a key is compared by that is read as text, though its column has another type."""
+    if column in (ColumnType.NUMBER, ColumnType.INTEGER):
+        return Canonical.NUMBER
+    return Canonical.MOMENT if column in TIMES else Canonical.EXACT
+
+
 @dataclass(frozen=True, slots=True)
 class SqlColumn:
     """A column. `raw` is its name in the raw table, where names that differ only by case cannot stand side by side."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from oploop.apps.sql.columns import STEPS, Described, SqlColumn
+from oploop.apps.sql.columns import STEPS, Described, SqlColumn, form_of
 from oploop.apps.transport import Answer, Budget, Refused, Request
 from oploop.errors import OploopError
 from oploop.records import ColumnType
@@ -36,9 +36,8 @@ class Values:
             return column
         if kind.column is ColumnType.BOOLEAN:
             return replace(column, kind=replace(kind, column=ColumnType.INTEGER))
-        return replace(
-            column, kind=replace(kind, column=ColumnType.TEXT, read=f"CAST({{}} AS {self.text})", rewritten=True)
-        )
+        read, form = f"CAST({{}} AS {self.text})", form_of(kind.column)
+        return replace(column, kind=replace(kind, column=ColumnType.TEXT, read=read, rewritten=True, canonical=form))
 
     def staged(self, column: SqlColumn, value: Any) -> Any:
         """A value as the driver takes it."""
