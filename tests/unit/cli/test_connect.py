@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from oploop.apps.registry import app_class, known_types
 from oploop.apps.sheets.sandbox import SheetsSandbox
-from oploop.apps.stripe.sandbox import StripeSandbox
 from oploop.apps.zendesk.sandbox import ZendeskSandbox
 from oploop.cli.commands import connect
 from oploop.errors import FixConfig
@@ -122,40 +122,72 @@ def test_wrong_credentials_write_nothing(fresh: Path, zendesk: ZendeskSandbox) -
     assert (fresh / "oploop.yml").read_text() == before
 
 
-def test_a_person_is_asked_and_the_secret_stays_out_of_sight(fresh: Path) -> None:
-    sandbox = StripeSandbox()
-    with sandbox.running():
-        key = sandbox.default_config(sandbox.url)["api_key"]
-        ours, theirs = pty.openpty()
-        command = [sys.executable, "-m", "oploop", "connect", "stripe", "--set", f"base_url={sandbox.url}"]
-        with subprocess.Popen(command, cwd=fresh, stdin=theirs, stdout=theirs, stderr=theirs) as process:
-            os.close(theirs)
-            answers = {
-                b"api_key (a secret or restricted key: sk_..., rk_...): ": f"{key}\n".encode(),
-                b"what syncs need): ": b"customer\n",
-            }
-            again = b"has no stream 'customer'"
-            said = b""
-            while True:
-                try:
-                    part = os.read(ours, 4096)
-                except OSError:  # the other end was closed
-                    break
-                if not part:
-                    break
-                said += part
-                for question in [q for q in answers if q in said]:
-                    os.write(ours, answers.pop(question))
-                if again and again in said:  # a stream mistyped is asked for again
-                    again = b""
-                    os.write(ours, b"customers\n")
-        os.close(ours)
-    assert process.returncode == 0, said
-    assert key.encode() not in said
-    assert (fresh / ".env").read_text() == f"STRIPE_API_KEY={key}\n"
+def talked(folder: Path, *args: str, answers: list[tuple[str, str]]) -> tuple[int, str]:
+    """`oploop connect` at a terminal, each question that is expected next answered: its code, and all that stood on the screen."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "oploop", "connect", *args]
+    with subprocess.Popen(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        said, seen, left = "", 0, list(answers)
+        while True:
+            if not select.select([ours], [], [], 30)[0]:  # it waits for an answer to a question that was not expected
+                process.kill()
+                break
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # the other end was closed
+                break
+            if not part:
+                break
+            said += part.decode()
+            if left and left[0][0] in said[seen:]:
+                seen = len(said)
+                os.write(ours, f"{left.pop(0)[1]}\n".encode())
+    os.close(ours)
+    assert not left, said
+    return process.returncode, said
+
+
+def test_a_person_is_asked_again_for_what_was_wrong_alone_and_secrets_stay_out_of_sight(
+    fresh: Path, zendesk: ZendeskSandbox
+) -> None:
+    code, said = talked(
+        fresh,
+        "zendesk",
+        "--set",
+        f"base_url={zendesk.url}",
+        answers=[
+            ("subdomain (", "sandbox"),
+            ("email (", "ops@acme.example"),
+            ("api_token (", "zd_test_nobodys"),
+            ("email (of the agent whose API token it is; Enter: ops@acme.example): ", ""),
+            ("api_token (made in the Admin Center, under APIs; Enter: as before): ", "zd_test_oploop"),
+            ("what syncs need): ", "ticket"),  # a stream that is mistyped is asked for again
+            ("has no stream 'ticket'", "tickets"),
+        ],
+    )
+    assert code == 0, said
+    assert "refused the credentials" in said
+    assert (said.count("subdomain ("), said.count("zd_test")) == (1, 0)
+    assert (fresh / ".env").read_text() == "ZENDESK_API_TOKEN=zd_test_oploop\n"
     assert (fresh / ".env").stat().st_mode & 0o777 == 0o600
-    block = load_project(fresh).apps["stripe"]
-    assert (list(block.read), block.options["api_key"]) == (["customers"], "${STRIPE_API_KEY}")
+    block = load_project(fresh).apps["zendesk"]
+    assert (list(block.read), block.options["email"]) == (["tickets"], "ops@acme.example")
+
+
+@pytest.mark.parametrize(
+    ("said", "asked_again"),
+    [
+        ("https://x refused the credentials (HTTP 401) — check api_token", ["api_token"]),
+        ("zendesk: write only the first part of subdomain", ["subdomain"]),
+        ("cannot reach https://acmee.zendesk.com: is base_url right?", ["subdomain", "email", "api_token"]),
+        ("rate_limit must be a number", []),  # what was not typed is mended where it was given
+    ],
+)
+def test_which_keys_an_error_puts_in_doubt(fresh: Path, said: str, asked_again: list[str]) -> None:
+    keys = connect._given(fresh, app_class("zendesk"), "zendesk", ("rate_limit=9",))
+    keys.typed = {"subdomain": "acmee", "email": "", "api_token": "x"}
+    assert keys.in_doubt(FixConfig(said)) == asked_again
 
 
 SETS = ("--set", "client_id=x", "--set", "refresh_token=${HOME}", "--set")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from oploop.apps.base import Account, App
     from oploop.errors import FixConfig
     from oploop.project import AppBlock
+    from oploop.project.secrets import Variables
 
 
 @make(
@@ -57,15 +61,12 @@ def command(
         raise FixConfig(f"{name!r} cannot be an app's name", mend="use small letters, digits and _")
     text = (root / "oploop.yml").read_text(encoding="utf-8")
     with_app(text, NewApp(name, app_type, {}))  # a name that is taken is found before anything is asked
-    settings, secrets = _settings(root, cls, name, given)
-    app = NewApp(name, app_type, settings)
-    try:
-        account, streams = (None, list(cls.streams)) if unchecked else _try(cli, app.block(root, secrets))
-    except FixConfig as e:
-        raise _told_how(e, cls, name, settings) from None
+    keys = _given(root, cls, name, given)
+    keys.ask([k for k in asked(cls) if k not in keys.settings], cli)
+    account, streams = (None, list(cls.streams)) if unchecked else _tried(cli, root, cls, name, keys)
     chosen = _streams(cli, read, streams, name)
-    app = NewApp(name, app_type, settings, chosen)
-    files = [p.name for p in add_app(root, app, secrets)]
+    app = NewApp(name, app_type, keys.settings, chosen)
+    files = [p.name for p in add_app(root, app, keys.secrets)]
     line = account.line if account is not None else "not called"
     cli.out.data({"app": name, "type": app_type, "account": line, "streams": streams, "read": chosen, "files": files})
     cli.out.line(f"{cli.out.mark(account is not None or None)} {cli.out.bold(name)}: {line}")
@@ -76,39 +77,89 @@ def command(
     return 0
 
 
-def _settings(root: Path, cls: type[App], name: str, given: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The block's keys, and the secrets that no variable holds yet."""
+@dataclass
+class _Keys:
+    """The keys of a block: `settings` as they are to stand in it, `secrets` by the variables that no file holds yet, and what a
+    person was asked for and `typed` (empty: left out)."""
+
+    name: str
+    fields: Mapping[str, Any]
+    variables: Variables
+    settings: dict[str, Any] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+    typed: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, keys: Iterable[str], cli: Cli) -> None:
+        """Take secrets from variables that are set, and ask for the rest. What was typed before is kept by an empty answer; an answer
+        that cannot be taken is asked for again. FixConfig where nobody can be asked for what is needed."""
+        from oploop.errors import FixConfig
+        from oploop.project.block import is_secret
+        from oploop.project.secrets import variable_name
+
+        for key in keys:
+            variable, secret = variable_name(self.name, key), is_secret(self.fields[key])
+            if secret and self.variables.get(variable):
+                self.settings[key] = f"${{{variable}}}"
+                continue
+            mend = f"export {variable}=..., or add it to .env" if secret else f"say --set {key}=..."
+            while True:
+                answer = _ask(key, self.fields[key], hidden=secret, mend=mend, before=self.typed.get(key))
+                try:
+                    value = _secret(key, answer) if secret else _typed(answer, self.fields[key])
+                    break
+                except FixConfig as e:
+                    cli.out.note(str(e))
+            self.typed[key] = answer
+            if answer and secret:
+                self.secrets[variable] = value
+            if answer:
+                self.settings[key] = f"${{{variable}}}" if secret else value
+
+    def in_doubt(self, e: Exception) -> list[str]:
+        """Which of the keys that were typed an error names; all of them where it names none that the block has, and none where what
+        it names was not typed."""
+        said, has = str(e), {**self.settings, **self.typed}
+        named = [k for k in has if re.search(rf"(?<![\w.-]){re.escape(k)}(?![\w-])", said)]
+        return [k for k in self.typed if k in named] if named else list(self.typed)
+
+
+def _given(root: Path, cls: type[App], name: str, given: tuple[str, ...]) -> _Keys:
+    """The block's keys as `--set` gives them."""
     from oploop.errors import FixConfig, did_you_mean
-    from oploop.project.block import is_secret, secret_paths, value_at
+    from oploop.project.block import secret_paths, value_at
     from oploop.project.secrets import Variables, variable_name
 
-    fields = {i.alias or n: i for n, i in cls.Config.model_fields.items()}
-    settings: dict[str, Any] = {}
+    keys = _Keys(name, {i.alias or n: i for n, i in cls.Config.model_fields.items()}, Variables(root))
     for pair in given:
         key, equals, value = pair.partition("=")
         if not equals:
             raise FixConfig(f"--set {pair!r} is no KEY=VALUE", mend="write --set subdomain=acme")
-        if key not in fields:
-            raise FixConfig(f"{cls.type} has no key {key!r}", mend=did_you_mean(key, fields))
-        settings[key] = _typed(value, fields[key])
-        found = secret_paths(cls.Config, {key: settings[key]})
-        if any("${" not in value_at(settings, path) for path in found):
+        if key not in keys.fields:
+            raise FixConfig(f"{cls.type} has no key {key!r}", mend=did_you_mean(key, keys.fields))
+        keys.settings[key] = _typed(value, keys.fields[key])
+        found = secret_paths(cls.Config, {key: keys.settings[key]})
+        if any("${" not in value_at(keys.settings, path) for path in found):
             mend = f"leave it out to be asked, or write --set '{key}=${{{variable_name(name, key)}}}'"
             raise FixConfig(f"{key} is a secret, and a command line is no place for one", mend=mend)
-    secrets: dict[str, str] = {}
-    variables = Variables(root)
-    for key in (k for k in asked(cls) if k not in settings):
-        variable, secret = variable_name(name, key), is_secret(fields[key])
-        if secret and variables.get(variable):
-            settings[key] = f"${{{variable}}}"
-            continue
-        mend = f"export {variable}=..., or add it to .env" if secret else f"say --set {key}=..."
-        answer = _ask(key, fields[key], hidden=secret, mend=mend)
-        if answer and secret:
-            secrets[variable] = _secret(key, answer)
-        if answer:
-            settings[key] = f"${{{variable}}}" if secret else _typed(answer, fields[key])
-    return settings, secrets
+    return keys
+
+
+def _tried(cli: Cli, root: Path, cls: type[App], name: str, keys: _Keys) -> tuple[Account, list[str]]:
+    """Who answers, and what can be read. A person is asked again for what is in doubt, and for nothing else."""
+    from oploop.apps.policy import NoAnswer
+    from oploop.errors import FixConfig
+    from oploop.project.connect import NewApp
+
+    while True:
+        try:
+            return _try(cli, NewApp(name, cls.type, keys.settings).block(root, keys.secrets))
+        except (FixConfig, NoAnswer) as e:
+            told = _told_how(e, cls, name, keys.settings) if isinstance(e, FixConfig) else e
+            doubtful = keys.in_doubt(told)
+            if not doubtful or not sys.stdin.isatty():
+                raise told from None
+            cli.out.note(f"{told}; once more, please:")
+            keys.ask(doubtful, cli)
 
 
 def _told_how(e: FixConfig, cls: type[App], name: str, settings: dict[str, Any]) -> FixConfig:
@@ -169,17 +220,21 @@ def _secret(key: str, answer: str) -> str:
     return text
 
 
-def _ask(key: str, info: Any, *, hidden: bool, mend: str) -> str:
-    """A person's answer, empty for what may be left out; FixConfig where nobody can be asked for what is needed."""
+def _ask(key: str, info: Any, *, hidden: bool, mend: str, before: str | None = None) -> str:
+    """A person's answer, empty for what may be left out, or the one given `before` where it is to stay so; FixConfig where nobody
+    can be asked for what is needed."""
     from oploop.errors import FixConfig
 
     needed = info.is_required()
     if sys.stdin.isatty():
-        told = [*([info.description] if info.description else []), *([] if needed else ["may be left empty"])]
+        told = [info.description] if info.description else []
+        if before:
+            told.append("Enter: as before" if hidden else f"Enter: {before}")
+        elif not needed:
+            told.append("may be left empty")
         prompt = f"{key} ({'; '.join(told)})" if told else key
-        answer: str = click.prompt(
-            prompt, hide_input=hidden, err=True, default=None if needed else "", show_default=False
-        )
+        default = before or (None if needed else "")
+        answer: str = click.prompt(prompt, hide_input=hidden, err=True, default=default, show_default=False)
         return answer.strip()
     if needed:
         raise FixConfig(f"{key} is not known, and there is no terminal to ask", mend=mend)
