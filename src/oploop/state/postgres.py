@@ -170,6 +170,8 @@ class PostgresStore(PostgresReader, StateStore):
             db.execute(
                 "UPDATE runs SET status = 'interrupted' WHERE status = 'running' AND NOT run_id = ANY(?)", (list(live),)
             )
+            dead = "DELETE FROM leases WHERE name LIKE 'run:%%' AND NOT name = ANY(?)"
+            db.execute(dead, ([f"run:{run_id}" for run_id in live],))
             db.execute(
                 "INSERT INTO runs (run_id, environment, command, pid, started_at) VALUES (?, ?, ?, ?, ?)",
                 (run_id, environment, command, os.getpid(), self._runtime.now().isoformat()),

@@ -57,6 +57,13 @@ def test_a_lease_of_another_machine_is_void_when_nobody_keeps_it_up(server: Kind
     assert store.lease("warehouse") is None
     assert [r.status for r in store.runs()] == ["interrupted"]
     store.take_lease("warehouse", "oploop run")
+    store.begin_run("r2", "prod", "oploop run")
+    names = "SELECT name FROM oploop_journal.leases ORDER BY 1"
+    assert ask(server, names) == [("run:r2",), ("warehouse",)], "what a dead run left is taken away"
+    another = server.open(Runtime(now=lambda: NOON))
+    another.begin_run("r3", "dev", "oploop extract")
+    another.close()
+    assert ask(server, names) == [("run:r2",), ("run:r3",), ("warehouse",)], "one that lives keeps its own"
 
 
 def test_whoever_holds_a_lease_keeps_it_up(server: Kind) -> None:
