@@ -330,8 +330,7 @@ class Simulation:
         schedule's time: all went well, it knows of all that it sent, and the app was at rest. Each fifth schedule plays the second, too."""
         self.clock.offset = max(self.clock.offset, 0.0)
         quiet = 0
-        more = 4 if self.world.sync.canary else 2 if any(m.ref for m in self.world.sync.fields) else 1
-        for _ in range(PATIENCE * more):  # each canary may stop it once, each turn makes one level of what refers to it
+        for _ in range(PATIENCE * self._slowness()):
             self.clock.seconds += 2000.0
             self.resume()
             sent, busy = self.received, self._at_work()
@@ -342,7 +341,13 @@ class Simulation:
             settled = turn.report.status == "ok" and not busy and not self._unsure()
             if quiet == 2 or (quiet == 1 and settled and self.seed % 5):
                 return
-        raise Wrong(f"after {PATIENCE} turns without mishaps it still sends")
+        raise Wrong(f"after {PATIENCE * self._slowness()} turns without mishaps it still sends")
+
+    def _slowness(self) -> int:
+        """How many times the turns of others it may take: each canary may stop it once; what a job did is not heard, and known turns later,
+        for each of the tries of a tug-of-war; each turn makes one level of what refers to it."""
+        sync = self.world.sync
+        return 4 if sync.canary else 3 if self.world.behaviour.jobs else 2 if any(m.ref for m in sync.fields) else 1
 
     def _unsure(self) -> bool:
         return bool(self.rows_of("SELECT 1 FROM oploop.parked WHERE reason = 'unknown' LIMIT 1"))
