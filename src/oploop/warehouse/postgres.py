@@ -14,7 +14,7 @@ import pyarrow as pa
 from psycopg.pq import TransactionStatus
 from psycopg.types.string import TextLoader
 
-from oploop.errors import FixConfig
+from oploop.errors import FixConfig, OploopError
 from oploop.warehouse import postgres_copy, postgres_values
 from oploop.warehouse.base import SqlError, quote
 from oploop.warehouse.postgres_server import Address, connect, one_line, unreachable
@@ -121,8 +121,14 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
                 cursor.execute("SET timezone = 'UTC'")
                 cursor.execute(text, list(params) or None)
                 yield from postgres_copy.slices(iter(cursor.fetch_record_batch()), batch_rows)
-        except Error as e:
-            raise SqlError(one_line(e)) from e
+        except (Error, OSError) as e:  # once rows are on their way it comes through Arrow
+            raise self._broken_off(e) from e
+
+    def _broken_off(self, e: BaseException) -> OploopError:
+        """Why a stream ends early: the server refused what it was to make of some row, or it is away."""
+        answered = bool(getattr(e, "sqlstate", None)) or "PGRES_FATAL_ERROR" in str(e)
+        gone = "FATAL:" in str(e) or "server closed the connection" in str(e)
+        return SqlError(one_line(e)) if answered and not gone else unreachable(self._address, e)
 
     def bulk(self, *, lasting: bool, ordered: bool = True) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
@@ -176,7 +182,7 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
             try:
                 postgres_copy.copy_in(self._connection, quoted, table)
             except psycopg.Error as e:
-                raise SqlError(one_line(e)) from e
+                raise self._refusal(e) from e
             if table.num_rows >= ANALYSED:
                 self._temporarily(f"ANALYZE {quoted}", ())
 
@@ -201,7 +207,7 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
             try:
                 yield send(found.sql, params)
             except psycopg.Error as e:  # while rows are fetched
-                raise SqlError(one_line(e)) from e
+                raise self._refusal(e) from e
 
     def _translated(self, sql: str) -> Translated:
         with _keeping:
@@ -223,9 +229,13 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
         try:
             return cursor.execute(sql, [_kept(p) for p in params] or None, prepare=False)
         except psycopg.Error as e:
-            if self._connection.closed or self._connection.broken:
-                raise unreachable(self._address, e) from None
-            raise SqlError(one_line(e)) from e
+            raise self._refusal(e) from e
+
+    def _refusal(self, e: psycopg.Error) -> OploopError:
+        """Why a statement has no result: the server is away, or does not take it."""
+        if self._connection.closed or self._connection.broken:
+            return unreachable(self._address, e)
+        return SqlError(one_line(e))
 
     def _temporarily(self, sql: str, params: Sequence[Any]) -> psycopg.Cursor[Any]:
         """Run what touches temporary tables only, also in a session that may write nothing else."""
@@ -266,6 +276,8 @@ def open_postgres(dsn: str, *, read_only: bool) -> PostgresWarehouse:
         _ensure_functions(connection, address, read_only=read_only)
         return PostgresWarehouse(connection, address, read_only=read_only)
     except psycopg.Error as e:
+        if connection.broken:
+            raise unreachable(address, e) from None
         connection.close()
         mend = "see warehouse.dsn in oploop.yml"
         if isinstance(e, psycopg.errors.InsufficientPrivilege):

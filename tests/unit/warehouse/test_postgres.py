@@ -177,6 +177,26 @@ def test_a_session_that_breaks_is_said(w: PostgresWarehouse, dsn: str) -> None:
         w.rows("SELECT 1")
 
 
+def test_a_row_that_cannot_be_made_while_rows_come_is_refused(w: PostgresWarehouse) -> None:
+    w.execute("CREATE TABLE t AS SELECT CAST(i AS VARCHAR) AS n FROM range(50000) t(i) UNION ALL SELECT 'x'")
+    with pytest.raises(SqlError, match="refused a statement: invalid input syntax"):
+        list(w.stream("SELECT CAST(n AS BIGINT) FROM t"))
+    with pytest.raises(SqlError, match='refused a statement: relation "nothing" does not exist'):
+        list(w.stream("SELECT * FROM nothing"))
+
+
+def test_a_server_that_goes_while_rows_come_or_go_is_said(w: PostgresWarehouse, dsn: str) -> None:
+    ours = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = current_user"
+    with psycopg.connect(dsn, autocommit=True) as other:
+        coming = w.stream("SELECT i, repeat('x', 1000) FROM range(100000) t(i)", batch_rows=10)
+        next(coming)
+        other.execute(f"SELECT pg_terminate_backend(pid, 5000) {ours}")
+        with pytest.raises(RetryLater, match="cannot reach the warehouse pgw"):
+            list(coming)
+        with pytest.raises(RetryLater, match="cannot reach the warehouse pgw"):
+            w.register("shown", pa.table({"n": [1]}))
+
+
 def test_a_view_is_replaced_also_when_its_columns_change(w: PostgresWarehouse) -> None:
     for columns in ("1 AS a", "1 AS a, 2 AS b", "'x' AS b"):
         w.execute(f"CREATE OR REPLACE VIEW v AS SELECT {columns}")
