@@ -86,7 +86,9 @@ class PostgresReader(StateReader):
                 f"the state in {self.label} cannot be had: {said}",
                 mend="GRANT CREATE, TEMPORARY ON DATABASE to the user of warehouse.dsn",
             )
-        return RetryLater(f"the state in {self.label} cannot be had: {said}", mend="see that its server is up, then run again")
+        return RetryLater(
+            f"the state in {self.label} cannot be had: {said}", mend="see that its server is up, then run again"
+        )
 
     def runs(self, limit: int = 20) -> list[RunRow]:
         return self._runs("ORDER BY run_id DESC LIMIT ?", (limit,))
