@@ -154,6 +154,7 @@ async def recorded(ws: Workspace) -> AsyncIterator[RunReport]:
     retain(ws.warehouse, ws.project.retention, ws.runtime.now())
     if any(s.plan is not None and s.plan.diff.stands for s in report.syncs):
         sweep(ws.warehouse)
+    ws.warehouse.put_off("oploop.runs")
 
 
 @asynccontextmanager

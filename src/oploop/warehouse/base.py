@@ -190,6 +190,12 @@ class Warehouse(Values, Protocol):
         temporary tables are gone then. FixConfig where it cannot be opened again."""
         ...
 
+    def put_off(self, grown: str) -> None:
+        """Let `close` leave to a later one what it does for those who read, and what takes it longest: to join the small parts in
+        which each process leaves its rows. Not where there are many by now, as `grown` tells: a table that each process adds to.
+        """
+        ...
+
     def close(self) -> None: ...
 
 

@@ -15,7 +15,7 @@ from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from oploop.runtime import Runtime
 from oploop.warehouse import duckdb_file, duckdb_values
-from oploop.warehouse.base import NoRoom, SqlError, quote_table
+from oploop.warehouse.base import NoRoom, SqlError, literal, quote_table
 from oploop.warehouse.duckdb_params import written
 from oploop.warehouse.session import Session
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: Rows that stand together, column by column: of a change of one of them its columns are written so far.
 ROW_GROUP = 122_880
+#: Each file that is closed has one more small row group in each table that was added to. From so many on they are joined, which
+#: rewrites up to ROW_GROUP rows of each such table, however few are new.
+PARTS = 8
 
 
 class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
@@ -196,6 +199,12 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             finally:
                 self._connection = self._again()
                 self._prepare()
+
+    def put_off(self, grown: str) -> None:
+        groups = f"pragma_storage_info({literal(grown)}) WHERE column_id = 0 AND segment_type <> 'VALIDITY'"
+        [(parts,)] = self.rows(f"SELECT count(DISTINCT row_group_id) FROM {groups}")
+        with contextlib.suppress(SqlError):  # DuckDB before 1.5 has no such setting
+            self.execute("SET max_vacuum_tasks = 0" if parts < PARTS else "RESET max_vacuum_tasks")
 
     def close(self) -> None:
         """Write everything into the file and let go of it. Safe to call twice."""

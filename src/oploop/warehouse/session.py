@@ -72,6 +72,9 @@ class Session(ABC, Generic[C]):
     def unbound(self) -> None:
         """There is no bound to lift."""
 
+    def put_off(self, grown: str) -> None:
+        """A server joins nothing when a session ends."""
+
     # -- values ------------------------------------------------------------------------------------------------------
 
     def sql_type(self, kind: FieldType) -> str:

@@ -19,6 +19,7 @@ import pytest
 from oploop.errors import FixConfig
 from oploop.runtime import Runtime
 from oploop.warehouse import SqlError, Warehouse, duckdb_file, open_warehouse
+from oploop.warehouse.duckdb import PARTS
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
 
@@ -46,6 +47,25 @@ def test_a_new_warehouse_is_made_with_its_folder(tmp_path: Path) -> None:
     again = opened(path, read_only=True)
     assert again.rows("SELECT a FROM t") == [(1,)]
     again.close()
+
+
+def test_small_parts_are_joined_once_there_are_many_of_them(tmp_path: Path) -> None:
+    """Each process leaves its rows in a part of its own, which `close` would join at once; with `put_off` it does so now and then."""
+
+    def parts(put_off: bool) -> int:
+        warehouse = opened(tmp_path / "w.duckdb")
+        warehouse.execute("CREATE TABLE IF NOT EXISTS t (a BIGINT, b VARCHAR)")
+        warehouse.execute("INSERT INTO t VALUES (1, 'x')")
+        if put_off:
+            warehouse.put_off("main.t")
+        warehouse.close()
+        warehouse = opened(tmp_path / "w.duckdb", read_only=True)
+        [(found,)] = warehouse.rows("SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('main.t')")
+        warehouse.close()
+        return int(found)
+
+    assert [parts(put_off=False) for _ in range(3)] == [1, 1, 1]
+    assert [parts(put_off=True) for _ in range(PARTS + 1)] == [*range(2, PARTS), 1, 2, 3]
 
 
 def test_reading_needs_a_warehouse(tmp_path: Path) -> None:
