@@ -302,9 +302,14 @@ def counted(diff_: Diff, warehouse: Warehouse) -> Diff:
 def count_nulls(bound: BoundSync, warehouse: Warehouse) -> tuple[int, dict[str, int]]:
     """The model's rows, and how many of them have no value for each field that is no constant, by its label."""
     moving = [f for f, m in zip(bound.fields, bound.sync.fields, strict=True) if m.source in ("column", "sql")]
+    some = f"({bound.where})" if bound.where else "TRUE"
+    model = f"FROM {quote_table(bound.model_table)} AS m WHERE {some}"
+    empty = " OR ".join(f"({f.source}) IS NULL" for f in moving) or "FALSE"
+    if warehouse.columnar and not warehouse.rows(f"SELECT 1 {model} AND ({empty}) LIMIT 1"):
+        # what is kept of each part of a column tells that; to count values, engines read them
+        return int(warehouse.rows(f"SELECT count(*) {model}")[0][0]), {f.label: 0 for f in moving}
     counts = ", ".join(["count(*)", *(f"count({f.source})" for f in moving)])
-    where = f" WHERE {bound.where}" if bound.where else ""
-    [(rows, *given)] = warehouse.rows(f"SELECT {counts} FROM {quote_table(bound.model_table)} AS m{where}")
+    [(rows, *given)] = warehouse.rows(f"SELECT {counts} {model}")
     return rows, {f.label: rows - n for f, n in zip(moving, given, strict=True)}
 
 
