@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # importing it takes longer than all the rest here
 #: Objects made, less those freed, until the youngest are looked at (CPython: 700). Rows of an API's page are many small
 #: dicts that live a moment and hold no cycles.
 YOUNG = 50_000
+#: The same while modules are loaded, of whose objects hardly one is freed: 20 ms of a start went into looking at them.
+LOADING = 2_000_000
 _own = False  #: see `own_process`
 
 
@@ -122,7 +124,14 @@ def own_process() -> None:
     """Say that this process runs a command and nothing else, so that what holds for all of it may be set."""
     global _own
     _own = True
-    collect_seldom()
+    gc.set_threshold(LOADING, 20, 20)
+
+
+def loaded() -> None:
+    """Say that most of what a command loads is there by now, which the collector need never look at again."""
+    if _own:
+        gc.freeze()
+        collect_seldom()
 
 
 def collect_seldom() -> None:

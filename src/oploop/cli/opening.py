@@ -45,6 +45,7 @@ def with_workspace(
     `moves_rows`: the work reads apps or writes to them, so that it is worth while to ask the apps what they need of Arrow.
     """
     from oploop.apps.purse import machine_folder
+    from oploop.lean import loaded
     from oploop.runtime import Runtime, term_as_interrupt
     from oploop.workspace import Workspace
 
@@ -62,6 +63,7 @@ def with_workspace(
             wait=wait,
             on_wait=lambda text: cli.out.note(text.replace(f", waiting up to {FOREVER:g} s", ", waiting for it")),
         ) as ws:
+            loaded()
             done = await work(ws)
             if ws.fields.kept and not cli.out.json:
                 fields = "a custom field was" if ws.fields.kept == 1 else f"{ws.fields.kept} custom fields were"
