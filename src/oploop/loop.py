@@ -31,7 +31,7 @@ from oploop.workspace import Event, Selection, Tell, Workspace, nobody
 
 async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport:
     """One whole turn of the loop. Errors of one stream, model or sync stop what depends on it and nothing else."""
-    syncs = options.selection.pick(ws.project)
+    syncs = ws.pick(options.selection)
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
         report.recovered = await recover(ws, only=(), tell=tell)
@@ -68,7 +68,7 @@ async def apply(ws: Workspace, path: Path, options: Options, tell: Tell = nobody
             f"{path} is a plan of {plan.project} in {plan.environment}, this is {ws.project.name} in {ws.environment}",
             mend=f"use --env {plan.environment} in that project",
         )
-    syncs = Selection(tuple(plan.syncs)).pick(ws.project) if plan.syncs else []
+    syncs = ws.pick(Selection(tuple(plan.syncs))) if plan.syncs else []
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
         report.recovered = await recover(ws, only={s.name for s in syncs}, tell=tell)

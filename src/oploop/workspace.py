@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -58,20 +58,26 @@ def noting(tell: Tell) -> Callable[[OploopError], None]:
     return lambda e: tell(Event("verify", "note", str(e)))
 
 
+#: What each model reads from: models and tables.
+Parents = Mapping[str, Sequence[str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which syncs: names, globs, `tag:T`, `app:A`, `model:M` or `M+`; empty selects all that are enabled."""
+    """Which syncs: names, globs, `tag:T`, `app:A`, `model:M`, and with `+` a model's or a sync's kin (see `_kin`); empty selects all
+    that are enabled."""
 
     select: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def pick(self, project: Project) -> list[Sync]:
-        """The selected syncs by name; FixConfig for a word that means none, with the nearest right one."""
+    def pick(self, project: Project, parents: Callable[[], Parents] = dict) -> list[Sync]:
+        """The selected syncs by name; FixConfig for a word that means none, with the nearest right one. `parents` is asked only
+        where a word has a `+`; see `Workspace.pick`."""
         chosen = [s for s in project.syncs.values() if s.enabled] if not self.select else []
         for word in self.select:
-            chosen += [s for s in _meant(project, word, "--select") if s not in chosen]
+            chosen += [s for s in _meant(project, word, "--select", parents) if s not in chosen]
         # a mistyped name would send what was to be left out
-        out = [s for word in self.exclude for s in _meant(project, word, "--exclude")]
+        out = [s for word in self.exclude for s in _meant(project, word, "--exclude", parents)]
         return sorted((s for s in chosen if s not in out), key=lambda s: s.name)
 
 
@@ -80,19 +86,23 @@ def is_pattern(word: str) -> bool:
     return any(c in word for c in "*?[")
 
 
-def _meant(project: Project, word: str, option: str) -> list[Sync]:
+def _meant(project: Project, word: str, option: str, parents: Callable[[], Parents]) -> list[Sync]:
     """The syncs of a word; FixConfig where there are none. A pattern may leave out what is not there."""
-    hits = [s for s in project.syncs.values() if matches(s, word)]
+    if word.strip("+") != word:
+        hits = _kin(project, word, parents())
+    else:
+        hits = [s for s in project.syncs.values() if matches(s, word)]
     if not hits and (option == "--select" or not is_pattern(word)):
         words = [w for w in re.split(r"[,\s]+", word) if w]
         several = f"one word each: {option} {f' {option} '.join(words)}" if len(words) > 1 else None
         says = f"{word!r} selects no sync" if option == "--select" else f"{option} {word!r} means no sync"
-        raise FixConfig(says, mend=several or did_you_mean(word, project.syncs))
+        models = [s.model for s in project.syncs.values()] if word.strip("+") != word else []
+        raise FixConfig(says, mend=several or did_you_mean(word.strip("+"), [*project.syncs, *models]))
     return hits
 
 
 def matches(sync: Sync, word: str) -> bool:
-    """Whether a selecting word means a sync."""
+    """Whether a selecting word without `+` means a sync."""
     kind, _, rest = word.partition(":")
     if rest and kind == "tag":
         return rest in sync.tags
@@ -100,9 +110,38 @@ def matches(sync: Sync, word: str) -> bool:
         return rest == sync.app
     if rest and kind == "model":
         return fnmatch.fnmatchcase(sync.model, rest)
-    if word.endswith("+"):
-        return fnmatch.fnmatchcase(sync.model, word[:-1])
     return fnmatch.fnmatchcase(sync.name, word)
+
+
+def _kin(project: Project, word: str, parents: Parents) -> list[Sync]:
+    """The syncs of a word with `+`, as dbt and SQLMesh have it: `M+` those of the model (or raw table) and of all that is made of it,
+    `+M` those of the model and of all that it is made of, `+M+` both. A sync stands behind its model: `+S` is the sync, and those of
+    the models that its own is made of."""
+    name = word.removeprefix("+").removesuffix("+")
+    own = [s for s in project.syncs.values() if fnmatch.fnmatchcase(s.name, name)]
+    known = {*parents, *(p for above in parents.values() for p in above), *(s.model for s in project.syncs.values())}
+    wanted = {m for m in known if fnmatch.fnmatchcase(m, name)}
+    children: dict[str, list[str]] = {}
+    for model, above in parents.items():
+        for parent in above:
+            children.setdefault(parent, []).append(model)
+    kin = set(wanted)
+    if word.startswith("+"):
+        kin |= _reached({*wanted, *(s.model for s in own)}, parents)
+    if word.endswith("+"):
+        kin |= _reached(wanted, children)
+    return [s for s in project.syncs.values() if s in own or s.model in kin]
+
+
+def _reached(start: Collection[str], ways: Parents) -> set[str]:
+    """All that can be reached from some, one step at least away."""
+    found: set[str] = set()
+    todo = list(start)
+    while todo:
+        new = [n for n in ways.get(todo.pop(), ()) if n not in found]
+        found.update(new)
+        todo += new
+    return found
 
 
 @dataclass
@@ -215,6 +254,10 @@ class Workspace:
         from oploop.model import make_names
 
         return make_names(self.project.models, self.environment, self.project.root, self.project.state_dir)
+
+    def pick(self, selection: Selection) -> list[Sync]:
+        """See `Selection.pick`. A word with `+` loads the modelling engine, which knows what models are made of."""
+        return selection.pick(self.project, lambda: {m.name: m.depends_on for m in self.modeler.models()})
 
     @property
     def modeler(self) -> Modeler:

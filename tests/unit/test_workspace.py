@@ -55,9 +55,11 @@ class Holder:
 
     def pick(self, *select: str, exclude: Sequence[str] = ()) -> list[str]:
         held: Any = self
-        return [s.name for s in Selection(select, tuple(exclude)).pick(held)]
+        return [s.name for s in Selection(select, tuple(exclude)).pick(held, lambda: PARENTS)]
 
 
+#: staging.x is made of a raw table, mart.a of it, mart.b of mart.a.
+PARENTS = {"staging.x": ["raw_zendesk.tickets"], "mart.a": ["staging.x"], "mart.b": ["mart.a"], "mart.c": []}
 ALL = Holder(
     sync("beta", tags=["vip"]),
     sync("alpha", model="mart.b", tags=["vip", "new"]),
@@ -77,6 +79,15 @@ ALL = Holder(
         (["app:stripe"], [], ["gamma"]),
         (["model:mart.b"], [], ["alpha"]),
         (["mart.b+"], [], ["alpha"]),
+        (["mart.a+"], ["gamma"], ["alpha", "beta", "off"]),
+        (["staging.x+"], ["mart.b+"], ["beta", "gamma", "off"]),
+        (["raw_zendesk.tickets+"], ["mart.a+"], []),
+        (["+mart.b"], ["app:stripe"], ["alpha", "beta", "off"]),
+        (["+mart.a"], [], ["beta", "gamma", "off"]),
+        (["+alpha"], ["gamma"], ["alpha", "beta", "off"]),
+        (["+beta"], [], ["beta"]),
+        (["+mart.a+"], [], ["alpha", "beta", "gamma", "off"]),
+        (["alpha+"], [], ["alpha"]),
         (["mart.*+"], ["gamma"], ["alpha", "beta", "off"]),
         ([], ["tag:vip"], ["gamma"]),
         (["off"], [], ["off"]),
@@ -87,7 +98,7 @@ def test_words_select_syncs(select: list[str], exclude: list[str], names: list[s
     assert ALL.pick(*select, exclude=exclude) == names
 
 
-@pytest.mark.parametrize("word", ["betta", "tag:nope", "app:hubspot", "mart.z+", "Beta"])
+@pytest.mark.parametrize("word", ["betta", "tag:nope", "app:hubspot", "mart.z+", "mart.c+", "+staging.x", "+", "Beta"])
 def test_a_word_that_selects_nothing_is_a_mistake(word: str) -> None:
     with pytest.raises(FixConfig, match="selects no sync"):
         ALL.pick(word)

@@ -54,7 +54,7 @@ async def examine(ws: Workspace, selection: Selection) -> list[Finding]:
     findings += [_warehouse(ws), _state(ws)]
     with _some_warehouse(ws) as (warehouse, real):
         findings += [f for n in names if n in well for f in _tables(ws, n, warehouse, real)]
-        for sync in selection.pick(ws.project):
+        for sync in ws.pick(selection):
             if sync.app in well:
                 findings.append(await _sync(ws, sync, warehouse, real))
             else:

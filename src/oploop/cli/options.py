@@ -31,7 +31,7 @@ def environment(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def selection(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `select` and `exclude`: tuples of words."""
-    says = "Only these syncs: a name, a glob, tag:T, app:A, model:M or MODEL+. Repeatable."
+    says = "Only these syncs: a name, a glob, tag:T, app:A, model:M, MODEL+ (all made of it) or +NAME. Repeatable."
     function = click.option(
         "--exclude", metavar="WORD", multiple=True, help="Not these syncs; words as --select. Repeatable."
     )(function)

@@ -71,6 +71,15 @@ def test_lineage_of_a_model_a_column_and_a_sync(built: Path) -> None:
     assert (wrong.code, "did you mean 'reason'?" in wrong.err) == (2, True)
 
 
+def test_what_is_made_of_a_table_is_selected_with_its_syncs(built: Path) -> None:
+    for word in ("raw_zendesk.tickets+", "staging.tickets+", "+ticket_priority"):
+        done = run("plan", "--env", "prod", "--select", word, folder=built)
+        assert (done.code, "ticket_priority → zendesk.tickets" in done.words) == (0, True), done.err
+    for word, near in (("+staging.tickets", ""), ("mart.ticket_prio+", "did you mean 'mart.ticket_priority'?")):
+        done = run("plan", "--env", "prod", "--select", word, folder=built)
+        assert (done.code, "selects no sync" in done.err, near in done.err) == (2, True, True), done.err
+
+
 def test_trace_goes_back_to_the_source_rows(built: Path) -> None:
     done = run("trace", "--env", "prod", "zendesk.tickets", "101", "-o", "json", folder=built).json
     (sync,) = done["syncs"]

@@ -123,7 +123,7 @@ class DemoShow:
         from oploop.workspace import Selection
 
         with Progress(self._out, ws.runtime.monotonic, "asking the apps") as progress:
-            yield DemoTurn(self._cli, ws, progress, RunView(self._cli, ws, progress, Selection().pick(ws.project)))
+            yield DemoTurn(self._cli, ws, progress, RunView(self._cli, ws, progress, ws.pick(Selection())))
 
     async def trace(self, ws: Workspace, target: str, key: str) -> None:
         from oploop.cli.progress import Progress

@@ -40,7 +40,7 @@ def command(cli: Cli, select: tuple[str, ...], exclude: tuple[str, ...], full: b
         from oploop.stages.streams import stream_requests
         from oploop.workspace import Selection
 
-        syncs = Selection().pick(ws.project)
+        syncs = ws.pick(Selection())
         requests = stream_requests(ws, syncs)
         keep = _filter(requests, select, exclude)
         with Progress(cli.out, ws.runtime.monotonic, "asking the apps") as progress:

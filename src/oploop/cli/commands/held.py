@@ -34,7 +34,7 @@ def command(cli: Cli, sync: str | None, limit: int, environment: str | None, wai
     async def work(ws: Workspace) -> int:
         from oploop.workspace import Selection
 
-        names = [s.name for s in Selection((sync,) if sync else ()).pick(ws.project)]
+        names = [s.name for s in ws.pick(Selection((sync,) if sync else ()))]
         found = _held(ws, names, limit, environment)
         cli.out.data({"held": found["held"], "parked": found["parked"], "counts": found["counts"]})
         _print(cli, ws, found, limit)

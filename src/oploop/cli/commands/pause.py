@@ -30,7 +30,7 @@ def command(cli: Cli, sync: str, reason: str | None, wait: float | None) -> int:
         from oploop.workspace import Selection
 
         done = []
-        for s in Selection((sync,)).pick(ws.project):
+        for s in ws.pick(Selection((sync,))):
             new = waiting.pause(ws.warehouse, s.name, None, reason, ws.runtime.now())
             done.append({"sync": s.name, "paused": True, "changed": new})
             cli.out.line(f"{s.name} is paused{'' if new else ' already'}   go on: oploop resume {s.name}")

@@ -105,7 +105,7 @@ async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -
         first_run=given["first_run"],
         rekey=options.parse_rekey(given["rekey"], ws.project.syncs),
     )
-    syncs = chosen.selection.pick(ws.project)
+    syncs = ws.pick(chosen.selection)
     run = RunReport("", ws.environment)
     if given["build"]:
         await _build(cli, ws, syncs, run, chosen.rekey, progress)

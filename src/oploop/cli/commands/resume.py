@@ -31,7 +31,7 @@ def command(cli: Cli, sync: str, wait: float | None) -> int:
         from oploop.workspace import Selection
 
         done = []
-        for s in Selection((sync,)).pick(ws.project):
+        for s in ws.pick(Selection((sync,))):
             ended = waiting.resume(ws.warehouse, s.name)
             done.append({"sync": s.name, "paused": False, "changed": ended is not None})
             since = f"; it was paused {show.ago(ended.since, ws.runtime.now())}" if ended is not None else ""

@@ -43,7 +43,7 @@ def command(cli: Cli, sync: str | None, wait: float | None, **given: Any) -> int
         from oploop.workspace import Selection
 
         said = given["sent"] if given["sent"] or given["not_sent"] else None
-        chosen = Selection((sync,) if sync else ()).pick(ws.project)
+        chosen = ws.pick(Selection((sync,) if sync else ()))
         await loop.recover(ws, only=())  # what a run left that died is parked only then
         for left in ledger.unfolded(ws.warehouse):
             cli.out.note(f"note: {left.spec.sync} of run {left.run_id} was cut off; the next oploop run of it goes on")

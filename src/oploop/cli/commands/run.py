@@ -48,7 +48,7 @@ def command(cli: Cli, environment: str, **given: Any) -> int:
                 cli,
                 ws,
                 progress,
-                selection.pick(ws.project),
+                ws.pick(selection),
                 f"oploop run --env {ws.environment}{options.selecting(given['select'], given['exclude'])}",
             )
             chosen = loop.Options(
