@@ -260,7 +260,9 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     )
     if known.has_state:
         inner += f" LEFT JOIN {known.state} s ON s.remote_id = rec.remote_id"
-    judged = _updates_of_what_stays(bound, f"SELECT *, {_reason(bound)} AS __reason FROM ({inner})")
+    # each of these is worked out once a row, however often the next one names it
+    ctes = f"seen AS ({inner}), judged AS (SELECT *, {_reason(bound)} AS __reason FROM seen), "
+    ctes += f"settled AS ({_updates_of_what_stays(bound)})"
     outer = ["*"]
     for i in range(len(bound.fields)):
         # what a record was made of is removed with it; what it was removed with is made anew
@@ -271,10 +273,13 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     some = " OR ".join(f"c{i}" for i in range(len(bound.fields))) or "FALSE"
     parks = [f"CASE WHEN __status = 'update' AND c{i} THEN taken{i} END AS z{i}" for i in range(len(bound.fields))]
     whole = "CASE WHEN __of_undo THEN NULL WHEN __status = 'remove' THEN COALESCE(__whole, '') WHEN __status = 'create' THEN '{}' END AS __z"
-    return f"SELECT *, (__status <> 'update' OR {some}) AS __sent, {', '.join([whole, *parks])} FROM (SELECT {', '.join(outer)} FROM ({judged}))"
+    return (
+        f"WITH {ctes}, decided AS (SELECT {', '.join(outer)} FROM settled) "
+        f"SELECT *, (__status <> 'update' OR {some}) AS __sent, {', '.join([whole, *parks])} FROM decided"
+    )
 
 
-def _updates_of_what_stays(bound: BoundSync, judged: str) -> str:
+def _updates_of_what_stays(bound: BoundSync) -> str:
     """Of a record that was made and cannot be removed, what was changed after that goes back to what it was made with.
 
     `__stays`: why the record itself stays.
@@ -287,7 +292,7 @@ def _updates_of_what_stays(bound: BoundSync, judged: str) -> str:
     instead += [f"CASE WHEN {stays} THEN whylater{i} ELSE why{i} END AS why{i}" for i in n]
     instead.append(f"CASE WHEN {stays} THEN 'update' ELSE __status END AS __status")
     instead.append(f"CASE WHEN {stays} THEN NULL ELSE __reason END AS __reason")
-    return f"SELECT * REPLACE ({', '.join(instead)}), CASE WHEN {stays} THEN __reason END AS __stays FROM ({judged})"
+    return f"SELECT * REPLACE ({', '.join(instead)}), CASE WHEN {stays} THEN __reason END AS __stays FROM judged"
 
 
 def _records(bound: BoundSync) -> str:
@@ -307,8 +312,10 @@ def _records(bound: BoundSync) -> str:
         "bool_or(inside AND of_undo) AS of_undo",
         "bool_or(at_work) AS at_work",
     ]
+    marked = ["*"]  # which fields a change has is read of its JSON once
     for i, f in enumerate(bound.fields):
-        has = f"json_exists(CAST({_SENT_FIELDS} AS JSON), {pointer(f.label)})"
+        has = f"__has{i}"
+        marked.append(f"json_exists(CAST({_SENT_FIELDS} AS JSON), {pointer(f.label)}) AS {has}")
         mine = f"inside AND {has}"
         later = f"{mine} AND op = 'update'"
         cols += [
@@ -322,7 +329,8 @@ def _records(bound: BoundSync) -> str:
             f"max(run_id) FILTER (WHERE {mine}) AS run{i}",
             f"max(run_id) FILTER (WHERE NOT inside AND {has}) AS other{i}",
         ]
-    return f"SELECT {', '.join(cols)} FROM oploop_undo_log GROUP BY remote_id"
+    log = f"SELECT {', '.join(marked)} FROM oploop_undo_log"
+    return f"WITH marked AS ({log}) SELECT {', '.join(cols)} FROM marked GROUP BY remote_id"
 
 
 def _app(bound: BoundSync) -> str:

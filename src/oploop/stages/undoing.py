@@ -19,8 +19,9 @@ from oploop.stages.planning import budget_of, times_of
 from oploop.warehouse.base import SqlError, literal
 from oploop.workspace import Event, Selection, Tell, Workspace, nobody, noting
 
-#: Records fetched at once before they are compared.
-FETCH = 1_000
+#: Records fetched at once before they are compared: so many where a call brings few, and where one brings thousands, as each time
+#: costs a look through the whole raw table.
+FETCH, FETCH_AT_MOST = 1_000, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +129,10 @@ async def plan_runs(
     await _ask(ws, wide, tell)  # before a look that could not see what they do
     ids = undo.gather(wide, ws.warehouse, [bound.name, *names], asked)
     fetch = fetcher(ws, wide)
-    for start in range(0, len(ids), FETCH):
-        tell(Event("verify", "tick", f"{bound.name} {min(start + FETCH, len(ids)):,} of {len(ids):,} looked at"))
-        await fetch(ids[start : start + FETCH])
+    size = max(FETCH, min(wide.object.lookup_batch, FETCH_AT_MOST))
+    for start in range(0, len(ids), size):
+        tell(Event("verify", "tick", f"{bound.name} {min(start + size, len(ids)):,} of {len(ids):,} looked at"))
+        await fetch(ids[start : start + size])
     await verify(ws, [wide], within_run=False, tell=tell)
     table = diffing.plan_table_name(bound.name, ws.runtime.new_id())
     budget, took = budget_of(ws, wide), times_of(ws, wide)

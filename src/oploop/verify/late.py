@@ -38,8 +38,9 @@ def settle_removed(target: Target, warehouse: Warehouse, run_id: str, *, now: da
         f"CASE WHEN z.op = 'archive' OR a._deleted IS TRUE OR {absent} THEN 'confirmed' "
         f"WHEN a.rid IS NOT NULL AND {news} THEN 'drifted' ELSE 'waiting' END AS status "
         f"FROM oploop.removed z LEFT JOIN ({app}) a ON a.rid = z.remote_id "
-        "JOIN (SELECT run_id, sync, number, max(seq) AS seq, arg_max(status, seq) AS status FROM oploop.change_outcomes "
-        "GROUP BY 1, 2, 3) o ON o.run_id = z.run_id AND o.sync = z.sync AND o.number = z.number "
+        "JOIN (SELECT c.run_id, c.sync, c.number, max(c.seq) AS seq, arg_max(c.status, c.seq) AS status "
+        "FROM oploop.change_outcomes c JOIN oploop.removed y ON y.run_id = c.run_id AND y.sync = c.sync AND y.number = c.number "
+        f"WHERE y.sync = {literal(target.sync)} GROUP BY 1, 2, 3) o ON o.run_id = z.run_id AND o.sync = z.sync AND o.number = z.number "
         f"WHERE z.sync = {literal(target.sync)} AND (o.status = 'sent' OR z.run_id = {literal(run_id)})"
     )
     confirmed = f"CASE WHEN status = 'confirmed' THEN {at} END"

@@ -125,7 +125,7 @@ def _asked(target: Target, warehouse: Warehouse) -> str:
     """Which rows `t` of the raw table are of records that `marks.ask` found; there may be others among them."""
     column, ids = f"t.{quote(target.id_column)}", f"SELECT id FROM {marks.ASKED}"
     kind = warehouse.columns(target.raw_table).get(target.id_column)
-    if kind in _WHOLE:  # which the engine finds sooner than their texts
+    if kind in _WHOLE and warehouse.columnar:  # which such an engine finds sooner than their texts
         return f"{column} IN (SELECT TRY_CAST(id AS {kind}) FROM ({ids}) AS i)"
     return f"CAST({column} AS VARCHAR) IN ({ids})"
 
