@@ -38,6 +38,22 @@ def _stripe_change(kind: str, field: str, sandbox: Sandbox, key: Any) -> None:
     sandbox.books.update(kind, key, {field: "geändert"})
 
 
+def _stripe_other(kind: str, prefix: str, **fields: Any) -> StreamCase:
+    """One of the streams that are read as charges are: two pages of them."""
+
+    def record(i: int) -> dict[str, Any]:
+        return {**fields, "id": f"{prefix}_{i:024}", "created": SECOND + i // 80}
+
+    def change(sandbox: Sandbox, key: Any) -> None:
+        assert isinstance(sandbox, StripeSandbox)
+        sandbox.books.update(kind, key, {"metadata": {"k": "geändert"}})
+
+    return StreamCase(kind, kind, record, f"GET /v1/{kind}", count=120, change=change)
+
+
+NO_ITEMS = {"object": "list", "data": [], "has_more": False, "url": "/v1/subscription_items"}
+
+
 def _stripe_delete(sandbox: Sandbox, key: Any) -> None:
     assert isinstance(sandbox, StripeSandbox)
     sandbox.books.delete("customers", key)
@@ -58,6 +74,11 @@ class TestStripe(AppSuite):
         StreamCase(
             "charges", "charges", _charge, "GET /v1/charges", change=partial(_stripe_change, "charges", "description")
         ),
+        _stripe_other("refunds", "re", amount=5, currency="eur"),
+        _stripe_other("subscriptions", "sub", customer="cus_1", items=NO_ITEMS),
+        _stripe_other("invoices", "in", currency="eur"),
+        _stripe_other("products", "prod", name="Sträußchen 🌻"),
+        _stripe_other("prices", "price", currency="eur", product="prod_1"),
     ]
     objects = [
         ObjectCase(
@@ -136,6 +157,13 @@ def _zendesk_scrap(sandbox: Sandbox, key: Any) -> None:
 class TestZendesk(AppSuite):
     app_class = ZendeskApp
     wrong_credentials = {"api_token": "nobodys-token"}
+    elsewhere = (
+        "ticket_fields",
+        "satisfaction_ratings",
+        "ticket_metrics",
+        "organization_memberships",
+        "ticket_comments",
+    )
     streams = [
         _zendesk_stream(
             "tickets", "subject", partial(_zendesk_record, {}, "subject"), "GET /api/v2/incremental/tickets"
@@ -185,6 +213,7 @@ class TestZendeskMore(TestZendesk):
     """What is read whole, custom objects, and comments on tickets that are there."""
 
     wrong_credentials = {}
+    elsewhere = ("tickets", "users", "organizations", "ticket_fields")
     streams = [
         _zendesk_listed("satisfaction_ratings", "reason_code"),
         _zendesk_listed("ticket_metrics", "reopens"),
@@ -238,6 +267,7 @@ class TestSegment(AppSuite):
         SegmentApp  # any write key is answered 200, and logs are files: no credential to get wrong, no call to break
     )
     streams = [StreamCase("track", "track", _segment_event, calls=None)]
+    elsewhere = ("identify", "page", "screen", "group", "alias")  # of the same files, by the type of their lines
     objects = [
         ObjectCase(
             "track",

@@ -74,6 +74,7 @@ class TestHttpCounted(AppSuite):
     within which there is nothing but the numbers to go by."""
 
     app_class = HttpApp
+    elsewhere = ("accounts", "imports")
     streams = [
         StreamCase(
             "accounts",

@@ -62,6 +62,7 @@ def expel(sandbox: Sandbox, key: Any) -> None:
 
 class TestHubSpot(AppSuite):
     app_class = HubSpotApp
+    elsewhere = ("owners", "lists", "*_to_companies", "tickets_to_contacts", "deals_to_contacts", "list_memberships")
     wrong_credentials = {"access_token": "pat-nobodys"}
     streams = [
         stream("contacts", "firstname"),
@@ -108,6 +109,26 @@ class TestHubSpot(AppSuite):
             silent=(Op.ARCHIVE, Op.REMOVE),
         ),
         ObjectCase(
+            "deals",
+            fields=lambda i: {"dealname": f"Geschäft {i} 🌻", "dealstage": "closedwon", "amount": 1.5 * i},
+            changed=lambda i: {"amount": i + 0.25},
+            bad={"dealstage": "nowhere"},
+            calls="POST /crm/v3/objects/deals/batch/create",
+            key=("dealname",),
+            nothing=('{"status": "COMPLETE", "results": []}',),
+            silent=(Op.ARCHIVE, Op.REMOVE),
+        ),
+        ObjectCase(
+            "tickets",
+            fields=lambda i: {"subject": f"it's {i} 🌻", "hs_pipeline_stage": "1"},
+            changed=lambda i: {"subject": f"Anders {i}"},
+            bad={"hs_ticket_priority": "NOW"},
+            calls="POST /crm/v3/objects/tickets/batch/create",
+            key=("subject",),
+            nothing=('{"status": "COMPLETE", "results": []}',),
+            silent=(Op.ARCHIVE, Op.REMOVE),
+        ),
+        ObjectCase(
             "deals_to_contacts",
             fields=lambda i: {"from_id": str(100 + i), "to_id": str(3000 + i)},
             calls="POST /crm/v4/associations/deals/contacts/batch",
@@ -137,6 +158,7 @@ class TestHubSpotPairs(TestHubSpot):
     """Associations and members, over records that are there."""
 
     wrong_credentials = {}
+    elsewhere = ("contacts", "companies", "deals", "tickets", "cars", *TestHubSpot.elsewhere)
     streams = [s for s in TestHubSpot.streams if s.stream in ("deals_to_contacts", "list_memberships")]
     objects = [o for o in TestHubSpot.objects if o.object in ("deals_to_contacts", "list_memberships")]
 

@@ -38,6 +38,15 @@ def _change(name: str, field: str, sandbox: Any, key: str) -> None:
 
 class TestSalesforce(AppSuite):
     app_class = SalesforceApp
+    elsewhere = (
+        "Contact",
+        "Lead",
+        "Opportunity",
+        "Case",
+        "Task",
+        "User",
+        "Organization",
+    )  # read and written as Account is
     wrong_credentials = {"client_id": "nobodys-client", "client_secret": "nobodys-secret"}
     streams = [
         StreamCase(

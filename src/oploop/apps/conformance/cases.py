@@ -191,6 +191,8 @@ class Suite:
     wrong_credentials: ClassVar[Mapping[str, str]] = {}
     streams: ClassVar[Sequence[StreamCase]] = ()
     objects: ClassVar[Sequence[ObjectCase]] = ()
+    #: Names (globs) of streams and objects for which there is no case here, since other tests try them.
+    elsewhere: ClassVar[Sequence[str]] = ()
 
     def sandbox(self, runtime: Runtime) -> Sandbox:
         """A new sandbox, empty but for what the account must have."""

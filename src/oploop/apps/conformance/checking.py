@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from oploop.apps.conformance.cases import Suite, refusal, run
@@ -43,6 +44,20 @@ class Checking(Suite):
                     assert isinstance(said, FixConfig), f"{action}: check said {said!r}"
 
         run(work)
+
+    def test_all_that_is_declared_is_tried(self) -> None:
+        async def work() -> None:
+            async with self.bench() as bench:
+                app = bench.app
+                self._all_tried("stream", list(app.streams), {c.stream for c in self.streams})
+                written = [name for name, obj in app.objects.items() if obj.operations]
+                self._all_tried("object", written, {c.object for c in self.objects})
+
+        run(work)
+
+    def _all_tried(self, what: str, declared: list[str], cases: set[str]) -> None:
+        left = [n for n in declared if n not in cases and not any(fnmatchcase(n, e) for e in self.elsewhere)]
+        assert not left, f"no case tries the {what}s {', '.join(left)}: add some, or name them in `elsewhere`"
 
     def test_declarations_fit_together(self) -> None:
         async def work() -> None:

@@ -258,9 +258,9 @@ class Writing(Suite):
     def test_an_update_that_is_told_as_sent_stands_there_whatever_its_call_met(self) -> None:
         async def work(fault: Fault) -> None:
             for case in [c for c in self.objects if c.calls is not None]:
+                if case.changed is None:
+                    continue
                 async with self.bench() as bench:
-                    if case.changed is None:
-                        continue
                     ids = await _make(bench, case, 3)
                     if not ids or Op.UPDATE not in bench.app.objects[case.object].operations:
                         continue

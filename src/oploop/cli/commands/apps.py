@@ -85,7 +85,7 @@ def _new(cli: Cli, words: tuple[str, ...], into: Path) -> int:
     cli.out.data({"folder": str(root), "files": [str(p.relative_to(root)) for p in made]})
     cli.out.line(f"{cli.out.mark(True)} {root}")
     cli.out.lines(f"    {p.relative_to(root)}" for p in made)
-    cli.out.line(f"next: pip install -e {root}; pytest {root}; then make it yours, as its README says")
+    cli.out.line(f"next: pip install -e {root} pytest; pytest {root}; then make it yours, as its README says")
     return 0
 
 
