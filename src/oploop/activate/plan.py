@@ -158,7 +158,7 @@ def _priced(
         update=counts["update"],
         archive=counts["archive"],
         remove=counts["remove"],
-        fields=tuple(_summary(f, i, diff_, warehouse) for i, f in enumerate(bound.fields)) if fields else (),
+        fields=_summaries(diff_, warehouse) if fields else (),
         held_reasons=(),
         findings=(),
         estimate=estimate(bound, counts, budget, call_seconds, busiest, holding=diff_.holding),
@@ -332,12 +332,24 @@ def _over(limit: Limit, seen: int, rows: int) -> str | None:
     return over_count(limit, seen) or over_share(limit, of_rows)
 
 
-def _summary(f: BoundField, i: int, diff_: d.Diff, warehouse: Warehouse) -> FieldSummary:
-    table, sent = quote_table(diff_.table), f"__number IS NOT NULL AND c{i}"
-    held = "FALSE" if f.in_place else f"b{i} IS NOT NULL AND CAST(b{i} AS VARCHAR) <> '[]'"  # adding overwrites nothing
-    [(count, overwrites)] = warehouse.rows(
-        f"SELECT count(*), count(*) FILTER (o{i} AND {held}) FROM {table} WHERE {sent}"
+def _summaries(diff_: d.Diff, warehouse: Warehouse) -> tuple[FieldSummary, ...]:
+    """What becomes of each field: all are counted in one pass."""
+    counts = []
+    for i, f in enumerate(diff_.bound.fields):
+        held = (
+            "FALSE" if f.in_place else f"b{i} IS NOT NULL AND CAST(b{i} AS VARCHAR) <> '[]'"
+        )  # adding overwrites nothing
+        counts += [f"count(*) FILTER (WHERE c{i})", f"count(*) FILTER (WHERE c{i} AND o{i} AND {held})"]
+    if not counts:
+        return ()
+    [found] = warehouse.rows(f"SELECT {', '.join(counts)} FROM {quote_table(diff_.table)} WHERE __number IS NOT NULL")
+    return tuple(
+        _summary(f, i, found[2 * i], found[2 * i + 1], diff_, warehouse) for i, f in enumerate(diff_.bound.fields)
     )
+
+
+def _summary(f: BoundField, i: int, count: int, overwrites: int, diff_: d.Diff, warehouse: Warehouse) -> FieldSummary:
+    table, sent = quote_table(diff_.table), f"__number IS NOT NULL AND c{i}"
     median: tuple[float | None, float | None] | None = None
     exact = True
     moves: tuple[tuple[str, str, int], ...] = ()
