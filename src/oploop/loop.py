@@ -23,7 +23,7 @@ from oploop.stages.alerting import alerted
 from oploop.stages.looking import verify
 from oploop.stages.ordering import waves
 from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
-from oploop.stages.reading import bind_all, build, extract, preflight, unit_tests, whose_all
+from oploop.stages.reading import bind_all, build, extract, preflight, prepare, unit_tests, whose_all
 from oploop.stages.recovering import finish, recover
 from oploop.stages.sending import deliver
 from oploop.workspace import Event, Selection, Tell, Workspace, nobody
@@ -34,6 +34,7 @@ async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport
     syncs = ws.pick(options.selection)
     async with alerted(ws, tell) as told, recorded(ws) as report:
         told.report = report
+        prepare(ws, syncs)
         report.recovered = await recover(ws, only=(), tell=tell)
         await preflight(ws, syncs, options.rekey)
         if not await finish_all(ws, report, syncs, tell):

@@ -10,6 +10,7 @@ import fnmatch
 import functools
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -210,7 +211,19 @@ class Workspace:
     @functools.cached_property
     def release(self) -> str | None:
         """The commit of the project in git, for the ledger; asked for once."""
-        return release_of(self.project.root)
+        return self._asked.result()
+
+    @functools.cached_property
+    def _asked(self) -> Future[str | None]:
+        thread = ThreadPoolExecutor(1, thread_name_prefix="git")
+        asked = thread.submit(release_of, self.project.root)
+        thread.shutdown(wait=False)
+        return asked
+
+    def ask_release(self) -> None:
+        """Let git say meanwhile what `release` will be asked for."""
+        if "release" not in self.__dict__:
+            assert self._asked is not None
 
     def app(self, name: str) -> App:
         """An app of the project, made at the first use."""

@@ -126,8 +126,9 @@ class App(ABC):
         """A stream's or an object's name as the account has it, where it may be called otherwise too (a table without its schema)."""
         return name
 
-    def prepare(self) -> None:
-        """Begin with what the first call needs, for who has something else to do before it; returns at once."""
+    def prepare(self, *, writes: bool = False) -> None:
+        """Begin with what the first call needs, that which reads or that which `writes`, for who has something else to do before
+        it; returns at once. What goes wrong is told by the call."""
         if isinstance(self.transport, Transport):
             self.transport.load()
 

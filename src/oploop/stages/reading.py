@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 from oploop.accounts import whose
 from oploop.activate import rekeying, states
 from oploop.activate.bound import BoundSync
-from oploop.errors import FixConfig
+from oploop.errors import FixConfig, OploopError
 from oploop.extract import StreamRequest, StreamResult
 from oploop.model.base import ModelResult, ModelStatus
 from oploop.project import Sync
@@ -24,6 +25,17 @@ from oploop.workspace import Event, Tell, Workspace, nobody, referenced
 
 #: Which of the wanted streams to read.
 Keep: TypeAlias = Callable[[StreamRequest], bool]
+
+
+def prepare(ws: Workspace, syncs: Sequence[Sync]) -> None:
+    """Let git and the apps begin with what will be asked of them, while the warehouse is opened and looked at. What is wrong with
+    an app is told by `preflight`."""
+    ws.ask_release()
+    used = {s.app for s in syncs}
+    for block in ws.project.apps.values():
+        if block.read or block.name in used:
+            with contextlib.suppress(OploopError):
+                ws.app(block.name).prepare()
 
 
 async def preflight(ws: Workspace, syncs: Sequence[Sync], rekey: Collection[str] = ()) -> None:

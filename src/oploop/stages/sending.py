@@ -86,7 +86,7 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
     """The changes into the warehouse, the delivery into the journal, the steps to the app, the receipts to the ledger."""
     b, now = plan.bound, ws.runtime.now()
     account = finishing.account_of(ws.app(b.sync.app), run_id) if unknowns.known_by_keys(b) else ""
-    ws.app(b.sync.app).prepare()  # while the plan is written
+    ws.app(b.sync.app).prepare(writes=True)  # while the plan is written
     table = ledger.keep_plan(plan, ws.warehouse, run_id, now, ws.release, account)
     ws.store.begin_delivery(run_id, b.name, table)
     done, told = 0, 0.0

@@ -71,6 +71,16 @@ class PostgresApp(App):
 
         return TableWriter(PgTarget(self.server), self.runtime)
 
+    def prepare(self, *, writes: bool = False) -> None:
+        """See App.prepare: the modules, and a connection."""
+        self.server.meanwhile(self._ready_to_write if writes else self._ready_to_read)
+
+    def _ready_to_read(self) -> None:
+        self._reader.prepare()
+
+    def _ready_to_write(self) -> None:
+        self._writer.prepare()
+
     async def check(self) -> Account:
         """See App.check. Names which part of the dsn is wrong."""
 

@@ -96,6 +96,10 @@ class TableReader:
     def __init__(self, server: Server, runtime: Runtime, overlap: float) -> None:
         self._server, self._runtime, self._overlap = server, runtime, overlap
 
+    def prepare(self) -> None:
+        """Connect, for the first who reads."""
+        self._server.keep(self._server.connected(), self._runtime.monotonic())
+
     async def read(self, table: Table, cursor: Cursor | None, options: ReadOptions) -> AsyncGenerator[Batch]:
         """See App.read. Memory holds a batch or two; a read that is cut off begins anew."""
         _check(table, options)

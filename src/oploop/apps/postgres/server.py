@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from oploop.apps.sql.engine import Faults
@@ -65,6 +66,7 @@ class Server(Faults):
         self._params: Mapping[str, str] = params
         self._idle: list[psycopg.Connection[Any]] = []
         self._kept: list[tuple[adbc_driver_manager.dbapi.Connection, float]] = []
+        self._meanwhile: list[threading.Thread] = []
 
     @property
     def local(self) -> bool:
@@ -94,11 +96,42 @@ class Server(Faults):
         except psycopg.Error as e:
             raise self.explain(e) from None
 
+    def meanwhile(self, work: Callable[[], None]) -> None:
+        """Do in a thread what makes a connection, for who asks for one later and then finds what went wrong himself."""
+
+        def quietly() -> None:
+            with contextlib.suppress(Exception):
+                work()
+
+        thread = threading.Thread(target=quietly, name="postgres-meanwhile")
+        self._meanwhile.append(thread)
+        thread.start()
+
+    def _wait(self) -> None:
+        """Wait for what is done `meanwhile`."""
+        while self._meanwhile:
+            self._meanwhile[-1].join()
+            self._meanwhile.pop()
+
+    def connect(self) -> None:
+        """Put a connection into the pool."""
+        import psycopg
+
+        self._idle.append(psycopg.connect(self._conninfo()))
+
+    def connected(self) -> adbc_driver_manager.dbapi.Connection:
+        """A new connection that answers in Arrow."""
+        from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+
+        opened: adbc_driver_manager.dbapi.Connection = dbapi.connect(self._conninfo())
+        return opened
+
     def arrow(self, now: float) -> adbc_driver_manager.dbapi.Connection:
         """A connection that answers in Arrow, in a transaction that sees one moment; drivers raise their own errors (see `explain`).
         One that was kept if that was just before `now` (`Runtime.monotonic`): a new one asks the server for all its types."""
-        from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
+        from adbc_driver_postgresql import dbapi
 
+        self._wait()
         while True:
             try:
                 kept, since = self._kept.pop()
@@ -108,7 +141,7 @@ class Server(Faults):
                 if now - since < KEPT_SECONDS:
                     return _begun(kept)
                 kept.close()
-        return _begun(dbapi.connect(self._conninfo()))
+        return _begun(self.connected())
 
     def keep(self, connection: adbc_driver_manager.dbapi.Connection, now: float) -> None:
         """Keep a connection of `arrow` whose answers have all been taken, for the next who asks; one that has broken since is closed."""
@@ -127,6 +160,7 @@ class Server(Faults):
         import psycopg
         from psycopg.pq import TransactionStatus
 
+        self._wait()
         connection = self._idle.pop() if self._idle else None
         if connection is None or connection.closed:
             connection = psycopg.connect(self._conninfo())
@@ -145,6 +179,7 @@ class Server(Faults):
 
     def close(self) -> None:
         """See `aclose`."""
+        self._wait()
         while self._kept:
             self._kept.pop()[0].close()
         while self._idle:

@@ -63,6 +63,9 @@ class PgTarget(Target[Table, Group]):
                 connection.execute(f"DELETE FROM {STEPS} WHERE at < now() - interval '{KEEP_DAYS} days'")
         return True
 
+    def connect(self) -> None:
+        self._server.connect()
+
     def groups(self, table: Table, step: Step) -> Sequence[Group]:
         """From columns where that says the same."""
         if isinstance(step.changes, Columns):

@@ -95,6 +95,9 @@ class Target(ABC, Generic[T, G]):
     def ready(self) -> bool:
         """Make the table of steps, unless it is there, and forget old ones; whether ids of steps can be kept at all."""
 
+    def connect(self) -> None:
+        """Connect for the first `session`, where connections are kept."""
+
     @abstractmethod
     def groups(self, table: T, step: Step) -> Sequence[G]:
         """A step's changes by the statements that deliver them."""
@@ -152,6 +155,16 @@ class TableWriter(Generic[T, G]):
         self._keeps: bool | None = None
         self._lock = Lock()
 
+    def prepare(self) -> None:
+        """What the first step would wait for."""
+        self._begin()
+        self._target.connect()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._keeps is None:
+                self._keeps = self._target.ready()
+
     async def send(self, table: T, step: Step) -> Sequence[Receipt]:
         """See App.send. A step of which some rows are bad is delivered again within the same call, bad rows left out. Raises
         RowsRefused when the database cannot tell which they are: then the caller halves the step."""
@@ -185,9 +198,7 @@ class TableWriter(Generic[T, G]):
     def _try(self, table: T, step: Step, groups: Sequence[G], careful: bool) -> Sequence[Receipt]:
         """One transaction for the whole step. Raises LostAnswer, Broken, or the driver's error."""
         target, committing = self._target, False
-        with self._lock:
-            if self._keeps is None:
-                self._keeps = target.ready()
+        self._begin()
         try:
             with target.session() as connection:
                 try:
