@@ -29,7 +29,12 @@ _READS = re.compile(
 )
 
 
-_TEMPORARY = re.compile(r"CREATE OR REPLACE TEMP TABLE (\S+) AS ")
+#: A statement that makes or drops one table.
+_MADE = re.compile(
+    r"(CREATE (?P<temporary>OR REPLACE TEMP )?TABLE (IF NOT EXISTS )?|DROP TABLE (IF EXISTS )?)(?P<name>[^\s;]+)( |$)"
+)
+_ROWS = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+_SETS = re.compile(r"(SET|RESET) ")
 
 
 class Crash(BaseException):
@@ -101,6 +106,7 @@ class SimWarehouse:
         self.dialect, self.read_only, self.label = inner.dialect, False, "simulated"
         self._open = 0
         self._known: dict[str, Any] = {}  #: answers to questions asked since the last write; half of a turn's time else
+        self._columns: dict[str, dict[str, str]] = {}  #: of tables asked after since one was made, changed or dropped
         points.on_death.append(self._take_back)
 
     def _take_back(self) -> None:
@@ -123,13 +129,20 @@ class SimWarehouse:
         return done
 
     def _forget(self, sql: str) -> None:
-        """What a statement may have given another answer to. A temporary table is seen only by those who name it."""
-        made = _TEMPORARY.match(sql)
-        if made is None:
-            self._known.clear()
+        """What a statement may have given another answer to. A temporary table is seen only by those who name it; what makes or drops
+        a table changes the columns of no other, nor does what changes rows."""
+        if _SETS.match(sql):
             return
-        name = made[1].strip('"')
-        self._known = {asked: told for asked, told in self._known.items() if name not in asked}
+        made = _MADE.match(sql)
+        name = made["name"].rpartition(".")[2].strip('"') if made is not None else ""
+        if made is None or not made["temporary"]:
+            self._known.clear()
+        else:
+            self._known = {asked: told for asked, told in self._known.items() if name not in asked}
+        if made is not None:
+            self._columns = {table: told for table, told in self._columns.items() if name not in table}
+        elif not _ROWS.match(sql):
+            self._columns.clear()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -144,6 +157,9 @@ class SimWarehouse:
                 yield
                 self.points.reach("before a commit")
                 self._ask_the_disk()
+        except BaseException:
+            self._columns.clear()
+            raise
         finally:
             self._open = 0
             self._known.clear()
@@ -171,13 +187,13 @@ class SimWarehouse:
 
     def columns(self, table: str) -> dict[str, str]:
         self.points.alive()
-        name = f"columns of {table}"
-        if name not in self._known:
-            self._known[name] = self.inner.columns(table)
-        return dict(self._known[name])
+        if table not in self._columns:
+            self._columns[table] = self.inner.columns(table)
+        return self._columns[table].copy()
 
     def register(self, name: str, table: pa.Table) -> None:
         self._known.clear()
+        self._columns.pop(name, None)
         self.inner.register(name, table)
 
     def close(self) -> None:
