@@ -349,11 +349,11 @@ def reason(rules: Sequence[Rule], bad: int, value: str | None) -> tuple[str, str
 
 
 def held_rows(diff_: Diff, warehouse: Warehouse, limit: int | None = None) -> list[HeldRow]:
-    """The held rows, by key; one row for a key that is there twice."""
+    """The held rows, by key: as many as the plan counts, each row of a key that is there twice."""
     cap = f" LIMIT {int(limit)}" if limit is not None else ""
     rows = warehouse.rows(
-        f"SELECT __key, __bad, __value, max(CAST(__why AS VARCHAR)) FROM {quote_table(diff_.table)} "
-        f"WHERE __status = 'held' GROUP BY 1, 2, 3 ORDER BY 1, 2{cap}"
+        f"SELECT __key, __bad, __value, CAST(__why AS VARCHAR) FROM {quote_table(diff_.table)} "
+        f"WHERE __status = 'held' ORDER BY 1, 2, 3, 4{cap}"
     )
     held = []
     for key, bad, value, why in rows:

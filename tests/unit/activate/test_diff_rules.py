@@ -43,11 +43,12 @@ def test_a_check_that_stops_is_hidden_by_no_other_fault_of_a_row(engine: Engine)
     assert diffing.stopping(found, engine.warehouse) == [("check failed: tier NOT LIKE 'bad%'", 4)]
 
 
-def test_each_held_row_has_its_reason_and_doubled_keys_one(engine: Engine) -> None:
+def test_each_held_row_has_its_reason_also_of_a_key_that_is_doubled(engine: Engine) -> None:
     one(engine, [("a", "x"), ("a", "y"), (None, "x"), ("b", "x"), ("c", "{}")], [("1", "b", "x"), ("2", "b", "y")])
     found = engine.diff(engine.bind(a_sync("tier"), an_object(a_field("tier", enum=("x", "y")))))
     assert sorted(engine.held(found), key=lambda h: h[0] or "") == [
         (None, "key email is empty"),
+        ("a", "this key is in more than one row of the model"),
         ("a", "this key is in more than one row of the model"),
         ("b", "this key is that of more than one record in the app"),
         ("c", 'tier: "{}" is not one of x, y'),
@@ -77,6 +78,7 @@ def test_keys_that_come_twice_are_found_where_the_app_holds_what_their_rows_want
         )
         found = engine.diff(engine.bind(a_sync("tier"), obj, a_stream(primary_key=("email",))))
         assert set(engine.held(found)) == set(held)
+        assert len(engine.held(found)) == found.count("held")
         assert found.counts == counts
 
 
