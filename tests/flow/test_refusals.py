@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from types import MappingProxyType
+from typing import NoReturn
+
 import pytest
 
+from oploop.apps.named import Lazy, Named
 from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig
-from tests.flow.conftest import SYNC, Desk
+from oploop.stages.streams import refuse_misspelt
+from tests.flow.conftest import PROJECT, SYNC, Desk
 from tests.flow.test_turns import RANKED
 
 
@@ -25,6 +31,22 @@ async def test_wrong_credentials_stop_before_anything_changes(desk: Desk) -> Non
     assert e.value.place is not None
     assert e.value.place.file.endswith("oploop.yml")
     assert not await desk.rows("SELECT * FROM information_schema.tables WHERE table_schema LIKE 'raw%'")
+
+
+def test_a_misspelt_stream_is_refused_without_a_call_unless_only_the_account_knows(desk: Desk) -> None:
+    def asked(*_: object) -> NoReturn:
+        raise AssertionError("the account was asked")
+
+    (desk.folder / "oploop.yml").write_text(PROJECT + "    read: [tikets]\n")
+    ws = desk.workspace()
+    app = ws.app("zendesk")
+    own = app.streams
+    for known in (own, MappingProxyType(own), ChainMap({}, dict(own)), Named(own, lambda _: None)):
+        app.streams = known
+        with pytest.raises(FixConfig, match="zendesk has no stream 'tikets' — did you mean 'tickets'"):
+            refuse_misspelt(ws)
+    app.streams = Lazy(asked, asked, asked)
+    refuse_misspelt(ws)
 
 
 @pytest.mark.parametrize("action", ["html", "truncate", "empty"])

@@ -40,6 +40,8 @@ class Named(Mapping[str, V], Generic[V]):
 class Lazy(Mapping[str, V]):
     """Streams, or objects, by name; each is made when its entry is asked for, as it must be described for it."""
 
+    asks = True  #: what names there are is asked of the account (see `asks_account`)
+
     def __init__(
         self, has: Callable[[str], bool], names: Callable[[], Iterator[str]], make: Callable[[str], V]
     ) -> None:
@@ -56,6 +58,12 @@ class Lazy(Mapping[str, V]):
 
     def __getitem__(self, name: str) -> V:
         return self._make(name)
+
+
+def asks_account(names: Mapping[str, object]) -> bool:
+    """Whether it takes a call to tell which names streams, or objects, have. A mapping of an app's own for which it does says so
+    by an attribute `asks`."""
+    return bool(getattr(names, "asks", False))
 
 
 class Catalog(ABC, Generic[V]):
@@ -113,4 +121,4 @@ class Catalog(ABC, Generic[V]):
         return Lazy(self.has, names, lambda name: make(self.get(name)))
 
 
-__all__ = ["Catalog", "Lazy", "Named"]
+__all__ = ["Catalog", "Lazy", "Named", "asks_account"]

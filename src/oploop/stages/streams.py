@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from oploop.accounts import asking
-from oploop.apps.named import Named
+from oploop.apps.named import asks_account
 from oploop.errors import FixConfig, OploopError, did_you_mean
 from oploop.extract import StreamRequest, stream_states
 from oploop.extract.tables import LoadedStreams
@@ -65,7 +65,7 @@ def refuse_misspelt(ws: Workspace) -> None:
         except OploopError:
             continue
         own = streams.own if isinstance(streams, LoadedStreams) else streams
-        if isinstance(own, dict | Named):
+        if not asks_account(own):
             refuse_unknown(block, streams)
 
 
