@@ -65,6 +65,23 @@ async def test_a_later_read_searches_behind_the_last_id_and_never_by_page() -> N
     assert [s["filterGroups"][0]["filters"][1]["value"] for s in asked] == ["0", "200", "400"]
 
 
+async def test_a_page_that_is_short_and_says_that_there_are_more_is_no_last_one() -> None:
+    """HubSpot leaves records out of a page that the token may not see."""
+    box = filled(3)
+    async with using(box) as app:
+        _, cursor = await read(app, "contacts")
+        box.advance(2 * OVERLAP)
+        for n in (1, 2, 3):
+            box.edit("contacts", str(n), jobtitle="CEO")
+        box.advance(60)
+        shown = {**contact(1, jobtitle="CEO"), "createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
+        body = {"total": 3, "results": [{**shown, "archived": False}], "paging": {"next": {"after": "1"}}}
+        box.faults.append(Fault("contacts/search", "say", status=200, body=orjson.dumps(body).decode()))
+        again, _ = await read(app, "contacts", cursor)
+    assert {r["id"] for r in again if r["jobtitle"] == "CEO"} == {"1", "2", "3"}
+    assert [s["filterGroups"][0]["filters"][1]["value"] for s in searches(box)] == ["0", "1"]
+
+
 async def test_what_the_index_does_not_show_yet_comes_with_the_next_read() -> None:
     box = filled(index_lag=30)
     async with using(box) as app:

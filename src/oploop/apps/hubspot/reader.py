@@ -123,9 +123,9 @@ class RecordReader:
         until: int | None = here.get("until")
         while True:
             answer = await self._client.search(f"{self._path}/search", self._query(since, last))
-            records, at = page_of(answer)[0], self._client.clock(answer)
+            (records, after), at = page_of(answer), self._client.clock(answer)
             until = until if until is not None else int(at.timestamp() * 1000)
-            done = len(records) < SEARCH_PAGE
+            done = not records or (len(records) < SEARCH_PAGE and after is None)
             last = str(records[-1]["id"]) if records else last
             where = {"since": until} if done else {"since": since, "until": until, "id": last}
             yield records, at, {"of": here["of"], **where}
