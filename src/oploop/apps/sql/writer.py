@@ -98,6 +98,10 @@ class EngineTarget(Target[Table, Group]):
         return isinstance(step.changes, Columns) and keyed
 
 
+class _Reshaped(Exception):
+    """A row that was put in does not stand there by its key; the text says so of one that is alone."""
+
+
 class _Work(Work):
     """See Work."""
 
@@ -159,14 +163,33 @@ class _Work(Work):
         if group.op in (Op.UPDATE, Op.UPSERT) and (update := self._sql.update(rows)) is not None:
             self._run(update)
         if group.op in (Op.CREATE, Op.UPSERT):
-            self._run(self._sql.insert(rows, absent=group.op is Op.UPSERT))
-            if group.op is Op.UPSERT or rows != ALL or self._cursor.rowcount < len(group.rows):
-                self._run(self._sql.missing(rows))
-                kept_out = f"{group.table.name} did not take the row: a trigger kept it out, or changed its key"
-                answers |= {n: (None, kept_out) for (n,) in self._cursor.fetchall()}
             if rows == ALL:
-                answers |= self.looked_up()
+                return self._made_at_once()
+            answers |= self._made(rows)
         return answers
+
+    def _made_at_once(self) -> Answers:
+        """All new rows; one by one, where a trigger makes something else of some."""
+        self._run("SAVEPOINT oploop_all")
+        try:
+            self._made(ALL)
+        except _Reshaped:
+            self._run("ROLLBACK TO SAVEPOINT oploop_all")
+            return self.carefully()
+        return self.looked_up()
+
+    def _made(self, rows: str) -> Answers:
+        """Put new rows in. Raises _Reshaped where one does not stand there by its key, unless it is alone and was not made."""
+        group = self._group
+        self._run(self._sql.insert(rows, absent=group.op is Op.UPSERT))
+        made = self._cursor.rowcount
+        self._run(self._sql.missing(rows))
+        lost = [n for (n,) in self._cursor.fetchall()]
+        if lost and (made or rows == ALL):
+            raise _Reshaped(
+                f"a trigger of {group.table.name} changed the row's key, by which it could not be found again: it was taken back"
+            )
+        return dict.fromkeys(lost, (None, f"{group.table.name} did not take the row: a trigger kept it out"))
 
     def carefully(self) -> Answers:
         """The good rows in chunks; of a chunk that is refused each row alone."""
@@ -200,10 +223,10 @@ class _Work(Work):
         try:
             done = work()
         except Exception as e:
-            if not self._engine.about_rows(e):
+            if not isinstance(e, _Reshaped) and not self._engine.about_rows(e):
                 raise
             self._run("ROLLBACK TO SAVEPOINT oploop_try")
-            return self._engine.said(e)
+            return str(e) if isinstance(e, _Reshaped) else self._engine.said(e)
         self._run("RELEASE SAVEPOINT oploop_try")
         return done if isinstance(done, dict) else None
 
