@@ -125,4 +125,38 @@ async def test_the_next_runs_make_no_row_a_second_time(office: Office, table: st
         assert office.db.sql("SELECT code, score FROM things ORDER BY 1") == [(c, score) for c in "ABC"]
 
 
+async def test_what_a_trigger_changes_afterwards_is_seen_and_a_key_that_it_changes_leaves_the_row_to_itself(
+    office: Office,
+) -> None:
+    office.db.sql(KEYED)
+    office.db.sql("""CREATE FUNCTION after() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        UPDATE things SET score = 50 WHERE code = NEW.code AND NEW.score = 5;
+        UPDATE things SET code = 'x' || code WHERE code = NEW.code AND NEW.score = 7; RETURN NULL; END $$""")
+    office.db.sql("CREATE TRIGGER after AFTER INSERT ON things FOR EACH ROW EXECUTE FUNCTION after()")
+    office.sync("model: mart.accounts\nto: crm.public.things\nmode: upsert\nkey: {code: code}\nfields: [score]\n")
+    await office.model("SELECT * FROM (VALUES ('a', 1), ('b', 5), ('c', 7)) t(code, score)")
+    seen = []
+    for _ in range(3):
+        (sync,) = (await office.turn()).syncs
+        assert sync.plan is not None
+        seen.append((sync.status, sync.plan.diff.counts))
+        assert office.db.sql("SELECT code, score FROM things ORDER BY 1") == [("a", 1), ("b", 50), ("xc", 7)]
+    assert seen == [("ok", {"create": 3}), ("nothing", {"gone": 1}), ("nothing", {"gone": 1})]
+    told = await office.rows("SELECT key, status FROM oploop.changes ORDER BY key")
+    assert told == [("a", "confirmed"), ("b", "altered"), ("c", "gone")]
+
+
+async def test_a_trigger_that_swaps_two_keys(office: Office) -> None:
+    office.db.sql(KEYED)
+    trigger(office.db, "NEW.code := translate(NEW.code, 'ab', 'ba')")
+    office.sync("model: mart.accounts\nto: crm.public.things\nmode: upsert\nkey: {code: code}\nfields: [score]\n")
+    await office.model("SELECT * FROM (VALUES ('a', 1), ('b', 5)) t(code, score)")
+    for status in ("ok", "nothing"):
+        (sync,) = (await office.turn()).syncs
+        assert sync.status == status
+        assert office.db.sql("SELECT code, score FROM things ORDER BY 1") == [("a", 5), ("b", 1)]
+    told = await office.rows("SELECT key, remote_id, status FROM oploop.changes ORDER BY key")
+    assert told == [("a", "a", "altered"), ("b", "b", "altered")]  # each by the key that it was sent with
+
+
 __all__ = ["office"]
