@@ -59,6 +59,15 @@ def _typed(value: Any) -> Any:
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 
 
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, (str, int)) and not isinstance(value, bool) else value
+
+
+#: One of them, or a list.
+Texts = Annotated[list[str], BeforeValidator(_several)]
+Numbers = Annotated[list[int], BeforeValidator(_several)]
+
+
 class FieldSpec(Part):
     """A field (see records.Field). `column`: the stream's column that shows it, by default that of its name ("": none does);
     `path`: where in that column it stands, if it holds objects."""

@@ -254,11 +254,8 @@ def _start_at(resource: Any, since: datetime) -> None:
 
     wrapper = resource.incremental
     inner = getattr(wrapper, "incremental", None) or getattr(wrapper, "_incremental", None)
-    default = (
-        inner
-        if inner is not None
-        else next((p.default for p in _parameters(resource) if isinstance(p.default, incremental)), None)
-    )
+    declared = (p.default for p in _parameters(resource) if isinstance(p.default, incremental))
+    default = inner if inner is not None else next(declared, None)
     if default is None:
         raise FixConfig(f"`since` is for resources with an incremental cursor, which {resource.name!r} has not")
     begin: Any = since

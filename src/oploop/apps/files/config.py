@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from oploop.apps.base import AddresslessConfig
-from oploop.apps.declared import Part
+from oploop.apps.declared import Part, Texts
 from oploop.apps.formats import PACKED, Format, format_of
 from oploop.records import ColumnType, FieldType
 
 FILE, ROW = "_file", "_row"
 PLACES = re.compile(r"\{(\w+)\}")
 OURS = ("step", "date", "sync")  #: what a path may name beside fields
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 class Formed(Part):
@@ -49,7 +45,7 @@ class StreamSpec(Formed):
     """Files that make one stream. Without `key` a row is known by its file and its number there."""
 
     files: str = Field(min_length=1)
-    key: Annotated[list[str], BeforeValidator(_listed)] = []
+    key: Texts = []
     columns: dict[str, ColumnType] = {}
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     encoding: str = "utf-8"

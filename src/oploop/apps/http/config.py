@@ -11,19 +11,11 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 
 from oploop.apps.base import AppConfig
 from oploop.apps.columns import Columns
-from oploop.apps.declared import Fields, Part
+from oploop.apps.declared import Fields, Numbers, Part, Texts
 from oploop.apps.http.templates import Maker, check_body, check_path, maker, rows_maker, texts_maker
 from oploop.records import ColumnType, Replay
 
 METHODS = Literal["POST", "PUT", "PATCH", "DELETE"]
-
-
-def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, (str, int)) and not isinstance(value, bool) else value
-
-
-Texts = Annotated[list[str], BeforeValidator(_listed)]
-Numbers = Annotated[list[int], BeforeValidator(_listed)]
 
 
 class Auth(Part):

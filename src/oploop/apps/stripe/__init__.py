@@ -12,7 +12,7 @@ from oploop.apps.arrow import table_from_records
 from oploop.apps.base import Account, App, AppConfig
 from oploop.apps.stripe.client import StripeClient, StripePolicy, auth_headers
 from oploop.apps.stripe.objects import send_change
-from oploop.apps.stripe.reader import MICRO, Reader
+from oploop.apps.stripe.reader import Reader
 from oploop.apps.stripe.streams import OBJECTS, RESOURCES, STREAMS
 from oploop.apps.transport import Budget, NotTheApi, Transport
 from oploop.records import Batch, Cursor, ReadOptions, Receipt, Step
@@ -90,13 +90,12 @@ class StripeApp(App):
         resource = RESOURCES[self.objects[object_name].stream or object_name]
         began = self.runtime.now()
         known = await self.client.many(resource.path, remote_ids)
-        gone = {record_id: {"id": record_id, "object": resource.object} for record_id in known}
         table = table_from_records(
             resource.stream,
-            [one.record or gone[record_id] for record_id, one in known.items()],
-            versions=[one.as_of * MICRO + 1 for one in known.values()],
+            [record or {"id": i, "object": resource.object} for i, (record, _) in known.items()],
+            versions=[as_of + 1 for _, as_of in known.values()],
             extracted_at=began,
-            deleted=[one.record is None for one in known.values()],
+            deleted=[record is None for record, _ in known.values()],
         )
         return Batch(resource.stream.name, table)
 

@@ -5,17 +5,17 @@ Sources: docs.stripe.com/api/errors, /api/idempotent_requests, /api/pagination, 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import orjson
 from pydantic import SecretStr
 
+from oploop.apps.base import micros
 from oploop.apps.credentials import bearer
 from oploop.apps.jsonrows import Records, records_in
 from oploop.apps.lists import each
@@ -25,6 +25,7 @@ from oploop.errors import RetryLater
 
 PAGE = 100  #: the most that a list gives at once
 GETS_AT_ONCE = 16
+MICRO = 1_000_000
 
 _KEY = re.compile(r"\b(sk|rk|pk)_(live|test)_[\w*]+")
 
@@ -68,17 +69,9 @@ class Page:
     began: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A record by id; None: there is none, or no longer.
-
-    `as_of`: seconds since 1970 by the server's clock, at or before the moment of looking: the latest second that an
-    answer had borne when the call went out. So it is never earlier than a write that was acknowledged before, and
-    never hides a change that came after.
-    """
-
-    record: dict[str, Any] | None
-    as_of: int
+#: A record by its id (None: there is none, or no longer), and as of when it is known so, microseconds since 1970 by the server's clock:
+#: never earlier than a write that was acknowledged before, nor later than the moment of looking (see `Transport.as_of`).
+Known: TypeAlias = tuple[dict[str, Any] | None, int]
 
 
 class StripeClient:
@@ -87,59 +80,42 @@ class StripeClient:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.runtime = transport.runtime
-        self._date = 0  # the latest Date that any answer bore, in seconds
 
     async def get(self, path: str, params: Mapping[str, Any] | None = None, *, ok: Iterable[int] = ()) -> Answer:
         """A read. Raises RetryLater where Stripe says neither yes nor no."""
         try:
-            answer = await self.transport.request("GET", path, params=params, ok=tuple(ok))
+            return await self.transport.request("GET", path, params=params, ok=tuple(ok))
         except Refused as e:
             if e.status >= 500 or e.status in (409, 429):  # refused, with a hint not to try again now
                 raise RetryLater(str(e)) from None
             raise
-        self._saw(answer)
-        return answer
-
-    def _saw(self, answer: Answer) -> None:
-        self._date = max(self._date, _seconds(answer) or 0)
 
     async def page(self, path: str, params: Mapping[str, Any]) -> Page:
         """One page of a list, newest first (docs.stripe.com/api/pagination)."""
-        began, start = self.runtime.now(), self.runtime.monotonic()
+        began, as_of = self.runtime.now(), self.transport.as_of()
         answer = await self.get(path, {"limit": PAGE, **params})
-        took = self.runtime.monotonic() - start
         told, records = records_in(answer, "data", "has_more")
         if records is None:
             raise NotTheApi(answer)
-        date = _seconds(answer) or int(began.timestamp())
-        # The Date is that of the answer's end and in whole seconds; what it shows may be of the second before.
-        return Page(records, bool(told.get("has_more")), date - max(1, math.ceil(took)), began)
+        return Page(records, bool(told.get("has_more")), (as_of(answer) or micros(began)) // MICRO, began)
 
     async def one(self, path: str) -> Known:
         """One record by its address; see `Known`."""
-        as_of = self._date
+        as_of = self.transport.as_of()
         answer = await self.get(path, ok=(404,))
         body = answer.json()
         if not isinstance(body, dict) or (answer.status == 404 and "error" not in body):
             raise NotTheApi(answer)
         gone = answer.status == 404 or body.get("deleted") is True
-        return Known(None if gone else body, as_of)
+        return None if gone else body, as_of(answer)
 
     async def many(self, path: str, ids: Iterable[str]) -> dict[str, Known]:
         """Several records of the list at `path` by id, several calls at once."""
-        wanted = list(dict.fromkeys(ids))
-        if wanted and not self._date:  # no answer yet: learn the app's clock first
-            await self.one(_address(path, wanted[0]))
-        return await each(wanted, GETS_AT_ONCE, lambda record_id: self.one(_address(path, record_id)))
+        return await each(ids, GETS_AT_ONCE, lambda record_id: self.one(f"{path}/{quote(record_id, safe='')}"))
 
     async def delete(self, path: str) -> Answer:
-        """Delete what stands at `path`. Done twice it does no harm: the second time it is Refused as missing.
-
-        Raises RetryLater where Stripe says neither yes nor no.
-        """
-        answer = await self.transport.request("DELETE", path, idempotent=True)
-        self._saw(answer)
-        return answer
+        """Delete what stands at `path`. Done twice it does no harm: the second time it is Refused as missing."""
+        return await self.transport.request("DELETE", path, idempotent=True)
 
     async def post(self, path: str, params: Mapping[str, Any], *, key: str) -> Answer:
         """A write under an idempotency key, repeated under it while its outcome is unknown.
@@ -147,20 +123,8 @@ class StripeClient:
         Raises Refused (status < 500: nothing was done; else: it failed, and may have been done), RetryLater when
         certainly nothing was done, LostAnswer when that is unknown after all tries.
         """
-        answer = await self.transport.request(
-            "POST", path, form=params, headers={"Idempotency-Key": key}, idempotent=True
-        )
-        self._saw(answer)
-        return answer
-
-
-def _address(path: str, record_id: str) -> str:
-    return f"{path}/{quote(record_id, safe='')}"
-
-
-def _seconds(answer: Answer) -> int | None:
-    micros = answer.date_micros()
-    return None if micros is None else micros // 1_000_000
+        headers = {"Idempotency-Key": key}
+        return await self.transport.request("POST", path, form=params, headers=headers, idempotent=True)
 
 
 def auth_headers(api_key: SecretStr) -> dict[str, str]:

@@ -28,13 +28,12 @@ from typing import Any
 from oploop.apps.arrow import empty_table, records_in_turns, table_from_records
 from oploop.apps.jsonrows import Records
 from oploop.apps.paging import MOST_SMALL, ahead, meanwhile
-from oploop.apps.stripe.client import Page, StripeClient
+from oploop.apps.stripe.client import MICRO, Page, StripeClient
 from oploop.apps.stripe.streams import API_VERSION, Resource
 from oploop.apps.transport import Refused
 from oploop.errors import FixConfig
 from oploop.records import Batch, Cursor, ReadOptions
 
-MICRO = 1_000_000
 PAGES_A_BATCH = 10
 LOOK_BACK = 30  #: seconds before the last read's end that events are asked for again: one may be listed late
 EVENTS_KEPT = 29 * 86_400  #: a day less than Stripe promises, so that none vanishes while it is read
@@ -271,7 +270,7 @@ class Reader:
             async for page in _pages(self.client, self.resource.path, params):
                 found |= {record["id"]: record for record in page.records if record["id"] in wanted}
         known = await self.client.many(self.resource.path, [one.id for one in stale if one.id not in found])
-        return found | {record_id: one.record for record_id, one in known.items()}
+        return found | {record_id: record for record_id, (record, _) in known.items()}
 
 
 async def _pages(client: StripeClient, path: str, params: dict[str, Any]) -> AsyncGenerator[Page]:
