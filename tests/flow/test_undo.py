@@ -164,6 +164,32 @@ async def test_records_that_a_run_made_are_removed_and_come_again_when_that_is_u
     assert found == {f"A-{i}": (f"Call {i}", "low" if i == 2 else "high") for i in range(1, 6)}
 
 
+async def test_a_record_whose_answer_was_lost_is_removed_once_a_read_shows_it_as_it_was_sent(
+    make_desk: Callable[..., Desk],
+) -> None:
+    """One that holds something else may be somebody else's: it is known by its key only."""
+    desk = make_desk(tickets=0)
+    desk.sync(CREATES)
+    await desk.model(
+        "SELECT 'A-' || i AS code, 'Call ' || i AS subject, 'high' AS priority FROM range(1, 3) t(i)", "mart.calls"
+    )
+    desk.sandbox.faults.append(Fault("POST /api/v2/tickets$", "lose", times=2))
+    first = await desk.turn(Options(yes=True, first_run=True))
+    made = {t["external_id"]: t["id"] for t in desk.sandbox.dump("tickets")}
+    assert (only(first).as_json()["unknown"], sorted(made)) == (2, ["A-1", "A-2"])
+    desk.edit(made["A-2"], priority="low")
+    desk.sandbox.advance(120)
+    assert planned(only(await desk.turn(Options(yes=True, first_run=True)))) == (0, 0)
+    told = "SELECT key, status, remote_id FROM oploop.changes ORDER BY key"
+    assert await desk.rows(told) == [("A-1", "sent", str(made["A-1"])), ("A-2", "unknown", None)]
+    records = await desk.rows("SELECT canonical_key, remote_id, created_by FROM oploop.records")
+    assert records == [("A-1", str(made["A-1"]), first.run_id)]
+    undone = await undo(desk, first.run_id)
+    assert only(undone).plan.remove == 1  # type: ignore[union-attr]
+    assert left(only(undone)) == {("A-2", None): "the app never told its id"}
+    assert [t["external_id"] for t in alive(desk)] == ["A-2"]
+
+
 async def test_only_what_was_asked_for(low: Desk) -> None:
     await low.model(HIGH)
     first = await low.turn()

@@ -184,7 +184,8 @@ def _take(warehouse: Warehouse, bound: BoundSync, job: Job, receipts: Sequence[R
     rid = "key" if bound.blind else "remote_id"
     waiting.take_sent(warehouse, bound, f"(SELECT *, {rid} AS rid FROM {heard} WHERE status = 'sent')", at)
     if not bound.appends:
-        _identify(warehouse, bound, heard, at)
+        new = f"FROM {heard} WHERE status = 'sent' AND op = 'create' AND remote_id IS NOT NULL"
+        identify(warehouse, bound, f"SELECT key, remote_id AS rid, run_id {new}", at)
     _release(warehouse, bound, job, heard, at)
 
 
@@ -217,14 +218,15 @@ def _hear(warehouse: Warehouse, job: Job, told: Sequence[Receipt], at: str) -> s
     return "oploop_heard"
 
 
-def _identify(warehouse: Warehouse, bound: BoundSync, heard: str, at: str) -> None:
-    """Who is who: the ids of the records that the job made."""
-    new = f"FROM {heard} WHERE status = 'sent' AND op = 'create' AND remote_id IS NOT NULL"
+def identify(warehouse: Warehouse, bound: BoundSync, made: str, at: str) -> None:
+    """Who is who: the ids of records that were made, a select of (key, rid, run_id). Within the caller's transaction."""
     target = (bound.sync.app, bound.sync.object, bound.key_names)
     app, obj, fields = map(literal, target)
     mine = f"app = {app} AND object = {obj} AND key_fields = {fields}"
-    volumes.forget_records(warehouse, f"{mine} AND canonical_key IN (SELECT key {new})")
-    warehouse.execute(f"INSERT INTO oploop.record_rows SELECT ?, ?, ?, key, remote_id, run_id, {at} {new}", target)
+    volumes.forget_records(warehouse, f"{mine} AND canonical_key IN (SELECT key FROM ({made}) AS m)")
+    warehouse.execute(
+        f"INSERT INTO oploop.record_rows SELECT ?, ?, ?, key, rid, run_id, {at} FROM ({made}) AS m", target
+    )
 
 
 def _release(warehouse: Warehouse, bound: BoundSync, job: Job, heard: str, at: str) -> None:

@@ -82,6 +82,16 @@ def refuse_unfindable(bound: BoundSync) -> None:
     )
 
 
+def key_of(bound: BoundSync, warehouse: Warehouse) -> str:
+    """The canonical key of the app's record RAWT, where one is `findable`."""
+    parts = [
+        canonical(warehouse.field_value(k.field.source, k.field.type, RAWT), key_form(k.field))
+        for k in bound.keys
+        if k.field.source is not None
+    ]
+    return " || chr(31) || ".join(parts)
+
+
 def _shown(bound: BoundSync, warehouse: Warehouse) -> str | None:
     """The keys of the live records that were read, as a select of one column; None when there are none to look at."""
     if not findable(bound) or bound.stream is None:
@@ -89,12 +99,7 @@ def _shown(bound: BoundSync, warehouse: Warehouse) -> str | None:
     table = raw_table(bound.sync.app, bound.stream.name, deleted_too=True)
     if not warehouse.columns(table):
         return None
-    parts = [
-        canonical(warehouse.field_value(k.field.source, k.field.type, RAWT), key_form(k.field))
-        for k in bound.keys
-        if k.field.source is not None
-    ]
-    key = " || chr(31) || ".join(parts)
+    key = key_of(bound, warehouse)
     return f"SELECT {key} AS key FROM {quote_table(table)} AS {RAWT} WHERE NOT {RAWT}.{DELETED} AND ({key}) IS NOT NULL"
 
 

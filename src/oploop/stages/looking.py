@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from oploop.activate import diff as diffing
 from oploop.activate import jobs, ledger, states, volumes, waiting
 from oploop.activate.bound import BoundSync
+from oploop.activate.found import take_found
 from oploop.apps.base import App
 from oploop.apps.defects import defect
 from oploop.errors import OploopError
@@ -24,6 +25,7 @@ async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool,
     for b in bound:
         if not within_run:
             await jobs.ask(ws.app(b.sync.app), ws.warehouse, b, ws.runtime.now, noting(tell))
+        take_found(ws.warehouse, b, ws.runtime.now())
         waiting.note_shown(ws.warehouse, b, ws.runtime.now())
         ledger.forget_unknown(ws.warehouse, b, diffing.vouched_until(b, ws.warehouse))
         target = target_of(ws, b)

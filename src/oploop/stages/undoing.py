@@ -9,6 +9,7 @@ from datetime import datetime
 from oploop.activate import diff as diffing
 from oploop.activate import jobs, states, undo
 from oploop.activate.bound import BoundSync
+from oploop.activate.found import take_found
 from oploop.activate.plan import SyncPlan
 from oploop.errors import FixConfig, OploopError
 from oploop.project import Mode, Sync
@@ -87,6 +88,8 @@ async def _plan_one(
         return report
     states.claim(ws.warehouse, bound)
     asked = undo.Asked(wish.runs, wish.key, wish.limit)
+    if bound.sync.mode is not Mode.APPEND:
+        take_found(ws.warehouse, bound, ws.runtime.now())  # also where no run came after the read
     labels, names = [label for t in parts for label in t.labels], [t.sync for t in parts]
     try:
         report.plan, report.left_reasons, report.left = await plan_runs(ws, bound, asked, labels, names, tell)
