@@ -403,7 +403,7 @@ async def test_saved_plans_send_what_is_still_equal(desk: Desk, tmp_path: Path) 
 
 
 async def test_a_change_is_as_it_was_saved_only_if_what_it_replaces_is(desk: Desk, tmp_path: Path) -> None:
-    """Who looked at the plan has not looked at what a person wrote since."""
+    """Who looked at the plan has not looked at what a person wrote since; the records are looked at by key."""
     await desk.model(RANKED)
     file = tmp_path / "plan.json"
     async with desk.workspace() as ws:
@@ -412,12 +412,17 @@ async def test_a_change_is_as_it_was_saved_only_if_what_it_replaces_is(desk: Des
         loop.save_plan(ws, plans, file)
     desk.sandbox.advance(120)
     desk.edit(20, priority="low")
-    desk.sandbox.advance(120)
+    desk.sandbox.faults.append(Fault("GET /api/v2/tickets/show_many", "status", status=404, times=9))
     async with desk.workspace() as ws:
-        await loop.extract(ws, list(ws.project.syncs.values()))
+        report = await loop.apply(ws, file, Options())
+    assert (only(report).status, desk.writes()) == ("stopped", []), "what cannot be looked at is not written over"
+    desk.sandbox.faults.clear()
+    async with desk.workspace() as ws:
         report = await loop.apply(ws, file, Options())
     assert (only(report).not_equal, report.exit_code) == (["20"], 1)
     assert desk.tickets("priority")[20] == "low"
+    looks = [e for e in desk.sandbox.log if "show_many" in e.path]
+    assert len(looks) == 1 + 3 + 3, "250 records by hundreds, before the delivery and after it"
 
 
 async def test_a_field_that_is_excluded_from_reading_cannot_be_compared(desk: Desk) -> None:

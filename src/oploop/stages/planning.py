@@ -16,8 +16,11 @@ from oploop.errors import FixConfig, OploopError
 from oploop.project import OnLeave
 from oploop.report import RunReport, SyncReport
 from oploop.stages.looking import fetcher
-from oploop.warehouse.base import SqlError, literal
+from oploop.warehouse.base import SqlError, literal, quote_table
 from oploop.workspace import Selection, Workspace
+
+#: Records fetched at once.
+FETCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,13 @@ async def plan_sync(
     options: Options,
     run: RunReport | None = None,
     before: Sequence[SyncReport] = (),
+    *,
+    looked: bool = False,
 ) -> SyncReport:
     """Validate, diff and plan one sync; in a run, records are fetched first where the last read is too old to plan on.
 
     `before`: the reports of syncs that go first; of those that were not delivered, the records that they would make.
+    `looked`: its records have just been fetched.
     """
     report = SyncReport(b.name, b.app_object)
     report.error = _never_read(ws, b)
@@ -61,7 +67,7 @@ async def plan_sync(
     pause = _pause(ws, b)
     try:
         if run is not None and not report.stopped:
-            report.stopped += await freshen(ws, b, options, run)
+            report.stopped += await freshen(ws, b, options, run, looked=looked)
         report.plan = plan_only(ws, b, options, "" if run is None else run.run_id, first)
     except SqlError as e:  # the sync's own SQL fails on its data; the other syncs go on
         report.error = _not_read_yet(ws, b) or blame(b, ws.warehouse, e)
@@ -155,8 +161,8 @@ def _not_read_yet(ws: Workspace, b: BoundSync) -> FixConfig | None:
     return None
 
 
-async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport) -> list[str]:
-    """Make sure that what a plan compares with is what the app holds now.
+async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport, *, looked: bool = False) -> list[str]:
+    """Make sure that what a plan compares with is what the app holds now. `looked`: the records have just been fetched.
 
     If the target's stream was not read completely in this run and its last complete read is older than the sync's
     `max_read_age`, the records to be updated are fetched by key; a sync that could create stops, since a record that was
@@ -174,10 +180,18 @@ async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport)
         return []
     if b.create_op is not None or b.on_leave is not OnLeave.KEEP:
         return [f"the last complete read of {b.app_object} is too old to tell what is not there"]
-    plan = plan_only(ws, b, options, run.run_id)
-    rows = ws.warehouse.rows(f"SELECT __remote FROM {plan.diff.table} WHERE __number IS NOT NULL ORDER BY __number")
+    return [] if looked else await _fetch(ws, b, plan_only(ws, b, options, run.run_id).diff)
+
+
+async def _fetch(ws: Workspace, b: BoundSync, changes: diffing.Diff) -> list[str]:
+    """Fetch the records that are to be changed, by key; why they cannot be, if so."""
+    rows = ws.warehouse.rows(
+        f"SELECT __remote FROM {quote_table(changes.table)} WHERE __number IS NOT NULL AND __remote IS NOT NULL ORDER BY __number"
+    )
+    fetch, ids = fetcher(ws, b), [r[0] for r in rows]
     try:
-        await fetcher(ws, b)([r[0] for r in rows])
+        for start in range(0, len(ids), FETCH):
+            await fetch(ids[start : start + FETCH])
     except OploopError as e:
         return [f"{b.app_object} cannot be read: {e}"]
     return []
@@ -186,8 +200,15 @@ async def freshen(ws: Workspace, b: BoundSync, options: Options, run: RunReport)
 async def plan_saved(
     ws: Workspace, b: BoundSync, options: Options, run: RunReport, rows: list[list[str]]
 ) -> SyncReport:
-    """Plan one sync anew, and keep of it what its saved plan has too."""
-    report = await plan_sync(ws, b, replace(options, yes=True, first_run=True), run)
+    """Plan one sync anew, and keep of it what its saved plan has too.
+
+    Its records are fetched by key first: who looked at the plan has not looked at what somebody wrote since the last read.
+    """
+    options = replace(options, yes=True, first_run=True)
+    unseen = await _look_again(ws, b, options, rows)
+    report = await plan_sync(ws, b, options, run, looked=unseen is not None)
+    for why in unseen or ():
+        report.stop(why)
     if report.plan is None:
         return report
     report.saved = True
@@ -200,3 +221,15 @@ async def plan_saved(
         allow={"first", "first-run", *options.allow.get(b.name, ())},
     )
     return report
+
+
+async def _look_again(ws: Workspace, b: BoundSync, options: Options, rows: list[list[str]]) -> list[str] | None:
+    """Fetch the records that a saved plan's changes are of, by key; why they cannot be, if so. None: there is nothing to look at."""
+    stays = b.stream is None or b.appends or _never_read(ws, b) or gate(ws, b) or _pause(ws, b)
+    if stays:
+        return None
+    try:
+        kept, _ = saved.restrict(plan_only(ws, b, options, "").diff, ws.warehouse, rows)
+    except SqlError:  # the plan itself will say so
+        return None
+    return await _fetch(ws, b, kept)
