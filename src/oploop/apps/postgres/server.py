@@ -23,6 +23,8 @@ CONNECT_SECONDS = 10
 LOCK_SECONDS = 60
 #: So long a connection that is not used is taken to be there still.
 KEPT_SECONDS = 20.0
+#: So many of them stay open between reads, idle and in no transaction; more would take the places of others while models are built.
+KEPT = 4
 #: What every transaction of ours begins with: texts of values do not depend on the server's settings.
 SETTINGS = (
     "SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD'; SET LOCAL intervalstyle = 'postgres'; "
@@ -151,8 +153,11 @@ class Server(Faults):
             connection.rollback()
         except dbapi.Error:  # all has been read
             connection.close()
-        else:
+            return
+        if len(self._kept) < KEPT:
             self._kept.append((connection, now))
+        else:
+            connection.close()
 
     @contextlib.contextmanager
     def session(self) -> Iterator[psycopg.Connection[Any]]:
