@@ -22,6 +22,7 @@ from oploop.activate.bound import BoundSync
 from oploop.activate.proving import prove, sql_of
 from oploop.activate.refbind import Referenced
 from oploop.apps.base import App
+from oploop.apps.budget import Budget
 from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mean
 from oploop.extract.nouns import Source
@@ -29,7 +30,7 @@ from oploop.extract.tables import LoadedStreams, TableReader, columns_of
 from oploop.model.base import Modeler, Names
 from oploop.project import Project, Sync, check_columns
 from oploop.project.release import release_of
-from oploop.records import Object, Op, Stream
+from oploop.records import CallKind, CallTime, Object, Op, Stream
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore
 from oploop.storage import Storage
@@ -362,6 +363,15 @@ class Workspace:
     def model_files(self) -> Mapping[str, Path]:
         """Models by the names that their files declare, without starting the modelling engine."""
         return self.names.files()
+
+    def budget_of(self, b: BoundSync) -> Budget | None:
+        """The budget of the account that a sync writes to."""
+        transport = self.app(b.sync.app).transport
+        return transport.budget if transport is not None else None
+
+    def times_of(self, b: BoundSync) -> Mapping[tuple[Op, CallKind], CallTime]:
+        """What was measured of the calls to a sync's object."""
+        return self.state.call_times(b.sync.app, b.object.name)
 
     def delivers(self, app_name: str) -> bool:
         """Whether this environment may write to an app: prod may; others only to an app on this machine."""

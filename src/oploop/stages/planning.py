@@ -11,7 +11,6 @@ from oploop.activate import saved, waiting
 from oploop.activate.bound import BoundSync
 from oploop.activate.proving import blame
 from oploop.activate.refbind import source_column
-from oploop.apps.transport import Budget
 from oploop.errors import FixConfig, OploopError
 from oploop.project import OnLeave
 from oploop.report import RunReport, SyncReport
@@ -114,18 +113,7 @@ def plan_only(
     )
     allow = set(options.allow.get(b.name, frozenset())) | ({"first"} if options.yes else set())
     allow |= {"first-run"} if options.first_run else set()
-    return planning.make_plan(diff, ws.warehouse, budget=budget_of(ws, b), call_seconds=times_of(ws, b), allow=allow)
-
-
-def times_of(ws: Workspace, b: BoundSync) -> planning.CallTimes:
-    """What was measured of the calls to a sync's object."""
-    return ws.state.call_times(b.sync.app, b.object.name)
-
-
-def budget_of(ws: Workspace, b: BoundSync) -> Budget | None:
-    """The budget of the account that a sync writes to."""
-    transport = ws.app(b.sync.app).transport
-    return transport.budget if transport is not None else None
+    return planning.make_plan(diff, ws.warehouse, budget=ws.budget_of(b), call_seconds=ws.times_of(b), allow=allow)
 
 
 def gate(ws: Workspace, b: BoundSync) -> list[str]:
@@ -216,8 +204,8 @@ async def plan_saved(
     report.plan = planning.make_plan(
         kept,
         ws.warehouse,
-        budget=budget_of(ws, b),
-        call_seconds=times_of(ws, b),
+        budget=ws.budget_of(b),
+        call_seconds=ws.times_of(b),
         allow={"first", "first-run", *options.allow.get(b.name, ())},
     )
     return report

@@ -16,7 +16,6 @@ from oploop.project import Mode, Sync
 from oploop.report import SyncReport
 from oploop.runtime import Interrupted
 from oploop.stages.looking import fetcher, verify
-from oploop.stages.planning import budget_of, times_of
 from oploop.warehouse.base import SqlError, literal
 from oploop.workspace import Event, Selection, Tell, Workspace, nobody, noting
 
@@ -138,7 +137,7 @@ async def plan_runs(
         await fetch(ids[start : start + size])
     await verify(ws, [wide], within_run=False, tell=tell)
     table = diffing.plan_table_name(bound.name, ws.runtime.new_id())
-    budget, took = budget_of(ws, wide), times_of(ws, wide)
+    budget, took = ws.budget_of(wide), ws.times_of(wide)
     made = undo.make(wide, ws.warehouse, asked, missing, table=table, budget=budget, call_seconds=took)
     return made.plan, list(made.reasons), list(made.left)
 
