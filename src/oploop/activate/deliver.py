@@ -355,19 +355,17 @@ class Deliverer:
             self._stop = self._stop or e
             self._count(Counter({Outcome.UNKNOWN: entry.last - entry.first + 1 - len(again)}))
             return
-        if not (entry.exceptions or again or error):  # as mostly, and for each call
-            self.result.outcomes[outcome] += entry.last - entry.first + 1
-            self._progress(entry.last - entry.first + 1)
-            return
-        counts = Counter(Outcome(o) for _, o, _ in entry.exceptions)
-        counts[outcome] += entry.last - entry.first + 1 - len(entry.exceptions)
-        counts.subtract(Counter(again.values()))
-        changed = Outcome.CHANGED.value
-        said = [e for n, o, e in entry.exceptions if e and n not in again and o != changed] + (
-            [error] if error and not again else []
-        )
-        self.result.errors = few(self.result.errors, said)
-        self._count(counts)
+        size, outcomes = entry.last - entry.first + 1, self.result.outcomes
+        others = {n: (Outcome(o), e) for n, o, e in entry.exceptions if n not in again}
+        for other, _ in others.values():
+            outcomes[other] += 1
+        outcomes[outcome] += size - len(others) - len(again)
+        said = [e for other, e in others.values() if e and other is not Outcome.CHANGED]
+        if error and not again:
+            said.append(error)
+        if said:
+            self.result.errors = few(self.result.errors, said)
+        self._progress(size - len(again))
 
     async def _withdraw(self, entry: JournalStep) -> None:
         """Take an intent back whose call was not made: its changes stay to be sent, as those that were never begun."""
