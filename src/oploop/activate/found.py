@@ -1,7 +1,7 @@
 """Creates that never told their record's id, and whose record a read shows: that is who it is, and ours (decision 0062).
 
-One whose answer was lost counts as done where the one record of its key holds all that was sent, and something beyond the key
-among it; one that was acknowledged without an id, where there is one record of its key.
+It does where the one record of its key holds all that was sent, and something beyond the key among it: by its key alone it could be
+one that somebody made.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _found(warehouse: Warehouse, bound: BoundSync, own: str) -> str:
         f"FROM ({volumes.among(warehouse, asked)}) l JOIN ({volumes.outcomes_among(asked)}) o "
         "ON o.run_id = l.run_id AND o.sync = l.sync AND o.number = l.number "
         f"JOIN ({shown}) a ON a.key = l.key WHERE o.remote_id IS NULL AND l.op = 'create' "
-        f"AND (o.status = 'sent' OR (o.status = 'unknown' AND {_as_sent(warehouse, bound)}))"
+        f"AND o.status IN ('sent', 'unknown') AND {_as_sent(warehouse, bound)}"
     )
 
 

@@ -65,6 +65,9 @@ class Ledger:
             # two records of one key may leave in one run
             self.status[change] = said if self.status.get(change, said) == said else "mixed"
             self.after[change].append((r["op"], orjson.loads(r["after"] or "{}")))
+        keys = {(r["run_id"], r["number"]): (self.turn_of[r["run_id"]], r["key"]) for r in self.rows}
+        #: changes whose answer told no record, and the record that was found later to be theirs
+        self.found = {(keys[o["run_id"], o["number"]], o["remote_id"]) for o in self.outcomes if o["seq"] > 1}
 
 
 def nothing_doubled(sim: Side) -> None:

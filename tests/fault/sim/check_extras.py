@@ -73,7 +73,7 @@ def _shown_keys(sim: Side, w: Written, turn: Turn) -> set[str | None]:
 
 
 def _is_ours(sim: Side, ledger: Ledger, id: str, until: float) -> bool:
-    """Whether we may take a record away: we made it, as the app acknowledged, or we wrote it and adopt all."""
+    """Whether we may take a record away: we made it, as the app acknowledged or showed, or we wrote it and adopt all."""
     sync = sim.world.sync
     if sync.adopt is Adopt.ALL and sync.mode is Mode.MIRROR:
         return True
@@ -81,7 +81,8 @@ def _is_ours(sim: Side, ledger: Ledger, id: str, until: float) -> bool:
     said = [w for w in wrote if ledger.status.get((w.turn, w.key or "")) in ("sent", "mixed")]
     if sync.adopt is Adopt.ALL:
         return bool(said) or any(ledger.status.get((w.turn, w.key or "")) == "unknown" for w in wrote)
-    return any(made(ledger, w) for w in said)
+    shown = [w for w in wrote if w.op == "create" and ((w.turn, w.key or ""), id) in ledger.found]
+    return bool(shown) or any(made(ledger, w) for w in said)
 
 
 def made(ledger: Ledger, w: Written) -> bool:
