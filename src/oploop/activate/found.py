@@ -10,12 +10,12 @@ from datetime import datetime
 
 from oploop.activate import jobs, volumes
 from oploop.activate.bound import BoundField, BoundSync
-from oploop.activate.convert import canonical
 from oploop.activate.refbind import RAWT
 from oploop.activate.unknowns import any_unknown, findable, key_of, was
 from oploop.activate.waiting import noted, pointer, take_sent
 from oploop.records import DELETED, Canonical, FieldType
 from oploop.warehouse.base import Warehouse, literal, quote, quote_table
+from oploop.warehouse.forms import canonical
 
 #: The temporary table of what was found.
 FOUND = "oploop_found"
