@@ -26,33 +26,40 @@ def canonical(expr: str, form: Canonical, kind: str = "") -> str:
             return f"CASE WHEN length({text}) = 18 THEN substr({text}, 1, 15) ELSE NULLIF(trim({text}), '') END"
         case Canonical.NUMBER:
             return _as_number(expr, text, kind)
-        case Canonical.MOMENT if kind != "TIMESTAMP_NS":  # which has more digits than a moment
-            moment = f"TRY_CAST({expr} AS TIMESTAMPTZ)"
-            short = f"regexp_replace(CAST({moment} AS VARCHAR), '( 00:00:00)?[+]00$', '')"
-            return f"COALESCE({short}, NULLIF({text}, ''))"
+        case Canonical.MOMENT:
+            return _as_moment(expr, text, kind)
         case _:
             return f"NULLIF({text}, '')"
+
+
+def _as_moment(expr: str, text: str, kind: str) -> str:
+    """An instant in UTC, at midnight its day; one with more digits than a moment has stays the text that it is."""
+    moment = f"TRY_CAST({expr} AS TIMESTAMPTZ)"
+    short = f"regexp_replace(CAST({moment} AS VARCHAR), '( 00:00:00)?[+]00$', '')"
+    if kind in ("", "VARCHAR", "TIMESTAMP_NS"):
+        short = f"CASE WHEN NOT regexp_matches({text}, '[.][0-9]{{6}}[0-9]*[1-9]') THEN {short} END"
+    return f"COALESCE({short}, NULLIF({text}, ''))"
 
 
 def _as_number(expr: str, text: str, kind: str) -> str:
     """A number's digits without zeros that say nothing, whatever its type: of any length, whole ones without a point."""
     if kind in INTEGERS | LARGE:
         return text
-    bare, whole = f"trim({text})", f"TRY_CAST({expr} AS DECIMAL(38, 0))"
     if kind.startswith("DECIMAL"):
         return _digits_of(text)
+    bare = f"trim({text})"
+    # by way of a DOUBLE in each case: what has an exponent may be the text of one, which has fewer digits than its value
+    double = expr if kind == "DOUBLE" else f"TRY_CAST({bare} AS DOUBLE)"
+    whole = f"TRY_CAST({double} AS DECIMAL(38, 0))"
+    written_out = f"{double} = CAST({whole} AS DOUBLE) THEN CAST({whole} AS VARCHAR)"
     by_text = (
         f"WHEN regexp_matches({bare}, '^(0|-?[1-9][0-9]*)$') THEN {bare} "
         f"WHEN regexp_matches({bare}, '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)$') THEN {_digits_of(bare)}"
     )
-    if kind in ("DOUBLE", "FLOAT"):
-        by_text = f"WHEN {expr} = CAST({whole} AS DOUBLE) THEN CAST({whole} AS VARCHAR) {by_text}"
-    else:
-        test = f"regexp_matches({bare}, '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)[eE][+-]?[0-9]+$')"
-        by_text += (
-            f" WHEN {test} AND TRY_CAST({bare} AS DOUBLE) = CAST({whole} AS DOUBLE) THEN CAST({whole} AS VARCHAR)"
-        )
-    return f"CASE {by_text} ELSE NULLIF({text}, '') END"
+    if kind == "DOUBLE":
+        return f"CASE WHEN {written_out} {by_text} ELSE NULLIF({text}, '') END"
+    exponent = f"regexp_matches({bare}, '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)[eE][+-]?[0-9]+$')"
+    return f"CASE {by_text} WHEN {exponent} AND {written_out} ELSE NULLIF({text}, '') END"
 
 
 def _digits_of(text: str) -> str:

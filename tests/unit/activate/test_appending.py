@@ -68,7 +68,7 @@ def test_a_key_that_is_json_in_the_app_is_sent_as_its_value(engine: Engine) -> N
 
 
 WHOLE = ("BIGINT", "INTEGER", "VARCHAR", "DECIMAL(18, 0)", "DECIMAL(20, 4)", "HUGEINT", "DOUBLE", "FLOAT")
-TIMES = ("DATE", "TIMESTAMP", "TIMESTAMPTZ", "VARCHAR")
+TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMPTZ", "VARCHAR")
 
 
 @pytest.mark.parametrize(
