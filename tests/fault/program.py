@@ -29,6 +29,8 @@ PRELOADED = (
     "oploop.cli.progress",
     "oploop.cli.run_view",
     "oploop.loop",
+    "oploop.extract.run",
+    "oploop.model.none",
     "adbc_driver_postgresql.dbapi",
     "oploop.state.postgres",
     "oploop.warehouse.duckdb",
@@ -41,6 +43,8 @@ PRELOADED = (
     "pandas",
     "numpy.random",
     "numpy.ma",
+    "pyarrow.acero",
+    "ulid",
 )
 
 
