@@ -39,15 +39,15 @@ class OutsideApp(App):
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = registry.entry_points
+    real = registry.installed
 
-    def more(*, group: str) -> list[EntryPoint]:
-        mine = EntryPoint("outside", f"{__name__}:OutsideApp", group)
-        broken = EntryPoint("broken", f"{__name__}:NotThere", group)
-        ours = EntryPoint("ours", "oploop.apps.stripe:NotThere", group)
-        return [*real(group=group), broken, ours, *([mine] if group == registry.GROUP else [])]
+    def more(group: str) -> dict[str, EntryPoint]:
+        mine = {"outside": "OutsideApp"} if group == registry.GROUP else {}
+        named = {**mine, "broken": "NotThere"}
+        outside = {name: EntryPoint(name, f"{__name__}:{value}", group) for name, value in named.items()}
+        return {**real(group), **outside, "ours": EntryPoint("ours", "oploop.apps.stripe:NotThere", group)}
 
-    monkeypatch.setattr(registry, "entry_points", more)
+    monkeypatch.setattr(registry, "installed", more)
 
 
 def make(folder: Path, block: str, env: dict[str, str] | None = None) -> App:
