@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from oploop import loop
-from oploop.activate.undo import AT_WORK
+from oploop.activate.undo import AGAIN, AT_WORK
 from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig
 from oploop.loop import Options
@@ -188,6 +188,36 @@ async def test_a_record_whose_answer_was_lost_is_removed_once_a_read_shows_it_as
     assert only(undone).plan.remove == 1  # type: ignore[union-attr]
     assert left(only(undone)) == {("A-2", None): "the app never told its id"}
     assert [t["external_id"] for t in alive(desk)] == ["A-2"]
+
+
+async def test_a_row_that_was_taken_away_and_came_back_has_one_record(make_desk: Callable[..., Desk]) -> None:
+    """By whichever run it came back, and whether a read has shown that yet, or never."""
+    desk = make_desk(tickets=0)
+    desk.sync(CREATES.replace("mode: create", "mode: mirror") + "limits: {removes: 9, changes: 100%, rows: 100%}\n")
+    rows = "SELECT 'c' || i AS code, 'it' || i AS subject, {} AS priority FROM range(1, 7) t(i)"
+    whole, apart = rows.format("'low'"), rows.format("'low'") + " WHERE i > 2"
+
+    async def turn(select: str) -> RunReport:
+        await desk.model(select, "mart.calls")
+        desk.sandbox.advance(120)
+        return await desk.turn()
+
+    await turn(whole)
+    gone = await turn(apart)
+    back = await turn(rows.format("'high'"))
+    assert planned(only(back)) == (2, 4)
+    undone = await undo(desk, gone.run_id)
+    assert left(only(undone)) == {("c1", None): AGAIN, ("c2", None): AGAIN}
+    assert planned(only(undone)) == (0, 0)
+    await desk.rows("DELETE FROM oploop.paused RETURNING *")
+
+    undone = await undo(desk, gone.run_id, back.run_id)
+    assert left(only(undone)) == {("c1", None): AGAIN, ("c2", None): AGAIN}
+    assert planned(only(undone)) == (0, 4)
+    assert sorted((t["external_id"], t["priority"]) for t in alive(desk)) == [
+        *((f"c{i}", "high") for i in (1, 2)),
+        *((f"c{i}", "low") for i in (3, 4, 5, 6)),
+    ]
 
 
 async def test_only_what_was_asked_for(low: Desk) -> None:

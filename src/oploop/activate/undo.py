@@ -253,6 +253,8 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
         cols.append(f"CASE WHEN rec.undo{s.i} THEN NULL ELSE {s.taken} END AS taken{s.i}")
     cols += ["a.__stamp"] if bound.stamp is not None else []
     whole = "CASE WHEN rec.changes = 1 AND NOT rec.of_undo THEN rec.whole END AS __whole"
+    cols.append(f"({_live_by_key(bound)}) AS __again")
+    cols.append(f"(rec.first_op = 'create' AND rec.key IN (SELECT key FROM ({_taken_away()}))) AS __had_one")
     cols.append("(rec.at_work OR rec.key IN (SELECT key FROM oploop_undo_all WHERE at_work)) AS __at_work")
     cols += [whole, "rec.of_undo AS __of_undo", "(a.rid IS NOT NULL AND NOT a._deleted) AS __live"]
     inner = (
@@ -340,6 +342,29 @@ def _app(bound: BoundSync) -> str:
     return f"SELECT CAST(r.{quote(bound.id_column)} AS VARCHAR) AS rid, r._deleted{nows} FROM {quote_table(bound.raw_table)} AS r"
 
 
+def _live_by_key(bound: BoundSync) -> str:
+    """Whether a record of the key is in the app, by whatever id: what a later run made of a row that came back is as good as the
+    one that was taken away. It may be known from its creation alone."""
+    assert bound.raw_table is not None
+    if not all(k.now for k in bound.keys):  # an append: each row is a record of its own
+        return "FALSE"
+    raw, rid = quote_table(bound.raw_table), f"CAST(r.{quote(bound.id_column)} AS VARCHAR)"
+    key = " || chr(31) || ".join(f"({k.now})" for k in bound.keys)
+    known = (
+        f"SELECT k.canonical_key FROM oploop.records k WHERE k.app = {literal(bound.sync.app)} AND k.object = {literal(bound.sync.object)} "
+        f"AND k.key_fields = {literal(bound.key_names)} AND k.remote_id NOT IN (SELECT {rid} FROM {raw} AS r WHERE r._deleted)"
+    )
+    shown = f"SELECT {key} FROM {raw} AS r WHERE NOT r._deleted"
+    return f"rec.key IN (SELECT * FROM ({shown} UNION ALL {known}) x(k) WHERE k IS NOT NULL)"
+
+
+def _taken_away() -> str:
+    """Keys of records that were there before the runs that are undone, and that these took away."""
+    ends = ", ".join(f"arg_{end}(op, run_id) AS {end}_op" for end in ("min", "max"))
+    ops = f"SELECT remote_id, max(key) AS key, {ends} FROM oploop_undo_log WHERE inside GROUP BY remote_id"
+    return f"SELECT key FROM ({ops}) WHERE min_op <> 'create' AND max_op = 'remove'"
+
+
 def _status() -> str:
     return (
         "CASE WHEN rec.first_op = 'create' THEN 'remove' WHEN rec.last_op = 'remove' THEN 'create' "
@@ -390,8 +415,8 @@ def _reason(bound: BoundSync) -> str:
         remove = [f"WHEN TRUE THEN {name} || 'removals, so what was made stays'"]
     elif bound.create_op is Op.UPSERT:
         remove = [f"WHEN TRUE THEN {literal(UPSERTED)}"]
-    remove.append(f"ELSE {touched_since}")
-    create = f"WHEN __live THEN {literal(AGAIN)}"
+    remove.append(f"WHEN __had_one THEN {literal(AGAIN)} ELSE {touched_since}")
+    create = f"WHEN __live OR __again THEN {literal(AGAIN)}"
     if Op.CREATE not in operations:
         create = f"WHEN TRUE THEN {name} || 'new records, so what was removed stays away'"
     return (
@@ -416,7 +441,7 @@ def _left(
         )
     untold = f"CASE WHEN at_work THEN {literal(AT_WORK)} ELSE {literal(NO_ID)} END"
     parts.append(f"SELECT key, NULL, {untold} FROM oploop_undo_all WHERE inside AND remote_id IS NULL")
-    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_undo_left AS {' UNION ALL '.join(parts)}")
+    warehouse.execute(f"CREATE OR REPLACE TEMP TABLE oploop_undo_left AS {' UNION '.join(parts)}")
     reasons = warehouse.rows("SELECT reason, count(*) FROM oploop_undo_left GROUP BY 1 ORDER BY 2 DESC, 1")
     rows = warehouse.rows("SELECT key, field, reason FROM oploop_undo_left ORDER BY 1, 2 LIMIT 1000")
     return tuple(reasons), tuple(Left(d.show_key(k) or "", f, r) for k, f, r in rows)
