@@ -28,7 +28,16 @@ from urllib.parse import quote_plus, urlencode
 import orjson
 from pydantic import SecretStr
 
-from oploop.apps.transport import SECRET_FROM, Answer, ConnectError, CutError, Request, Sender, check_origin
+from oploop.apps.transport import (
+    SECRET_FROM,
+    Answer,
+    ConnectError,
+    CutError,
+    NobodyThere,
+    Request,
+    Sender,
+    check_origin,
+)
 from oploop.errors import FixConfig, RetryLater
 from oploop.runtime import Runtime, Vault
 
@@ -266,7 +275,8 @@ class OAuth:
         try:
             return await sender(replace(self.grant.request(kept, now), timeout=seconds))
         except (ConnectError, CutError) as e:
-            raise ConnectError(f"its token endpoint {self.grant.token_url} cannot be reached: {e}") from None
+            kind = NobodyThere if isinstance(e, NobodyThere) else ConnectError
+            raise kind(f"its token endpoint {self.grant.token_url} cannot be reached: {e}") from None
 
     def _refusal(self, answer: Answer, body: Mapping[str, Any], kept: Tokens | None) -> FixConfig:
         said = (

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from oploop.apps.oauth import ClientCredentials, OAuth
 from oploop.apps.transport import (
     AiohttpSender,
     Answer,
@@ -116,6 +118,21 @@ async def test_nobody_there_is_told_soon_unless_somebody_was(answered: bool) -> 
     assert e.value.mend is not None
     assert "oploop sandbox" in e.value.mend
     assert (transport.calls, sum(slept) < 1.0) == ((6, False) if answered else (3, True))
+
+
+async def test_a_token_endpoint_at_which_nothing_listens_is_told_soon_too() -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    runtime = Runtime(sleep=sleep)
+    auth = OAuth(ClientCredentials("http://127.0.0.1:9/token", "id", SecretStr("s3cret-s3cret")), runtime)
+    transport = Transport("http://127.0.0.1:9", runtime=runtime, auth=auth)
+    with pytest.raises(NoAnswer, match="token endpoint"):
+        await transport.request("GET", "x")
+    await transport.aclose()
+    assert sum(slept) < 1.0
 
 
 @pytest.mark.parametrize(
