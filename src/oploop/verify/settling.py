@@ -21,7 +21,8 @@ def settle(target: Target, warehouse: Warehouse, run_id: str, *, now: datetime, 
 
     The name of a temporary table: a row for each record whose status may be another than it was. None: there is none such.
     """
-    odd = bool(warehouse.rows(f"SELECT 1 FROM ({marks.ODD} LIMIT 1) AS x"))
+    its = f" AND run_id = {literal(run_id)}" if within_run else ""  # of a large ledger only what is new is asked then
+    odd = bool(warehouse.rows(f"SELECT 1 FROM ({marks.ODD}{its} LIMIT 1) AS x"))
     some = None if within_run else marks.ask(target, warehouse, odd=odd)
     if some == marks.NONE:
         with warehouse.transaction():
