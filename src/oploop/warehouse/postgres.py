@@ -11,7 +11,9 @@ from typing import Any
 
 import psycopg
 import pyarrow as pa
+from psycopg.abc import Loader
 from psycopg.pq import TransactionStatus
+from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
 from psycopg.types.string import TextLoader
 
 from oploop.errors import FixConfig, OploopError
@@ -35,6 +37,25 @@ _keeping = threading.Lock()
 #: Rows from which on a registered table is analysed.
 ANALYSED = 10_000
 OLDEST = 16
+
+
+def _or_text(loader: type[Loader]) -> type[Loader]:
+    """A loader that gives the text of what Python has no time for (infinity, the year 12000)."""
+
+    class OrText(loader):  # type: ignore[misc, valid-type]
+        def load(self, data: Any) -> Any:
+            try:
+                return super().load(data)
+            except psycopg.DataError:
+                return bytes(data).decode()
+
+    return OrText
+
+
+_TIMES = {
+    kind: _or_text(loader)
+    for kind, loader in (("date", DateLoader), ("timestamp", TimestampLoader), ("timestamptz", TimestamptzLoader))
+}
 
 
 class Columns(dict[str, str]):
@@ -70,6 +91,8 @@ class PostgresWarehouse(Session[psycopg.Connection[Any]]):
         self._address = address
         for kind in ("json", "jsonb"):
             connection.adapters.register_loader(kind, TextLoader)
+        for kind, loader in _TIMES.items():
+            connection.adapters.register_loader(kind, loader)
         connection.execute(SETTINGS)
         if read_only:
             connection.execute("SET default_transaction_read_only = on")

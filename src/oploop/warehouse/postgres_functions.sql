@@ -178,8 +178,11 @@ CREATE FUNCTION {fn}.list_sort(v anyarray) RETURNS anyarray LANGUAGE sql IMMUTAB
 CREATE FUNCTION {fn}.list_merge(t text, added text[], removed text[]) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
   SELECT {fn}.list_text(ARRAY(SELECT x FROM unnest({fn}.try_texts(t)) AS x WHERE x <> ALL(removed)) || added) $$;
 
+-- a number that no double holds (1e400), which nobody could read as JSON, makes the value none; written out it has 309 digits
 CREATE FUNCTION {fn}.json_value(v jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-  SELECT CASE WHEN jsonb_typeof(v) <> 'null' THEN {fn}.json_text(v) END $$;
+  SELECT CASE WHEN length(x.t) < 309 OR NOT jsonb_path_exists(v,
+      '$.** ? (@.type() == "number" && (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308))') THEN x.t END
+  FROM (SELECT CASE WHEN jsonb_typeof(v) <> 'null' THEN {fn}.json_text(v) END AS t) AS x $$;
 CREATE FUNCTION {fn}.json_value(v json) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT {fn}.json_value({fn}.try_json(v)) $$;
 CREATE FUNCTION {fn}.json_value(t text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT {fn}.json_value({fn}.try_json(t)) $$;
 CREATE FUNCTION {fn}.json_value(v anyelement) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE AS $$ SELECT {fn}.json_value(to_jsonb(v)) $$;

@@ -122,6 +122,14 @@ def test_a_registered_table_comes_back_as_it_was(w: PostgresWarehouse) -> None:
     assert w.rows("SELECT t FROM shown") == [("a\ufffdb",)]
 
 
+def test_times_that_python_does_not_have_come_as_text(w: PostgresWarehouse) -> None:
+    """A model may have them; the rows are held, and shown."""
+    asked = (
+        "SELECT DATE 'infinity', TIMESTAMP '12000-01-01 00:00:00', CAST('-infinity' AS TIMESTAMPTZ), DATE '2024-02-29'"
+    )
+    assert w.rows(asked) == [("infinity", "12000-01-01 00:00:00", "-infinity", dt.date(2024, 2, 29))]
+
+
 def test_a_stream_sees_what_is_committed_in_batches(w: PostgresWarehouse) -> None:
     w.execute("CREATE TABLE t AS SELECT i AS n, 'x' || i AS t, TIMESTAMPTZ '2025-03-01' AS at FROM range(1000) t(i)")
     with w.transaction():
