@@ -10,7 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from oploop.activate.bound import BoundCheck, BoundField, BoundKey, BoundSync
-from oploop.activate.convert import convert, form_of_kind, is_integer, key_form
+from oploop.activate.convert import convert, form_of_kind, is_integer, key_form, sure
 from oploop.activate.mapping import Mapper
 from oploop.activate.refbind import RAWT, Referenced, found_id, reference, source_column
 from oploop.activate.unknowns import refuse_unfindable
@@ -312,11 +312,17 @@ class _Binder:
             if field.type is FieldType.INTEGER and is_integer(kind):
                 form, native = Canonical.EXACT, (column_sql, held)  # the same text and, faster, the same number
             now = canonical(held, form, self.warehouse.sql_type(field.type))
+        value = convert(column_sql, kind, field.type, self.warehouse)
         text, shown = column_sql, kind
         if kind == "JSON":
             text, shown = self.warehouse.typed_value(column_sql, FieldType.TEXT), "VARCHAR"
         wanted = canonical(text, form, shown)
-        return BoundKey(field, column, wanted, now, convert(column_sql, kind, field.type, self.warehouse), native)
+        if (
+            not blind and native is None
+        ):  # as the app will show what is sent: 0.1 of a FLOAT is no 0.1 there, a list is JSON
+            sent = canonical(value, form, self.warehouse.sql_type(field.type))
+            wanted = sent if sure(kind, field.type) else f"COALESCE({sent}, {wanted})"
+        return BoundKey(field, column, wanted, now, value, native)
 
     def field(self, m: FieldMapping, *, blind: bool) -> BoundField:
         field = self.app_field(m.field, "fields")

@@ -22,12 +22,22 @@ class Rule:
     stop: bool = False
 
 
+#: Values that a warehouse has and no app takes: no number at all, years that no calendar of ours has.
+_BEYOND = {
+    FieldType.NUMBER: "NOT isfinite({})",
+    FieldType.DATE: "{} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'",
+    FieldType.TIMESTAMP: "{} NOT BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'",
+}
+
+
 def rules_of(bound: BoundSync) -> list[Rule]:
     """All rules that hold a row by its own values, in the order in which they are tried."""
     rules = []
     for i, k in enumerate(bound.keys):
         rules.append(Rule(k.field.name, f"key {k.column} is empty", f"__p{i} IS NULL"))
-        rules.append(Rule(k.field.name, f"key {k.column}: {{}} is no {k.field.type.value}", f"k{i} IS NULL", f"__p{i}"))
+        beyond = _BEYOND.get(k.field.type)
+        none = f"k{i} IS NULL" if beyond is None else f"(k{i} IS NULL OR {beyond.format(f'k{i}')})"
+        rules.append(Rule(k.field.name, f"key {k.column}: {{}} is no {k.field.type.value}", none, f"__p{i}"))
     for i, f in enumerate(bound.fields):
         rules += _field_rules(f, i)
         if f.field.required and not f.in_place and bound.create_op is not None:
@@ -36,14 +46,6 @@ def rules_of(bound: BoundSync) -> list[Rule]:
     for j, c in enumerate(bound.checks):
         rules.append(Rule("check", f"check failed: {c.name}", f"__x{j} IS FALSE", stop=c.stop))
     return rules
-
-
-#: Values that a warehouse has and no app takes: no number at all, years that no calendar of ours has.
-_BEYOND = {
-    FieldType.NUMBER: "NOT isfinite({})",
-    FieldType.DATE: "{} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'",
-    FieldType.TIMESTAMP: "{} NOT BETWEEN TIMESTAMPTZ '0001-01-02 00:00:00+00' AND TIMESTAMPTZ '9999-12-30 00:00:00+00'",
-}
 
 
 def _field_rules(f: BoundField, i: int) -> list[Rule]:

@@ -11,7 +11,7 @@ from oploop.activate.proving import prove
 from oploop.errors import FixConfig
 from oploop.project import Check, FieldMapping
 from oploop.records import Canonical, FieldType
-from tests.unit.activate.engine import Engine, a_field, a_sync, an_object
+from tests.unit.activate.engine import Engine, a_field, a_sync, an_object, at
 
 TEXT, INTEGER, NUMBER, BOOLEAN = FieldType.TEXT, FieldType.INTEGER, FieldType.NUMBER, FieldType.BOOLEAN
 DATE, TIMESTAMP, LIST, JSON = FieldType.DATE, FieldType.TIMESTAMP, FieldType.LIST, FieldType.JSON
@@ -196,6 +196,52 @@ def test_a_value_is_converted_without_loss_or_held(
 def test_so_is_what_stands_within_another_value(engine: Engine, expression: str, wanted: Any) -> None:
     for mapping in (FieldMapping("f", column="v"), FieldMapping("f", sql="m.v")):
         assert sent(engine, expression, JSON, mapping) == wanted
+
+
+#: Keys of which the app shows something else than the model's own text, and how many of the types they are values of.
+KEYS = [
+    ("0.1::FLOAT", {TEXT: "0.1", NUMBER: 0.10000000149011612}),
+    ("0.000000001::DECIMAL(38, 9)", {TEXT: "0.000000001", NUMBER: 1e-09}),
+    ("1e20::DOUBLE", {TEXT: "1e+20", NUMBER: 1e20}),
+    ("12.50::DECIMAL(10, 2)", {TEXT: "12.50", NUMBER: 12.5}),
+    ("0::BIGINT", {TEXT: "0", NUMBER: 0.0, INTEGER: 0, BOOLEAN: False}),
+    ("'a''b 👋'", {TEXT: "a'b 👋"}),
+    ("'2025-03-01'", {TEXT: "2025-03-01", DATE: dt.date(2025, 3, 1), TIMESTAMP: dt.datetime(2025, 3, 1, tzinfo=UTC)}),
+    (
+        "DATE '2025-03-01'",
+        {TEXT: "2025-03-01", DATE: dt.date(2025, 3, 1), TIMESTAMP: dt.datetime(2025, 3, 1, tzinfo=UTC)},
+    ),
+    (
+        "TIMESTAMPTZ '2025-03-01 12:00:00+02'",
+        {TEXT: "2025-03-01 10:00:00+00", TIMESTAMP: dt.datetime(2025, 3, 1, 10, tzinfo=UTC)},
+    ),
+    ("[2, 1, NULL]", {TEXT: "[2,1,null]"}),
+    ("'{\"a\": [1]}'::JSON", {TEXT: '{"a":[1]}'}),
+    ("'nan'::DOUBLE", {}),
+    ("'-inf'", {TEXT: "-inf"}),
+    ("'infinity'", {TEXT: "infinity"}),
+    ("DATE 'infinity'", {TEXT: HELD}),
+]
+
+
+@pytest.mark.parametrize(("expression", "keys"), KEYS)
+def test_a_record_is_found_by_the_key_that_was_sent(
+    engine: Engine, expression: str, keys: dict[FieldType, Any]
+) -> None:
+    engine.select(f"SELECT {expression} AS code, 'x' AS v")
+    for kind in (TEXT, INTEGER, NUMBER, BOOLEAN, DATE, TIMESTAMP):
+        columns = {"code": engine.warehouse.sql_type(kind), "v": "VARCHAR"}
+        engine.records(columns, [])
+        obj = an_object(a_field("code", kind, key=True), a_field("v"))
+        b = engine.bind(a_sync("v", key={"code": "code"}), obj)
+        found = engine.diff(b)
+        if kind not in keys or keys[kind] == HELD:
+            assert found.counts == {"held": 1}, kind
+            continue
+        (change,) = engine.changes(found)
+        assert (change.key, type(change.key["code"])) == ({"code": keys[kind]}, type(keys[kind])), kind
+        engine.records(columns, [("1", keys[kind], "x", 0, at(0), False)])
+        assert engine.diff(b).counts == {}, kind
 
 
 @pytest.mark.parametrize("kind", list(FieldType))
