@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from oploop.activate import references, sql
+from oploop.activate import keys, references, sql
 from oploop.activate.bound import BoundField, BoundSync
-from oploop.activate.convert import key_form
 from oploop.activate.rules import bad_of, rules_of
-from oploop.records import Canonical
 from oploop.warehouse.base import Warehouse, literal, quote_table
-from oploop.warehouse.forms import canonical
 
 
 def select(bound: BoundSync, warehouse: Warehouse, known: sql.Known, *, backfill: bool) -> list[str]:
@@ -23,7 +20,7 @@ def select(bound: BoundSync, warehouse: Warehouse, known: sql.Known, *, backfill
     joins = "FROM model m LEFT JOIN twice ON twice.dkey = m.__join"
     if known.appended:
         joins += (
-            f" LEFT JOIN (SELECT DISTINCT {_remembered(bound)} AS key FROM oploop.appended WHERE sync IN ({names}) "
+            f" LEFT JOIN (SELECT DISTINCT {keys.in_form(bound, 'key')} AS key FROM oploop.appended WHERE sync IN ({names}) "
             f"AND app = {literal(bound.sync.app)} AND object = {literal(bound.sync.object)}) done ON done.key = m.__key"
         )
         done = "done.key IS NOT NULL"
@@ -42,18 +39,6 @@ def select(bound: BoundSync, warehouse: Warehouse, known: sql.Known, *, backfill
         f"every AS (SELECT *, CASE WHEN __done THEN 'same' WHEN __bad > 0 THEN 'held' {waiting}ELSE '{fresh}' END AS __status, "
         f"FALSE AS __left{more} FROM (SELECT *, {bad} AS __bad FROM decided))",
     ]
-
-
-def _remembered(bound: BoundSync) -> str:
-    """A key of `oploop.appended` in the form of today: the column's type, or our form of it, may have been another."""
-    forms = [key_form(k.field) for k in bound.keys]
-    if all(form not in (Canonical.NUMBER, Canonical.MOMENT) for form in forms):
-        return "key"
-    parts = ["key"] if len(forms) == 1 else [f"split_part(key, chr(31), {n})" for n in range(1, len(forms) + 1)]
-    return " || chr(31) || ".join(
-        canonical(part, form) if form in (Canonical.NUMBER, Canonical.MOMENT) else part
-        for part, form in zip(parts, forms, strict=True)
-    )
 
 
 def _sent(f: BoundField, i: int, warehouse: Warehouse) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oploop.activate import references, sql
+from oploop.activate import keys, references, sql
 from oploop.activate.bound import BoundSync
 from oploop.activate.rules import first_late
 from oploop.activate.unknowns import waits_for_person
@@ -60,5 +60,6 @@ def _made(bound: BoundSync, known: sql.Known, plan: str, own: Sequence[int], *, 
         found += [f"SELECT __q{i} FROM {plan} WHERE __q{i} NOT IN ({listed})" for i in own]
     if known.has_parked and not waits_for_person(bound):
         names = ", ".join(map(literal, known.names))
-        found.append(f"SELECT key FROM oploop.parked WHERE reason = 'unknown' AND sync IN ({names})")
+        its = keys.in_form(bound, "key")
+        found.append(f"SELECT {its} FROM oploop.parked WHERE reason = 'unknown' AND sync IN ({names})")
     return found

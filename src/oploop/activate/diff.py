@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from oploop.activate import appending, awaited, fresh, leaving, references, sameness, sql, states, volumes
+from oploop.activate import appending, awaited, fresh, keys, leaving, references, sameness, sql, states, volumes
 from oploop.activate.bound import BoundSync
 from oploop.activate.convert import key_form
 from oploop.activate.rules import Rule, besides, rules_of
@@ -101,6 +101,8 @@ def look(bound: BoundSync, warehouse: Warehouse, before: Sequence[Diff] = ()) ->
     unique = bound.stream is not None and [k.field.name for k in bound.keys] == list(bound.stream.primary_key)
     lag = bound.stream.lag if bound.stream is not None else 0.0
     relation = states.source(bound, sorted(fields), former, state) if state else ""
+    if state and bound.blind and (its := keys.in_form(bound, "remote_id")) != "remote_id":
+        relation = f"(SELECT * REPLACE ({its} AS remote_id) FROM {relation} AS k)"
     vouched = vouched_until(bound, warehouse)
     parked_fields = has_parked and "field" in warehouse.columns("oploop.parked")
     undone = _undone(bound, warehouse, names) if parked_fields else frozenset()

@@ -8,7 +8,7 @@ complete read, is gone already.
 
 from __future__ import annotations
 
-from oploop.activate import references, sql
+from oploop.activate import keys, references, sql
 from oploop.activate.bound import BoundField, BoundSync
 from oploop.project import Adopt, Mode, OnLeave
 from oploop.records import FieldType
@@ -45,7 +45,8 @@ def _candidates(bound: BoundSync, known: sql.Known) -> str:
     )
     if _adopts_all(bound):
         return f"SELECT a.__remote AS rid, a.__akey AS ckey, a.__remote AS sid FROM ({_app(bound)}) a WHERE NOT a.__deleted"
-    same = "rec.canonical_key = s.remote_id" if bound.blind else "rec.remote_id = s.remote_id"
+    known_by = keys.in_form(bound, "rec.canonical_key")
+    same = f"{known_by} = s.remote_id" if bound.blind else "rec.remote_id = s.remote_id"
     rid = "COALESCE(rec.remote_id, s.remote_id)"
     if not known.has_records:
         if bound.on_leave is not OnLeave.CLEAR and bound.sync.adopt is not Adopt.ALL:
@@ -55,7 +56,7 @@ def _candidates(bound: BoundSync, known: sql.Known) -> str:
     made = (
         "" if bound.on_leave is OnLeave.CLEAR or bound.sync.adopt is Adopt.ALL else "WHERE rec.created_by IS NOT NULL"
     )
-    key = "COALESCE(rec.canonical_key, s.remote_id)" if bound.blind else "rec.canonical_key"
+    key = f"COALESCE({known_by}, s.remote_id)" if bound.blind else known_by
     return (
         f"SELECT {rid} AS rid, {key} AS ckey, s.remote_id AS sid FROM {known.state} s "
         f"LEFT JOIN oploop.records rec ON {rec} AND {same} {made}"
@@ -102,7 +103,7 @@ def _left_base(bound: BoundSync, warehouse: Warehouse, known: sql.Known, only: s
         )
     if known.has_parked:  # an undo brought it back
         listed = ", ".join(map(literal, known.names))
-        removed += f" AND NOT EXISTS (SELECT 1 FROM oploop.parked u WHERE u.reason = 'undone' AND u.sync IN ({listed}) AND u.key = {key})"
+        removed += f" AND NOT EXISTS (SELECT 1 FROM oploop.parked u WHERE u.reason = 'undone' AND u.sync IN ({listed}) AND {keys.in_form(bound, 'u.key')} = {key})"
     mine = f" AND {key} = {literal(only)}" if only is not None else ""
     return (
         f"SELECT {key} AS __key, c.rid AS __remote, {', '.join([app, *nows, state, *values])} {joins} "

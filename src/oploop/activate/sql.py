@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from oploop.activate import references
+from oploop.activate import keys, references
 from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.jsontext import after_json, json_object
 from oploop.activate.mapping import MODEL
@@ -303,7 +303,8 @@ def _held(bound: BoundSync, known: Known, rest: Rest | None) -> _Held:
     joins += f" LEFT JOIN oploop.records rec ON {_same_record(bound, nobody)}"
     its = app_select(bound)
     if rest is not None:
-        made = f"SELECT remote_id FROM oploop.records WHERE canonical_key IN (SELECT __key FROM {rest.table} WHERE a__remote IS NULL)"
+        known_by = keys.in_form(bound, "canonical_key")
+        made = f"SELECT remote_id FROM oploop.records WHERE {known_by} IN (SELECT __key FROM {rest.table} WHERE a__remote IS NULL)"
         its = f"SELECT * FROM ({its}) AS t WHERE __remote IN ({made})"
     joins += f" LEFT JOIN ({its}) a2 ON a2.__remote = rec.remote_id"
     absent = "FALSE"
@@ -322,7 +323,7 @@ def _same_record(bound: BoundSync, key: str = "m.__key") -> str:
     """The join of a row to the record that we made for its key."""
     return (
         f"rec.app = {literal(bound.sync.app)} AND rec.object = {literal(bound.sync.object)} "
-        f"AND rec.key_fields = {literal(bound.key_names)} AND rec.canonical_key = {key}"
+        f"AND rec.key_fields = {literal(bound.key_names)} AND {keys.in_form(bound, 'rec.canonical_key')} = {key}"
     )
 
 
@@ -398,8 +399,8 @@ def _undone(bound: BoundSync, known: Known) -> str:
         if f.label in known.undone
     ]
     return (
-        f"SELECT key, {', '.join(picks)} FROM oploop.parked WHERE reason IN {BY_FIELD} AND field IS NOT NULL "
-        f"AND {_parked_here(bound, known)} GROUP BY key"
+        f"SELECT {keys.in_form(bound, 'key')} AS key, {', '.join(picks)} FROM oploop.parked WHERE reason IN {BY_FIELD} "
+        f"AND field IS NOT NULL AND {_parked_here(bound, known)} GROUP BY 1"
     )
 
 
@@ -491,7 +492,7 @@ def _parked(bound: BoundSync, known: Known, rows: str) -> str:
     after = after_json(bound)
     column = "field IS NULL AND " if known.parked_fields else ""
     whole = f"SELECT * FROM oploop.parked WHERE {column}{_parked_here(bound, known)}"
-    same = f"p.key = j.__key AND j.__status IN ('create', 'update', 'archive', 'remove') AND (p.wanted IS NULL OR p.wanted = {after})"
+    same = f"{keys.in_form(bound, 'p.key')} = j.__key AND j.__status IN ('create', 'update', 'archive', 'remove') AND (p.wanted IS NULL OR p.wanted = {after})"
     return (
         "SELECT j.* REPLACE (CASE WHEN p.key IS NOT NULL THEN 'parked' ELSE j.__status END AS __status) "
         f"FROM {rows} j LEFT JOIN ({whole}) p ON {same}"

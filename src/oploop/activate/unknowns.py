@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from oploop.activate import keys
 from oploop.activate.convert import key_form
 from oploop.activate.refbind import RAWT
 from oploop.errors import FixConfig
@@ -108,4 +109,4 @@ def created(bound: BoundSync, warehouse: Warehouse) -> str | None:
     shown = _shown(bound, warehouse)
     if shown is None:
         return None
-    return f"sync = {literal(bound.name)} AND reason = 'unknown' AND key IN ({shown}) AND {was('create')}"
+    return f"sync = {literal(bound.name)} AND reason = 'unknown' AND {keys.in_form(bound, 'key')} IN ({shown}) AND {was('create')}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from oploop.accounts import whose
-from oploop.activate import rekeying, states
+from oploop.activate import keys, rekeying, states
 from oploop.activate.bound import BoundSync
 from oploop.errors import FixConfig, OploopError
 from oploop.extract import StreamRequest, StreamResult
@@ -209,6 +209,8 @@ async def bind_all(
             if b.name in rekey:
                 await take_new_key(ws, b)
             rekeying.refuse(ws.warehouse, b)
+            if not ws.read_only:
+                keys.bring_to_form(ws.warehouse, b)
             bound.append(b)
         except FixConfig as e:
             if sync.model not in broken:
