@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,19 @@ async def test_a_good_dsn(db: Database) -> None:
     assert account.line.endswith(f"{db.name} on 127.0.0.1 as oploop_test")
     assert app.config.base_url == f"postgresql://127.0.0.1:{db.cluster.port}/{db.name}"
     await app.aclose()
+    await app.aclose()
+
+
+async def test_calls_that_wait_for_one_connection_each_go_on_and_no_more_are_opened(db: Database) -> None:
+    """Two syncs of a database deliver at once, and each begins to connect while its plan is written."""
+    app = db.app()
+    app.server.meanwhile(lambda: time.sleep(0.05))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: app.server._wait(), range(4)))
+    for _ in range(3):
+        app.prepare(writes=True)
+        app.server._wait()
+    assert len(app.server._idle) == 1
     await app.aclose()
 
 

@@ -106,20 +106,20 @@ class Server(Faults):
                 work()
 
         thread = threading.Thread(target=quietly, name="postgres-meanwhile")
-        self._meanwhile.append(thread)
         thread.start()
+        self._meanwhile = [*(t for t in self._meanwhile if t.is_alive()), thread]
 
     def _wait(self) -> None:
-        """Wait for what is done `meanwhile`."""
-        while self._meanwhile:
-            self._meanwhile[-1].join()
-            self._meanwhile.pop()
+        """Wait for what is done `meanwhile`; several threads may at once."""
+        for thread in self._meanwhile:
+            thread.join()
 
     def connect(self) -> None:
-        """Put a connection into the pool."""
+        """Put a connection into the pool, unless one is there: each sync's delivery asks for one."""
         import psycopg
 
-        self._idle.append(psycopg.connect(self._conninfo()))
+        if not self._idle:
+            self._idle.append(psycopg.connect(self._conninfo()))
 
     def connected(self) -> adbc_driver_manager.dbapi.Connection:
         """A new connection that answers in Arrow."""
