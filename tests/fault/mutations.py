@@ -27,6 +27,7 @@ from oploop.activate import (
     diff,
     finishing,
     folding,
+    found,
     jobs,
     leaving,
     ledger,
@@ -306,6 +307,12 @@ MUTATIONS = [
         _instead(finishing, "SURE", 1e9),
         bites=_known_for_minutes,
         start=3800,
+    ),
+    Mutation(
+        "found-by-key",
+        "a record of a lost create's key is taken for ours, whatever it holds",
+        _instead(found, "_as_sent", lambda warehouse, bound: "TRUE"),
+        start=10_099,
     ),
     Mutation(
         "lost-again",
