@@ -100,6 +100,14 @@ async def test_an_objects_own_fields_are_described(app: ZendeskApp, cars: Zendes
     assert {n for n, f in fields.items() if f.key} == {"id", "external_id"}
 
 
+async def test_an_objects_fields_come_in_pages(app: ZendeskApp, sandbox: ZendeskSandbox) -> None:
+    """A hundred a page, with and without a cursor, as the document says of this list."""
+    wide = [{"key": f"f{n}", "title": f"F {n}", "type": "text"} for n in range(101)]
+    sandbox.load("custom_objects", [{"key": "car", "title": "Car", "fields": wide}])
+    fields = await app.describe(CARS)
+    assert "custom_object_fields.f100" in {f.name for f in fields.values()}
+
+
 async def test_an_object_that_is_not_there_is_named(app: ZendeskApp, cars: ZendeskSandbox) -> None:
     assert CARS in app.objects
     await app.check()

@@ -72,8 +72,8 @@ class CustomObjects:
 
     async def definitions(self, name: str) -> list[dict[str, Any]]:
         """The definitions of an object's own fields."""
-        path = f"{_path(name)}/fields"
-        return list((await self._client.shown(path, "custom_object_fields")).records)
+        pages = self._client.listed(f"{_path(name)}/fields", "custom_object_fields")
+        return [field async for page in pages for field in page.records]
 
     def read(self, name: str, options: ReadOptions) -> AsyncIterator[Batch]:
         return whole(

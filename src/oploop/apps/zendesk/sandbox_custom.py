@@ -164,7 +164,8 @@ class CustomRoutes:
 
     async def _fields(self, request: web.Request) -> web.Response:
         self._store.of(request.match_info["key"])
-        return json_response({"custom_object_fields": self._store.fields[request.match_info["key"]]})
+        fields = self._store.fields[request.match_info["key"]]
+        return json_response(page_of(request, "custom_object_fields", fields, dict))
 
     async def _list(self, request: web.Request) -> web.Response:
         """By id, page by page; or those with these ids."""
