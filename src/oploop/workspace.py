@@ -160,6 +160,7 @@ class Workspace:
     _storage: Storage | None = None
     _apps: dict[str, App] = field(default_factory=dict)
     _modeler: Modeler | None = None
+    _asked: Future[str | None] | None = None
 
     def __post_init__(self) -> None:
         known = {"dev", "prod", *self.project.environments}
@@ -212,19 +213,19 @@ class Workspace:
     @functools.cached_property
     def release(self) -> str | None:
         """The commit of the project in git, for the ledger; asked for once."""
-        return self._asked.result()
-
-    @functools.cached_property
-    def _asked(self) -> Future[str | None]:
-        thread = ThreadPoolExecutor(1, thread_name_prefix="git")
-        asked = thread.submit(release_of, self.project.root)
-        thread.shutdown(wait=False)
-        return asked
+        return self._asking().result()
 
     def ask_release(self) -> None:
         """Let git say meanwhile what `release` will be asked for."""
         if "release" not in self.__dict__:
-            assert self._asked is not None
+            self._asking()
+
+    def _asking(self) -> Future[str | None]:
+        if self._asked is None:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="git")
+            self._asked = thread.submit(release_of, self.project.root)
+            thread.shutdown(wait=False)
+        return self._asked
 
     def app(self, name: str) -> App:
         """An app of the project, made at the first use."""
