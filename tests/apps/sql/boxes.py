@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import sqlite3
 import tempfile
+import weakref
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,9 @@ class SqliteBox(Box):
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
-        self.path = Path(tempfile.mkdtemp(prefix="oploop-sqlite-", dir=in_memory())) / "shop.db"
+        folder = tempfile.mkdtemp(prefix="oploop-sqlite-", dir=in_memory())
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path = Path(folder) / "shop.db"
         sqlite3.connect(self.path).close()
         self.sql("PRAGMA user_version = 1")  # so that the file is one of SQLite's
 
