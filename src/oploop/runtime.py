@@ -217,9 +217,8 @@ class Runtime:
     http: HttpWay = HttpWay()
     trace: WireTrace | None = None  #: writes down what goes over the wire
     vault: Vault | None = None  #: where tokens are kept; None: each app object asks for its own
-    reached: set[tuple[str, str, int]] = field(
-        default_factory=set
-    )  #: (scheme, host, port) of servers that have answered
+    #: (scheme, host, port) of servers that have answered
+    reached: set[tuple[str, str, int]] = field(default_factory=set)
 
     async def pause(self, seconds: float) -> None:
         """Sleep before something new is begun; Interrupted, at once, when the run is to stop."""

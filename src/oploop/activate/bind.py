@@ -317,9 +317,8 @@ class _Binder:
         if kind == "JSON":
             text, shown = self.warehouse.typed_value(column_sql, FieldType.TEXT), "VARCHAR"
         wanted = canonical(text, form, shown)
-        if (
-            not blind and native is None
-        ):  # as the app will show what is sent: 0.1 of a FLOAT is no 0.1 there, a list is JSON
+        if not blind and native is None:
+            # as the app will show what is sent: 0.1 of a FLOAT is no 0.1 there, a list is JSON
             sent = canonical(value, form, self.warehouse.sql_type(field.type))
             wanted = sent if sure(kind, field.type) else f"COALESCE({sent}, {wanted})"
         return BoundKey(field, column, wanted, now, value, native)

@@ -336,9 +336,8 @@ def _summaries(diff_: d.Diff, warehouse: Warehouse) -> tuple[FieldSummary, ...]:
     """What becomes of each field: all are counted in one pass."""
     counts = []
     for i, f in enumerate(diff_.bound.fields):
-        held = (
-            "FALSE" if f.in_place else f"b{i} IS NOT NULL AND CAST(b{i} AS VARCHAR) <> '[]'"
-        )  # adding overwrites nothing
+        # adding overwrites nothing
+        held = "FALSE" if f.in_place else f"b{i} IS NOT NULL AND CAST(b{i} AS VARCHAR) <> '[]'"
         counts += [f"count(*) FILTER (WHERE c{i})", f"count(*) FILTER (WHERE c{i} AND o{i} AND {held})"]
     if not counts:
         return ()
