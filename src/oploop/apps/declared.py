@@ -102,14 +102,14 @@ class FieldSpec(Part):
 
 
 class StreamSpec(Part):
-    """A stream. `whole`: each read shows all there is, and what it does not show is gone."""
+    """A stream. `whole`: each read shows all there is, and what it does not show is gone, unless `deletes` says otherwise."""
 
     like: str | None = None
     description: str = ""
     key: Words = ("id",)
     columns: dict[ColumnType, Words] = {}
     whole: bool = False
-    deletes: Deletes = Deletes.MARKED
+    deletes: Deletes | None = None
     lag: float = Key(default=0.0, ge=0)
 
     def stream(self, name: str) -> Stream:
@@ -123,7 +123,7 @@ class StreamSpec(Part):
             self.key,
             {k: named[k] for k in self.key} | named,
             incremental=not self.whole,
-            deletes=Deletes.ABSENCE if self.whole else self.deletes,
+            deletes=self.deletes or (Deletes.ABSENCE if self.whole else Deletes.MARKED),
             lag=self.lag,
             description=self.description,
         )

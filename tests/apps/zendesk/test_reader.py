@@ -12,7 +12,7 @@ from oploop.apps.sandbox import Fault
 from oploop.apps.zendesk import ZendeskApp, ZendeskSandbox
 from oploop.apps.zendesk.streams import Reader
 from oploop.errors import FixConfig, FixData, RetryLater
-from oploop.records import Batch, Cursor, ReadOptions
+from oploop.records import Batch, Cursor, Deletes, ReadOptions
 from tests.apps.zendesk.conftest import TEXT_ID, VirtualClock, make_app
 
 ALL = ReadOptions()
@@ -238,3 +238,9 @@ async def test_exports_keep_their_own_limit_and_a_burst_of_ten_is_free() -> None
         assert 20 <= clock.slept <= 121
         await app.aclose()
     assert all(e.status == 200 for e in box.log)
+
+
+def test_metrics_of_archived_tickets_are_not_gone() -> None:
+    """The list leaves them out, as the vendor's document says."""
+    metrics = ZendeskApp.streams["ticket_metrics"]
+    assert (metrics.deletes, metrics.incremental) == (Deletes.NEVER, False)
