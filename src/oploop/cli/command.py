@@ -114,6 +114,8 @@ def guarded(cli: Cli, work: Callable[[], int | None]) -> int:
     except BaseExceptionGroup as group:
         return _report_group(cli, group)
     except Exception as e:
+        if isinstance(e.__cause__, KeyboardInterrupt):  # DuckDB was at work when it came
+            return _report_interrupt(cli, e.__cause__)
         refused = _not_allowed(e)
         return report_error(refused, cli.out) if refused is not None else report_defect(e, cli.out)
 

@@ -199,17 +199,18 @@ def _how_on(s: SyncReport, environment: str, again: str) -> list[str]:
     return lines
 
 
+def _ended(s: SyncReport) -> str:
+    """How a sync is counted: once."""
+    if s.status in ("stopped", "interrupted"):
+        return s.status
+    if s.not_equal and not s.error:
+        return "not as saved"
+    return "ok" if went_well(s) else "failed"
+
+
 def last_line(out: Out, report: RunReport) -> str:
     """ "run 01JD8…  1 sync ok, 1 stopped, exit 1"."""
-    ok = sum(1 for s in report.syncs if went_well(s))
-    stopped = sum(1 for s in report.syncs if s.status == "stopped")
-    partly = sum(1 for s in report.syncs if s.status != "stopped" and s.not_equal and not s.error)
-    cut = sum(1 for s in report.syncs if s.status == "interrupted")
-    failed = len(report.syncs) - ok - stopped - partly - cut
-    parts = [f"{show.count(ok, 'sync')} ok"] if ok or not report.syncs else []
-    parts += [
-        f"{n} {word}"
-        for n, word in ((stopped, "stopped"), (partly, "not as saved"), (cut, "interrupted"), (failed, "failed"))
-        if n
-    ]
+    ended = Counter(_ended(s) for s in report.syncs)
+    parts = [f"{show.count(ended['ok'], 'sync')} ok"] if ended["ok"] or not report.syncs else []
+    parts += [f"{ended[word]} {word}" for word in ("stopped", "not as saved", "interrupted", "failed") if ended[word]]
     return f"run {out.bold(report.run_id)}  {', '.join(parts)}, {show.seconds(report.seconds)}, exit {report.exit_code}"

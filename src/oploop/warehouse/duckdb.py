@@ -91,9 +91,10 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             self._give(sql)
         cursor = self._connection.cursor()
         try:
-            cursor.execute("SET TimeZone = 'UTC'")
-            _execute(cursor, sql, params)
-            yield from cursor.to_arrow_reader(batch_rows)
+            with _signals_heard():
+                cursor.execute("SET TimeZone = 'UTC'")
+                _execute(cursor, sql, params)
+                yield from cursor.to_arrow_reader(batch_rows)
         except duckdb.OutOfMemoryException as e:
             raise NoRoom(one_line(e)) from e
         except (duckdb.Error, OSError) as e:  # what fails between two batches comes as OSError, of Arrow's stream
@@ -250,8 +251,9 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
     def _run(self, sql: str, params: Sequence[Any]) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._lock:
             try:
-                self._give(sql)
-                yield _execute(self._connection, sql, params)
+                with _signals_heard():
+                    self._give(sql)
+                    yield _execute(self._connection, sql, params)
             except duckdb.OutOfMemoryException as e:
                 raise NoRoom(one_line(e)) from e
             except duckdb.Error as e:
@@ -268,6 +270,17 @@ def _placed(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
 def _execute(connection: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any]) -> duckdb.DuckDBPyConnection:
     text = written(sql, params) if params else sql
     return connection.execute(sql, list(params)) if text is None else connection.execute(text)
+
+
+@contextlib.contextmanager
+def _signals_heard() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM that come while a statement is at work be what they are: DuckDB makes an error of its own of them."""
+    try:
+        yield
+    except RuntimeError as e:
+        if isinstance(e.__cause__, KeyboardInterrupt):
+            raise e.__cause__ from None
+        raise
 
 
 #: For so many seconds at least a file is waited for that was let go of in the middle of a command.

@@ -12,7 +12,9 @@ import pytest
 
 from oploop.cli import progress, show
 from oploop.cli.out import Out, columns, cut, width
+from oploop.cli.show_run import last_line
 from oploop.cli.show_trace import _source
+from oploop.report import RunReport, SyncReport
 from oploop.trace import SourceRows
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
@@ -91,3 +93,10 @@ def test_what_takes_long_is_said_also_where_nothing_happens(
     with progress.Progress(Out(quiet=True), time.monotonic, "asking the apps"):
         time.sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+def test_each_sync_of_a_run_is_counted_once() -> None:
+    report = RunReport("r1", "prod")
+    report.syncs = [SyncReport("a", "app.a", status="interrupted"), SyncReport("b", "app.b", status="nothing")]
+    report.syncs += [SyncReport("c", "app.c", status="failed"), SyncReport("d", "app.d", not_equal=["k"])]
+    assert "  1 sync ok, 1 not as saved, 1 interrupted, 1 failed, " in last_line(Out(), report)

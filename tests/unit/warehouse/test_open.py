@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from oploop.errors import FixConfig
-from oploop.runtime import Runtime
+from oploop.runtime import Runtime, Terminated, term_as_interrupt
 from oploop.warehouse import SqlError, Warehouse, duckdb_file, open_warehouse
 from oploop.warehouse.duckdb import PARTS
 
@@ -286,3 +286,17 @@ def test_another_threads_statement_waits_for_the_transaction(tmp_path: Path) -> 
     other.join(10)
     assert warehouse.rows("SELECT * FROM t") == [(2,)]
     warehouse.close()
+
+
+@pytest.mark.parametrize("asks", ["rows", "stream"])
+def test_sigterm_ends_a_statement_that_is_at_work_as_it_ends_all_else(tmp_path: Path, asks: str) -> None:
+    """DuckDB tells an error of its own then, which passed for a defect; and what follows works."""
+    w = opened(tmp_path / "w.duckdb")
+    long = "SELECT max(hash(i)) FROM range(20000000000) t(i)"
+    timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with term_as_interrupt():
+        timer.start()
+        with pytest.raises(Terminated):
+            w.rows(long) if asks == "rows" else list(w.stream(long))
+    timer.join()
+    w.close()
