@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from oploop.activate import diff as d
-from oploop.activate import jobs, states, volumes
+from oploop.activate import jobs, keys, states, volumes
 from oploop.activate.bound import BoundField, BoundSync
 from oploop.activate.plan import CallTimes, SyncPlan, undo_plan
 from oploop.activate.sql import Known
@@ -254,7 +254,8 @@ def _judged(bound: BoundSync, warehouse: Warehouse) -> str:
     cols += ["a.__stamp"] if bound.stamp is not None else []
     whole = "CASE WHEN rec.changes = 1 AND NOT rec.of_undo THEN rec.whole END AS __whole"
     cols.append(f"({_live_by_key(bound)}) AS __again")
-    cols.append(f"(rec.first_op = 'create' AND rec.key IN (SELECT key FROM ({_taken_away()}))) AS __had_one")
+    had_one = f"{keys.in_form(bound, 'rec.key')} IN (SELECT {keys.in_form(bound, 'key')} FROM ({_taken_away()}))"
+    cols.append(f"(rec.first_op = 'create' AND {had_one}) AS __had_one")
     cols.append("(rec.at_work OR rec.key IN (SELECT key FROM oploop_undo_all WHERE at_work)) AS __at_work")
     cols += [whole, "rec.of_undo AS __of_undo", "(a.rid IS NOT NULL AND NOT a._deleted) AS __live"]
     inner = (
@@ -351,11 +352,11 @@ def _live_by_key(bound: BoundSync) -> str:
     raw, rid = quote_table(bound.raw_table), f"CAST(r.{quote(bound.id_column)} AS VARCHAR)"
     key = " || chr(31) || ".join(f"({k.now})" for k in bound.keys)
     known = (
-        f"SELECT k.canonical_key FROM oploop.records k WHERE k.app = {literal(bound.sync.app)} AND k.object = {literal(bound.sync.object)} "
+        f"SELECT {keys.in_form(bound, 'k.canonical_key')} FROM oploop.records k WHERE k.app = {literal(bound.sync.app)} AND k.object = {literal(bound.sync.object)} "
         f"AND k.key_fields = {literal(bound.key_names)} AND k.remote_id NOT IN (SELECT {rid} FROM {raw} AS r WHERE r._deleted)"
     )
     shown = f"SELECT {key} FROM {raw} AS r WHERE NOT r._deleted"
-    return f"rec.key IN (SELECT * FROM ({shown} UNION ALL {known}) x(k) WHERE k IS NOT NULL)"
+    return f"{keys.in_form(bound, 'rec.key')} IN (SELECT * FROM ({shown} UNION ALL {known}) x(k) WHERE k IS NOT NULL)"
 
 
 def _taken_away() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from oploop.activate import keys, states
+from oploop.activate import keys, states, undo
 from oploop.activate.bound import BoundSync
 from oploop.project import Mode, OnLeave
 from oploop.records import FieldType, Op, Operation, Outcome, Replay
@@ -66,3 +66,22 @@ def test_a_record_that_no_read_shows_yet_is_known_again(engine: Engine) -> None:
     keys.bring_to_form(engine.warehouse, b)
     assert statuses(engine, engine.diff(b)) == {}
     assert engine.warehouse.rows("SELECT canonical_key, remote_id FROM oploop.records") == [(IS.format(1), "r1")]
+
+
+def test_an_undo_sees_that_a_row_has_come_back(engine: Engine) -> None:
+    b = bound(engine, 1, blind=False)
+    engine.records(
+        {"code": "DOUBLE PRECISION", "at": "TIMESTAMPTZ", "tier": "VARCHAR"}, [("r1", 1.5, at(0), "x", 0, at(0), False)]
+    )
+    engine.identity(WAS.format(2), "r2", b.key_names)
+    shown = f"1.5\x1f{at(0):%Y-%m-%d %H:%M:%S}"
+    for key, there in (
+        (f"{shown}+00", True),
+        (shown, True),
+        (WAS.format(2), True),
+        (IS.format(2), True),
+        (IS.format(3), False),
+    ):
+        assert engine.warehouse.rows(f"SELECT {undo._live_by_key(b)} FROM (SELECT ? AS key) AS rec", (key,)) == [
+            (there,)
+        ]
