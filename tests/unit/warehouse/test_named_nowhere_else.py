@@ -18,6 +18,8 @@ NAMED = {
 }
 #: What speaks to a database of its own; that of `formats` is in memory, and casts what files hold.
 OWN = {"apps/formats.py", "state/postgres.py", "state/store.py"}
+#: What all of `warehouse/` shares and others may import: the protocol, and expressions in the one dialect.
+SHARED = {"oploop.warehouse.base", "oploop.warehouse.forms"}
 FILES = sorted(
     p
     for p in SOURCE.rglob("*.py")
@@ -40,7 +42,7 @@ def imported(path: Path) -> Iterator[str]:
         modules += [a.name for a in node.names] if isinstance(node, ast.Import) else []
         for module in modules:
             if module.split(".")[0] in DRIVERS or (
-                module.startswith("oploop.warehouse.") and module != "oploop.warehouse.base"
+                module.startswith("oploop.warehouse.") and module not in SHARED
             ):
                 yield f"line {node.lineno} imports {module}"  # type: ignore[attr-defined]
 
