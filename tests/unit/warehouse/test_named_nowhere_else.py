@@ -41,9 +41,7 @@ def imported(path: Path) -> Iterator[str]:
         modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         modules += [a.name for a in node.names] if isinstance(node, ast.Import) else []
         for module in modules:
-            if module.split(".")[0] in DRIVERS or (
-                module.startswith("oploop.warehouse.") and module not in SHARED
-            ):
+            if module.split(".")[0] in DRIVERS or (module.startswith("oploop.warehouse.") and module not in SHARED):
                 yield f"line {node.lineno} imports {module}"  # type: ignore[attr-defined]
 
 
