@@ -38,7 +38,7 @@ def a_canary_that_stopped_pauses(sim: Side) -> None:
 
 def _keys(sim: Side, turn: Turn) -> set[str | None]:
     """Keys of the model's rows of a turn; None where one has none."""
-    return {sim.world.key(r["code"]) for r in turn.model}
+    return {sim.world.key(r["code"]) for r in turn.model[sim.world.name]}
 
 
 def taken_away_is_what_may_be(sim: Side, ledger: Ledger) -> None:
@@ -93,7 +93,7 @@ def made(ledger: Ledger, w: Written) -> bool:
 def what_left_is_gone(sim: Side, ledger: Ledger) -> None:
     """When all is quiet nothing is left of rows that left, but what is not ours, parked, or kept by a row without a key."""
     leaves = sim.world.sync.on_leave
-    last = Turn(0, "", model=sim.rows)
+    last = Turn(0, "", model={sim.world.name: sim.rows})
     model = _keys(sim, last)
     if leaves is OnLeave.KEEP or None in model or sim.world.sync.mode is Mode.APPEND:
         return
@@ -218,7 +218,7 @@ def _stays_back(sim: Side, ledger: Ledger, w: Written, name: str) -> None:
     wanted = {
         orjson.dumps(r[name])
         for t in sim.turns[w.turn : again.turn]
-        for r in t.model
+        for r in t.model[sim.world.name]
         if sim.world.key(r["code"]) == w.key
     }
     if taken.sent[name] == again.sent[name] and len(wanted) == 1 and taken.key == again.key:

@@ -78,7 +78,7 @@ class Turn:
     crashed: bool = False
     error: str | None = None
     report: RunReport | None = None
-    model: list[dict[str, Any]] = field(default_factory=list)
+    model: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  #: each side's rows, by its object
     undoes: tuple[str, ...] = ()  #: the runs that it takes back
     paused: bool = False  #: the sync was paused when it began
     left: list[tuple[str, str | None, str]] = field(default_factory=list)  #: what an undo named as not put back
@@ -227,7 +227,7 @@ class Simulation:
         for side in self.sides:
             side.server.weather = WEATHERS[weather]
             side.server.begins(number)
-        model = [dict(r) for r in self.rows]
+        model = {side.world.name: [dict(r) for r in side.rows] for side in self.sides}
         turn = Turn(number, "", self.clock.seconds, model=model, undoes=undoes, paused=self.paused())
         self.turns.append(turn)
         what = f" undoes {', '.join(undoes)}" if undoes else ""
