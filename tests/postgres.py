@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ from tests.memory import in_memory
 USER, PASSWORD = "oploop_test", "s3cret-Wort"
 HBA = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
 SETTINGS = "-c fsync=off -c max_connections=60 -c max_prepared_transactions=4"
+
+
+#: Waits until the process that started it ends, however it does, and then stops the server and takes its folder away.
+_GUARD = 'read _; kill -QUIT "$(head -n 1 "$0/data/postmaster.pid")" && sleep 1; rm -rf "$0"'
 
 
 @dataclass(frozen=True)
@@ -84,8 +89,24 @@ def running() -> Iterator[Cluster]:
 
     control("-o", f"-h 127.0.0.1 -p {port} -k {sockets} {SETTINGS}", "start")
     made = Cluster(port, sockets)
-    with made.admin() as c:
-        c.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(USER), sql.Literal(PASSWORD)))
-    yield made
-    control("-m", "fast", "stop")
-    shutil.rmtree(folder, ignore_errors=True)
+    with _guarded(folder):
+        try:
+            with made.admin() as c:
+                c.execute(
+                    sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(USER), sql.Literal(PASSWORD))
+                )
+            yield made
+        finally:
+            control("-m", "fast", "stop")
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _guarded(folder: Path) -> Iterator[None]:
+    """No server outlives a process of tests that is killed: its data may stand in memory."""
+    command = ["sh", "-c", _GUARD, str(folder)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, **quiet) as guard:
+        yield
+        assert guard.stdin is not None
+        guard.stdin.close()
