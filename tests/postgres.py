@@ -21,7 +21,8 @@ from tests.memory import in_memory
 
 USER, PASSWORD = "oploop_test", "s3cret-Wort"
 HBA = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
-SETTINGS = "-c fsync=off -c max_connections=60 -c max_prepared_transactions=4"
+#: The log of what was written is kept short: what stands in memory takes it from everybody.
+SETTINGS = "-c fsync=off -c max_connections=60 -c max_prepared_transactions=4 -c min_wal_size=32MB -c max_wal_size=96MB"
 
 
 #: Waits until the process that started it ends, however it does, and then stops the server and takes its folder away.
