@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from oploop.apps.postgres import writer
+from oploop.apps.postgres import statements, writer
 from oploop.records import Change, Op, Outcome
 from tests.apps.postgres.conftest import Database, PostgresApp, changes, send
 
@@ -86,3 +86,27 @@ async def test_where_the_database_makes_the_id_it_is_asked_for(db: Database, crm
     done = await send(crm, "notes", Op.CREATE, changes(Op.CREATE, "name", [{"name": f"n{n}"} for n in range(5)]))
     assert sorted(r.remote_id or "" for r in done.values()) == ["1", "2", "3", "4", "5"]
     assert said == ["not"]
+
+
+async def test_a_few_rows_of_a_large_table_are_found_by_its_index(
+    db: Database, crm: PostgresApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.sql(
+        "CREATE TABLE things AS SELECT id, 'x' AS name, repeat('y', 200) AS pad FROM generate_series(1, 100000) AS t(id)"
+    )
+    db.sql("ALTER TABLE things ADD PRIMARY KEY (id)")
+    db.sql("ANALYZE things")
+    explained: list[str] = []
+    real = writer._Work.at_once
+
+    def at_once(self: Any) -> Any:
+        rows = self._connection.execute(f"EXPLAIN {statements.statement(self._group.shape)}").fetchall()
+        explained.extend(line for (line,) in rows if " on things " in line)
+        return real(self)
+
+    monkeypatch.setattr(writer._Work, "at_once", at_once)
+    given = changes(Op.UPDATE, "id", [{"id": n, "name": "new"} for n in range(1, 100_000, 64)])
+    done = await send(crm, "things", Op.UPDATE, given)
+    assert {r.outcome for r in done.values()} == {Outcome.OK}
+    assert [line for line in explained if "Seq Scan" in line] == []
+    assert [line for line in explained if "Index Scan" in line] != []

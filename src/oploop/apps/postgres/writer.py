@@ -183,7 +183,7 @@ class _Work(Work):
         if len(group.changes) >= ANALYZE_FROM and group.shape.op in (Op.UPDATE, Op.REMOVE):
             # tell the planner how many rows are staged, where it has to find them in the table
             keys = ", ".join(f"k{i}" for i in range(len(group.shape.find)))
-            connection.execute(f"ANALYZE {sql.STAGE} ({keys})")
+            connection.execute(f"{sql.BY_INDEX}; ANALYZE {sql.STAGE} ({keys})")
         return group.bad
 
     def at_once(self) -> Answers:
