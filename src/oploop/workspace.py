@@ -66,18 +66,20 @@ Parents = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which syncs: names, globs, `tag:T`, `app:A`, `model:M`, and with `+` a model's or a sync's kin (see `_kin`); empty selects all
-    that are enabled."""
+    """Which syncs: names, globs, `tag:T`, `app:A`, `model:M`, and with `+` a model's or a sync's kin (see `_kin`); empty selects all.
+    Only those that are enabled, but for one that is selected by its name; with `off` any word means the others too."""
 
     select: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    off: bool = False
 
     def pick(self, project: Project, parents: Callable[[], Parents] = dict) -> list[Sync]:
         """The selected syncs by name; FixConfig for a word that means none, with the nearest right one. `parents` is asked only
         where a word has a `+`; see `Workspace.pick`."""
         chosen = [s for s in project.syncs.values() if s.enabled] if not self.select else []
         for word in self.select:
-            chosen += [s for s in _meant(project, word, "--select", parents) if s not in chosen]
+            hits = _meant(project, word, "--select", parents)
+            chosen += [s for s in (hits if self.off else _enabled(hits, word)) if s not in chosen]
         # a mistyped name would send what was to be left out
         out = [s for word in self.exclude for s in _meant(project, word, "--exclude", parents)]
         return sorted((s for s in chosen if s not in out), key=lambda s: s.name)
@@ -101,6 +103,18 @@ def _meant(project: Project, word: str, option: str, parents: Callable[[], Paren
         models = [s.model for s in project.syncs.values()] if word.strip("+") != word else []
         raise FixConfig(says, mend=several or did_you_mean(word.strip("+"), [*project.syncs, *models]))
     return hits
+
+
+def _enabled(hits: list[Sync], word: str) -> list[Sync]:
+    """Of what a word selects, the syncs that are enabled, and the one of that very name; FixConfig where that leaves none."""
+    left = [s for s in hits if s.enabled or s.name == word.strip("+")]
+    if not left:
+        names = sorted(s.name for s in hits)
+        raise FixConfig(
+            f"{word!r} selects only what is not enabled: {', '.join(names)}",
+            mend=f"select it by name: --select {names[0]}",
+        )
+    return left
 
 
 def matches(sync: Sync, word: str) -> bool:

@@ -79,18 +79,19 @@ ALL = Holder(
         (["app:stripe"], [], ["gamma"]),
         (["model:mart.b"], [], ["alpha"]),
         (["mart.b+"], [], ["alpha"]),
-        (["mart.a+"], ["gamma"], ["alpha", "beta", "off"]),
-        (["staging.x+"], ["mart.b+"], ["beta", "gamma", "off"]),
+        (["mart.a+"], ["gamma"], ["alpha", "beta"]),
+        (["staging.x+"], ["mart.b+"], ["beta", "gamma"]),
         (["raw_zendesk.tickets+"], ["mart.a+"], []),
-        (["+mart.b"], ["app:stripe"], ["alpha", "beta", "off"]),
-        (["+mart.a"], [], ["beta", "gamma", "off"]),
-        (["+alpha"], ["gamma"], ["alpha", "beta", "off"]),
+        (["+mart.b"], ["app:stripe"], ["alpha", "beta"]),
+        (["+mart.a"], [], ["beta", "gamma"]),
+        (["+alpha"], ["gamma"], ["alpha", "beta"]),
         (["+beta"], [], ["beta"]),
-        (["+mart.a+"], [], ["alpha", "beta", "gamma", "off"]),
+        (["+mart.a+"], [], ["alpha", "beta", "gamma"]),
         (["alpha+"], [], ["alpha"]),
-        (["mart.*+"], ["gamma"], ["alpha", "beta", "off"]),
+        (["mart.*+"], ["gamma"], ["alpha", "beta"]),
         ([], ["tag:vip"], ["gamma"]),
         (["off"], [], ["off"]),
+        (["off+", "app:stripe"], [], ["gamma", "off"]),
         ([], ["*"], []),
     ],
 )
@@ -104,6 +105,14 @@ def test_a_word_that_selects_nothing_is_a_mistake(word: str) -> None:
         ALL.pick(word)
     with pytest.raises(FixConfig, match="did you mean 'beta'"):
         ALL.pick("betta")
+
+
+def test_what_is_not_enabled_is_selected_by_name_alone() -> None:
+    with pytest.raises(FixConfig, match="selects only what is not enabled: off") as told:
+        ALL.pick("tag:old")
+    assert told.value.mend == "select it by name: --select off"
+    held: Any = ALL
+    assert [s.name for s in Selection(("tag:old",), off=True).pick(held)] == ["off"]
 
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,5}", fullmatch=True)

@@ -36,7 +36,7 @@ class Wish:
 
 async def plan_undo(ws: Workspace, wish: Wish, tell: Tell = nobody) -> list[SyncReport]:
     """A report for each sync that the runs delivered, with the plan that takes it back. Sends nothing."""
-    chosen = {s.name for s in ws.pick(wish.selection)}
+    chosen = {s.name for s in ws.pick(replace(wish.selection, off=True))}  # what it sent before it was switched off
     picky = bool(wish.selection.select or wish.selection.exclude)
     found: dict[str, list[undo.Touched]] = {}
     reports = []
