@@ -16,7 +16,7 @@ from oploop.project import Project
 from oploop.project.secrets import Variables
 from oploop.runtime import Runtime
 from oploop.state import StateReader, StateStore, server_state
-from oploop.state.store import make_private
+from oploop.state.sqlite import make_private
 from oploop.state.vault import KEY_VARIABLE, StateVault
 from oploop.warehouse import open_server, open_session, open_warehouse
 from oploop.warehouse.base import Warehouse

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from oploop.errors import FixConfig, RetryLater
-from oploop.state.store import StateStore, make_private
+from oploop.state.sqlite import make_private
+from oploop.state.store import StateStore
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet

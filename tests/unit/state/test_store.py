@@ -20,7 +20,7 @@ from oploop.runtime import Runtime
 from oploop.state import JournalStep, StateReader, StateStore
 from oploop.state import postgres as state_of_servers
 from oploop.state import store as state_of_files
-from oploop.state.store import migrate, open_sqlite
+from oploop.state.sqlite import migrate, open_sqlite
 from tests.unit.state.conftest import NOON, Kind
 
 
@@ -85,7 +85,7 @@ def test_processes_that_start_at_once_share_the_new_state(folder: Path) -> None:
 
 
 def test_a_migration_that_fails_leaves_nothing_of_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from oploop.state import store as module
+    from oploop.state import sqlite as module
 
     db = open_sqlite(tmp_path / "s", str(tmp_path / "s"))
     migrate(db)

@@ -17,7 +17,7 @@ NAMED = {
     "state/__init__.py": "which of them hold the state",
 }
 #: What speaks to a database of its own; that of `formats` is in memory, and casts what files hold.
-OWN = {"apps/formats.py", "state/postgres.py", "state/store.py"}
+OWN = {"apps/formats.py", "state/postgres.py", "state/sqlite.py", "state/store.py"}
 #: What all of `warehouse/` shares and others may import: the protocol, and expressions in the one dialect.
 SHARED = {"oploop.warehouse.base", "oploop.warehouse.forms"}
 FILES = sorted(
