@@ -52,9 +52,8 @@ def _stages(stages: dict[str, float]) -> Row:
 
 def _changed(found: Loaded) -> tuple[float, dict[str, float]]:
     with duckdb.connect(str(found.folder / "w.duckdb")) as db:
-        db.execute(
-            "SET max_vacuum_tasks = 0"
-        )  # else it would join here what our runs put off (see `Warehouse.put_off`)
+        # else it would join here what our runs put off (see `Warehouse.put_off`)
+        db.execute("SET max_vacuum_tasks = 0")
         [(least,)] = db.execute(
             "UPDATE mart.m SET f9 = f9 + 1000000 WHERE id % 100 = 0; SELECT min(f9) FROM mart.m WHERE id % 100 = 0"
         ).fetchall()
