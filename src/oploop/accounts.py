@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from oploop.activate import locked
 from oploop.apps.base import Account, App
-from oploop.apps.defects import defect
+from oploop.apps.defects import defect, named
 from oploop.apps.transport import Refused, bare
 from oploop.errors import FixConfig, OploopError, Place, did_you_mean
 from oploop.project import AppBlock, FieldsLock, Project, Sync, write_fields_lock
@@ -30,17 +30,13 @@ def asking(block: AppBlock) -> Iterator[None]:
 
 async def whose(app: App, block: AppBlock) -> Account:
     """Whose account answers; FixConfig, with its place, when the app refuses the question itself."""
-    with asking(block):
+    with asking(block), named(f"asking {app.name} whose account it is"):
         try:
             return await app.check()
         except Refused as e:
             asked = e.answer.request
             said = f"{asked.method} {bare(asked.url)} was refused: {e.message}"
             raise FixConfig(said, mend="check base_url, and what these credentials may do") from e
-        except OploopError:
-            raise
-        except Exception as e:
-            raise defect(f"asking {app.name} whose account it is", e) from e
 
 
 class AccountFields:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from oploop.errors import OploopError
@@ -21,3 +23,14 @@ def defect(doing: str, e: Exception) -> OploopError:
     )
     found.__cause__ = e
     return found
+
+
+@contextlib.contextmanager
+def named(doing: str) -> Iterator[None]:
+    """Raises an app's own mistake as what it is (see `defect`), its other errors as they are."""
+    try:
+        yield
+    except OploopError:
+        raise
+    except Exception as e:
+        raise defect(doing, e) from e

@@ -9,14 +9,16 @@ from oploop.activate import jobs, ledger, states, volumes, waiting
 from oploop.activate.bound import BoundSync
 from oploop.activate.found import take_found
 from oploop.apps.base import App
-from oploop.apps.defects import defect
-from oploop.errors import OploopError
+from oploop.apps.defects import named
 from oploop.records import Batch
 from oploop.verify import Fetch, ReadBack, Target, Watched, read_back
-from oploop.workspace import Tell, Workspace, nobody, noting
+from oploop.workspace import Event, Tell, Workspace, nobody, noting
 
 #: Records of a sync that are fetched back by key at the end of a run; the others are seen by later reads.
 READ_BACK = 1_000
+#: Records fetched at once before they are compared: so many where a call brings few, and where one brings thousands, as each time
+#: costs a look through the whole raw table.
+FETCH, FETCH_AT_MOST = 1_000, 10_000
 
 
 async def verify(ws: Workspace, bound: Sequence[BoundSync], *, within_run: bool, tell: Tell = nobody) -> list[ReadBack]:
@@ -66,6 +68,14 @@ def target_of(ws: Workspace, b: BoundSync) -> Target | None:
     )
 
 
+async def fetch_all(ws: Workspace, b: BoundSync, ids: Sequence[str], tell: Tell = nobody) -> None:
+    """Fetch records by the app's own ids, as many at once as is worth while, and load them into the raw table."""
+    fetch, size = fetcher(ws, b), max(FETCH, min(b.object.lookup_batch, FETCH_AT_MOST))
+    for start in range(0, len(ids), size):
+        tell(Event("verify", "tick", f"{b.name} {min(start + size, len(ids)):,} of {len(ids):,} looked at"))
+        await fetch(ids[start : start + size])
+
+
 def fetcher(ws: Workspace, b: BoundSync) -> Fetch:
     """Fetches a sync's records by the app's own ids and loads them into the raw table."""
     app: App = ws.app(b.sync.app)
@@ -73,12 +83,8 @@ def fetcher(ws: Workspace, b: BoundSync) -> Fetch:
     async def fetch(ids: Sequence[str]) -> Batch:
         from oploop.extract.load import load_fetched
 
-        try:
+        with named(f"fetching {b.app_object}"):
             batch = await app.fetch(b.sync.object, ids)
-        except OploopError:
-            raise
-        except Exception as e:
-            raise defect(f"fetching {b.app_object}", e) from e
         assert b.stream is not None
         load_fetched(ws.warehouse, app.name, b.stream, batch)
         return batch
