@@ -19,6 +19,7 @@ from oploop.errors import FixConfig, OploopError
 from oploop.project import Sync
 from oploop.report import RunReport, StageReport, SyncReport
 from oploop.runtime import GRACE, heeding_signals
+from oploop.selection import Selection
 from oploop.stages.alerting import alerted
 from oploop.stages.looking import verify
 from oploop.stages.ordering import waves
@@ -26,7 +27,7 @@ from oploop.stages.planning import Options, plan_only, plan_saved, plan_sync
 from oploop.stages.reading import bind_all, build, extract, preflight, prepare, unit_tests, whose_all
 from oploop.stages.recovering import finish, recover
 from oploop.stages.sending import deliver
-from oploop.workspace import Event, Selection, Tell, Workspace, nobody
+from oploop.workspace import Event, Tell, Workspace, nobody
 
 
 async def run(ws: Workspace, options: Options, tell: Tell = nobody) -> RunReport:

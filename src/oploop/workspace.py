@@ -6,13 +6,9 @@ their own.
 
 from __future__ import annotations
 
-import fnmatch
 import functools
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -22,16 +18,16 @@ from oploop.activate.bound import BoundSync
 from oploop.activate.proving import prove, sql_of
 from oploop.activate.refbind import Referenced
 from oploop.apps.base import App
-from oploop.apps.budget import Budget
 from oploop.apps.registry import make_app
 from oploop.errors import FixConfig, OploopError, Place, RetryLater, did_you_mean
 from oploop.extract.nouns import Source
 from oploop.extract.tables import LoadedStreams, TableReader, columns_of
 from oploop.model.base import Modeler, Names
 from oploop.project import Project, Sync, check_columns
-from oploop.project.release import release_of
-from oploop.records import CallKind, CallTime, Object, Op, Stream
+from oploop.project.release import Release
+from oploop.records import Object, Op, Stream
 from oploop.runtime import Runtime
+from oploop.selection import Selection
 from oploop.state import StateReader, StateStore
 from oploop.storage import Storage
 from oploop.warehouse.base import Warehouse
@@ -60,106 +56,6 @@ def noting(tell: Tell) -> Callable[[OploopError], None]:
     return lambda e: tell(Event("verify", "note", str(e)))
 
 
-#: What each model reads from: models and tables.
-Parents = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which syncs: names, globs, `tag:T`, `app:A`, `model:M`, and with `+` a model's or a sync's kin (see `_kin`); empty selects all.
-    Only those that are enabled, but for one that is selected by its name; with `off` any word means the others too."""
-
-    select: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    off: bool = False
-
-    def pick(self, project: Project, parents: Callable[[], Parents] = dict) -> list[Sync]:
-        """The selected syncs by name; FixConfig for a word that means none, with the nearest right one. `parents` is asked only
-        where a word has a `+`; see `Workspace.pick`."""
-        chosen = [s for s in project.syncs.values() if s.enabled] if not self.select else []
-        for word in self.select:
-            hits = _meant(project, word, "--select", parents)
-            chosen += [s for s in (hits if self.off else _enabled(hits, word)) if s not in chosen]
-        # a mistyped name would send what was to be left out
-        out = [s for word in self.exclude for s in _meant(project, word, "--exclude", parents)]
-        return sorted((s for s in chosen if s not in out), key=lambda s: s.name)
-
-
-def is_pattern(word: str) -> bool:
-    """Whether a word of `--select` or `--exclude` has placeholders."""
-    return any(c in word for c in "*?[")
-
-
-def _meant(project: Project, word: str, option: str, parents: Callable[[], Parents]) -> list[Sync]:
-    """The syncs of a word; FixConfig where there are none. A pattern may leave out what is not there."""
-    if word.strip("+") != word:
-        hits = _kin(project, word, parents())
-    else:
-        hits = [s for s in project.syncs.values() if matches(s, word)]
-    if not hits and (option == "--select" or not is_pattern(word)):
-        words = [w for w in re.split(r"[,\s]+", word) if w]
-        several = f"one word each: {option} {f' {option} '.join(words)}" if len(words) > 1 else None
-        says = f"{word!r} selects no sync" if option == "--select" else f"{option} {word!r} means no sync"
-        models = [s.model for s in project.syncs.values()] if word.strip("+") != word else []
-        raise FixConfig(says, mend=several or did_you_mean(word.strip("+"), [*project.syncs, *models]))
-    return hits
-
-
-def _enabled(hits: list[Sync], word: str) -> list[Sync]:
-    """Of what a word selects, the syncs that are enabled, and the one of that very name; FixConfig where that leaves none."""
-    left = [s for s in hits if s.enabled or s.name == word.strip("+")]
-    if not left:
-        names = sorted(s.name for s in hits)
-        raise FixConfig(
-            f"{word!r} selects only what is not enabled: {', '.join(names)}",
-            mend=f"select it by name: --select {names[0]}",
-        )
-    return left
-
-
-def matches(sync: Sync, word: str) -> bool:
-    """Whether a selecting word without `+` means a sync."""
-    kind, _, rest = word.partition(":")
-    if rest and kind == "tag":
-        return rest in sync.tags
-    if rest and kind == "app":
-        return rest == sync.app
-    if rest and kind == "model":
-        return fnmatch.fnmatchcase(sync.model, rest)
-    return fnmatch.fnmatchcase(sync.name, word)
-
-
-def _kin(project: Project, word: str, parents: Parents) -> list[Sync]:
-    """The syncs of a word with `+`, as dbt and SQLMesh have it: `M+` those of the model (or raw table) and of all that is made of it,
-    `+M` those of the model and of all that it is made of, `+M+` both. A sync stands behind its model: `+S` is the sync, and those of
-    the models that its own is made of."""
-    name = word.removeprefix("+").removesuffix("+")
-    own = [s for s in project.syncs.values() if fnmatch.fnmatchcase(s.name, name)]
-    known = {*parents, *(p for above in parents.values() for p in above), *(s.model for s in project.syncs.values())}
-    wanted = {m for m in known if fnmatch.fnmatchcase(m, name)}
-    children: dict[str, list[str]] = {}
-    for model, above in parents.items():
-        for parent in above:
-            children.setdefault(parent, []).append(model)
-    kin = set(wanted)
-    if word.startswith("+"):
-        kin |= _reached({*wanted, *(s.model for s in own)}, parents)
-    if word.endswith("+"):
-        kin |= _reached(wanted, children)
-    return [s for s in project.syncs.values() if s in own or s.model in kin]
-
-
-def _reached(start: Collection[str], ways: Parents) -> set[str]:
-    """All that can be reached from some, one step at least away."""
-    found: set[str] = set()
-    todo = list(start)
-    while todo:
-        new = [n for n in ways.get(todo.pop(), ()) if n not in found]
-        found.update(new)
-        todo += new
-    return found
-
-
 @dataclass
 class Workspace:
     """An open project. Use as a context manager within one event loop; closes what it opened."""
@@ -174,7 +70,6 @@ class Workspace:
     _storage: Storage | None = None
     _apps: dict[str, App] = field(default_factory=dict)
     _modeler: Modeler | None = None
-    _asked: Future[str | None] | None = None
 
     def __post_init__(self) -> None:
         known = {"dev", "prod", *self.project.environments}
@@ -225,21 +120,9 @@ class Workspace:
     # -- apps and models ---------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def release(self) -> str | None:
-        """The commit of the project in git, for the ledger; asked for once."""
-        return self._asking().result()
-
-    def ask_release(self) -> None:
-        """Let git say meanwhile what `release` will be asked for."""
-        if "release" not in self.__dict__:
-            self._asking()
-
-    def _asking(self) -> Future[str | None]:
-        if self._asked is None:
-            thread = ThreadPoolExecutor(1, thread_name_prefix="git")
-            self._asked = thread.submit(release_of, self.project.root)
-            thread.shutdown(wait=False)
-        return self._asked
+    def release(self) -> Release:
+        """The commit of the project in git, for the ledger."""
+        return Release(self.project.root)
 
     def app(self, name: str) -> App:
         """An app of the project, made at the first use."""
@@ -318,7 +201,7 @@ class Workspace:
         """
         if self.project.models.engine == "none":
             return await self.bound(sync)
-        files = self.model_files()
+        files = self.names.files()
         if sync.model not in files:
             raise _unknown_model(sync, files)
         declared = self.names.declared(sync.model)
@@ -375,19 +258,6 @@ class Workspace:
             return table
         raise _no_model(self, sync)
 
-    def model_files(self) -> Mapping[str, Path]:
-        """Models by the names that their files declare, without starting the modelling engine."""
-        return self.names.files()
-
-    def budget_of(self, b: BoundSync) -> Budget | None:
-        """The budget of the account that a sync writes to."""
-        transport = self.app(b.sync.app).transport
-        return transport.budget if transport is not None else None
-
-    def times_of(self, b: BoundSync) -> Mapping[tuple[Op, CallKind], CallTime]:
-        """What was measured of the calls to a sync's object."""
-        return self.state.call_times(b.sync.app, b.object.name)
-
     def delivers(self, app_name: str) -> bool:
         """Whether this environment may write to an app: prod may; others only to an app on this machine."""
         from urllib.parse import urlsplit
@@ -432,7 +302,7 @@ def _no_model(ws: Workspace, sync: Sync) -> OploopError:
             ),
             place=place,
         )
-    files: Collection[str] = [m.name for m in ws.modeler.models()] if not ws.read_only else ws.model_files()
+    files: Collection[str] = [m.name for m in ws.modeler.models()] if not ws.read_only else ws.names.files()
     if sync.model not in files:
         return _unknown_model(sync, files)
     return FixConfig(
@@ -450,10 +320,8 @@ def _unknown_model(sync: Sync, known: Collection[str]) -> OploopError:
 __all__ = [
     "Event",
     "RetryLater",
-    "Selection",
     "Tell",
     "Workspace",
-    "matches",
     "nobody",
     "noting",
     "object_of",

@@ -20,8 +20,9 @@ from oploop.loop import Options
 from oploop.project import load_project
 from oploop.records import Op
 from oploop.runtime import Runtime
+from oploop.selection import Selection
 from oploop.state import JournalStep
-from oploop.workspace import Event, Selection, Workspace
+from oploop.workspace import Event, Workspace
 from tests.flow.conftest import Desk
 from tests.flow.test_turns import only
 from tests.flow.test_undo import CREATES

@@ -16,7 +16,8 @@ from oploop.loop import Options
 from oploop.project import load_project
 from oploop.report import RunReport, SyncReport
 from oploop.runtime import Runtime
-from oploop.workspace import Selection, Workspace
+from oploop.selection import Selection
+from oploop.workspace import Workspace
 from tests.warehouses import contents
 
 TOKEN = "zd_test_oploop"

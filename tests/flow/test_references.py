@@ -9,7 +9,7 @@ import pytest
 from oploop import loop
 from oploop.errors import FixConfig
 from oploop.loop import Options
-from oploop.workspace import Selection
+from oploop.selection import Selection
 from tests.flow.conftest import Desk, ticket
 
 ORGS = """\

@@ -13,8 +13,8 @@ from oploop.apps.sandbox import Fault
 from oploop.errors import FixConfig
 from oploop.loop import Options
 from oploop.report import RunReport, SyncReport
+from oploop.selection import Selection
 from oploop.stages.undoing import Wish, plan_undo, runs_of
-from oploop.workspace import Selection
 from tests.flow.conftest import Desk, ticket
 from tests.flow.test_turns import RANKED, only, planned
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from oploop.errors import FixConfig, Place
 from oploop.project import Project, Sync, load_project
 from oploop.runtime import Runtime
+from oploop.selection import Selection, matches
 from oploop.stages.streams import stream_requests
 from oploop.state import StateReader
 from oploop.storage import WAREHOUSE_LEASE
-from oploop.workspace import Selection, Workspace, matches
+from oploop.workspace import Workspace
 
 PROJECT = """\
 name: acme

@@ -26,8 +26,9 @@ from oploop.warehouse import open_warehouse
 if TYPE_CHECKING:
     from oploop.activate.bound import BoundSync
     from oploop.project import Sync
+    from oploop.selection import Selection
     from oploop.warehouse.base import Warehouse
-    from oploop.workspace import Selection, Workspace
+    from oploop.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +224,12 @@ def _model(ws: Workspace, sync: Sync, real: bool) -> tuple[str, dict[str, str], 
             table = ws.model_table(sync)
             return table, ws.warehouse.columns(table), ""
         except OploopError:
-            if ws.project.models.engine == "none" or sync.model not in ws.model_files():
+            if ws.project.models.engine == "none" or sync.model not in ws.names.files():
                 raise
-    elif ws.project.models.engine != "none" and sync.model not in ws.model_files():
+    elif ws.project.models.engine != "none" and sync.model not in ws.names.files():
         from oploop.errors import did_you_mean
 
-        mend = did_you_mean(sync.model, ws.model_files())
+        mend = did_you_mean(sync.model, ws.names.files())
         raise FixConfig(f"there is no model {sync.model!r}", mend=mend, place=sync.place_of("model"))
     why = "not there yet" if ws.project.models.engine == "none" else f"not built in {ws.environment}"
     return sync.model, AnyColumns(), f"the model is {why}, so its columns were not checked"

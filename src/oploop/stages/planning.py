@@ -14,12 +14,11 @@ from oploop.activate.refbind import source_column
 from oploop.errors import FixConfig, OploopError
 from oploop.project import OnLeave
 from oploop.report import RunReport, SyncReport
-from oploop.stages.looking import fetcher
+from oploop.selection import Selection
+from oploop.stages.costs import budget_of, times_of
+from oploop.stages.looking import fetch_all
 from oploop.warehouse.base import SqlError, literal, quote_table
-from oploop.workspace import Selection, Workspace
-
-#: Records fetched at once.
-FETCH = 1_000
+from oploop.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def plan_only(
     )
     allow = set(options.allow.get(b.name, frozenset())) | ({"first"} if options.yes else set())
     allow |= {"first-run"} if options.first_run else set()
-    return planning.make_plan(diff, ws.warehouse, budget=ws.budget_of(b), call_seconds=ws.times_of(b), allow=allow)
+    return planning.make_plan(diff, ws.warehouse, budget=budget_of(ws, b), call_seconds=times_of(ws, b), allow=allow)
 
 
 def gate(ws: Workspace, b: BoundSync) -> list[str]:
@@ -176,10 +175,8 @@ async def _fetch(ws: Workspace, b: BoundSync, changes: diffing.Diff) -> list[str
     rows = ws.warehouse.rows(
         f"SELECT __remote FROM {quote_table(changes.table)} WHERE __number IS NOT NULL AND __remote IS NOT NULL ORDER BY __number"
     )
-    fetch, ids = fetcher(ws, b), [r[0] for r in rows]
     try:
-        for start in range(0, len(ids), FETCH):
-            await fetch(ids[start : start + FETCH])
+        await fetch_all(ws, b, [remote for (remote,) in rows])
     except OploopError as e:
         return [f"{b.app_object} cannot be read: {e}"]
     return []
@@ -204,8 +201,8 @@ async def plan_saved(
     report.plan = planning.make_plan(
         kept,
         ws.warehouse,
-        budget=ws.budget_of(b),
-        call_seconds=ws.times_of(b),
+        budget=budget_of(ws, b),
+        call_seconds=times_of(ws, b),
         allow={"first", "first-run", *options.allow.get(b.name, ())},
     )
     return report

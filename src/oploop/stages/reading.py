@@ -30,7 +30,7 @@ Keep: TypeAlias = Callable[[StreamRequest], bool]
 def prepare(ws: Workspace, syncs: Sequence[Sync]) -> None:
     """Let git and the apps begin with what will be asked of them, while the warehouse is opened and looked at. What is wrong with
     an app is told by `preflight`."""
-    ws.ask_release()
+    ws.release.ask()
     used = {s.app for s in syncs}
     for block in ws.project.apps.values():
         if block.read or block.name in used:

@@ -87,7 +87,7 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
     b, now = plan.bound, ws.runtime.now()
     account = finishing.account_of(ws.app(b.sync.app), run_id) if unknowns.known_by_keys(b) else ""
     ws.app(b.sync.app).prepare(writes=True)  # while the plan is written
-    table = ledger.keep_plan(plan, ws.warehouse, run_id, now, ws.release, account)
+    table = ledger.keep_plan(plan, ws.warehouse, run_id, now, ws.release.name, account)
     ws.store.begin_delivery(run_id, b.name, table)
     done, told = 0, 0.0
 
@@ -110,7 +110,7 @@ async def send(ws: Workspace, plan: planning.SyncPlan, run_id: str, tell: Tell) 
         progress=progress,
     )
     result = await deliverer.run()
-    begun = Begun(run_id, ledger.spec_of_plan(plan, ws.warehouse, ws.release), table, now)
+    begun = Begun(run_id, ledger.spec_of_plan(plan, ws.warehouse, ws.release.name), table, now)
     folding.fold(ws.warehouse, begun, ws.store.journal(run_id, b.name), ws.runtime.now())
     ws.store.end_delivery(run_id, b.name, (b.sync.app, b.object.name), result.times)
     return result

@@ -15,13 +15,11 @@ from oploop.errors import FixConfig, OploopError
 from oploop.project import Mode, Sync
 from oploop.report import SyncReport
 from oploop.runtime import Interrupted
-from oploop.stages.looking import fetcher, verify
+from oploop.selection import Selection
+from oploop.stages.costs import budget_of, times_of
+from oploop.stages.looking import fetch_all, verify
 from oploop.warehouse.base import SqlError, literal
-from oploop.workspace import Event, Selection, Tell, Workspace, nobody, noting
-
-#: Records fetched at once before they are compared: so many where a call brings few, and where one brings thousands, as each time
-#: costs a look through the whole raw table.
-FETCH, FETCH_AT_MOST = 1_000, 10_000
+from oploop.workspace import Event, Tell, Workspace, nobody, noting
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +128,10 @@ async def plan_runs(
     states.claim(ws.warehouse, wide)
     await _ask(ws, wide, tell)  # before a look that could not see what they do
     ids = undo.gather(wide, ws.warehouse, [bound.name, *names], asked)
-    fetch = fetcher(ws, wide)
-    size = max(FETCH, min(wide.object.lookup_batch, FETCH_AT_MOST))
-    for start in range(0, len(ids), size):
-        tell(Event("verify", "tick", f"{bound.name} {min(start + size, len(ids)):,} of {len(ids):,} looked at"))
-        await fetch(ids[start : start + size])
+    await fetch_all(ws, wide, ids, tell)
     await verify(ws, [wide], within_run=False, tell=tell)
     table = diffing.plan_table_name(bound.name, ws.runtime.new_id())
-    budget, took = ws.budget_of(wide), ws.times_of(wide)
+    budget, took = budget_of(ws, wide), times_of(ws, wide)
     made = undo.make(wide, ws.warehouse, asked, missing, table=table, budget=budget, call_seconds=took)
     return made.plan, list(made.reasons), list(made.left)
 
@@ -159,7 +153,8 @@ def runs_since(ws: Workspace, since: datetime, tell: Tell = nobody) -> tuple[str
     Of one that died, and whose state was lost, nobody knows in which environment it was: it is told, and not among them.
     """
     found = undo.runs_since(ws.warehouse, since)
-    where = {run: _environment(ws, run) for run in found}
+    ended = dict(ws.warehouse.rows("SELECT run_id, max(environment) FROM oploop.runs GROUP BY 1"))
+    where = {run: ended.get(run) or _environment(ws, run) for run in found}
     own = tuple(run for run in found if where[run] == ws.environment)
     lost = [run for run in found if where[run] is None]
     if lost:
@@ -175,10 +170,7 @@ def runs_since(ws: Workspace, since: datetime, tell: Tell = nobody) -> tuple[str
 
 
 def _environment(ws: Workspace, run_id: str) -> str | None:
-    """In which environment a run was: the warehouse knows of those that came to their end, the state of all, unless it was lost."""
-    rows = ws.warehouse.rows("SELECT environment FROM oploop.runs WHERE run_id = ? LIMIT 1", (run_id,))
-    if rows:
-        return str(rows[0][0])
+    """In which environment a run was that did not come to its end: the state knows of all, unless it was lost."""
     run = ws.state.run(run_id)
     return run.environment if run is not None else None
 

@@ -18,8 +18,9 @@ from oploop.loop import Options
 from oploop.project import load_project
 from oploop.report import RunReport
 from oploop.runtime import Runtime
+from oploop.selection import Selection
 from oploop.trace import trace
-from oploop.workspace import Event, Selection, Workspace
+from oploop.workspace import Event, Workspace
 from tests.apps.postgres.conftest import Database
 
 ROOT = Path(__file__).parents[3]

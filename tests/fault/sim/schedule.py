@@ -18,6 +18,7 @@ from oploop.activate.plan import SyncPlan
 from oploop.apps.transport import Answer, Request
 from oploop.errors import OploopError
 from oploop.loop import Options
+from oploop.project.release import Release
 from oploop.records import Replay
 from oploop.report import RunReport
 from oploop.stages.undoing import Wish, plan_undo
@@ -281,7 +282,9 @@ class Simulation:
             warehouse, store = self.ground.opened(runtime, self.points, self._begins)
             storage = Storage(project, runtime, "sim", _warehouse=warehouse, _state=store)
             ws = Workspace(project, "prod", runtime, "sim", _storage=storage, _apps={worlds.APP: app})
-            ws.release = None  # git takes as long as a tenth of a turn to know of no commit
+            ws.release = Release(
+                self.folder, lambda _: None
+            )  # git takes as long as a tenth of a turn to know of no commit
             async with ws:
                 if turn.undoes:
                     await self._undo(ws, turn)

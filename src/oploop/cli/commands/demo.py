@@ -120,7 +120,7 @@ class DemoShow:
     def turn(self, ws: Workspace) -> Iterator[DemoTurn]:
         from oploop.cli.progress import Progress
         from oploop.cli.run_view import RunView
-        from oploop.workspace import Selection
+        from oploop.selection import Selection
 
         with Progress(self._out, ws.runtime.monotonic, "asking the apps") as progress:
             yield DemoTurn(self._cli, ws, progress, RunView(self._cli, ws, progress, ws.pick(Selection())))

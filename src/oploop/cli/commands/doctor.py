@@ -29,7 +29,7 @@ def command(cli: Cli, environment: str, select: tuple[str, ...], exclude: tuple[
     async def work(ws: Workspace) -> list[Finding]:
         from oploop.cli.checkup import examine
         from oploop.cli.progress import Progress
-        from oploop.workspace import Selection
+        from oploop.selection import Selection
 
         with Progress(cli.out, ws.runtime.monotonic, "asking the apps"):
             return await examine(ws, Selection(select, exclude))

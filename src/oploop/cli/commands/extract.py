@@ -37,8 +37,8 @@ def command(cli: Cli, select: tuple[str, ...], exclude: tuple[str, ...], full: b
     async def work(ws: Workspace) -> list[StreamResult]:
         from oploop import loop
         from oploop.cli.progress import Progress
+        from oploop.selection import Selection
         from oploop.stages.streams import stream_requests
-        from oploop.workspace import Selection
 
         syncs = ws.pick(Selection())
         requests = stream_requests(ws, syncs)
@@ -69,7 +69,7 @@ def _filter(
 ) -> Callable[[StreamRequest], bool]:
     """Which requests are meant; FixConfig for a word that means none."""
     from oploop.errors import FixConfig, did_you_mean
-    from oploop.workspace import is_pattern
+    from oploop.selection import is_pattern
 
     names = [r.name for r in requests]
     sure = [("--select", w, "selects") for w in select]

@@ -32,7 +32,7 @@ def command(cli: Cli, sync: str | None, limit: int, environment: str | None, wai
     """
 
     async def work(ws: Workspace) -> int:
-        from oploop.workspace import Selection
+        from oploop.selection import Selection
 
         names = [s.name for s in ws.pick(Selection((sync,) if sync else ()))]
         found = _held(ws, names, limit, environment)

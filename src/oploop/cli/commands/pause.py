@@ -27,7 +27,7 @@ def command(cli: Cli, sync: str, reason: str | None, wait: float | None) -> int:
 
     async def work(ws: Workspace) -> int:
         from oploop.activate import waiting
-        from oploop.workspace import Selection
+        from oploop.selection import Selection
 
         done = []
         for s in ws.pick(Selection((sync,))):

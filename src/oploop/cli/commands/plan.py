@@ -89,10 +89,10 @@ def _trial(ws: Workspace) -> Iterator[None]:
 async def _plan(cli: Cli, ws: Workspace, given: dict[str, Any], progress: Any) -> tuple[list[SyncReport], bool]:
     """Plan the selected syncs; whether a build that was asked for failed."""
     from oploop.report import RunReport
+    from oploop.selection import Selection
     from oploop.stages.ordering import waves
     from oploop.stages.planning import Options, plan_sync
     from oploop.stages.reading import bind_all, check_plan
-    from oploop.workspace import Selection
 
     allow = options.parse_allow(given["allow"], ws.project.syncs)
     chosen = Options(

@@ -39,8 +39,8 @@ def command(cli: Cli, sync: str | None, wait: float | None, **given: Any) -> int
     async def work(ws: Workspace) -> int:
         from oploop import loop
         from oploop.activate import ledger
+        from oploop.selection import Selection
         from oploop.stages.deciding import retry
-        from oploop.workspace import Selection
 
         said = given["sent"] if given["sent"] or given["not_sent"] else None
         chosen = ws.pick(Selection((sync,) if sync else ()))

@@ -39,7 +39,7 @@ def command(cli: Cli, environment: str, **given: Any) -> int:
         from oploop import loop
         from oploop.cli.progress import Progress
         from oploop.cli.run_view import RunView
-        from oploop.workspace import Selection
+        from oploop.selection import Selection
 
         allow = options.parse_allow(given["allow"], ws.project.syncs)
         selection = Selection(given["select"], given["exclude"])

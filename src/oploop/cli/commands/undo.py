@@ -55,8 +55,8 @@ def command(cli: Cli, run: str | None, environment: str, **given: Any) -> int:
         from oploop import loop
         from oploop.cli.progress import Progress
         from oploop.cli.run_view import RunView
+        from oploop.selection import Selection
         from oploop.stages import undoing
-        from oploop.workspace import Selection
 
         selection = Selection((*given["select"], *given["syncs"]), given["exclude"])
         with Progress(cli.out, ws.runtime.monotonic, "looking at the apps") as progress:
