@@ -134,9 +134,6 @@ class DuckDBWarehouse(Session[duckdb.DuckDBPyConnection]):
             with contextlib.suppress(SqlError):  # RESET changes what is shown, and nothing else
                 self.execute(f"SET memory_limit = '{self._limit}'")
 
-    def kept_name(self, name: str) -> str:
-        return name
-
     def columns(self, table: str) -> dict[str, str]:
         with self._lock, contextlib.suppress(duckdb.CatalogException):  # a view, or nothing
             found = self._connection.table(quote_table(table))  # a twentieth of the time that DESCRIBE takes

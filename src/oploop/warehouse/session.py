@@ -72,6 +72,10 @@ class Session(ABC, Generic[C]):
     def unbound(self) -> None:
         """There is no bound to lift."""
 
+    def kept_name(self, name: str) -> str:
+        """As it is: most engines cut none."""
+        return name
+
     def put_off(self, grown: str) -> None:
         """A server joins nothing when a session ends."""
 

@@ -333,7 +333,7 @@ class Simulation:
         schedule's time: all went well, it knows of all that it sent, and the app was at rest. Each fifth schedule plays the second, too."""
         self.clock.offset = max(self.clock.offset, 0.0)
         quiet = 0
-        for _ in range(PATIENCE * self._slowness()):
+        for _ in range(PATIENCE * slowness(self.world)):
             self.clock.seconds += 2000.0
             self.resume()
             sent, busy = self.received, self._at_work()
@@ -344,13 +344,7 @@ class Simulation:
             settled = turn.report.status == "ok" and not busy and not self._unsure()
             if quiet == 2 or (quiet == 1 and settled and self.seed % 5):
                 return
-        raise Wrong(f"after {PATIENCE * self._slowness()} turns without mishaps it still sends")
-
-    def _slowness(self) -> int:
-        """How many times the turns of others it may take: each canary may stop it once; what a job did is not heard, and known turns later,
-        for each of the tries of a tug-of-war; each turn makes one level of what refers to it."""
-        sync = self.world.sync
-        return 4 if sync.canary else 3 if self.world.behaviour.jobs else 2 if any(m.ref for m in sync.fields) else 1
+        raise Wrong(f"after {PATIENCE * slowness(self.world)} turns without mishaps it still sends")
 
     def _unsure(self) -> bool:
         return bool(self.rows_of("SELECT 1 FROM oploop.parked WHERE reason = 'unknown' LIMIT 1"))
@@ -376,6 +370,12 @@ class Simulation:
         operations = self.world.object.operations
         operation = next((o for name, o in operations.items() if name.value == op), None)
         return operation is not None and operation.replay in (Replay.LOOKUP, Replay.NEVER)
+
+
+def slowness(world: World) -> int:
+    """How many times the turns of others it may take: each canary may stop it once; what a job did is not heard, and known turns later,
+    for each of the tries of a tug-of-war; each turn makes one level of what refers to it."""
+    return 4 if world.sync.canary else 3 if world.behaviour.jobs else 2 if any(m.ref for m in world.sync.fields) else 1
 
 
 class Side:
