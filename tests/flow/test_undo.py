@@ -51,6 +51,15 @@ def low(make_desk: Callable[..., Desk]) -> Desk:
 HIGH = "SELECT i AS ticket_id, 'high' AS priority FROM range(1, 31) t(i)"
 
 
+async def of_calls(desk: Desk, many: int) -> None:
+    """A sync that makes a ticket of each call, and so many calls."""
+    desk.sync(CREATES)
+    await desk.model(
+        f"SELECT 'A-' || i AS code, 'Call ' || i AS subject, 'high' AS priority FROM range(1, {many + 1}) t(i)",
+        "mart.calls",
+    )
+
+
 async def test_what_a_run_sent_is_put_back_and_the_next_run_does_not_bring_it_again(low: Desk) -> None:
     await low.model(HIGH)
     first = await low.turn()
@@ -135,10 +144,7 @@ async def test_records_that_a_run_made_are_removed_and_come_again_when_that_is_u
     make_desk: Callable[..., Desk],
 ) -> None:
     desk = make_desk(tickets=0)
-    desk.sync(CREATES)
-    await desk.model(
-        "SELECT 'A-' || i AS code, 'Call ' || i AS subject, 'high' AS priority FROM range(1, 6) t(i)", "mart.calls"
-    )
+    await of_calls(desk, 5)
     first = await desk.turn(Options(yes=True, first_run=True))
     assert planned(only(first)) == (5, 0)
     made = {t["external_id"]: t["id"] for t in desk.sandbox.dump("tickets")}
@@ -169,10 +175,7 @@ async def test_a_record_whose_answer_was_lost_is_removed_once_a_read_shows_it_as
 ) -> None:
     """One that holds something else may be somebody else's: it is known by its key only."""
     desk = make_desk(tickets=0)
-    desk.sync(CREATES)
-    await desk.model(
-        "SELECT 'A-' || i AS code, 'Call ' || i AS subject, 'high' AS priority FROM range(1, 3) t(i)", "mart.calls"
-    )
+    await of_calls(desk, 2)
     desk.sandbox.faults.append(Fault("POST /api/v2/tickets$", "lose", times=2))
     first = await desk.turn(Options(yes=True, first_run=True))
     made = {t["external_id"]: t["id"] for t in desk.sandbox.dump("tickets")}
